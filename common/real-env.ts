@@ -1,0 +1,139 @@
+/**
+ * The real clock, timers, randomness and disk. Built once by the daemon (or the CLI) and handed down;
+ * nothing else in manager/ and worker/ touches these Node modules for such purposes.
+ */
+import { randomBytes, randomInt } from "node:crypto";
+import { constants } from "node:fs";
+import * as fs from "node:fs/promises";
+import path from "node:path";
+import type { Cancel, Clock, Disk, DiskFile, DiskOpenOptions, Env, Random, Timers } from "./env.ts";
+
+export const realClock: Clock = {
+  monotonicMs: () => performance.now(),
+  wallMs: () => Date.now(),
+};
+
+export const realTimers: Timers = {
+  after(delayMs: number, run: () => void): Cancel {
+    const timer = setTimeout(run, delayMs);
+    return () => clearTimeout(timer);
+  },
+  every(intervalMs: number, run: () => void): Cancel {
+    const timer = setInterval(run, intervalMs);
+    return () => clearInterval(timer);
+  },
+  soon(run: () => void): Cancel {
+    const immediate = setImmediate(run);
+    return () => clearImmediate(immediate);
+  },
+};
+
+export const realRandom: Random = {
+  float: () => randomInt(2 ** 47) / 2 ** 47,
+  below: (bound: number) => randomInt(bound),
+  bytes: (count: number) => randomBytes(count),
+};
+
+class RealFile implements DiskFile {
+  readonly #handle: fs.FileHandle;
+
+  constructor(handle: fs.FileHandle) {
+    this.#handle = handle;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    const buffer = Buffer.allocUnsafe(length);
+    let filled = 0;
+    while (filled < length) {
+      const { bytesRead } = await this.#handle.read(buffer, filled, length - filled, offset + filled);
+      if (bytesRead === 0) break;
+      filled += bytesRead;
+    }
+    return buffer.subarray(0, filled);
+  }
+
+  async write(offset: number, bytes: Uint8Array): Promise<void> {
+    let written = 0;
+    while (written < bytes.byteLength) {
+      const { bytesWritten } = await this.#handle.write(
+        bytes,
+        written,
+        bytes.byteLength - written,
+        offset + written,
+      );
+      written += bytesWritten;
+    }
+  }
+
+  sync(): Promise<void> {
+    return this.#handle.datasync();
+  }
+
+  truncate(length: number): Promise<void> {
+    return this.#handle.truncate(length);
+  }
+
+  async length(): Promise<number> {
+    return (await this.#handle.stat()).size;
+  }
+
+  close(): Promise<void> {
+    return this.#handle.close();
+  }
+}
+
+function isMissing(caught: unknown): boolean {
+  return caught instanceof Error && "code" in caught && caught.code === "ENOENT";
+}
+
+export const realDisk: Disk = {
+  async open(filePath: string, options: DiskOpenOptions = {}): Promise<DiskFile> {
+    const flags =
+      constants.O_RDWR |
+      (options.create === true ? constants.O_CREAT : 0) |
+      (options.exclusive === true ? constants.O_EXCL : 0) |
+      (options.synced === true ? constants.O_DSYNC : 0);
+    return new RealFile(await fs.open(filePath, flags, 0o600));
+  },
+  readFile: (filePath: string) => fs.readFile(filePath),
+  async writeFileAtomic(filePath: string, bytes: Uint8Array, mode = 0o600): Promise<void> {
+    const temporary = `${filePath}.${process.pid}.tmp`;
+    const handle = await fs.open(temporary, "w", mode);
+    try {
+      await handle.writeFile(bytes);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await fs.rename(temporary, filePath);
+    await realDisk.syncFolder(path.dirname(filePath));
+  },
+  async list(folder: string): Promise<readonly string[]> {
+    return (await fs.readdir(folder)).sort();
+  },
+  async makeFolder(folder: string, mode = 0o700): Promise<void> {
+    await fs.mkdir(folder, { recursive: true, mode });
+  },
+  rename: (from: string, to: string) => fs.rename(from, to),
+  remove: (filePath: string) => fs.rm(filePath, { force: true }),
+  removeTree: (folder: string) => fs.rm(folder, { force: true, recursive: true }),
+  async syncFolder(folder: string): Promise<void> {
+    const handle = await fs.open(folder, "r");
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  },
+  async exists(filePath: string): Promise<boolean> {
+    try {
+      await fs.access(filePath);
+      return true;
+    } catch (caught) {
+      if (isMissing(caught)) return false;
+      throw caught;
+    }
+  },
+};
+
+export const realEnv: Env = { clock: realClock, timers: realTimers, random: realRandom, disk: realDisk };

@@ -1,0 +1,142 @@
+/**
+ * What the HTTP API asks of the cluster. On a manager the daemon hands it an implementation that reads the local
+ * replica (after a linearizable barrier) and forwards writes to the leader; on other nodes there is none.
+ * Errors are ClusterErrors whose messages are Docker's where clients match them.
+ */
+import type { StoreEvent } from "./objects.ts";
+import type { ClusterSpec, ConfigSpec, NetworkSpec, NodeSpec, SecretSpec, ServiceSpec } from "./specs.ts";
+import type { StoreView } from "./store-view.ts";
+
+export interface Written {
+  readonly id: string;
+  readonly warnings: readonly string[];
+}
+
+export interface UpdateServiceOptions {
+  /** Version that the caller read; stale: out_of_sequence. */
+  readonly version: number;
+  readonly spec: ServiceSpec;
+  /** Put back the previous spec instead of `spec`. */
+  readonly rollback?: boolean;
+  readonly registryAuth?: string;
+  /** Which stored credentials to keep when none are given. Default "spec". */
+  readonly registryAuthFrom?: "spec" | "previous-spec";
+}
+
+export interface UpdateClusterOptions {
+  readonly version: number;
+  readonly spec: ClusterSpec;
+  readonly rotateWorkerToken: boolean;
+  readonly rotateManagerToken: boolean;
+  readonly rotateManagerUnlockKey: boolean;
+}
+
+export interface LogSelector {
+  readonly serviceIds?: readonly string[];
+  readonly taskIds?: readonly string[];
+}
+
+export interface LogOptions {
+  readonly follow: boolean;
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  /** Unix time in milliseconds (fractions allowed); absent: from the start. */
+  readonly sinceMs?: number;
+  readonly untilMs?: number;
+  /** Lines from the end; absent: all. */
+  readonly tail?: number;
+}
+
+export interface ClusterLogLine {
+  readonly taskId: string;
+  readonly serviceId: string;
+  readonly nodeId: string;
+  readonly stream: "stdout" | "stderr";
+  /** RFC 3339, nine digits. */
+  readonly timestamp: string;
+  /** With its newline, if it had one. */
+  readonly data: Uint8Array;
+}
+
+export interface ManagerReachability {
+  readonly nodeId: string;
+  readonly addr: string;
+  readonly isLeader: boolean;
+  readonly isReachable: boolean;
+}
+
+export interface ClusterControl {
+  /** A view that contains every write acknowledged before the call. Rejects with `unavailable` without a quorum. */
+  view(signal?: AbortSignal): Promise<StoreView>;
+  /** The local replica as it is now, without asking anyone. */
+  staleView(): StoreView;
+  /** Committed changes from now on. Ends with `resource_exhausted` if the reader falls too far behind. */
+  watch(signal: AbortSignal): AsyncIterable<StoreEvent>;
+  managers(): readonly ManagerReachability[];
+
+  createService(spec: ServiceSpec, options: { readonly registryAuth?: string }): Promise<Written>;
+  updateService(id: string, options: UpdateServiceOptions): Promise<Written>;
+  removeService(id: string): Promise<void>;
+
+  updateNode(id: string, version: number, spec: NodeSpec): Promise<void>;
+  removeNode(id: string, force: boolean): Promise<void>;
+
+  createNetwork(spec: NetworkSpec): Promise<Written>;
+  removeNetwork(id: string): Promise<void>;
+
+  createSecret(spec: SecretSpec): Promise<Written>;
+  updateSecret(id: string, version: number, spec: SecretSpec): Promise<void>;
+  removeSecret(id: string): Promise<void>;
+
+  createConfig(spec: ConfigSpec): Promise<Written>;
+  updateConfig(id: string, version: number, spec: ConfigSpec): Promise<void>;
+  removeConfig(id: string): Promise<void>;
+
+  updateCluster(options: UpdateClusterOptions): Promise<void>;
+
+  /** Lines of the tasks' containers, wherever they run. Ends when all are read, or by the signal when following. */
+  logs(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<ClusterLogLine>;
+}
+
+export interface SwarmInitRequest {
+  readonly listenAddr: string;
+  readonly advertiseAddr: string;
+  readonly dataPathAddr: string;
+  readonly dataPathPort: number;
+  readonly defaultAddrPool: readonly string[];
+  readonly subnetSize: number;
+  readonly forceNewCluster: boolean;
+  readonly availability: "active" | "pause" | "drain";
+  readonly autoLockManagers: boolean;
+  readonly spec: ClusterSpec | undefined;
+}
+
+export interface SwarmJoinRequest {
+  readonly listenAddr: string;
+  readonly advertiseAddr: string;
+  readonly dataPathAddr: string;
+  readonly remoteAddrs: readonly string[];
+  readonly joinToken: string;
+  readonly availability: "active" | "pause" | "drain";
+}
+
+export interface SwarmState {
+  readonly localNodeState: "inactive" | "pending" | "active" | "error" | "locked";
+  readonly nodeId: string;
+  readonly nodeAddr: string;
+  readonly isManager: boolean;
+  readonly error: string;
+  readonly remoteManagers: readonly { readonly NodeID: string; readonly Addr: string }[];
+}
+
+/** The machine's place in a cluster; implemented by the daemon. */
+export interface SwarmLifecycle {
+  state(): SwarmState;
+  /** The control of the local manager, or undefined when this node is not an active manager. */
+  control(): ClusterControl | undefined;
+  /** Returns the new node's id. */
+  init(request: SwarmInitRequest): Promise<string>;
+  join(request: SwarmJoinRequest): Promise<void>;
+  leave(force: boolean): Promise<void>;
+  unlock(key: string): Promise<void>;
+}

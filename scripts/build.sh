@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Builds everything into dist/ and runtime/native/build: generated messages, TypeScript, the native helper, the CLI bundle.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/node_modules/.bin:$PATH"
+node scripts/generate-proto.mjs
+tsc --build
+mkdir -p dist/proto/gen
+cp proto/gen/shoal.js proto/gen/shoal.d.ts dist/proto/gen/
+if [ -f runtime/native/Makefile ]; then make -s -C runtime/native; fi
+if [ -f scripts/bundle-cli.mjs ]; then node scripts/bundle-cli.mjs; fi
