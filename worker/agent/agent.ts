@@ -1,0 +1,318 @@
+/**
+ * The node's side of the session with the leader: opens it, keeps it alive, takes assignments apart and brings statuses
+ * back. It decides nothing about tasks. While no manager can be reached, everything that runs goes on as it was last told.
+ */
+import { Backoff } from "../../common/backoff.ts";
+import type { Cancel, Clock, Component, Random, Timers } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
+import type { AssignmentSet, SessionInfo } from "../../model/dispatch.ts";
+import type { NodeDescription, TaskStatus } from "../../model/objects.ts";
+import type { NodeAvailability, NodeRole } from "../../model/specs.ts";
+import type { shoal } from "../../proto/messages.ts";
+import {
+  DEFAULT_HEARTBEAT_MS,
+  SESSION_BACKOFF,
+  SESSION_OPEN_TIMEOUT_MS,
+  SESSION_SILENCE_PERIODS,
+} from "../limits.ts";
+import { AssignmentState } from "./assignment-state.ts";
+import { StatusReporter } from "./status-reporter.ts";
+
+type ToManager = shoal.v1.AgentMessage.$Properties;
+type FromManager = shoal.v1.DispatcherMessage.$Properties;
+
+/** One open stream to a manager. `handlers` are called until `ended`, which comes exactly once. */
+export interface DispatcherStream {
+  send(message: ToManager): void;
+  /** Ends the stream; `ended` is still called. */
+  close(): void;
+}
+
+export interface DispatcherStreamHandlers {
+  readonly message: (message: FromManager) => void;
+  readonly ended: (reason: string) => void;
+}
+
+/** How streams to managers are made; gRPC in production. Must not throw: failures come as `ended`. */
+export type DispatcherConnector = (addr: string, handlers: DispatcherStreamHandlers) => DispatcherStream;
+
+export interface AgentDeps {
+  readonly clock: Clock;
+  readonly timers: Timers;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly connect: DispatcherConnector;
+  /** Puts the network state into effect; errors are reported to the manager with the acknowledgement. */
+  readonly applyNetwork: (set: AssignmentSet) => Promise<readonly string[]>;
+  /** Takes the tasks over; returns at once. */
+  readonly applyTasks: (set: AssignmentSet) => void;
+  readonly statusCommitted: (taskId: string, status: TaskStatus) => void;
+}
+
+export interface AgentOptions {
+  readonly description: () => NodeDescription;
+  readonly rpcAddress: string;
+  readonly dataPathAddress: string;
+  readonly addr: string;
+  readonly availability: NodeAvailability;
+  /** "host:port" of managers known from the last run. */
+  readonly managers: readonly string[];
+  /** The managers that the cluster has now; to be kept for the next start. */
+  readonly managersChanged: (managers: SessionInfo["managers"]) => void;
+  /** The role that the node shall have differs, or may differ, from what it has. */
+  readonly roleWanted: (role: NodeRole) => void;
+  /** The node is no longer part of the cluster. */
+  readonly removed: () => void;
+}
+
+interface OpenSession {
+  readonly stream: DispatcherStream;
+  readonly addr: string;
+  isOpened: boolean;
+  lastHeardMs: number;
+  readonly state: AssignmentState;
+  readonly timers: Cancel[];
+}
+
+export class Agent implements Component {
+  readonly #deps: AgentDeps;
+  readonly #options: AgentOptions;
+  readonly #reporter: StatusReporter;
+  readonly #backoff: Backoff;
+  #managers: readonly string[];
+  #hint: string | undefined;
+  #nextManager = 0;
+  #heartbeatMs = DEFAULT_HEARTBEAT_MS;
+  #session: OpenSession | undefined;
+  #cancelRetry: Cancel | undefined;
+  #isStopped = true;
+  #isApplying = false;
+  #hasMore = false;
+
+  constructor(deps: AgentDeps, options: AgentOptions) {
+    this.#deps = deps;
+    this.#options = options;
+    this.#managers = options.managers;
+    this.#backoff = new Backoff(deps.random, SESSION_BACKOFF);
+    this.#reporter = new StatusReporter({ timers: deps.timers, committed: deps.statusCommitted });
+  }
+
+  /** True while a manager has accepted this node's session. */
+  get isConnected(): boolean {
+    return this.#session?.isOpened ?? false;
+  }
+
+  start(): void {
+    this.#isStopped = false;
+    this.#connect();
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#cancelRetry?.();
+    this.#cancelRetry = undefined;
+    this.#session?.stream.close();
+  }
+
+  report(taskId: string, status: TaskStatus): void {
+    this.#reporter.report(taskId, status);
+  }
+
+  forget(taskId: string): void {
+    this.#reporter.forget(taskId);
+  }
+
+  /** The node's description changed: the manager is told in the running session. */
+  describe(): void {
+    this.#session?.stream.send({ description: { descriptionJson: this.#description() } });
+  }
+
+  /** Starts over with another identity (a renewed certificate); what runs is not touched. */
+  reconnect(): void {
+    this.#session?.stream.close();
+  }
+
+  #description(): Uint8Array {
+    return new TextEncoder().encode(JSON.stringify(this.#options.description()));
+  }
+
+  #chooseManager(): string | undefined {
+    const hint = this.#hint;
+    this.#hint = undefined;
+    if (hint !== undefined && hint !== "") return hint;
+    if (this.#managers.length === 0) return undefined;
+    const addr = this.#managers[this.#nextManager % this.#managers.length];
+    this.#nextManager += 1;
+    return addr;
+  }
+
+  #connect(): void {
+    if (this.#isStopped || this.#session !== undefined) return;
+    const addr = this.#chooseManager();
+    if (addr === undefined) {
+      this.#retryLater("no manager address is known");
+      return;
+    }
+    const { clock, timers } = this.#deps;
+    let session: OpenSession | undefined;
+    const stream = this.#deps.connect(addr, {
+      message: (message) => {
+        if (session !== undefined && this.#session === session) this.#receive(session, message);
+      },
+      ended: (reason) => {
+        if (session !== undefined && this.#session === session) this.#ended(session, reason);
+      },
+    });
+    session = {
+      stream,
+      addr,
+      isOpened: false,
+      lastHeardMs: clock.monotonicMs(),
+      state: new AssignmentState(),
+      timers: [],
+    };
+    this.#session = session;
+    const opening = session;
+    session.timers.push(
+      timers.after(SESSION_OPEN_TIMEOUT_MS, () => {
+        if (!opening.isOpened) opening.stream.close();
+      }),
+    );
+    stream.send({
+      hello: {
+        descriptionJson: this.#description(),
+        rpcAddress: this.#options.rpcAddress,
+        dataPathAddress: this.#options.dataPathAddress,
+        addr: this.#options.addr,
+        availability: this.#options.availability,
+      },
+    });
+  }
+
+  #receive(session: OpenSession, message: FromManager): void {
+    session.lastHeardMs = this.#deps.clock.monotonicMs();
+    if (message.opened) this.#opened(session, message.opened);
+    else if (message.update) this.#update(message.update);
+    else if (message.assignments) this.#assigned(session, message.assignments);
+    else if (message.statusAck) this.#reporter.acknowledged(message.statusAck.batchId ?? 0);
+    else if (message.disconnect) this.#disconnected(session, message.disconnect);
+  }
+
+  #opened(session: OpenSession, opened: shoal.v1.SessionOpened.$Properties): void {
+    session.isOpened = true;
+    this.#backoff.reset();
+    this.#deps.log.info("session opened", { manager: session.addr, session: opened.sessionId });
+    if (opened.info) this.#update(opened.info);
+    this.#reporter.sessionOpened((batch) => session.stream.send({ statuses: batch }));
+    this.#beat(session);
+  }
+
+  /** Heartbeats, re-armed each time so that a changed period takes effect; also notices a silent manager. */
+  #beat(session: OpenSession): void {
+    if (this.#session !== session) return;
+    const silentMs = this.#deps.clock.monotonicMs() - session.lastHeardMs;
+    if (silentMs > this.#heartbeatMs * SESSION_SILENCE_PERIODS) {
+      this.#deps.log.warn("manager is silent", { manager: session.addr, silentMs: Math.round(silentMs) });
+      session.stream.close();
+      return;
+    }
+    session.stream.send({ heartbeat: {} });
+    session.timers.push(this.#deps.timers.after(this.#heartbeatMs, () => this.#beat(session)));
+    if (session.timers.length > 8) session.timers.splice(0, session.timers.length - 2);
+  }
+
+  #update(info: shoal.v1.SessionUpdate.$Properties): void {
+    if (info.heartbeatMs) this.#heartbeatMs = info.heartbeatMs;
+    const managers = (info.managers ?? []).map((each) => ({
+      nodeId: each.nodeId ?? "",
+      addr: each.addr ?? "",
+    }));
+    if (managers.length > 0) {
+      this.#managers = managers.map((each) => each.addr);
+      this.#options.managersChanged(managers);
+    }
+    if (info.role === "manager" || info.role === "worker") this.#options.roleWanted(info.role);
+  }
+
+  #disconnected(session: OpenSession, disconnect: shoal.v1.Disconnect.$Properties): void {
+    this.#hint = disconnect.leaderAddr ?? undefined;
+    this.#deps.log.info("session ended by manager", {
+      manager: session.addr,
+      reason: disconnect.reason,
+      leader: disconnect.leaderAddr,
+    });
+    if (disconnect.removed ?? false) {
+      this.stop();
+      this.#options.removed();
+      return;
+    }
+    session.stream.close();
+  }
+
+  #ended(session: OpenSession, reason: string): void {
+    this.#session = undefined;
+    for (const cancel of session.timers) cancel();
+    this.#reporter.sessionClosed();
+    this.#hasMore = false;
+    if (this.#isStopped) return;
+    if (session.isOpened) this.#deps.log.info("session lost", { manager: session.addr, reason });
+    else this.#deps.log.debug("no session", { manager: session.addr, reason });
+    if (this.#hint !== undefined && this.#hint !== "" && this.#hint !== session.addr) {
+      this.#connect();
+      return;
+    }
+    this.#retryLater(reason);
+  }
+
+  #retryLater(reason: string): void {
+    const delayMs = this.#backoff.nextMs();
+    this.#deps.log.debug("session retry", { reason, delayMs: Math.round(delayMs) });
+    this.#cancelRetry = this.#deps.timers.after(delayMs, () => {
+      this.#cancelRetry = undefined;
+      this.#connect();
+    });
+  }
+
+  #assigned(session: OpenSession, message: shoal.v1.Assignments.$Properties): void {
+    try {
+      session.state.apply(message);
+    } catch (caught) {
+      this.#deps.log.warn("assignments refused", { error: ClusterError.from(caught) });
+      session.stream.close();
+      return;
+    }
+    this.#hasMore = true;
+    if (!this.#isApplying) void this.#applyAll(session);
+  }
+
+  /** One at a time; what arrives meanwhile is taken together in the next round, and acknowledged by the newest number. */
+  async #applyAll(first: OpenSession): Promise<void> {
+    this.#isApplying = true;
+    let session: OpenSession | undefined = first;
+    try {
+      while (session !== undefined && this.#hasMore && !this.#isStopped) {
+        this.#hasMore = false;
+        const { sequence } = session.state;
+        const set = session.state.current();
+        const errors = await this.#applyNetwork(set);
+        if (this.#isStopped) return;
+        this.#deps.applyTasks(set);
+        if (this.#session === session) session.stream.send({ ack: { sequence, errors: [...errors] } });
+        session = this.#session;
+      }
+    } finally {
+      this.#isApplying = false;
+    }
+  }
+
+  async #applyNetwork(set: AssignmentSet): Promise<readonly string[]> {
+    try {
+      return await this.#deps.applyNetwork(set);
+    } catch (caught) {
+      const error = ClusterError.from(caught);
+      this.#deps.log.error("network state could not be applied", { error });
+      return [error.message];
+    }
+  }
+}

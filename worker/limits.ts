@@ -1,0 +1,21 @@
+/** Every bound and time-out of the worker, with unit and reason. */
+
+/** Statuses of one burst (a scale-up reports hundreds) travel together; short enough not to be felt. */
+export const STATUS_COALESCE_MS = 3;
+/** Keeps a batch well below gRPC's 4 MiB message limit: a status is about 400 bytes. */
+export const STATUS_BATCH_COUNT_MAX = 1000;
+/** How long a manager may take to open a session, and a connection to come up, before the next one is tried. */
+export const SESSION_OPEN_TIMEOUT_MS = 5_000;
+/** A session in which nothing is heard for this many heartbeat periods is given up. */
+export const SESSION_SILENCE_PERIODS = 4;
+export const SESSION_BACKOFF = { firstMs: 50, maxMs: 2_000 } as const;
+/** Used until a manager says otherwise. */
+export const DEFAULT_HEARTBEAT_MS = 1_000;
+/** Tasks that are being prepared or started at once: more only fight for the disk and the CPUs. */
+export const TASK_START_COUNT_MAX = 16;
+/** Between looks at a container's health while it starts; reading it is a look into memory. */
+export const HEALTH_POLL_MS = 50;
+/** Docker's default grace between the stop signal and SIGKILL. */
+export const DEFAULT_STOP_GRACE_SECONDS = 10;
+/** Retries of a step that failed for a reason that passes by itself (peer away, disk busy). */
+export const STEP_RETRY = { countMax: 3, firstMs: 200, maxMs: 2_000 } as const;

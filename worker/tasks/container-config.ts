@@ -1,0 +1,155 @@
+/** A task as a container of the machine's engine: Docker's configuration for it, with the labels that Docker's own tasks have. */
+import type { ContainerConfig, HostConfig, InjectedFile } from "../../model/engine.ts";
+import type { Task } from "../../model/objects.ts";
+import type { ContainerSpec, FileTarget } from "../../model/specs.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { TaskDependencies } from "./controller.ts";
+
+export const TASK_ID_LABEL = "com.docker.swarm.task.id";
+const DEFAULT_SECRET_MODE = 0o444;
+
+/** The container's name: SERVICE.SLOT.TASKID, with the node in the place of the slot for global services. */
+export function taskContainerName(task: Task): string {
+  return `${task.name}.${task.id}`;
+}
+
+export function taskLabels(task: Task): Readonly<Record<string, string>> {
+  return {
+    ...task.spec.ContainerSpec.Labels,
+    "com.docker.swarm.node.id": task.nodeId,
+    "com.docker.swarm.service.id": task.serviceId,
+    "com.docker.swarm.service.name": task.serviceName,
+    "com.docker.swarm.task": "",
+    [TASK_ID_LABEL]: task.id,
+    "com.docker.swarm.task.name": taskContainerName(task),
+  };
+}
+
+export function stopTimeoutSeconds(spec: ContainerSpec, defaultSeconds: number): number {
+  return spec.StopGracePeriod === undefined ? defaultSeconds : Math.ceil(spec.StopGracePeriod / 1e9);
+}
+
+export function containerConfig(task: Task): ContainerConfig {
+  const spec = task.spec.ContainerSpec;
+  const set = <K extends string, V>(key: K, value: V | undefined): { readonly [P in K]?: V } =>
+    (value === undefined ? {} : { [key]: value }) as { readonly [P in K]?: V };
+  return {
+    Image: spec.Image,
+    Labels: taskLabels(task),
+    ...set("Hostname", spec.Hostname),
+    ...set("Env", taskEnv(task)),
+    ...set("Cmd", spec.Args),
+    ...set("Entrypoint", spec.Command),
+    ...set("WorkingDir", spec.Dir),
+    ...set("User", spec.User),
+    ...set("Tty", spec.TTY),
+    ...set("OpenStdin", spec.OpenStdin),
+    ...set("StopSignal", spec.StopSignal),
+    ...set("Healthcheck", spec.Healthcheck),
+    ...(spec.StopGracePeriod === undefined ? {} : { StopTimeout: Math.ceil(spec.StopGracePeriod / 1e9) }),
+  };
+}
+
+function taskEnv(task: Task): readonly string[] {
+  const resources = (task.assignedGenericResources ?? []).map((each) => {
+    const { Kind, Value } = each.NamedResourceSpec ?? each.DiscreteResourceSpec ?? { Kind: "", Value: "" };
+    return `DOCKER_RESOURCE_${Kind.toUpperCase()}=${Value}`;
+  });
+  return [...(task.spec.ContainerSpec.Env ?? []), ...resources];
+}
+
+export function hostConfig(task: Task, networkMode: string): HostConfig {
+  const spec = task.spec.ContainerSpec;
+  const { Limits: limits, Reservations: reservations } = task.spec.Resources ?? {};
+  const { Seccomp: seccomp, AppArmor: apparmor, NoNewPrivileges } = spec.Privileges ?? {};
+  const securityOpt = [
+    ...(seccomp?.Mode === "unconfined" ? ["seccomp=unconfined"] : []),
+    ...(seccomp?.Mode === "custom"
+      ? [`seccomp=${Buffer.from(seccomp.Profile ?? "", "base64").toString()}`]
+      : []),
+    ...(apparmor?.Mode === "disabled" ? ["apparmor=unconfined"] : []),
+    ...(NoNewPrivileges === true ? ["no-new-privileges"] : []),
+  ];
+  const logDriver = task.spec.LogDriver;
+  return {
+    NetworkMode: networkMode,
+    RestartPolicy: { Name: "no" },
+    Mounts: spec.Mounts ?? [],
+    NanoCpus: limits?.NanoCPUs ?? 0,
+    Memory: limits?.MemoryBytes ?? 0,
+    MemoryReservation: reservations?.MemoryBytes ?? 0,
+    ...(limits?.Pids === undefined ? {} : { PidsLimit: limits.Pids }),
+    CapAdd: spec.CapabilityAdd ?? [],
+    CapDrop: spec.CapabilityDrop ?? [],
+    SecurityOpt: securityOpt,
+    ReadonlyRootfs: spec.ReadOnly ?? false,
+    GroupAdd: spec.Groups ?? [],
+    ExtraHosts: hostEntries(spec.Hosts ?? []),
+    Dns: spec.DNSConfig?.Nameservers ?? [],
+    DnsSearch: spec.DNSConfig?.Search ?? [],
+    DnsOptions: spec.DNSConfig?.Options ?? [],
+    Sysctls: spec.Sysctls ?? {},
+    Ulimits: spec.Ulimits ?? [],
+    ...(spec.OomScoreAdj === undefined ? {} : { OomScoreAdj: spec.OomScoreAdj }),
+    ...(spec.Init === undefined ? {} : { Init: spec.Init }),
+    ...(logDriver?.Name === undefined
+      ? {}
+      : { LogConfig: { Type: logDriver.Name, Config: logDriver.Options ?? {} } }),
+  };
+}
+
+/** "IP name [alias…]" of service specs as "name:IP" of containers. */
+function hostEntries(hosts: readonly string[]): readonly string[] {
+  return hosts.flatMap((line) => {
+    const [ip = "", ...names] = line.split(/\s+/);
+    return names.map((name) => `${name}:${ip}`);
+  });
+}
+
+function injected(
+  target: FileTarget,
+  options: { readonly defaultFolder: string; readonly data: string; readonly isSecret: boolean },
+): InjectedFile {
+  const path = target.Name.startsWith("/") ? target.Name : `${options.defaultFolder}/${target.Name}`;
+  return {
+    path,
+    data: Buffer.from(options.data, "base64"),
+    uid: Number(target.UID ?? "0") || 0,
+    gid: Number(target.GID ?? "0") || 0,
+    mode: target.Mode ?? DEFAULT_SECRET_MODE,
+    isSecret: options.isSecret,
+  };
+}
+
+/** Secrets under /run/secrets and configs under /, unless their targets are absolute. Throws when one has not come along. */
+export function taskFiles(task: Task, dependencies: TaskDependencies): readonly InjectedFile[] {
+  const spec = task.spec.ContainerSpec;
+  const files: InjectedFile[] = [];
+  for (const reference of spec.Secrets ?? []) {
+    const secret = dependencies.secrets.get(reference.SecretID);
+    if (secret === undefined) throw missing("secret", reference.SecretName);
+    const target = reference.File ?? { Name: reference.SecretName };
+    files.push(
+      injected(target, {
+        defaultFolder: "/run/secrets",
+        data: secret.spec.Data ?? "",
+        isSecret: true,
+      }),
+    );
+  }
+  for (const reference of spec.Configs ?? []) {
+    if (reference.File === undefined) continue;
+    const config = dependencies.configs.get(reference.ConfigID);
+    if (config === undefined) throw missing("config", reference.ConfigName);
+    files.push(
+      injected(reference.File, { defaultFolder: "", data: config.spec.Data ?? "", isSecret: false }),
+    );
+  }
+  return files;
+}
+
+function missing(kind: string, name: string): ClusterError {
+  return new ClusterError("unavailable", `Cannot prepare task: ${kind} "${name}" was not sent to this node`, {
+    retryable: true,
+  });
+}
