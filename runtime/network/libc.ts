@@ -4,6 +4,7 @@
  * Never keeps a changed namespace: that is namespace.ts's affair.
  */
 import koffi from "koffi";
+import type { KoffiFunc } from "koffi";
 import { ClusterError } from "../../common/errors.ts";
 
 const libc = koffi.load("libc.so.6");
@@ -24,8 +25,8 @@ const setSocketOption = libc.func("int setsockopt(int, int, int, void *, uint32_
   value: Uint8Array,
   length: number,
 ) => number;
-const sendCall = libc.func("intptr_t send(int, void *, size_t, int)") as koffi.KoffiFunc<BufferCall>;
-const receiveCall = libc.func("intptr_t recv(int, void *, size_t, int)") as koffi.KoffiFunc<BufferCall>;
+const sendCall = libc.func("intptr_t send(int, void *, size_t, int)") as KoffiFunc<BufferCall>;
+const receiveCall = libc.func("intptr_t recv(int, void *, size_t, int)") as KoffiFunc<BufferCall>;
 const setnsCall = libc.func("int setns(int, int)") as (fd: number, kind: number) => number;
 const unshareCall = libc.func("int unshare(int)") as (kind: number) => number;
 const openCall = libc.func("int open(const char *, int, int)") as (
@@ -133,7 +134,7 @@ export function receiveBytes(fd: number, into: Uint8Array): number {
   return check(receiveCall(fd, into, into.length, 0), "receive from netlink");
 }
 
-function asynchronous(call: koffi.KoffiFunc<BufferCall>, fd: number, bytes: Uint8Array): Promise<number> {
+function asynchronous(call: KoffiFunc<BufferCall>, fd: number, bytes: Uint8Array): Promise<number> {
   return new Promise((resolve, reject) => {
     call.async(fd, bytes, bytes.length, 0, (failure: unknown, result: number) => {
       if (failure instanceof Error) reject(failure);

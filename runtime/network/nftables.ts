@@ -4,6 +4,7 @@
  * Callers write nft's own language; they put nothing into it that came from users unchecked.
  */
 import koffi from "koffi";
+import type { KoffiFunc, LibraryHandle } from "koffi";
 import { ClusterError } from "../../common/errors.ts";
 
 type Context = unknown;
@@ -11,7 +12,7 @@ type Context = unknown;
 interface Library {
   readonly create: (flags: number) => Context;
   readonly release: (context: Context) => void;
-  readonly run: koffi.KoffiFunc<(context: Context, commands: string) => number>;
+  readonly run: KoffiFunc<(context: Context, commands: string) => number>;
   readonly bufferOutput: (context: Context) => number;
   readonly bufferError: (context: Context) => number;
   readonly output: (context: Context) => string;
@@ -38,7 +39,7 @@ function load(): Library {
   };
 }
 
-function openLibrary(): koffi.LibraryHandle {
+function openLibrary(): LibraryHandle {
   try {
     return koffi.load("libnftables.so.1");
   } catch (caught) {
@@ -72,7 +73,7 @@ export class Nftables {
   /** Runs the commands as one transaction. Small ones take effect before this returns its promise. */
   run(commands: string): Promise<string> {
     if (this.#waiting === 0 && commands.length < LARGE_BYTES) {
-      return Promise.try(() => this.#finish(this.#library.run(this.#open(), commands), commands));
+      return new Promise((resolve) => resolve(this.runNow(commands)));
     }
     this.#waiting += 1;
     const turn = this.#tail.then(() => this.#runElsewhere(commands));
