@@ -1,0 +1,101 @@
+/**
+ * Which secondary index entries an object has. An entry is a string "kind NUL value NUL id", so that all objects of a
+ * value are one key range, sorted by id. Pure; tables.ts keeps the entries up to date.
+ */
+import type { Node, Service, StoreEvent, TableName, Task } from "../../model/objects.ts";
+import type { NetworkAttachmentConfig, TaskSpec } from "../../model/specs.ts";
+import type { By } from "../../model/store-view.ts";
+
+export type StoredObject = StoreEvent["object"];
+
+const NUL = "\0";
+
+/** Tables whose names are unique (compared without case). */
+const NAMED_TABLES: ReadonlySet<string> = new Set(["cluster", "service", "network", "secret", "config"]);
+
+export function hasUniqueName(table: string): boolean {
+  return NAMED_TABLES.has(table);
+}
+
+/** The name by which users call the object, or "" if it has none. Nodes: the hostname, which need not be unique. */
+export function nameOf(table: string, object: StoredObject): string {
+  if (table === "task") return (object as Task).name;
+  if (table === "node") return (object as Node).description?.Hostname ?? "";
+  return (object as Service).spec?.Name ?? "";
+}
+
+function networkTargets(...lists: readonly (readonly NetworkAttachmentConfig[] | undefined)[]): string[] {
+  return lists.flatMap((list) => (list ?? []).map((each) => each.Target));
+}
+
+function fileReferences(spec: TaskSpec | undefined): string[] {
+  const container = spec?.ContainerSpec;
+  return [
+    ...(container?.Secrets ?? []).map((each) => `s${NUL}${each.SecretID}`),
+    ...(container?.Configs ?? []).map((each) => `c${NUL}${each.ConfigID}`),
+  ];
+}
+
+function serviceValues(service: Service): string[] {
+  const networks = networkTargets(service.spec.TaskTemplate?.Networks, service.spec.Networks);
+  return [...networks.map((id) => `w${NUL}${id}`), ...fileReferences(service.spec.TaskTemplate)];
+}
+
+function taskValues(task: Task): string[] {
+  const networks = [...task.networks.map((each) => each.networkId), ...networkTargets(task.spec?.Networks)];
+  const values = [`v${NUL}${task.serviceId}`, `l${NUL}${task.serviceId}${NUL}${task.slot}`];
+  if (task.nodeId !== "") values.push(`n${NUL}${task.nodeId}`);
+  values.push(...networks.map((id) => `w${NUL}${id}`), ...fileReferences(task.spec));
+  return values;
+}
+
+/** Every index entry of `object`, without duplicates. */
+export function indexEntries(table: string, object: StoredObject): readonly string[] {
+  const values =
+    table === "task"
+      ? taskValues(object as Task)
+      : table === "service"
+        ? serviceValues(object as Service)
+        : [];
+  const name = table === "task" ? "" : nameOf(table, object);
+  if (name !== "") values.push(`m${NUL}${name.toLowerCase()}`);
+  return [...new Set(values)].map((value) => `${value}${NUL}${object.id}`);
+}
+
+/** True if both certainly have the same entries, found without making them. */
+export function sameEntries(table: TableName, before: StoredObject, after: StoredObject): boolean {
+  if (table !== "task") return false;
+  const [old, now] = [before as Task, after as Task];
+  return (
+    old.nodeId === now.nodeId &&
+    old.networks === now.networks &&
+    old.spec === now.spec &&
+    old.serviceId === now.serviceId &&
+    old.slot === now.slot
+  );
+}
+
+/** Range of index entries that answers `by`, or undefined if another way does. */
+export function indexPrefix(by: By): string | undefined {
+  switch (by.kind) {
+    case "name":
+      return `m${NUL}${by.name.toLowerCase()}${NUL}`;
+    case "namePrefix":
+      return `m${NUL}${by.prefix.toLowerCase()}`;
+    case "service":
+      return `v${NUL}${by.serviceId}${NUL}`;
+    case "slot":
+      return `l${NUL}${by.serviceId}${NUL}${by.slot}${NUL}`;
+    case "node":
+      return `n${NUL}${by.nodeId}${NUL}`;
+    case "network":
+      return `w${NUL}${by.networkId}${NUL}`;
+    case "secret":
+      return `s${NUL}${by.secretId}${NUL}`;
+    case "config":
+      return `c${NUL}${by.configId}${NUL}`;
+    case "all":
+    case "idPrefix":
+      return undefined;
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * Tells watchers what was committed, in order, after the transaction, in a turn of their own. Each watcher has a bounded
+ * buffer: one that is too slow loses its events and is told to resync instead of growing the manager's memory.
+ */
+import type { Timers } from "../../common/env.ts";
+import type { Logger } from "../../common/log.ts";
+import type { StoreEvent } from "../../model/objects.ts";
+import { WATCH_EVENT_COUNT_MAX } from "../limits.ts";
+import type { Watch, WatchItem, WatchOptions } from "./store.ts";
+
+type Listener = (items: readonly WatchItem[]) => void;
+
+class Watcher {
+  readonly #listener: Listener;
+  readonly #tables: ReadonlySet<string> | undefined;
+  readonly #countMax: number;
+  #items: WatchItem[] = [];
+  #isLost = false;
+
+  constructor(options: WatchOptions, listener: Listener) {
+    this.#listener = listener;
+    this.#tables = options.tables === undefined ? undefined : new Set(options.tables);
+    this.#countMax = options.eventCountMax ?? WATCH_EVENT_COUNT_MAX;
+  }
+
+  offer(events: readonly StoreEvent[], version: number): boolean {
+    if (this.#isLost) {
+      this.lose(version);
+      return true;
+    }
+    const before = this.#items.length;
+    for (const event of events) {
+      if (this.#tables === undefined || this.#tables.has(event.table))
+        this.#items.push({ kind: "event", event });
+    }
+    if (this.#items.length === before) return false;
+    this.#items.push({ kind: "commit", version });
+    if (this.#items.length > this.#countMax) this.lose(version);
+    return true;
+  }
+
+  lose(version: number): void {
+    this.#isLost = true;
+    this.#items = [{ kind: "resync", version }];
+  }
+
+  deliver(): void {
+    if (this.#items.length === 0) return;
+    const items = this.#items;
+    this.#items = [];
+    this.#isLost = false;
+    this.#listener(items);
+  }
+}
+
+export class WatchHub {
+  readonly #timers: Pick<Timers, "soon">;
+  readonly #log: Logger;
+  readonly #watchers = new Set<Watcher>();
+  #isScheduled = false;
+
+  constructor(timers: Pick<Timers, "soon">, log: Logger) {
+    this.#timers = timers;
+    this.#log = log;
+  }
+
+  get count(): number {
+    return this.#watchers.size;
+  }
+
+  add(options: WatchOptions, listener: Listener): Watch {
+    const watcher = new Watcher(options, listener);
+    this.#watchers.add(watcher);
+    return { cancel: () => void this.#watchers.delete(watcher) };
+  }
+
+  publish(events: readonly StoreEvent[], version: number): void {
+    let isAnyWaiting = false;
+    for (const watcher of this.#watchers) isAnyWaiting = watcher.offer(events, version) || isAnyWaiting;
+    if (isAnyWaiting) this.#schedule();
+  }
+
+  /** The state was replaced: every watcher starts over. */
+  resync(version: number): void {
+    for (const watcher of this.#watchers) watcher.lose(version);
+    if (this.#watchers.size > 0) this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    this.#timers.soon(() => {
+      this.#isScheduled = false;
+      for (const watcher of this.#watchers) this.#deliver(watcher);
+    });
+  }
+
+  #deliver(watcher: Watcher): void {
+    try {
+      watcher.deliver();
+    } catch (caught) {
+      this.#log.error("store watcher threw", { error: caught });
+      throw caught;
+    }
+  }
+}
