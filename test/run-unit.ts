@@ -4,7 +4,19 @@ import path from "node:path";
 import { pathToFileURL } from "node:url";
 
 const dist = path.dirname(import.meta.dirname);
-const folders = ["common", "model", "proto", "manager", "worker", "runtime", "api", "daemon", "cli", "dev"];
+const folders = [
+  "common",
+  "model",
+  "proto",
+  "manager",
+  "worker",
+  "runtime",
+  "api",
+  "daemon",
+  "cli",
+  "dev",
+  "bench",
+];
 for (const folder of folders) {
   const root = path.join(dist, folder);
   const names = readdirSync(root, { recursive: true, encoding: "utf8" });

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Installs Shoal on this machine from a checkout or an unpacked package: system packages, the program under /opt/shoal,
+# the command /usr/local/bin/shoal, the group "shoal" whose members may use the socket, and the systemd unit where there
+# is systemd. Run as root; safe to run again (an upgrade: containers go on, the daemon is restarted).
+#
+#   deploy/install.sh [--prefix DIR] [--no-start]
+set -euo pipefail
+
+prefix=/opt/shoal
+start=yes
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --prefix)
+      [ $# -ge 2 ] || { echo "install: --prefix needs a folder" >&2; exit 2; }
+      prefix=$2
+      shift 2
+      ;;
+    --no-start) start=no; shift ;;
+    *) echo "install: unknown option \"$1\"; known: --prefix DIR, --no-start" >&2; exit 2 ;;
+  esac
+done
+[ "$(id -u)" -eq 0 ] || { echo "install: must run as root" >&2; exit 1; }
+
+source=$(cd "$(dirname "$0")/.." && pwd)
+cd "$source"
+bash deploy/install-deps.sh
+[ -d node_modules ] || npm ci --ignore-scripts --no-fund --no-audit
+[ -f dist/daemon/main.js ] || npm run -s build
+
+# A new tree beside the old one, then one rename: a half-copied program is never what starts.
+staged="$prefix.new.$$"
+rm -rf "$staged"
+mkdir -p "$staged"
+cp -a package.json bin dist deploy examples node_modules "$staged/"
+mkdir -p "$staged/runtime/native"
+cp -a runtime/native/build "$staged/runtime/native/"
+(cd "$staged" && npm prune --omit=dev --ignore-scripts --no-fund --no-audit >/dev/null 2>&1 || true)
+old="$prefix.old.$$"
+[ ! -e "$prefix" ] || mv "$prefix" "$old"
+mv "$staged" "$prefix"
+rm -rf "$old"
+ln -sfn "$prefix/bin/shoal" /usr/local/bin/shoal
+
+getent group shoal >/dev/null || groupadd --system shoal
+if [ -d /run/systemd/system ]; then
+  install -m 0644 "$prefix/deploy/shoal.service" /etc/systemd/system/shoal.service
+  systemctl daemon-reload
+  if [ "$start" = yes ]; then
+    systemctl enable --quiet shoal.service
+    systemctl restart shoal.service
+    echo "install: shoal.service runs; try: shoal info"
+  fi
+else
+  echo "install: no systemd here; start the daemon with: shoal daemon"
+fi

@@ -1,0 +1,95 @@
+/**
+ * Our own linter of last resort: what no other tool checks. Reads the tracked files as they are in the tree.
+ */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { test } from "node:test";
+import { packageRoot } from "../bench/package-root.ts";
+
+const SOURCE = /\.(ts|c|h|sh|mjs)$/;
+const LINES_MAX = 620;
+
+function trackedFiles(): readonly string[] {
+  const listed = execFileSync("git", ["ls-files", "-z"], { cwd: packageRoot, encoding: "utf8" });
+  return listed
+    .split("\0")
+    .filter(
+      (name) => name !== "" && !name.startsWith("proto/gen/") && existsSync(path.join(packageRoot, name)),
+    );
+}
+
+const files: readonly string[] = trackedFiles();
+const sources: readonly string[] = files.filter((name) => SOURCE.test(name));
+
+function text(name: string): string {
+  return readFileSync(path.join(packageRoot, name), "utf8");
+}
+
+function offenders(
+  names: readonly string[],
+  breaks: (content: string, name: string) => boolean,
+): readonly string[] {
+  return names.filter((name) => breaks(text(name), name));
+}
+
+test("every source file says at its head what it is", () => {
+  const bare = offenders(
+    sources.filter((name) => !name.endsWith(".test.ts") && !name.endsWith(".h")),
+    (content) => !/^(#!.*\n)?\s*(\/\*|\/\/|#)/.test(content),
+  );
+  assert.deepEqual(bare, []);
+});
+
+test("no source file grows beyond what one reads in a sitting", () => {
+  const long = offenders(
+    sources.filter((name) => !name.endsWith(".test.ts") && !name.startsWith("test/")),
+    (content) => content.split("\n").length > LINES_MAX,
+  );
+  assert.deepEqual(long, []);
+});
+
+test("nothing is left undone or switched off in the code", () => {
+  const self = "test/tidy.test.ts";
+  const undone = new RegExp(["\\bTO" + "DO\\b", "\\bFIX" + "ME\\b", "\\bXX" + "X\\b"].join("|"));
+  assert.deepEqual(
+    offenders(
+      sources.filter((name) => name !== self),
+      (content) => undone.test(content),
+    ),
+    [],
+  );
+  const off = /\b(?:it|test|describe)\.(?:skip|todo|only)\b/;
+  assert.deepEqual(
+    offenders(
+      sources.filter((name) => name.endsWith(".test.ts") && name !== self),
+      (content) => off.test(content),
+    ),
+    [],
+  );
+});
+
+test("the words of docs/nomenclature.md are used: no synonyms for them in names", () => {
+  const self = "test/tidy.test.ts";
+  const banned: readonly (readonly [RegExp, string])[] = [
+    [/\bclass \w*(?:Helper|Util|Utils)\b/, "a domain noun"],
+    [/\binterface I[A-Z][a-z]\w*\b/, "the name without I"],
+  ];
+  const found = sources
+    .filter((name) => name.endsWith(".ts") && name !== self)
+    .flatMap((name) =>
+      banned.filter(([word]) => word.test(text(name))).map(([, instead]) => `${name}: use ${instead}`),
+    );
+  assert.deepEqual(found, []);
+});
+
+test("lock file and sources name no download address", () => {
+  assert.deepEqual(
+    offenders(
+      files.filter((name) => name === "package-lock.json"),
+      (content) => /"resolved"/.test(content),
+    ),
+    [],
+  );
+});
