@@ -24,3 +24,4 @@ for (const folder of folders) {
     await import(pathToFileURL(path.join(root, name)).href);
   }
 }
+await import("./tidy.test.js");
