@@ -11,6 +11,7 @@ type Shape<K extends keyof M> = M[K] extends { encode(message: infer S, ...rest:
 
 const DISPATCHER = "shoal.v1.Dispatcher";
 const NODE = "shoal.v1.Node";
+const RAFT = "shoal.v1.Raft";
 
 export const dispatcherService: {
   readonly session: MethodDefinition<Shape<"AgentMessage">, Shape<"DispatcherMessage">>;
@@ -40,5 +41,21 @@ export const nodeService: {
     { service: NODE, name: "TaskLogs" },
     { request: v1.TaskLogsRequest, response: v1.TaskLogLine },
     { responseStream: true },
+  ),
+};
+
+export const raftService: {
+  readonly messages: MethodDefinition<Shape<"RaftBatch">, Shape<"RaftBatch">>;
+  readonly snapshot: MethodDefinition<Shape<"SnapshotPart">, Shape<"SnapshotAnswer">>;
+} = {
+  messages: method<Shape<"RaftBatch">, Shape<"RaftBatch">>(
+    { service: RAFT, name: "Messages" },
+    { request: v1.RaftBatch, response: v1.RaftBatch },
+    { requestStream: true, responseStream: true },
+  ),
+  snapshot: method<Shape<"SnapshotPart">, Shape<"SnapshotAnswer">>(
+    { service: RAFT, name: "Snapshot" },
+    { request: v1.SnapshotPart, response: v1.SnapshotAnswer },
+    { requestStream: true, responseStream: true },
   ),
 };

@@ -1,0 +1,97 @@
+/**
+ * Entries as bytes, one form for the log on disk and for the wire, so that a batch is encoded once and the same bytes go
+ * to the disk and to every peer. Numbers below 2^53 travel as IEEE doubles, which hold them exactly.
+ *
+ * Layout, little-endian: u32 count, f64 first index, then per entry u32 payload length, u32 kind, f64 term, payload.
+ */
+import { ClusterError } from "../../common/errors.ts";
+import { type Entry, EntryKind } from "./core/messages.ts";
+
+const HEAD_BYTES = 12;
+const ENTRY_HEAD_BYTES = 16;
+/** How many batches are remembered: the disk's and each peer's differ only when one lags. */
+const CACHE_COUNT_MAX = 4;
+
+export function encodedBytes(entries: readonly Entry[]): number {
+  let bytes = HEAD_BYTES;
+  for (const entry of entries) bytes += ENTRY_HEAD_BYTES + entry.payload.byteLength;
+  return bytes;
+}
+
+export function encodeEntries(entries: readonly Entry[]): Buffer {
+  const buffer = Buffer.allocUnsafe(encodedBytes(entries));
+  buffer.writeUInt32LE(entries.length, 0);
+  buffer.writeDoubleLE(entries[0]?.index ?? 0, 4);
+  let offset = HEAD_BYTES;
+  for (const entry of entries) {
+    buffer.writeUInt32LE(entry.payload.byteLength, offset);
+    buffer.writeUInt32LE(entry.kind, offset + 4);
+    buffer.writeDoubleLE(entry.term, offset + 8);
+    buffer.set(entry.payload, offset + ENTRY_HEAD_BYTES);
+    offset += ENTRY_HEAD_BYTES + entry.payload.byteLength;
+  }
+  return buffer;
+}
+
+function kindOf(value: number): EntryKind {
+  switch (value) {
+    case EntryKind.normal:
+      return EntryKind.normal;
+    case EntryKind.config:
+      return EntryKind.config;
+    case EntryKind.empty:
+      return EntryKind.empty;
+    default:
+      throw new ClusterError("invalid_argument", `Cannot read raft entries: want kind 0 to 2, got ${value}`);
+  }
+}
+
+/** Payloads are views into `bytes`, which must not change afterwards. Throws invalid_argument on malformed input. */
+export function decodeEntries(bytes: Uint8Array): readonly Entry[] {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const bad = (got: string): ClusterError =>
+    new ClusterError("invalid_argument", `Cannot read raft entries: want a whole batch, got ${got}`);
+  if (buffer.byteLength < HEAD_BYTES) throw bad(`${buffer.byteLength} bytes`);
+  const count = buffer.readUInt32LE(0);
+  const firstIndex = buffer.readDoubleLE(4);
+  if (!Number.isSafeInteger(firstIndex) || firstIndex < 0) throw bad(`first index ${firstIndex}`);
+  if (count > buffer.byteLength / ENTRY_HEAD_BYTES) throw bad(`count ${count} in ${buffer.byteLength} bytes`);
+  const entries: Entry[] = [];
+  let offset = HEAD_BYTES;
+  for (let position = 0; position < count; position += 1) {
+    if (offset + ENTRY_HEAD_BYTES > buffer.byteLength) throw bad("a cut entry");
+    const length = buffer.readUInt32LE(offset);
+    const kind = kindOf(buffer.readUInt32LE(offset + 4));
+    const term = buffer.readDoubleLE(offset + 8);
+    offset += ENTRY_HEAD_BYTES;
+    if (offset + length > buffer.byteLength || !Number.isSafeInteger(term)) throw bad("a cut payload");
+    entries.push({
+      index: firstIndex + position,
+      term,
+      kind,
+      payload: buffer.subarray(offset, offset + length),
+    });
+    offset += length;
+  }
+  if (offset !== buffer.byteLength) throw bad(`${buffer.byteLength - offset} bytes after the last entry`);
+  return entries;
+}
+
+/** Encodes the same run of entries once. One per member; entries are immutable, so identity of the ends is enough. */
+export class EntryEncoder {
+  readonly #recent: { readonly entries: readonly Entry[]; readonly bytes: Buffer }[] = [];
+
+  encode(entries: readonly Entry[]): Buffer {
+    const known = this.#recent.find(
+      (each) =>
+        each.entries.length === entries.length &&
+        each.entries[0] === entries[0] &&
+        each.entries.at(-1) === entries.at(-1),
+    );
+    if (known !== undefined) return known.bytes;
+    const bytes = encodeEntries(entries);
+    this.#recent.push({ entries, bytes });
+    if (this.#recent.length > CACHE_COUNT_MAX) this.#recent.shift();
+    return bytes;
+  }
+}

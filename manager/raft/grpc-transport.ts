@@ -1,0 +1,183 @@
+/**
+ * RaftTransport over gRPC: one message stream from each member to each other one, snapshots on connections of their own.
+ * How channels are made and served is the caller's: it gives `connect` and registers `service` for managers only. For a
+ * fast failover, channels should be made with grpc.initial_reconnect_backoff_ms of 100 or less,
+ * grpc.max_reconnect_backoff_ms of 1000, keepalive, and different options per purpose, so that they don't share a
+ * connection.
+ */
+import { Metadata, type ServerDuplexStream, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import type { Random, Timers } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
+import type { shoal } from "../../proto/messages.ts";
+import { raftService } from "../../proto/services.ts";
+import { entryBytes } from "./core/log.ts";
+import type { Message, SnapshotMessage } from "./core/messages.ts";
+import { EntryEncoder } from "./entry-codec.ts";
+import { decodeMessage, encodeMessage, type WireMessage } from "./message-codec.ts";
+import { PeerStream, type RaftClient } from "./peer-stream.ts";
+import type { Member, StateSnapshot } from "./replicated-log.ts";
+import { SnapshotReceiver } from "./snapshot-receiver.ts";
+import { sendSnapshotOnce } from "./snapshot-sender.ts";
+import type { RaftTransport, TransportHandler } from "./transport.ts";
+
+const SNAPSHOT_TRIES_MAX = 5;
+const SNAPSHOT_RETRY_MS = 500;
+const MESSAGE_OVERHEAD_BYTES = 40;
+
+export interface GrpcTransportOptions {
+  readonly raftId: number;
+  readonly clusterId: string;
+  readonly timers: Timers;
+  readonly random: Random;
+  readonly log: Logger;
+  /** A client of the member at "host:port"; closed by the transport. */
+  readonly connect: (addr: string, purpose: "messages" | "snapshot") => RaftClient;
+  /** The node's own, so that a batch is encoded once for disk and peers. */
+  readonly encoder?: EntryEncoder;
+}
+
+type BatchStream = ServerDuplexStream<shoal.v1.IRaftBatch, shoal.v1.IRaftBatch>;
+
+interface Peer {
+  readonly addr: string;
+  readonly stream: PeerStream;
+}
+
+export class GrpcTransport implements RaftTransport {
+  readonly #options: GrpcTransportOptions;
+  readonly #encoder: EntryEncoder;
+  readonly #peers = new Map<number, Peer>();
+  readonly #receiver: SnapshotReceiver;
+  #handler: TransportHandler | undefined;
+  #isStopped = false;
+
+  constructor(options: GrpcTransportOptions) {
+    this.#options = options;
+    this.#encoder = options.encoder ?? new EntryEncoder();
+    this.#receiver = new SnapshotReceiver({
+      clusterId: options.clusterId,
+      raftId: options.raftId,
+      install: (message, entries) => {
+        if (this.#handler === undefined)
+          throw new ClusterError("unavailable", "The raft member is not started");
+        return this.#handler.onSnapshot(message, entries);
+      },
+    });
+  }
+
+  /** To be registered on the node's server under raftService, for managers only. */
+  get service(): UntypedServiceImplementation {
+    return {
+      messages: (call: BatchStream) => this.#serveMessages(call),
+      snapshot: (call: ServerDuplexStream<shoal.v1.ISnapshotPart, shoal.v1.ISnapshotAnswer>) =>
+        this.#receiver.serve(call),
+    };
+  }
+
+  static readonly definition: typeof raftService = raftService;
+
+  start(handler: TransportHandler): void {
+    this.#handler = handler;
+  }
+
+  setPeers(members: readonly Member[]): void {
+    if (this.#isStopped) return;
+    const wanted = new Map(members.map((member) => [member.raftId, member.addr]));
+    wanted.delete(this.#options.raftId);
+    for (const [raftId, peer] of this.#peers) {
+      if (wanted.get(raftId) === peer.addr) continue;
+      peer.stream.stop();
+      this.#peers.delete(raftId);
+    }
+    for (const [raftId, addr] of wanted) {
+      if (!this.#peers.has(raftId)) this.#peers.set(raftId, { addr, stream: this.#openStream(raftId, addr) });
+    }
+  }
+
+  send(messages: readonly Message[]): void {
+    const batches = new Map<number, { readonly wire: WireMessage[]; bytes: number }>();
+    for (const message of messages) {
+      if (!this.#peers.has(message.to)) continue;
+      let batch = batches.get(message.to);
+      if (batch === undefined) {
+        batch = { wire: [], bytes: 0 };
+        batches.set(message.to, batch);
+      }
+      batch.wire.push(encodeMessage(message, this.#encoder));
+      batch.bytes += MESSAGE_OVERHEAD_BYTES;
+      if (message.type === "append") for (const entry of message.entries) batch.bytes += entryBytes(entry);
+    }
+    const { clusterId, raftId } = this.#options;
+    for (const [to, { wire, bytes }] of batches) {
+      this.#peers.get(to)?.stream.send({ clusterId, from: raftId, to, messages: wire }, bytes);
+    }
+  }
+
+  async sendSnapshot(message: SnapshotMessage, state: StateSnapshot, signal: AbortSignal): Promise<void> {
+    const { clusterId, connect, random, timers } = this.#options;
+    const snapshotId = Buffer.from(random.bytes(12)).toString("hex");
+    for (let tried = 1; ; tried += 1) {
+      const addr = this.#peers.get(message.to)?.addr;
+      if (addr === undefined)
+        throw new ClusterError("not_found", "Cannot send a snapshot: not a member any more");
+      const client = connect(addr, "snapshot");
+      try {
+        await sendSnapshotOnce(client, { clusterId, snapshotId, message, state, signal });
+        return;
+      } catch (caught) {
+        if (tried >= SNAPSHOT_TRIES_MAX || signal.aborted) throw caught;
+      } finally {
+        client.close();
+      }
+      await new Promise<void>((resolve) => {
+        timers.after(SNAPSHOT_RETRY_MS, resolve);
+      });
+    }
+  }
+
+  stop(): Promise<void> {
+    this.#isStopped = true;
+    for (const { stream } of this.#peers.values()) stream.stop();
+    this.#peers.clear();
+    this.#handler = undefined;
+    return Promise.resolve();
+  }
+
+  #openStream(raftId: number, addr: string): PeerStream {
+    const { connect, random, timers } = this.#options;
+    return new PeerStream({
+      connect: () => connect(addr, "messages"),
+      timers,
+      random,
+      onUnreachable: () => this.#handler?.onUnreachable(raftId),
+      onRefused: () => this.#handler?.onRefused(raftId),
+    });
+  }
+
+  #serveMessages(call: BatchStream): void {
+    let isKnown = false;
+    call.sendMetadata(new Metadata());
+    call.on("data", (batch: shoal.v1.IRaftBatch) => {
+      const from = batch.from ?? 0;
+      if (batch.clusterId !== this.#options.clusterId || batch.to !== this.#options.raftId) {
+        call.destroy();
+        return;
+      }
+      if (!isKnown) {
+        isKnown = true;
+        this.#peers.get(from)?.stream.retryNow();
+      }
+      try {
+        const envelope = { from, to: this.#options.raftId };
+        this.#handler?.onMessages((batch.messages ?? []).map((wire) => decodeMessage(wire, envelope)));
+      } catch (caught) {
+        this.#options.log.warn("raft message from a peer not understood", { from, error: caught });
+        call.destroy();
+      }
+    });
+    call.on("end", () => call.end());
+    // The peer's stream broke; it opens another.
+    call.on("error", () => undefined);
+  }
+}

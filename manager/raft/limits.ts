@@ -1,0 +1,57 @@
+/** Every bound and time-out of consensus, with unit and reason. Tests and the simulator pass smaller ones. */
+
+export interface RaftLimits {
+  /** One tick. Elections and heartbeats are whole numbers of ticks. */
+  readonly tickMs: number;
+  readonly heartbeatMs: number;
+  /** Silence of the leader after which followers campaign, plus up to half as much by chance. */
+  readonly electionMs: number;
+  /** Payload of one proposal. */
+  readonly proposalBytesMax: number;
+  readonly uncommittedBytesMax: number;
+  readonly appendBytesMax: number;
+  readonly appendCountMax: number;
+  readonly inflightCountMax: number;
+  readonly inflightBytesMax: number;
+  readonly writeBytesMax: number;
+  readonly applyBytesMax: number;
+  readonly readCountMax: number;
+  /** How long readBarrier() waits for a leader and its confirmation. */
+  readonly readMs: number;
+  readonly segmentBytes: number;
+  readonly checkpointMs: number;
+  /** Entries kept behind a checkpoint for slow followers, as long as the log stays below logBytesMax. */
+  readonly tailCountMax: number;
+  readonly logBytesMax: number;
+  /** Compaction moves by at least this many entries, since each move copies the rest. */
+  readonly compactCountMin: number;
+  /** A learner this close to the leader's last entry becomes a voter. */
+  readonly learnerLagMax: number;
+  /** Pause before a write that found the disk full is tried again. */
+  readonly diskFullRetryMs: number;
+}
+
+export const RAFT_LIMITS: RaftLimits = {
+  tickMs: 25,
+  heartbeatMs: 100,
+  // Ten heartbeats: a busy 2-core machine stalls a process for hundreds of milliseconds; a dead leader is mostly noticed
+  // by its connection long before.
+  electionMs: 900,
+  proposalBytesMax: 4 * 1024 * 1024,
+  uncommittedBytesMax: 64 * 1024 * 1024,
+  appendBytesMax: 512 * 1024,
+  appendCountMax: 4096,
+  inflightCountMax: 256,
+  inflightBytesMax: 8 * 1024 * 1024,
+  writeBytesMax: 4 * 1024 * 1024,
+  applyBytesMax: 1024 * 1024,
+  readCountMax: 100_000,
+  readMs: 5_000,
+  segmentBytes: 16 * 1024 * 1024,
+  checkpointMs: 1_000,
+  tailCountMax: 10_000,
+  logBytesMax: 64 * 1024 * 1024,
+  compactCountMin: 2_000,
+  learnerLagMax: 1_000,
+  diskFullRetryMs: 500,
+};

@@ -1,0 +1,144 @@
+/** Raft messages to and from the wire's flat form. Used by grpc-transport.ts; malformed input throws invalid_argument. */
+import { assert } from "../../common/assert.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { shoal } from "../../proto/messages.ts";
+import type { Message } from "./core/messages.ts";
+import { decodeEntries, type EntryEncoder } from "./entry-codec.ts";
+
+export type WireMessage = shoal.v1.IRaftMessage;
+
+const KINDS = {
+  preVote: 1,
+  preVoteReply: 2,
+  vote: 3,
+  voteReply: 4,
+  append: 5,
+  appendOk: 6,
+  appendReject: 7,
+  heartbeat: 8,
+  heartbeatReply: 9,
+  termNotice: 10,
+  timeoutNow: 11,
+  readRequest: 12,
+  readReply: 13,
+  removedNotice: 14,
+} as const;
+
+export function encodeMessage(message: Message, encoder: EntryEncoder): WireMessage {
+  const { term, type } = message;
+  switch (type) {
+    case "preVote":
+    case "vote":
+      return {
+        kind: KINDS[type],
+        term,
+        index: message.lastIndex,
+        logTerm: message.lastTerm,
+        flag: message.isTransfer,
+      };
+    case "preVoteReply":
+    case "voteReply":
+      return { kind: KINDS[type], term, flag: message.granted };
+    case "append":
+      return {
+        kind: KINDS.append,
+        term,
+        index: message.prevIndex,
+        logTerm: message.prevTerm,
+        commit: message.commit,
+        ...(message.entries.length === 0 ? {} : { entries: encoder.encode(message.entries) }),
+      };
+    case "appendOk":
+      return { kind: KINDS.appendOk, term, index: message.matchIndex };
+    case "appendReject":
+      return {
+        kind: KINDS.appendReject,
+        term,
+        index: message.rejectedIndex,
+        extra: message.hintIndex,
+        logTerm: message.hintTerm,
+        flag: message.isRecovering,
+      };
+    case "heartbeat":
+      return {
+        kind: KINDS.heartbeat,
+        term,
+        commit: message.commit,
+        number: message.round,
+        index: message.lastIndex,
+      };
+    case "heartbeatReply":
+      return { kind: KINDS.heartbeatReply, term, number: message.round };
+    case "readRequest":
+      return { kind: KINDS.readRequest, term, number: message.readId };
+    case "readReply":
+      return { kind: KINDS.readReply, term, number: message.readId, index: message.index };
+    case "termNotice":
+    case "timeoutNow":
+    case "removedNotice":
+      return { kind: KINDS[type], term };
+    case "snapshot":
+      assert(false, "a snapshot has a stream of its own");
+  }
+}
+
+export function decodeMessage(
+  wire: WireMessage,
+  envelope: { readonly from: number; readonly to: number },
+): Message {
+  const head = { ...envelope, term: wire.term ?? 0 };
+  const index = wire.index ?? 0;
+  const logTerm = wire.logTerm ?? 0;
+  const commit = wire.commit ?? 0;
+  const number = wire.number ?? 0;
+  const flag = wire.flag ?? false;
+  const kind: number = wire.kind ?? 0;
+  switch (kind) {
+    case KINDS.preVote:
+      return { type: "preVote", ...head, lastIndex: index, lastTerm: logTerm, isTransfer: flag };
+    case KINDS.vote:
+      return { type: "vote", ...head, lastIndex: index, lastTerm: logTerm, isTransfer: flag };
+    case KINDS.preVoteReply:
+      return { type: "preVoteReply", ...head, granted: flag };
+    case KINDS.voteReply:
+      return { type: "voteReply", ...head, granted: flag };
+    case KINDS.append: {
+      const entries = wire.entries === undefined || wire.entries === null || wire.entries.byteLength === 0;
+      return {
+        type: "append",
+        ...head,
+        prevIndex: index,
+        prevTerm: logTerm,
+        commit,
+        entries: entries ? [] : decodeEntries(wire.entries ?? new Uint8Array(0)),
+      };
+    }
+    case KINDS.appendOk:
+      return { type: "appendOk", ...head, matchIndex: index };
+    case KINDS.appendReject:
+      return {
+        type: "appendReject",
+        ...head,
+        rejectedIndex: index,
+        hintIndex: wire.extra ?? 0,
+        hintTerm: logTerm,
+        isRecovering: flag,
+      };
+    case KINDS.heartbeat:
+      return { type: "heartbeat", ...head, commit, round: number, lastIndex: index };
+    case KINDS.heartbeatReply:
+      return { type: "heartbeatReply", ...head, round: number };
+    case KINDS.termNotice:
+      return { type: "termNotice", ...head };
+    case KINDS.timeoutNow:
+      return { type: "timeoutNow", ...head };
+    case KINDS.readRequest:
+      return { type: "readRequest", ...head, readId: number };
+    case KINDS.readReply:
+      return { type: "readReply", ...head, readId: number, index };
+    case KINDS.removedNotice:
+      return { type: "removedNotice", ...head };
+    default:
+      throw new ClusterError("invalid_argument", `Cannot read raft message: want kind 1 to 14, got ${kind}`);
+  }
+}

@@ -1,0 +1,672 @@
+/**
+ * One raft member: drives the core with ticks, messages, proposals and disk results, and does what it says. The store
+ * talks to it through ReplicatedLog. It decides nothing about consensus; core/ does.
+ *
+ * One turn (#pump) takes what gathered since the last one: messages go out, the write starts, committed entries are
+ * applied. While a write is out, the next one gathers: group commit without a timer. A leader sends entries while its
+ * own write is still on its way. Applying is synchronous, so state, applied index and checkpoint always agree.
+ */
+import { assert } from "../../common/assert.ts";
+import type { Cancel, Env } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
+import type { CheckpointStore, StateEntry } from "./checkpoint-store.ts";
+import { RaftCore } from "./core/core.ts";
+import { type Entry, EntryKind, type SnapshotMessage } from "./core/messages.ts";
+import type { Append } from "./core/options.ts";
+import { EntryEncoder } from "./entry-codec.ts";
+import { type RaftLimits, RAFT_LIMITS } from "./limits.ts";
+import { Membership } from "./membership.ts";
+import { markRecovered, type OpenedState, openState, type StartMode } from "./open-state.ts";
+import { ReadBarriers } from "./read-barriers.ts";
+import type {
+  LeadershipChange,
+  Member,
+  ProposeOptions,
+  ReplicatedLog,
+  StateMachine,
+} from "./replicated-log.ts";
+import type { RaftTransport } from "./transport.ts";
+import type { Wal } from "./wal.ts";
+
+export interface RaftNodeOptions {
+  readonly env: Env;
+  readonly log: Logger;
+  /** Positive, below 2^53, random, never used again after removal. */
+  readonly raftId: number;
+  readonly nodeId: string;
+  readonly clusterId: string;
+  /** Absolute; made if missing. Holds the write-ahead log. */
+  readonly folder: string;
+  readonly checkpoints: CheckpointStore;
+  readonly transport: RaftTransport;
+  readonly stateMachine: StateMachine;
+  readonly mode: StartMode;
+  /** 32 bytes; encrypts the write-ahead log. */
+  readonly encryptionKey?: Uint8Array;
+  readonly limits?: Partial<RaftLimits>;
+  /** Called once when the member can't go on (a failed sync, a broken invariant): the process must end. */
+  readonly onFatal: (error: unknown) => void;
+  /** Shared with the transport, so that a batch is encoded once for disk and peers. */
+  readonly encoder?: EntryEncoder;
+}
+
+interface Waiter {
+  readonly term: number;
+  readonly resolve: (outcome: unknown) => void;
+  readonly reject: (error: ClusterError) => void;
+}
+
+interface ArrivedSnapshot {
+  readonly entries: readonly StateEntry[];
+  readonly index: number;
+  readonly done: () => void;
+}
+
+/** Opens the state on disk and gives a member that is ready to start(). The state machine holds the checkpoint by then. */
+export async function createRaftNode(options: RaftNodeOptions): Promise<RaftNode> {
+  const limits = { ...RAFT_LIMITS, ...options.limits };
+  const encoder = options.encoder ?? new EntryEncoder();
+  const { raftId, nodeId, clusterId, folder, checkpoints, mode, log } = options;
+  const opened = await openState({
+    disk: options.env.disk,
+    random: options.env.random,
+    log,
+    folder,
+    identity: { raftId, nodeId, clusterId },
+    encryptionKey: options.encryptionKey,
+    segmentBytes: limits.segmentBytes,
+    checkpoints,
+    encoder,
+    mode,
+  });
+  options.stateMachine.restore(opened.checkpointIndex, opened.state);
+  options.stateMachine.takeCheckpoint();
+  return new RaftNode(options, limits, opened);
+}
+
+function isErrno(caught: unknown, code: string): boolean {
+  return caught instanceof Error && "code" in caught && caught.code === code;
+}
+
+export class RaftNode implements ReplicatedLog {
+  readonly #options: RaftNodeOptions;
+  readonly #limits: RaftLimits;
+  readonly #core: RaftCore;
+  readonly #wal: Wal;
+  readonly #reads: ReadBarriers;
+  readonly #membership: Membership;
+  readonly #waiters = new Map<number, Waiter>();
+  readonly #leadershipListeners = new Set<(change: LeadershipChange) => void>();
+  readonly #removedListeners = new Set<() => void>();
+  readonly #tickWaiters = new Set<() => void>();
+  readonly #snapshotsOut = new Map<number, AbortController>();
+  readonly #cancels: Cancel[] = [];
+  #appliedIndex: number;
+  #appliedConfigIndex = 0;
+  #checkpointIndex: number;
+  #checkpointing: Promise<void> | undefined;
+  #checkpointDueMs = 0;
+  #arrived: ArrivedSnapshot | undefined;
+  #announced: LeadershipChange = { isLeader: false, term: 0, leader: 0 };
+  #peersConfigIndex = -1;
+  #isPumpScheduled = false;
+  #isPumping = false;
+  #wasMember = false;
+  #isRemovedTold = false;
+  #wasRecovering: boolean;
+  #isStarted = false;
+  #isStopped = false;
+  #writing: Promise<void> = Promise.resolve();
+
+  /** Use createRaftNode(). */
+  constructor(options: RaftNodeOptions, limits: RaftLimits, opened: OpenedState) {
+    this.#options = options;
+    this.#limits = limits;
+    this.#wal = opened.wal;
+    this.#appliedIndex = opened.checkpointIndex;
+    this.#checkpointIndex = opened.checkpointIndex;
+    this.#wasRecovering = opened.restored.isRecovering;
+    const { env } = options;
+    const ticks = (ms: number): number => Math.max(1, Math.round(ms / limits.tickMs));
+    const electionTicks = ticks(limits.electionMs);
+    this.#core = new RaftCore(
+      {
+        raftId: options.raftId,
+        electionTicks,
+        electionSpreadTicks: Math.ceil(electionTicks / 2),
+        heartbeatTicks: ticks(limits.heartbeatMs),
+        random: (bound) => env.random.below(bound),
+        ...limits,
+      },
+      opened.restored,
+    );
+    this.#reads = new ReadBarriers({
+      nowMs: () => env.clock.monotonicMs(),
+      timeoutMs: limits.readMs,
+      retryMs: limits.heartbeatMs * 3,
+      countMax: limits.readCountMax,
+      ask: (readId) => this.#core.read(readId),
+      firstReadId: env.random.below(2 ** 31) * 2 ** 20,
+    });
+    this.#membership = new Membership(
+      {
+        core: this.#core,
+        notLeader: () => this.#notLeader(),
+        nextTick: (signal) => this.#nextTick(signal),
+        committed: (index, term) => this.#waitFor(index, term, undefined),
+        wake: () => this.#wake(),
+      },
+      limits.learnerLagMax,
+    );
+  }
+
+  get raftId(): number {
+    return this.#options.raftId;
+  }
+
+  get isLeader(): boolean {
+    return this.#core.status.isEstablished;
+  }
+
+  get term(): number {
+    return this.#core.status.term;
+  }
+
+  get leader(): number {
+    return this.#core.status.leader;
+  }
+
+  get appliedIndex(): number {
+    return this.#appliedIndex;
+  }
+
+  get members(): readonly Member[] {
+    return this.#core.status.config;
+  }
+
+  get reachable(): ReadonlySet<number> {
+    return this.#core.reachable();
+  }
+
+  /** For tests, the simulator and metrics; not to be changed. */
+  get core(): RaftCore {
+    return this.#core;
+  }
+
+  get walBytes(): number {
+    return this.#wal.bytes;
+  }
+
+  start(): void {
+    assert(!this.#isStarted && !this.#isStopped, "a member starts once");
+    this.#isStarted = true;
+    const { env, mode, transport } = this.#options;
+    transport.start({
+      onMessages: (messages) => {
+        for (const message of messages) this.#guard(() => this.#core.step(message));
+        this.#wake();
+      },
+      onUnreachable: (raftId) => {
+        this.#core.unreachable(raftId);
+        this.#wake();
+      },
+      onRefused: (raftId) => {
+        this.#core.peerRefused(raftId);
+        this.#wake();
+      },
+      onSnapshot: (message, entries) => this.#onSnapshot(message, entries),
+    });
+    if (mode.kind === "join") transport.setPeers(mode.peers);
+    this.#checkpointDueMs = env.clock.monotonicMs() + this.#limits.checkpointMs;
+    this.#cancels.push(env.timers.every(this.#limits.tickMs, () => this.#tick()));
+    this.#prepareSpare();
+    const { voters } = { voters: this.members.filter((member) => !member.isLearner) };
+    if (voters.length === 1 && voters[0]?.raftId === this.raftId) this.#core.campaign();
+    this.#wake();
+  }
+
+  async stop(): Promise<void> {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    for (const cancel of this.#cancels) cancel();
+    for (const controller of this.#snapshotsOut.values()) controller.abort();
+    this.#failWaiters("the member stops");
+    this.#reads.stop();
+    for (const wake of this.#tickWaiters) wake();
+    this.#arrived?.done();
+    await this.#options.transport.stop();
+    await this.#writing.catch(() => undefined);
+    await this.#checkpointing?.catch(() => undefined);
+    await this.#wal.close();
+  }
+
+  propose(payload: Uint8Array, options: ProposeOptions = {}): Promise<unknown> {
+    const { proposalBytesMax } = this.#limits;
+    if (payload.byteLength > proposalBytesMax) {
+      const text = `Cannot propose: want at most ${proposalBytesMax} bytes, got ${payload.byteLength}`;
+      return Promise.reject(new ClusterError("resource_exhausted", text));
+    }
+    if (this.#isStopped || !this.isLeader) return Promise.reject(this.#notLeader());
+    if (options.signal?.aborted === true) {
+      return Promise.reject(new ClusterError("cancelled", "The proposal was given up before it was made"));
+    }
+    const outcome = this.#core.propose(payload);
+    switch (outcome.kind) {
+      case "notLeader":
+        return Promise.reject(this.#notLeader());
+      case "overloaded":
+        return Promise.reject(
+          new ClusterError("resource_exhausted", "Cannot propose: too much is waiting to be committed", {
+            retryable: true,
+          }),
+        );
+      case "accepted":
+        this.#wake();
+        return this.#waitFor(outcome.index, outcome.term, options.signal);
+    }
+  }
+
+  readBarrier(options: ProposeOptions = {}): Promise<void> {
+    if (this.#isStopped) return Promise.reject(this.#notLeader());
+    const barrier = this.#reads.add(options.signal);
+    this.#wake();
+    return barrier;
+  }
+
+  async addMember(member: Omit<Member, "isLearner">, signal: AbortSignal): Promise<void> {
+    await this.#membership.add(member, signal);
+  }
+
+  async removeMember(raftId: number, options: { readonly force: boolean }): Promise<void> {
+    await this.#membership.remove(raftId, options.force);
+  }
+
+  async updateMember(member: Omit<Member, "isLearner">): Promise<void> {
+    await this.#membership.update(member);
+  }
+
+  async transferLeadership(to = 0): Promise<void> {
+    if (this.#core.leadership === undefined) throw this.#notLeader();
+    if (!this.#core.transfer(to)) {
+      throw new ClusterError(
+        "failed_precondition",
+        "Cannot hand over leadership: no other manager can take it",
+      );
+    }
+    this.#wake();
+    const deadlineMs = this.#options.env.clock.monotonicMs() + 2 * this.#limits.electionMs;
+    while (this.leader === this.raftId || this.leader === 0) {
+      if (this.#options.env.clock.monotonicMs() > deadlineMs) {
+        throw new ClusterError(
+          "unavailable",
+          "Cannot hand over leadership: the other manager did not take it",
+          {
+            retryable: true,
+          },
+        );
+      }
+      await this.#nextTick(undefined);
+    }
+  }
+
+  onLeadership(listener: (change: LeadershipChange) => void): () => void {
+    this.#leadershipListeners.add(listener);
+    return () => {
+      this.#leadershipListeners.delete(listener);
+    };
+  }
+
+  onRemoved(listener: () => void): () => void {
+    this.#removedListeners.add(listener);
+    return () => {
+      this.#removedListeners.delete(listener);
+    };
+  }
+
+  // --- drive ---
+
+  #tick(): void {
+    this.#guard(() => {
+      this.#core.tick();
+      this.#membership.tick();
+    });
+    this.#reads.tick();
+    const waiters = [...this.#tickWaiters];
+    this.#tickWaiters.clear();
+    for (const wake of waiters) wake();
+    this.#maybeCheckpoint();
+    this.#pump();
+  }
+
+  /** One pump after the current turn, so that everything of this turn shares messages and the write. */
+  #wake(): void {
+    if (this.#isPumpScheduled || this.#isStopped || !this.#isStarted) return;
+    this.#isPumpScheduled = true;
+    this.#options.env.timers.soon(() => {
+      this.#isPumpScheduled = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    if (this.#isPumping || this.#isStopped) return;
+    this.#isPumping = true;
+    this.#guard(() => {
+      this.#reads.askPending();
+      // The write first: the disk works while messages are encoded.
+      const append = this.#core.takeAppend();
+      if (append !== undefined) this.#startWrite(append);
+      const output = this.#core.takeOutput();
+      if (output.messages.length > 0) this.#options.transport.send(output.messages);
+      if (output.committed.length > 0) this.#apply(output.committed);
+      if (output.reads.length > 0) this.#reads.answered(output.reads, this.#appliedIndex);
+      for (const raftId of output.snapshotsTo) this.#sendSnapshot(raftId);
+      this.#announce();
+      if (output.committed.length > 0) this.#wake();
+    });
+    this.#isPumping = false;
+  }
+
+  #startWrite(append: Append): void {
+    if (append.hardState === undefined && append.snapshot === undefined && append.entries.length === 0) {
+      this.#options.transport.send(append.messages);
+      this.#core.appended();
+      this.#wake();
+      return;
+    }
+    this.#writing = this.#write(append).then(
+      () => {
+        if (this.#isStopped) return;
+        if (append.messages.length > 0) this.#options.transport.send(append.messages);
+        this.#guard(() => this.#core.appended());
+        this.#pump();
+      },
+      (caught: unknown) => this.#fatal(caught),
+    );
+  }
+
+  async #write(append: Append): Promise<void> {
+    const { hardState, snapshot, entries } = append;
+    if (snapshot !== undefined) await this.#install(append);
+    const base = snapshot === undefined ? undefined : { index: snapshot.index, term: snapshot.term };
+    while (!this.#isStopped) {
+      try {
+        await this.#wal.append({ hardState, base, entries });
+        this.#core.setDiskFull(false);
+        return;
+      } catch (caught) {
+        if (!isErrno(caught, "ENOSPC")) throw caught;
+        this.#options.log.error("raft log disk full, not leading or voting until there is room", {
+          folder: this.#options.folder,
+        });
+        this.#core.setDiskFull(true);
+        this.#pump();
+        await this.#pause(this.#limits.diskFullRetryMs);
+      }
+    }
+  }
+
+  /** The state must be durable before the log says that it starts there. */
+  async #install(append: Append): Promise<void> {
+    const { snapshot } = append;
+    const arrived = this.#arrived;
+    assert(snapshot !== undefined && arrived?.index === snapshot.index, "the snapshot's data is here");
+    await this.#checkpointing;
+    await this.#options.checkpoints.replace(snapshot, arrived.entries);
+    const { stateMachine, log } = this.#options;
+    stateMachine.restore(snapshot.index, arrived.entries);
+    stateMachine.takeCheckpoint();
+    this.#appliedIndex = snapshot.index;
+    this.#checkpointIndex = snapshot.index;
+    log.info("raft snapshot installed", { index: snapshot.index, keys: arrived.entries.length });
+    arrived.done();
+    stateMachine.applied(snapshot.index);
+  }
+
+  #apply(entries: readonly Entry[]): void {
+    const { stateMachine } = this.#options;
+    for (const entry of entries) {
+      const outcome = entry.kind === EntryKind.normal ? stateMachine.apply(entry) : undefined;
+      this.#appliedIndex = entry.index;
+      const waiter = this.#waiters.get(entry.index);
+      if (waiter === undefined) continue;
+      this.#waiters.delete(entry.index);
+      if (waiter.term === entry.term) waiter.resolve(outcome);
+      else waiter.reject(lost("another leader's entry took its place"));
+    }
+    stateMachine.applied(this.#appliedIndex);
+    this.#reads.applied(this.#appliedIndex);
+  }
+
+  /** Tells what changed since the last turn. */
+  #announce(): void {
+    const { config, configIndex, isEstablished, leader, role, term, isRecovering } = this.#core.status;
+    if (configIndex !== this.#peersConfigIndex && config.length > 0) {
+      this.#peersConfigIndex = configIndex;
+      this.#options.transport.setPeers(config);
+    }
+    if (role !== "leader" && this.#waiters.size > 0) this.#failWaiters("leadership was lost");
+    const change = {
+      isLeader: isEstablished,
+      term,
+      leader: role === "leader" && !isEstablished ? 0 : leader,
+    };
+    const before = this.#announced;
+    if (
+      change.isLeader !== before.isLeader ||
+      change.leader !== before.leader ||
+      change.term !== before.term
+    ) {
+      this.#announced = change;
+      if (change.leader !== before.leader) {
+        this.#options.log.info("raft leader changed", { leader: change.leader, term, raftId: this.raftId });
+      }
+      for (const listener of this.#leadershipListeners) listener(change);
+    }
+    if (this.#wasRecovering && !isRecovering) {
+      this.#wasRecovering = false;
+      markRecovered({ disk: this.#options.env.disk, ...this.#options }).catch((caught) =>
+        this.#fatal(caught),
+      );
+    }
+    // Between taking a snapshot in and having it, state and configuration are of different indexes.
+    if (!this.#core.isInstallPending) this.#announceRemoval();
+  }
+
+  #announceRemoval(): void {
+    const { wasRemoved } = this.#core.status;
+    const { config, configIndex } = this.#core.configAt(this.#appliedIndex);
+    if (configIndex !== this.#appliedConfigIndex || !this.#wasMember) {
+      this.#appliedConfigIndex = configIndex;
+      if (config.some((member) => member.raftId === this.raftId)) this.#wasMember = true;
+    }
+    const isRemoved =
+      wasRemoved || (this.#wasMember && !config.some((member) => member.raftId === this.raftId));
+    if (!isRemoved || this.#isRemovedTold) return;
+    this.#isRemovedTold = true;
+    this.#options.log.warn("raft member was removed from the cluster", { raftId: this.raftId });
+    for (const listener of this.#removedListeners) listener();
+  }
+
+  // --- snapshots and checkpoints ---
+
+  #sendSnapshot(to: number): void {
+    if (this.#snapshotsOut.has(to)) return;
+    const index = this.#appliedIndex;
+    const snapshotTerm = this.#core.log.termAt(index);
+    assert(snapshotTerm !== undefined, "the applied entry's term is known");
+    const { transport, stateMachine, log } = this.#options;
+    const message: SnapshotMessage = {
+      type: "snapshot",
+      from: this.raftId,
+      to,
+      term: this.term,
+      snapshot: { index, term: snapshotTerm, ...this.#core.configAt(index) },
+    };
+    const controller = new AbortController();
+    this.#snapshotsOut.set(to, controller);
+    this.#core.snapshotStarted(to, index);
+    log.info("raft snapshot being sent", { to, index });
+    transport
+      .sendSnapshot(message, stateMachine.snapshot(), controller.signal)
+      .then(
+        () => true,
+        (caught: unknown) => {
+          log.warn("raft snapshot not delivered", { to, index, error: caught });
+          return false;
+        },
+      )
+      .then((delivered) => {
+        this.#snapshotsOut.delete(to);
+        this.#core.snapshotSent(to, delivered);
+        this.#wake();
+      })
+      .catch((caught) => this.#fatal(caught));
+  }
+
+  #onSnapshot(message: SnapshotMessage, entries: readonly StateEntry[]): Promise<void> {
+    if (this.#isStopped || this.#arrived !== undefined) {
+      return Promise.reject(
+        new ClusterError("unavailable", "Cannot take a snapshot now", { retryable: true }),
+      );
+    }
+    return new Promise((resolve) => {
+      const done = (): void => {
+        this.#arrived = undefined;
+        resolve();
+      };
+      this.#arrived = { entries, index: message.snapshot.index, done };
+      this.#guard(() => this.#core.step(message));
+      // Not needed: the log already reaches beyond it, or the sender no longer leads.
+      if (!this.#core.isInstallPending) done();
+      this.#wake();
+    });
+  }
+
+  #maybeCheckpoint(): void {
+    const nowMs = this.#options.env.clock.monotonicMs();
+    if (this.#checkpointing !== undefined || this.#isStopped || this.#core.isInstallPending) return;
+    if (nowMs < this.#checkpointDueMs || this.#appliedIndex === this.#checkpointIndex) return;
+    this.#checkpointDueMs = nowMs + this.#limits.checkpointMs;
+    this.#checkpointing = this.#checkpoint()
+      .catch((caught: unknown) => this.#fatal(caught))
+      .finally(() => {
+        this.#checkpointing = undefined;
+      });
+  }
+
+  async #checkpoint(): Promise<void> {
+    const index = this.#appliedIndex;
+    const term = this.#core.log.termAt(index);
+    assert(term !== undefined, "the applied entry's term is known");
+    const meta = { index, term, ...this.#core.configAt(index) };
+    const changes = this.#options.stateMachine.takeCheckpoint();
+    while (!this.#isStopped) {
+      try {
+        await this.#options.checkpoints.write(meta, changes);
+        break;
+      } catch (caught) {
+        if (!isErrno(caught, "ENOSPC")) throw caught;
+        this.#options.log.error("raft state disk full, checkpoint waits for room");
+        await this.#pause(this.#limits.diskFullRetryMs);
+      }
+    }
+    if (this.#isStopped) return;
+    this.#checkpointIndex = index;
+    const { bytes, firstIndex } = this.#core.log;
+    const { compactCountMin, logBytesMax, tailCountMax } = this.#limits;
+    const tail = bytes > logBytesMax ? Math.floor((tailCountMax * logBytesMax) / bytes / 2) : tailCountMax;
+    const target = index - tail;
+    if (target - firstIndex < compactCountMin) return;
+    this.#core.compact(target);
+    await this.#wal.compact(target);
+  }
+
+  #prepareSpare(): void {
+    // A full disk shows again, and is handled, when the segment is needed.
+    this.#wal.prepareSpare().catch((caught: unknown) => {
+      if (!isErrno(caught, "ENOSPC")) this.#fatal(caught);
+    });
+  }
+
+  // --- waiting ---
+
+  #waitFor(index: number, term: number, signal: AbortSignal | undefined): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      if (signal === undefined) {
+        this.#waiters.set(index, { term, resolve, reject });
+        return;
+      }
+      const onAbort = (): void => {
+        this.#waiters.delete(index);
+        reject(new ClusterError("cancelled", "The proposal was given up; it may still be committed"));
+      };
+      signal.addEventListener("abort", onAbort, { once: true });
+      this.#waiters.set(index, {
+        term,
+        resolve: (outcome) => {
+          signal.removeEventListener("abort", onAbort);
+          resolve(outcome);
+        },
+        reject: (error) => {
+          signal.removeEventListener("abort", onAbort);
+          reject(error);
+        },
+      });
+    });
+  }
+
+  #failWaiters(why: string): void {
+    const waiters = [...this.#waiters.values()];
+    this.#waiters.clear();
+    for (const waiter of waiters) waiter.reject(lost(why));
+  }
+
+  #nextTick(signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#tickWaiters.add(() => {
+        if (this.#isStopped) reject(new ClusterError("unavailable", "The raft member stops"));
+        else if (signal?.aborted === true) reject(new ClusterError("cancelled", "The change was given up"));
+        else resolve();
+      });
+    });
+  }
+
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.#cancels.push(this.#options.env.timers.after(ms, resolve));
+      this.#cancels.push(() => resolve());
+    });
+  }
+
+  #notLeader(): ClusterError {
+    const leader = this.leader === this.raftId ? undefined : this.leader;
+    const leaderAddress = this.members.find((member) => member.raftId === leader)?.addr ?? "";
+    return new ClusterError("unavailable", "Cannot write: this manager is not the leader", {
+      retryable: true,
+      notLeader: { leaderAddress },
+    });
+  }
+
+  /** A broken invariant must not spread: nothing more is written or sent. */
+  #guard(run: () => void): void {
+    try {
+      run();
+    } catch (caught) {
+      this.#fatal(caught);
+    }
+  }
+
+  #fatal(caught: unknown): void {
+    if (this.#isStopped) return;
+    this.#options.log.error("raft member can't go on", { error: caught });
+    this.stop().catch(() => undefined);
+    this.#options.onFatal(caught);
+  }
+}
+
+function lost(why: string): ClusterError {
+  const text = `Cannot say whether the proposal was committed: ${why}`;
+  return new ClusterError("unavailable", text, { retryable: true });
+}

@@ -1,0 +1,246 @@
+/**
+ * Start of a member: brings checkpoint and write-ahead log together into what the core starts from, makes both for a new
+ * member, and rebuilds a damaged log so that the member can refetch what it lost. Called once by node.ts.
+ *
+ * Layout of the folder: `CURRENT` names the log's folder; `wal-<n>/` the log; `state/` the checkpoints (if the caller
+ * keeps them there). `CURRENT` also says whether acknowledged entries were lost and not yet given back.
+ */
+import type { Disk, Random } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
+import type { CheckpointStore, LoadedCheckpoint, StateEntry } from "./checkpoint-store.ts";
+import { encodeConfiguration, sortedMembers } from "./core/configs.ts";
+import type { Configuration, Entry, HardState, SnapshotMeta } from "./core/messages.ts";
+import { EntryKind } from "./core/messages.ts";
+import type { RestoredState } from "./core/options.ts";
+import type { EntryEncoder } from "./entry-codec.ts";
+import type { Member } from "./replicated-log.ts";
+import { rebuildWal, Wal, type WalOptions } from "./wal.ts";
+import type { WalIdentity } from "./wal-format.ts";
+import type { RecoveredWal } from "./wal-recovery.ts";
+
+/** How a member begins. `restart` fails if the folder is empty; the others continue if it is not. */
+export type StartMode =
+  | { readonly kind: "bootstrap"; readonly members: readonly Member[] }
+  | { readonly kind: "join"; readonly peers: readonly Member[] }
+  | { readonly kind: "restart" }
+  /** Disaster: what this member has becomes the cluster, with it as the only member. Writes of others may be lost. */
+  | { readonly kind: "forceNewCluster"; readonly addr: string };
+
+export interface OpenOptions {
+  readonly disk: Disk;
+  readonly random: Pick<Random, "bytes">;
+  readonly log: Logger;
+  readonly folder: string;
+  readonly identity: WalIdentity;
+  readonly encryptionKey: Uint8Array | undefined;
+  readonly segmentBytes: number;
+  readonly checkpoints: CheckpointStore;
+  readonly encoder: EntryEncoder;
+  readonly mode: StartMode;
+}
+
+export interface OpenedState {
+  readonly wal: Wal;
+  readonly restored: RestoredState;
+  readonly checkpointIndex: number;
+  readonly state: readonly StateEntry[];
+}
+
+interface Current {
+  readonly walNumber: number;
+  readonly isRecovering: boolean;
+}
+
+const EMPTY_META: SnapshotMeta = { index: 0, term: 0, config: [], configIndex: 0 };
+
+async function readCurrent(options: OpenOptions): Promise<Current | undefined> {
+  const path = `${options.folder}/CURRENT`;
+  if (!(await options.disk.exists(path))) return undefined;
+  const parsed: unknown = JSON.parse(Buffer.from(await options.disk.readFile(path)).toString());
+  if (
+    typeof parsed !== "object" ||
+    parsed === null ||
+    !("walNumber" in parsed) ||
+    typeof parsed.walNumber !== "number" ||
+    !("isRecovering" in parsed) ||
+    typeof parsed.isRecovering !== "boolean"
+  ) {
+    throw new ClusterError("failed_precondition", `Cannot open the raft state: "${path}" is damaged`);
+  }
+  return { walNumber: parsed.walNumber, isRecovering: parsed.isRecovering };
+}
+
+function writeCurrent(options: Pick<OpenOptions, "disk" | "folder">, current: Current): Promise<void> {
+  return options.disk.writeFileAtomic(`${options.folder}/CURRENT`, Buffer.from(JSON.stringify(current)));
+}
+
+function walFolder(options: Pick<OpenOptions, "folder">, walNumber: number): string {
+  return `${options.folder}/wal-${walNumber}`;
+}
+
+function walOptions(options: OpenOptions, walNumber: number): WalOptions {
+  const { disk, random, identity, encryptionKey, segmentBytes } = options;
+  return { disk, random, folder: walFolder(options, walNumber), identity, encryptionKey, segmentBytes };
+}
+
+/** The lost entries were given back: votes count again. */
+export async function markRecovered(options: Pick<OpenOptions, "disk" | "folder" | "log">): Promise<void> {
+  const bytes = await options.disk.readFile(`${options.folder}/CURRENT`);
+  const parsed = JSON.parse(Buffer.from(bytes).toString()) as Current;
+  await writeCurrent(options, { ...parsed, isRecovering: false });
+  options.log.info("raft log complete again, voting from now on");
+}
+
+export async function openState(options: OpenOptions): Promise<OpenedState> {
+  await options.disk.makeFolder(options.folder);
+  const current = await readCurrent(options);
+  if (current === undefined) return createState(options);
+  return resumeState(options, current);
+}
+
+async function createState(options: OpenOptions): Promise<OpenedState> {
+  const { mode } = options;
+  if (mode.kind === "restart" || mode.kind === "forceNewCluster") {
+    throw new ClusterError("failed_precondition", `Cannot restart raft: "${options.folder}" holds no state`);
+  }
+  const config = mode.kind === "bootstrap" ? sortedMembers(mode.members) : [];
+  const meta = { ...EMPTY_META, config };
+  // A first configuration that is in no entry must not get lost; CURRENT comes last and makes it all count.
+  await options.checkpoints.replace(meta, []);
+  const { wal } = await Wal.open(walOptions(options, 1), options.encoder);
+  await wal.append({ hardState: { term: 0, vote: 0, commit: 0 }, base: { index: 0, term: 0 }, entries: [] });
+  await options.disk.syncFolder(options.folder);
+  await writeCurrent(options, { walNumber: 1, isRecovering: false });
+  const hardState = { term: 0, vote: 0, commit: 0 };
+  const restored = { hardState, base: meta, entries: [], applied: 0, isRecovering: false };
+  return { wal, restored, checkpointIndex: 0, state: [] };
+}
+
+async function resumeState(options: OpenOptions, current: Current): Promise<OpenedState> {
+  const { checkpoint, damage } = await loadCheckpoint(options);
+  const { wal, recovered } = await Wal.open(walOptions(options, current.walNumber), options.encoder);
+  if (recovered.isTailCut) options.log.warn("raft log had an unfinished write at its end, dropped");
+  const fitted = fitLog(recovered, checkpoint?.meta ?? EMPTY_META);
+  const problem = recovered.corruption ?? damage ?? fitted.gap;
+  const meta = checkpoint?.meta ?? EMPTY_META;
+  const base = { ...meta, index: fitted.base.index, term: fitted.base.term };
+  const restored: RestoredState = {
+    hardState: recovered.hardState,
+    base,
+    entries: fitted.entries,
+    applied: meta.index,
+    isRecovering: current.isRecovering || problem !== undefined,
+  };
+  const opened = { wal, restored, checkpointIndex: meta.index, state: checkpoint?.entries ?? [] };
+  if (options.mode.kind === "forceNewCluster")
+    return forceNewCluster(options, { current, opened, addr: options.mode.addr });
+  if (problem !== undefined) {
+    options.log.error("raft log damaged, not voting until its content is fetched again", { problem });
+    return rebuild(options, current, { opened, isRecovering: true });
+  }
+  if (fitted.isReset)
+    await wal.append({ hardState: undefined, base: { index: meta.index, term: meta.term }, entries: [] });
+  return opened;
+}
+
+async function loadCheckpoint(
+  options: OpenOptions,
+): Promise<{ readonly checkpoint: LoadedCheckpoint | undefined; readonly damage: string | undefined }> {
+  try {
+    const checkpoint = await options.checkpoints.load();
+    return { checkpoint, damage: checkpoint === undefined ? "the state is missing" : undefined };
+  } catch (caught) {
+    const error = ClusterError.from(caught);
+    if (options.encryptionKey !== undefined && error.code === "failed_precondition") throw error;
+    return { checkpoint: undefined, damage: error.message };
+  }
+}
+
+interface FittedLog {
+  readonly base: { readonly index: number; readonly term: number };
+  readonly entries: readonly Entry[];
+  /** The log on disk has nothing to do with the checkpoint: what it holds is superseded. */
+  readonly isReset: boolean;
+  readonly gap: string | undefined;
+}
+
+/** The part of the log that belongs to the checkpoint: entries behind it, and the tail before it that is still there. */
+export function fitLog(recovered: Pick<RecoveredWal, "base" | "entries">, meta: SnapshotMeta): FittedLog {
+  const { entries } = recovered;
+  const first = entries[0];
+  const superseded = { base: meta, entries: [], isReset: true, gap: undefined };
+  if (first === undefined) {
+    return { ...superseded, isReset: recovered.base?.index !== meta.index };
+  }
+  const last = first.index + entries.length - 1;
+  if (first.index > meta.index + 1) {
+    const gap = `entries ${meta.index + 1} to ${first.index - 1} are missing`;
+    return { base: meta, entries: [], isReset: false, gap };
+  }
+  if (first.index === meta.index + 1) return { base: meta, entries, isReset: false, gap: undefined };
+  // A crash between installing a snapshot and noting it in the log.
+  if (last < meta.index || entries[meta.index - first.index]?.term !== meta.term) return superseded;
+  const base = recovered.base;
+  if (base !== undefined && base.index === first.index - 1)
+    return { base, entries, isReset: false, gap: undefined };
+  // The entry before the first is gone, and its term with it: the first one serves as the base.
+  return {
+    base: { index: first.index, term: first.term },
+    entries: entries.slice(1),
+    isReset: false,
+    gap: undefined,
+  };
+}
+
+/** Writes what is known into a new log and switches to it. */
+async function rebuild(
+  options: OpenOptions,
+  current: Current,
+  content: { readonly opened: OpenedState; readonly isRecovering: boolean },
+): Promise<OpenedState> {
+  const { restored } = content.opened;
+  await content.opened.wal.close();
+  const walNumber = current.walNumber + 1;
+  // Before anything is dropped: a crash in between must not forget that something was lost.
+  await writeCurrent(options, { walNumber: current.walNumber, isRecovering: content.isRecovering });
+  await options.disk.removeTree(walFolder(options, walNumber));
+  const commit = Math.min(restored.hardState.commit, restored.base.index + restored.entries.length);
+  const hardState: HardState = { ...restored.hardState, commit };
+  const wal = await rebuildWal(walOptions(options, walNumber), {
+    hardState,
+    base: { index: restored.base.index, term: restored.base.term },
+    entries: restored.entries,
+  });
+  await options.disk.syncFolder(options.folder);
+  await writeCurrent(options, { walNumber, isRecovering: content.isRecovering });
+  await options.disk.removeTree(walFolder(options, current.walNumber));
+  return { ...content.opened, wal, restored: { ...restored, hardState, isRecovering: content.isRecovering } };
+}
+
+function forceNewCluster(
+  options: OpenOptions,
+  from: { readonly current: Current; readonly opened: OpenedState; readonly addr: string },
+): Promise<OpenedState> {
+  const { restored } = from.opened;
+  const { raftId, nodeId } = options.identity;
+  const last = restored.base.index + restored.entries.length;
+  const term = restored.hardState.term + 1;
+  const config: Configuration = [{ raftId, nodeId, addr: from.addr, isLearner: false }];
+  const entry: Entry = {
+    index: last + 1,
+    term,
+    kind: EntryKind.config,
+    payload: encodeConfiguration(config),
+  };
+  options.log.warn("forcing a new cluster of this member alone", { lastIndex: last, term });
+  const forced: RestoredState = {
+    ...restored,
+    hardState: { term, vote: raftId, commit: last + 1 },
+    entries: [...restored.entries, entry],
+  };
+  return rebuild(options, from.current, {
+    opened: { ...from.opened, restored: forced },
+    isRecovering: false,
+  });
+}

@@ -1,0 +1,268 @@
+/**
+ * The write-ahead log: votes and entries, in zero-filled segment files that are used again once compacted away. One
+ * synced write per append(); the caller has at most one out at a time. Written by node.ts only.
+ *
+ * A segment is prepared under a spare name, so that a segment with its final name is always whole and only the last one
+ * can have a torn tail. An error of a write or sync leaves the file unknown and is passed on as it is: the caller ends
+ * the process, except for ENOSPC, after which the same append may be tried again.
+ */
+import { assert } from "../../common/assert.ts";
+import type { Disk, DiskFile, Random } from "../../common/env.ts";
+import type { Entry, HardState } from "./core/messages.ts";
+import { EntryEncoder } from "./entry-codec.ts";
+import {
+  encodeRecord,
+  encodeSegmentHeader,
+  recordBytesMax,
+  type RecordParts,
+  SEGMENT_HEADER_BYTES,
+  segmentKeys,
+  type SegmentHeader,
+  type SegmentKeys,
+  type WalBase,
+  type WalIdentity,
+} from "./wal-format.ts";
+import { recoverWal, type RecoveredWal, segmentName, type SegmentRange } from "./wal-recovery.ts";
+
+/** Zeros are written in pieces of this size. */
+const FILL_BYTES = 1024 * 1024;
+/** Spare segments kept for reuse; more are deleted. */
+const SPARE_COUNT_MAX = 2;
+
+export interface WalOptions {
+  readonly disk: Disk;
+  readonly random: Pick<Random, "bytes">;
+  readonly folder: string;
+  readonly identity: WalIdentity;
+  /** 32 bytes for AES-256-GCM, or none. */
+  readonly encryptionKey: Uint8Array | undefined;
+  readonly segmentBytes: number;
+}
+
+export interface WalAppend {
+  readonly hardState: HardState | undefined;
+  /** Written when a snapshot replaces the log up to there. */
+  readonly base: WalBase | undefined;
+  readonly entries: readonly Entry[];
+}
+
+interface OpenSegment {
+  readonly file: DiskFile;
+  readonly header: SegmentHeader;
+  readonly keys: SegmentKeys;
+  readonly lengthBytes: number;
+  readonly path: string;
+}
+
+export class Wal {
+  readonly #options: WalOptions;
+  readonly #encoder: EntryEncoder;
+  #current: OpenSegment | undefined;
+  /** Where the next record goes in the current segment. */
+  #offset = SEGMENT_HEADER_BYTES;
+  #chain = 0;
+  #hardState: HardState = { term: 0, vote: 0, commit: 0 };
+  #lastIndex = 0;
+  /** Full segments, oldest first. */
+  #full: SegmentRange[] = [];
+  #spares: string[] = [];
+  #spareNumber = 0;
+  #preparing: Promise<void> | undefined;
+  #isClosed = false;
+
+  private constructor(options: WalOptions, encoder: EntryEncoder) {
+    this.#options = options;
+    this.#encoder = encoder;
+  }
+
+  /** Opens or makes the log. With `recovered.corruption` set, the log must not be appended to: see rebuild(). */
+  static async open(
+    options: WalOptions,
+    encoder: EntryEncoder = new EntryEncoder(),
+  ): Promise<{ readonly wal: Wal; readonly recovered: RecoveredWal }> {
+    const { disk, folder } = options;
+    await disk.makeFolder(folder);
+    const recovered = await recoverWal(disk, folder, options);
+    const wal = new Wal(options, encoder);
+    if (recovered.corruption === undefined) await wal.#resume(recovered);
+    return { wal, recovered };
+  }
+
+  /** Bytes of all segments in use. */
+  get bytes(): number {
+    let bytes = this.#current?.lengthBytes ?? 0;
+    for (const segment of this.#full) bytes += segment.lengthBytes;
+    return bytes;
+  }
+
+  /** Durable when it resolves. Rejects with ENOSPC before anything was written when there is no room. */
+  async append(append: WalAppend): Promise<void> {
+    const block = append.entries.length === 0 ? undefined : this.#encoder.encode(append.entries);
+    const parts: RecordParts = { hardState: append.hardState, base: append.base, block };
+    const needed = recordBytesMax(parts);
+    let segment = this.#current;
+    let isFirst = false;
+    if (segment === undefined || this.#offset + needed > segment.lengthBytes) {
+      segment = await this.#roll(needed);
+      isFirst = true;
+    }
+    const hardState = append.hardState ?? this.#hardState;
+    // The first record of a segment repeats the hard state, so that older segments can go.
+    const whole = isFirst ? { ...parts, hardState } : parts;
+    const { random } = this.#options;
+    const record = encodeRecord(whole, {
+      keys: segment.keys,
+      chain: this.#chain,
+      nonce: () => random.bytes(12),
+    });
+    await segment.file.write(this.#offset, record.bytes);
+    this.#offset += record.bytes.byteLength;
+    this.#chain = record.crc;
+    this.#hardState = hardState;
+    this.#lastIndex = append.entries.at(-1)?.index ?? append.base?.index ?? this.#lastIndex;
+  }
+
+  /** Frees segments that hold only entries up to `index`, which must be covered by a durable checkpoint. */
+  async compact(index: number): Promise<void> {
+    const { disk, folder } = this.#options;
+    let freed = 0;
+    // Oldest first, so that a crash leaves no hole.
+    for (
+      let oldest = this.#full[0];
+      oldest !== undefined && oldest.lastIndex <= index;
+      oldest = this.#full[0]
+    ) {
+      this.#full.shift();
+      freed += 1;
+      if (this.#spares.length < SPARE_COUNT_MAX && oldest.lengthBytes === this.#options.segmentBytes) {
+        const spare = this.#spareName();
+        await disk.rename(oldest.path, spare);
+        this.#spares.push(spare);
+      } else {
+        await disk.remove(oldest.path);
+      }
+      await disk.syncFolder(folder);
+    }
+    if (freed > 0) await this.prepareSpare();
+  }
+
+  /** Has a spare ready, so that the next roll doesn't wait for zeros. Rejects with ENOSPC on a full disk. */
+  async prepareSpare(): Promise<void> {
+    if (this.#preparing !== undefined) return this.#preparing;
+    if (this.#spares.length > 0 || this.#isClosed) return;
+    const preparing = this.#makeSpare(this.#options.segmentBytes)
+      .then((path) => {
+        this.#spares.push(path);
+      })
+      .finally(() => {
+        this.#preparing = undefined;
+      });
+    this.#preparing = preparing;
+    return preparing;
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#preparing?.catch(() => undefined);
+    await this.#current?.file.close();
+    this.#current = undefined;
+  }
+
+  async #resume(recovered: RecoveredWal): Promise<void> {
+    const { disk, folder } = this.#options;
+    for (const name of await disk.list(folder)) {
+      // Half-made or whole, a spare of the last life is made anew: it may not be full of what we think.
+      if (name.endsWith(".spare")) await disk.remove(`${folder}/${name}`);
+    }
+    this.#hardState = recovered.hardState;
+    this.#chain = recovered.chain;
+    this.#lastIndex = recovered.entries.at(-1)?.index ?? recovered.base?.index ?? 0;
+    this.#full = recovered.segments.slice(0, -1);
+    const last = recovered.segments.at(-1);
+    if (last === undefined || recovered.lastHeader === undefined) return;
+    const file = await disk.open(last.path, { synced: true });
+    const keys = segmentKeys(recovered.lastHeader, this.#options.encryptionKey);
+    const header = recovered.lastHeader;
+    this.#current = { file, header, keys, lengthBytes: last.lengthBytes, path: last.path };
+    this.#offset = recovered.endOffset;
+  }
+
+  /** A new current segment with room for `needed` bytes. */
+  async #roll(needed: number): Promise<OpenSegment> {
+    const { disk, folder, identity, random, segmentBytes } = this.#options;
+    const lengthBytes = Math.max(segmentBytes, SEGMENT_HEADER_BYTES + needed);
+    const spare = await this.#takeSpare(lengthBytes);
+    const previous = this.#current;
+    const header: SegmentHeader = {
+      identity,
+      sequence:
+        previous === undefined ? (this.#full.at(-1)?.sequence ?? 0) + 1 : previous.header.sequence + 1,
+      chain: this.#chain,
+      isEncrypted: this.#options.encryptionKey !== undefined,
+      salt: random.bytes(32),
+    };
+    const path = `${folder}/${segmentName(header.sequence)}`;
+    const file = await disk.open(spare, { synced: true });
+    await file.write(0, encodeSegmentHeader(header));
+    await disk.rename(spare, path);
+    await disk.syncFolder(folder);
+    if (previous !== undefined) {
+      await previous.file.close();
+      this.#full.push({
+        sequence: previous.header.sequence,
+        path: previous.path,
+        lengthBytes: previous.lengthBytes,
+        lastIndex: this.#lastIndex,
+      });
+    }
+    const keys = segmentKeys(header, this.#options.encryptionKey);
+    const segment = { file, header, keys, lengthBytes, path };
+    this.#current = segment;
+    this.#offset = SEGMENT_HEADER_BYTES;
+    return segment;
+  }
+
+  async #takeSpare(lengthBytes: number): Promise<string> {
+    await this.#preparing?.catch(() => undefined);
+    if (lengthBytes === this.#options.segmentBytes) {
+      const spare = this.#spares.pop();
+      if (spare !== undefined) return spare;
+    }
+    return this.#makeSpare(lengthBytes);
+  }
+
+  #spareName(): string {
+    this.#spareNumber += 1;
+    return `${this.#options.folder}/${this.#spareNumber}.spare`;
+  }
+
+  async #makeSpare(lengthBytes: number): Promise<string> {
+    const { disk } = this.#options;
+    const path = this.#spareName();
+    const file = await disk.open(path, { create: true });
+    try {
+      const zeros = new Uint8Array(Math.min(FILL_BYTES, lengthBytes));
+      for (let offset = 0; offset < lengthBytes; offset += zeros.byteLength) {
+        await file.write(offset, zeros.subarray(0, Math.min(zeros.byteLength, lengthBytes - offset)));
+      }
+      await file.sync();
+    } catch (caught) {
+      await file.close();
+      await disk.remove(path);
+      throw caught;
+    }
+    await file.close();
+    return path;
+  }
+}
+
+/**
+ * Replaces a damaged log by what is still known of it, in `folder` (empty or missing). The caller switches to it and
+ * removes the damaged one only after this resolves.
+ */
+export async function rebuildWal(options: WalOptions, content: WalAppend): Promise<Wal> {
+  const { wal, recovered } = await Wal.open(options);
+  assert(recovered.segments.length === 0, "a log is rebuilt in an empty folder");
+  await wal.append(content);
+  return wal;
+}
