@@ -1,0 +1,286 @@
+/**
+ * The documents of images: configs, manifests and indexes of OCI and of Docker (schema 2). Parses what is needed and
+ * leaves the bytes alone, because digests are of the bytes. Pure.
+ */
+import { createHash } from "node:crypto";
+import { ClusterError } from "../../common/errors.ts";
+import type { ContainerConfig, JsonObject } from "../../model/engine.ts";
+import { isDigest } from "../../model/image-reference.ts";
+
+export const MEDIA = {
+  ociManifest: "application/vnd.oci.image.manifest.v1+json",
+  ociIndex: "application/vnd.oci.image.index.v1+json",
+  ociConfig: "application/vnd.oci.image.config.v1+json",
+  ociLayer: "application/vnd.oci.image.layer.v1.tar",
+  dockerManifest: "application/vnd.docker.distribution.manifest.v2+json",
+  dockerList: "application/vnd.docker.distribution.manifest.list.v2+json",
+  dockerConfig: "application/vnd.docker.container.image.v1+json",
+  dockerLayer: "application/vnd.docker.image.rootfs.diff.tar",
+} as const;
+
+/** Docker refuses deeper images; overlays end at 500. */
+export const LAYERS_MAX = 480;
+
+export interface Descriptor {
+  readonly mediaType: string;
+  readonly digest: string;
+  readonly sizeBytes: number;
+  readonly platform?: ImagePlatform;
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+export interface ImagePlatform {
+  readonly os: string;
+  readonly architecture: string;
+  readonly variant: string;
+}
+
+export interface Manifest {
+  readonly mediaType: string;
+  readonly config: Descriptor;
+  readonly layers: readonly Descriptor[];
+}
+
+export interface HistoryEntry {
+  readonly created?: string;
+  readonly created_by?: string;
+  readonly author?: string;
+  readonly comment?: string;
+  readonly empty_layer?: boolean;
+}
+
+/** An image's config document. */
+export interface ImageDocument {
+  readonly architecture: string;
+  readonly os: string;
+  readonly variant: string;
+  readonly created: string;
+  readonly author: string;
+  readonly config: ContainerConfig;
+  /** Docker's record of the container that made the image; JSON as it is. */
+  readonly containerConfig: JsonObject | undefined;
+  readonly container: string;
+  readonly dockerVersion: string;
+  readonly comment: string;
+  readonly diffIds: readonly string[];
+  readonly history: readonly HistoryEntry[];
+}
+
+type Loose = Readonly<Record<string, unknown>>;
+
+export function isObject(value: unknown): value is Loose {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function bad(what: string, wanted: string): ClusterError {
+  return new ClusterError("invalid_argument", `Cannot read image: ${what} must be ${wanted}`);
+}
+
+function string(value: unknown, fallback = ""): string {
+  return typeof value === "string" ? value : fallback;
+}
+
+export function parseJsonDocument(bytes: Uint8Array, what: string): Loose {
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(bytes).toString("utf8"));
+  } catch {
+    throw bad(what, "JSON");
+  }
+  if (!isObject(value)) throw bad(what, "a JSON object");
+  return value;
+}
+
+function parsePlatform(value: unknown): ImagePlatform | undefined {
+  if (!isObject(value)) return undefined;
+  return {
+    os: string(value["os"]),
+    architecture: string(value["architecture"]),
+    variant: string(value["variant"]),
+  };
+}
+
+function parseDescriptor(value: unknown, what: string): Descriptor {
+  if (!isObject(value)) throw bad(what, "a descriptor");
+  const digest = value["digest"];
+  const size = value["size"];
+  if (typeof digest !== "string" || !isDigest(digest))
+    throw bad(`${what}'s digest`, "sha256 or sha512 in hex");
+  if (typeof size !== "number" || !Number.isSafeInteger(size) || size < 0)
+    throw bad(`${what}'s size`, "bytes");
+  const platform = parsePlatform(value["platform"]);
+  const annotations = isObject(value["annotations"]) ? stringMap(value["annotations"]) : undefined;
+  return {
+    mediaType: string(value["mediaType"]),
+    digest,
+    sizeBytes: size,
+    ...(platform === undefined ? {} : { platform }),
+    ...(annotations === undefined ? {} : { annotations }),
+  };
+}
+
+function stringMap(value: Loose): Readonly<Record<string, string>> {
+  return Object.fromEntries(
+    Object.entries(value).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+  );
+}
+
+/** Index or manifest by what it says it is; one that could be both is refused (CVE-2021-41190). */
+export function parseManifestOrIndex(
+  bytes: Uint8Array,
+  mediaType = "",
+):
+  | { readonly kind: "index"; readonly mediaType: string; readonly manifests: readonly Descriptor[] }
+  | { readonly kind: "manifest"; readonly manifest: Manifest } {
+  const value = parseJsonDocument(bytes, "manifest");
+  if (value["schemaVersion"] !== 2)
+    throw bad("manifest's schemaVersion", `2, got ${String(value["schemaVersion"])}`);
+  const hasManifests = value["manifests"] !== undefined;
+  const hasLayers = value["layers"] !== undefined || value["config"] !== undefined;
+  if (hasManifests && hasLayers) throw bad("manifest", "either an index or a manifest, not both");
+  const stated = string(value["mediaType"], mediaType);
+  if (mediaType !== "" && stated !== mediaType)
+    throw bad("manifest's mediaType", `"${mediaType}", got "${stated}"`);
+  if (hasManifests) {
+    const list = value["manifests"];
+    if (!Array.isArray(list)) throw bad("index's manifests", "a list");
+    const manifests = list.map((each) => parseDescriptor(each, "index entry"));
+    return { kind: "index", mediaType: stated === "" ? MEDIA.ociIndex : stated, manifests };
+  }
+  const layers = value["layers"];
+  if (!Array.isArray(layers)) throw bad("manifest's layers", "a list");
+  if (layers.length > LAYERS_MAX)
+    throw bad("manifest's layers", `at most ${LAYERS_MAX}, got ${layers.length}`);
+  const manifest: Manifest = {
+    mediaType: stated === "" ? MEDIA.ociManifest : stated,
+    config: parseDescriptor(value["config"], "manifest's config"),
+    layers: layers.map((each) => parseDescriptor(each, "manifest's layer")),
+  };
+  return { kind: "manifest", manifest };
+}
+
+function parseHistory(value: unknown): readonly HistoryEntry[] {
+  if (!Array.isArray(value)) return [];
+  return value.filter(isObject).map((entry) => ({
+    created: string(entry["created"], ZERO_TIME),
+    created_by: string(entry["created_by"]),
+    ...(typeof entry["author"] === "string" ? { author: entry["author"] } : {}),
+    ...(typeof entry["comment"] === "string" ? { comment: entry["comment"] } : {}),
+    ...(entry["empty_layer"] === true ? { empty_layer: true } : {}),
+  }));
+}
+
+export const ZERO_TIME = "0001-01-01T00:00:00Z";
+
+export function parseImageDocument(bytes: Uint8Array): ImageDocument {
+  const value = parseJsonDocument(bytes, "config");
+  const rootfs = value["rootfs"];
+  if (!isObject(rootfs)) throw bad("config's rootfs", "present");
+  const diffIds = rootfs["diff_ids"] ?? [];
+  if (!Array.isArray(diffIds) || !diffIds.every((each) => typeof each === "string" && isDigest(each))) {
+    throw bad("config's rootfs.diff_ids", "a list of digests");
+  }
+  if (diffIds.length > LAYERS_MAX) throw bad("config's rootfs.diff_ids", `at most ${LAYERS_MAX} long`);
+  const containerConfig = value["container_config"];
+  return {
+    architecture: string(value["architecture"]),
+    os: string(value["os"], "linux"),
+    variant: string(value["variant"]),
+    created: string(value["created"], ZERO_TIME),
+    author: string(value["author"]),
+    config: isObject(value["config"]) ? (value["config"] as ContainerConfig) : {},
+    containerConfig: isObject(containerConfig) ? (containerConfig as JsonObject) : undefined,
+    container: string(value["container"]),
+    dockerVersion: string(value["docker_version"]),
+    comment: string(value["comment"]),
+    diffIds: diffIds as readonly string[],
+    history: parseHistory(value["history"]),
+  };
+}
+
+/** ChainIDs of all layers, lowest first: each names a layer together with everything below it. */
+export function chainIdsOf(diffIds: readonly string[]): readonly string[] {
+  const chain: string[] = [];
+  for (const diffId of diffIds) {
+    const parent = chain.at(-1);
+    chain.push(
+      parent === undefined
+        ? diffId
+        : `sha256:${createHash("sha256").update(`${parent} ${diffId}`).digest("hex")}`,
+    );
+  }
+  return chain;
+}
+
+export const HOST_PLATFORM: ImagePlatform = {
+  os: "linux",
+  architecture: { x64: "amd64", arm: "arm", ia32: "386" }[process.arch as string] ?? process.arch,
+  variant: process.arch === "arm64" ? "v8" : process.arch === "arm" ? "v7" : "",
+};
+
+/** "linux/arm/v7", "linux/amd64", "arm64" or "linux". */
+export function parsePlatformText(text: string): ImagePlatform {
+  const parts = text.toLowerCase().split("/");
+  const [first = "", second = "", third = ""] = parts;
+  if (parts.length > 3 || parts.some((part) => !/^[a-z0-9_.-]+$/.test(part))) {
+    throw new ClusterError("invalid_argument", `"${text}" is an invalid platform: want os[/arch[/variant]]`);
+  }
+  if (parts.length === 1 && first !== "linux")
+    return normalPlatform({ os: "linux", architecture: first, variant: "" });
+  if (parts.length === 1) return { ...HOST_PLATFORM, os: first };
+  return normalPlatform({ os: first, architecture: second, variant: third });
+}
+
+const ARCHITECTURES: Readonly<Record<string, readonly [string, string]>> = {
+  x86_64: ["amd64", ""],
+  "x86-64": ["amd64", ""],
+  aarch64: ["arm64", ""],
+  armhf: ["arm", "v7"],
+  armel: ["arm", "v6"],
+  i386: ["386", ""],
+};
+
+function normalPlatform(platform: ImagePlatform): ImagePlatform {
+  const known = ARCHITECTURES[platform.architecture];
+  if (known === undefined) return platform;
+  return {
+    os: platform.os,
+    architecture: known[0],
+    variant: platform.variant === "" ? known[1] : platform.variant,
+  };
+}
+
+/** How well `offered` runs where `wanted` was asked for: higher is better, undefined not at all. */
+export function platformScore(offered: ImagePlatform, wanted: ImagePlatform): number | undefined {
+  if (offered.os !== wanted.os || offered.architecture !== wanted.architecture) return undefined;
+  if (offered.variant === wanted.variant) return 100;
+  if (wanted.architecture === "arm64") {
+    const isEqual = ["", "v8"].includes(offered.variant) && ["", "v8"].includes(wanted.variant);
+    return isEqual ? 99 : undefined;
+  }
+  if (wanted.architecture === "arm") {
+    const have = Number(/^v(\d)$/.exec(offered.variant)?.[1] ?? "7");
+    const want = Number(/^v(\d)$/.exec(wanted.variant)?.[1] ?? "7");
+    return have <= want ? have : undefined;
+  }
+  // amd64 levels: a plain one runs everywhere.
+  return offered.variant === "" ? 1 : undefined;
+}
+
+/** The entry of an index that fits best; undefined if none does. Attestations (platform unknown) never fit. */
+export function choosePlatform(
+  manifests: readonly Descriptor[],
+  wanted: ImagePlatform,
+): Descriptor | undefined {
+  let best: { readonly descriptor: Descriptor; readonly score: number } | undefined;
+  for (const descriptor of manifests) {
+    const score =
+      descriptor.platform === undefined
+        ? manifests.length === 1
+          ? 0
+          : undefined
+        : platformScore(descriptor.platform, wanted);
+    if (score !== undefined && (best === undefined || score > best.score)) best = { descriptor, score };
+  }
+  return best?.descriptor;
+}

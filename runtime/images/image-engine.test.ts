@@ -1,0 +1,235 @@
+import assert from "node:assert/strict";
+import * as fs from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, test } from "node:test";
+import { silentLogger } from "../../common/log.ts";
+import { realEnv } from "../../common/real-env.ts";
+import type { JsonObject } from "../../model/engine.ts";
+import { createImageEngine, type ImageEngineParts } from "./image-engine.ts";
+import { buildImage, dockerArchive, streamOf, type TestImage } from "./testing/archives.ts";
+
+const folders: string[] = [];
+const engines: ImageEngineParts[] = [];
+
+function newFolder(): string {
+  const folder = fs.mkdtempSync(path.join(tmpdir(), "shoal-images-"));
+  folders.push(folder);
+  return folder;
+}
+
+async function open(dataRoot: string): Promise<ImageEngineParts & { readonly events: JsonObject[] }> {
+  const events: JsonObject[] = [];
+  const engine = await createImageEngine({
+    env: realEnv,
+    log: silentLogger,
+    dataRoot,
+    events: { emit: (event) => events.push(event as unknown as JsonObject) },
+    containers: () => undefined,
+  });
+  engines.push(engine);
+  return { ...engine, events };
+}
+
+async function linesOf(lines: AsyncIterable<JsonObject>): Promise<JsonObject[]> {
+  const all: JsonObject[] = [];
+  for await (const line of lines) all.push(line);
+  return all;
+}
+
+after(async () => {
+  for (const engine of engines) await engine.stop();
+  for (const folder of folders) fs.rmSync(folder, { recursive: true, force: true });
+});
+
+const WHOAMI: TestImage = {
+  tags: ["whoami:1"],
+  layers: [
+    [
+      { name: "bin/", mode: 0o755 },
+      { name: "bin/app", content: "old", mode: 0o755 },
+      { name: "etc/", mode: 0o750, uid: 7, gid: 8 },
+      { name: "etc/gone", content: "x" },
+    ],
+    [{ name: "bin/app", content: "new", mode: 0o4755 }, { name: "etc/.wh.gone" }],
+  ],
+  config: { Cmd: ["/bin/app"], Labels: { team: "a" }, Env: ["A=1"] },
+};
+
+let shared: Awaited<ReturnType<typeof open>>;
+before(async () => {
+  shared = await open(newFolder());
+  await linesOf(shared.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
+});
+
+for (const compression of ["none", "gzip", "zstd"] as const) {
+  test(`ImageEngine.load() takes ${compression} layers and prepare() stacks them`, async () => {
+    const engine = await open(newFolder());
+    const lines = await linesOf(
+      engine.images.load(streamOf(dockerArchive([{ ...WHOAMI, compression }])), { quiet: false }),
+    );
+    assert.deepEqual(lines.at(-1), { stream: "Loaded image: whoami:1\n" });
+    const { imageId } = await engine.rootfs.imageConfig("docker.io/library/whoami:1");
+    const layers = await engine.rootfs.prepare("c1", imageId);
+    assert.equal(layers.lower.length, 3);
+    const newest = layers.lower[1] ?? "";
+    assert.equal(fs.readFileSync(path.join(newest, "bin/app"), "utf8"), "new");
+    assert.equal(fs.statSync(path.join(newest, "bin/app")).mode & 0o7777, 0o4755);
+    assert.equal(fs.lstatSync(path.join(newest, "etc/gone")).isCharacterDevice(), true);
+    // The folder was implied: it must look like the one below.
+    const etc = fs.statSync(path.join(newest, "etc"));
+    assert.deepEqual([etc.mode & 0o7777, etc.uid, etc.gid], [0o750, 7, 8]);
+    assert.deepEqual(fs.readdirSync(layers.upper), []);
+  });
+}
+
+test("ImageEngine.resolve() takes familiar and canonical names, ids and prefixes", () => {
+  const { id } = buildImage(WHOAMI);
+  for (const name of ["whoami:1", "docker.io/library/whoami:1", id, id.slice(7, 19), id.slice(7)]) {
+    assert.equal(shared.images.resolve(name), id, name);
+  }
+  assert.equal(shared.images.resolve("whoami"), undefined);
+  assert.equal(shared.images.resolve("UPPER"), undefined);
+});
+
+test("ImageEngine.inspect() has the fields old clients need", async () => {
+  const image = await shared.images.inspect("whoami:1");
+  assert.deepEqual(image["RepoTags"], ["whoami:1"]);
+  assert.equal((image["Config"] as JsonObject)["Hostname"], "");
+  assert.deepEqual((image["Config"] as JsonObject)["Cmd"], ["/bin/app"]);
+  assert.ok("ContainerConfig" in image);
+  await assert.rejects(shared.images.inspect("nothing"), {
+    code: "not_found",
+    message: "No such image: nothing:latest",
+  });
+});
+
+test("ImageEngine.save() gives an archive that loads to the same image", async () => {
+  const archive = await shared.images.save(["whoami:1"]);
+  const engine = await open(newFolder());
+  const lines = await linesOf(engine.images.load(archive, { quiet: true }));
+  assert.deepEqual(lines, [{ stream: "Loaded image: whoami:1\n" }]);
+  assert.equal(engine.images.resolve("whoami:1"), shared.images.resolve("whoami:1"));
+});
+
+test("ImageEngine keeps images over a restart and drops what was on its way", async () => {
+  const dataRoot = newFolder();
+  const first = await open(dataRoot);
+  await linesOf(first.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
+  const id = first.images.resolve("whoami:1") ?? "";
+  const layers = await first.rootfs.prepare("c1", id);
+  fs.writeFileSync(path.join(layers.upper, "kept"), "x");
+  await first.stop();
+  const images = path.join(dataRoot, "images");
+  fs.writeFileSync(path.join(images, "ingest", "half"), "half");
+  fs.mkdirSync(path.join(images, "staging", "half", "fs"), { recursive: true });
+  fs.mkdirSync(path.join(images, "layers", "ab".repeat(32)));
+  fs.writeFileSync(path.join(images, "blobs", "sha256", "cd".repeat(32)), "orphan");
+
+  const second = await open(dataRoot);
+  assert.equal(second.images.resolve("whoami:1"), id);
+  assert.deepEqual(await second.rootfs.layers("c1"), layers);
+  assert.equal(fs.readFileSync(path.join(layers.upper, "kept"), "utf8"), "x");
+  assert.deepEqual(fs.readdirSync(path.join(images, "ingest")), []);
+  assert.deepEqual(fs.readdirSync(path.join(images, "staging")), []);
+  assert.equal(fs.readdirSync(path.join(images, "layers")).length, 2);
+  assert.equal(second.images.hasBlob(`sha256:${"cd".repeat(32)}`), false);
+});
+
+test("RootfsSource.prepare() unpacks again what a loss of power took", async () => {
+  const dataRoot = newFolder();
+  const first = await open(dataRoot);
+  await linesOf(first.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
+  await first.stop();
+  const folder = path.join(dataRoot, "images", "layers");
+  for (const name of fs.readdirSync(folder)) {
+    const file = path.join(folder, name, "layer.json");
+    const record = JSON.parse(fs.readFileSync(file, "utf8")) as object;
+    fs.writeFileSync(file, JSON.stringify({ ...record, bootId: "an-earlier-boot" }));
+  }
+  const second = await open(dataRoot);
+  assert.equal(fs.readdirSync(folder).length, 0);
+  const layers = await second.rootfs.prepare("c1", second.images.resolve("whoami:1") ?? "");
+  assert.equal(fs.readFileSync(path.join(layers.lower[1] ?? "", "bin/app"), "utf8"), "new");
+});
+
+test("RootfsSource.changes() and commit() see what the container wrote", async () => {
+  const engine = await open(newFolder());
+  await linesOf(engine.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
+  const { imageId, config } = await engine.rootfs.imageConfig("whoami:1");
+  const layers = await engine.rootfs.prepare("c1", imageId);
+  fs.mkdirSync(path.join(layers.upper, "new"));
+  fs.writeFileSync(path.join(layers.upper, "new/file"), "hello");
+  assert.deepEqual(await engine.rootfs.changes("c1"), [
+    { Path: "/new", Kind: 1 },
+    { Path: "/new/file", Kind: 1 },
+  ]);
+  const options = { config, comment: "c", author: "me", containerId: "c1", createdBy: "sh" };
+  const committed = await engine.rootfs.commit("c1", options);
+  await engine.rootfs.tagImage(committed, "mine", "2");
+  assert.equal(engine.images.resolve("mine:2"), committed);
+  const again = await engine.rootfs.prepare("c2", committed);
+  assert.equal(fs.readFileSync(path.join(again.lower[1] ?? "", "new/file"), "utf8"), "hello");
+  const history = await engine.images.history("mine:2");
+  assert.deepEqual(
+    history.map((row) => row["CreatedBy"]),
+    ["sh", "step 1", "step 0"],
+  );
+});
+
+test("ImageEngine.remove() goes by Docker's rules", async () => {
+  const engine = await open(newFolder());
+  const { images } = engine;
+  await linesOf(images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
+  const { id } = buildImage(WHOAMI);
+  await images.tag("whoami:1", "other", "2");
+  await assert.rejects(images.remove(id, { force: false, noPrune: false }), {
+    code: "conflict",
+    message: `conflict: unable to delete ${id.slice(7, 19)} (must be forced) - image is referenced in multiple repositories`,
+  });
+  assert.deepEqual(await images.remove("other:2", { force: false, noPrune: false }), [
+    { Untagged: "other:2" },
+  ]);
+  const answers = await images.remove("whoami:1", { force: false, noPrune: false });
+  assert.deepEqual(answers.slice(0, 2), [{ Untagged: "whoami:1" }, { Deleted: id }]);
+  assert.equal(answers.length, 4);
+  assert.deepEqual(
+    await images.list({ all: true, digests: false, sharedSize: false, manifests: false, filters: new Map() }),
+    [],
+  );
+  assert.equal(images.hasBlob(id), false);
+});
+
+test("a writable layer keeps its image's layers when the image is forced away", async () => {
+  const engine = await open(newFolder());
+  await linesOf(engine.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
+  const layers = await engine.rootfs.prepare("c1", engine.images.resolve("whoami:1") ?? "");
+  await engine.images.remove("whoami:1", { force: true, noPrune: false });
+  assert.equal(fs.readFileSync(path.join(layers.lower[1] ?? "", "bin/app"), "utf8"), "new");
+});
+
+test("ImageEngine.load() refuses a layer that is not what the config says and keeps nothing", async () => {
+  const engine = await open(newFolder());
+  const good = dockerArchive([WHOAMI]);
+  const bad = Buffer.from(good);
+  // Inside the first layer's file content.
+  bad.write("0ld", bad.indexOf("old"));
+  await assert.rejects(linesOf(engine.images.load(streamOf(bad), { quiet: true })), /diff id/);
+  assert.equal(engine.images.resolve("whoami:1"), undefined);
+  await assert.rejects(linesOf(engine.images.load(streamOf(good.subarray(0, 5000)), { quiet: true })), /EOF/);
+  await assert.rejects(linesOf(engine.images.load(streamOf(Buffer.from("hello")), { quiet: true })), {
+    code: "invalid_argument",
+  });
+});
+
+test("ImageEngine.describe() and openBlob() serve peers", async () => {
+  const description = shared.images.describe("whoami:1");
+  assert.equal(description?.reference, "docker.io/library/whoami:1");
+  assert.equal(description.blobs.length, 3);
+  for (const blob of description.blobs) {
+    const { sizeBytes, content } = await shared.images.openBlob(blob.digest, 1);
+    let bytes = 0;
+    for await (const piece of content) bytes += (piece as Buffer).length;
+    assert.equal(bytes, sizeBytes - 1);
+  }
+});

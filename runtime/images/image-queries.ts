@@ -1,0 +1,288 @@
+/** Answers about images in Docker's shapes: list, inspect, history. Reads only. */
+import { ClusterError } from "../../common/errors.ts";
+import type { ContainerConfig, Filters, JsonObject } from "../../model/engine.ts";
+import { familiarForm, familiarName, parseReference } from "../../model/image-reference.ts";
+import { ZERO_TIME, type ImageDocument } from "./image-documents.ts";
+import type { ImageRecord } from "./image-records.ts";
+import type { ImageStorage } from "./image-storage.ts";
+
+const LIST_FILTERS: ReadonlySet<string> = new Set([
+  "reference",
+  "label",
+  "label!",
+  "dangling",
+  "before",
+  "since",
+  "until",
+]);
+
+export function familiarNames(canonical: readonly string[]): readonly string[] {
+  return canonical.map((name) => familiarForm(parseReference(name)));
+}
+
+export function createdMs(document: ImageDocument): number {
+  const ms = Date.parse(document.created);
+  return Number.isNaN(ms) ? Date.parse(ZERO_TIME) : ms;
+}
+
+/** Go's path.Match: "*" and "?" stop at slashes. */
+function patternOf(glob: string): RegExp {
+  const source = glob
+    .replace(/[.+^${}()|\\]/g, String.raw`\$&`)
+    .replace(/\*/g, "[^/]*")
+    .replace(/\?/g, "[^/]");
+  try {
+    return new RegExp(`^${source}$`);
+  } catch {
+    throw new ClusterError(
+      "invalid_argument",
+      `invalid reference pattern "${glob}": syntax error in pattern`,
+    );
+  }
+}
+
+export function isTrue(text: string): boolean {
+  return text === "1" || text.toLowerCase() === "true";
+}
+
+export function filterFlag(filters: Filters, key: string): boolean | undefined {
+  const value = filters.get(key)?.[0];
+  if (value === undefined) return undefined;
+  if (isTrue(value)) return true;
+  if (value === "0" || value.toLowerCase() === "false") return false;
+  throw new ClusterError("invalid_argument", `invalid filter '${key}=[${value}]'`);
+}
+
+export function checkFilters(filters: Filters, known: ReadonlySet<string>): void {
+  for (const key of filters.keys()) {
+    if (!known.has(key)) throw new ClusterError("invalid_argument", `invalid filter '${key}'`);
+  }
+}
+
+/** "k" or "k=v" against labels. */
+export function hasLabel(labels: Readonly<Record<string, string>>, wanted: string): boolean {
+  const equals = wanted.indexOf("=");
+  if (equals < 0) return wanted in labels;
+  return labels[wanted.slice(0, equals)] === wanted.slice(equals + 1);
+}
+
+const DURATION = /(\d+(?:\.\d+)?)(h|m|s|ms)/g;
+const DURATION_UNITS_MS: Readonly<Record<string, number>> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
+
+/** A moment from "until" and the like: unix seconds, RFC 3339, or a Go duration back from now. */
+export function parseMoment(text: string, nowMs: number): number {
+  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
+  if (/^(?:\d+(?:\.\d+)?(?:h|m|s|ms))+$/.test(text)) {
+    let ms = 0;
+    for (const [, count, unit = ""] of text.matchAll(DURATION))
+      ms += Number(count) * (DURATION_UNITS_MS[unit] ?? 0);
+    return nowMs - ms;
+  }
+  const ms = Date.parse(text);
+  if (Number.isNaN(ms)) {
+    throw new ClusterError(
+      "invalid_argument",
+      `Cannot read time: want unix seconds, RFC 3339 or a duration, got "${text}"`,
+    );
+  }
+  return ms;
+}
+
+interface Named {
+  readonly record: ImageRecord;
+  readonly document: ImageDocument;
+  readonly tags: readonly string[];
+  readonly digests: readonly string[];
+}
+
+function matchesReference(image: Named, patterns: readonly RegExp[]): boolean {
+  return [...image.tags, ...image.digests].some((name) => {
+    const parsed = parseReference(name);
+    return patterns.some(
+      (pattern) => pattern.test(familiarForm(parsed)) || pattern.test(familiarName(parsed)),
+    );
+  });
+}
+
+/** Whether all filters but "reference" and "dangling" let the image pass. */
+export function imageMatcher(
+  storage: ImageStorage,
+  filters: Filters,
+): (image: Pick<Named, "record" | "document">) => boolean {
+  const boundary = (key: string): number | undefined => {
+    const reference = filters.get(key)?.[0];
+    return reference === undefined ? undefined : createdMs(storage.document(storage.records.get(reference)));
+  };
+  const before = boundary("before");
+  const since = boundary("since");
+  const untils = (filters.get("until") ?? []).map((text) => parseMoment(text, storage.env.clock.wallMs()));
+  return ({ document }) => {
+    const created = createdMs(document);
+    const labels = document.config.Labels ?? {};
+    return (
+      (before === undefined || created < before) &&
+      (since === undefined || created > since) &&
+      untils.every((until) => created < until) &&
+      (filters.get("label") ?? []).every((label) => hasLabel(labels, label)) &&
+      !(filters.get("label!") ?? []).some((label) => hasLabel(labels, label))
+    );
+  };
+}
+
+export interface ListImagesOptions {
+  readonly all: boolean;
+  readonly filters: Filters;
+  readonly sharedSize: boolean;
+}
+
+/** How many images share each layer, for sizes. */
+function layerUsers(storage: ImageStorage): ReadonlyMap<string, number> {
+  const users = new Map<string, number>();
+  for (const record of storage.records.images()) {
+    for (const layer of record.layers) users.set(layer.chainId, (users.get(layer.chainId) ?? 0) + 1);
+  }
+  return users;
+}
+
+export function listImages(storage: ImageStorage, options: ListImagesOptions): readonly JsonObject[] {
+  const { records } = storage;
+  const { filters } = options;
+  checkFilters(filters, LIST_FILTERS);
+  const isDangling = filterFlag(filters, "dangling");
+  const patterns = filters.get("reference")?.map(patternOf);
+  const matches = imageMatcher(storage, filters);
+  const names = records.allNames();
+  const parents = new Set([...records.images()].map((record) => record.parentId));
+  const users = options.sharedSize ? layerUsers(storage) : undefined;
+  const found: Named[] = [];
+  for (const record of records.images()) {
+    const { tags = [], digests = [] } = names.get(record.id) ?? {};
+    const isUnnamed = tags.length + digests.length === 0;
+    const isIntermediate = isUnnamed && parents.has(record.id);
+    if (
+      isDangling === true ? !(tags.length === 0 && !parents.has(record.id)) : isIntermediate && !options.all
+    )
+      continue;
+    if (isDangling === false && tags.length === 0) continue;
+    const image = { record, document: storage.document(record), tags, digests };
+    if (patterns !== undefined && !matchesReference(image, patterns)) continue;
+    if (matches(image)) found.push(image);
+  }
+  found.sort((left, right) => {
+    const order = createdMs(right.document) - createdMs(left.document);
+    return order === 0 ? (left.record.id < right.record.id ? -1 : 1) : order;
+  });
+  return found.map((image) => summary(storage, image, users));
+}
+
+function summary(
+  storage: ImageStorage,
+  image: Named,
+  users: ReadonlyMap<string, number> | undefined,
+): JsonObject {
+  const { record, document } = image;
+  const shared = record.layers.reduce((sum, layer) => {
+    const isShared = (users?.get(layer.chainId) ?? 0) > 1;
+    return sum + (isShared ? (storage.snapshots.layer(layer.chainId)?.contentBytes ?? 0) : 0);
+  }, 0);
+  return {
+    Containers: -1,
+    Created: Math.floor(createdMs(document) / 1000),
+    Id: record.id,
+    Labels: document.config.Labels ?? null,
+    ParentId: record.parentId,
+    RepoDigests: [...familiarNames(image.digests)],
+    RepoTags: [...familiarNames(image.tags)],
+    SharedSize: users === undefined ? -1 : shared,
+    Size: record.contentBytes,
+    VirtualSize: record.contentBytes,
+  };
+}
+
+/** Every field that old clients read, with Docker's empty values. */
+export function fullConfig(config: ContainerConfig): JsonObject {
+  const base = {
+    Hostname: "",
+    Domainname: "",
+    User: "",
+    AttachStdin: false,
+    AttachStdout: false,
+    AttachStderr: false,
+    Tty: false,
+    OpenStdin: false,
+    StdinOnce: false,
+    Env: null,
+    Cmd: null,
+    Image: "",
+    Volumes: null,
+    WorkingDir: "",
+    Entrypoint: null,
+    OnBuild: null,
+    Labels: null,
+  };
+  // Both are JSON: the config came from a JSON document.
+  return { ...base, ...(config as JsonObject) };
+}
+
+export function inspectImage(storage: ImageStorage, reference: string): JsonObject {
+  const { records, snapshots } = storage;
+  const record = records.get(reference);
+  const document = storage.document(record);
+  const folders = snapshots.has(record.layers.at(-1)?.chainId ?? "")
+    ? snapshots.folders(record.layers.map((layer) => layer.chainId).filter((each) => snapshots.has(each)))
+    : [];
+  const [upper = "", ...lower] = folders;
+  return {
+    Id: record.id,
+    RepoTags: [...familiarNames(records.tagsOf(record.id))],
+    RepoDigests: [...familiarNames(records.digestsOf(record.id))],
+    Parent: record.parentId,
+    Comment: document.comment === "" ? (document.history.at(-1)?.comment ?? "") : document.comment,
+    Created: document.created,
+    Container: document.container,
+    ContainerConfig: fullConfig((document.containerConfig ?? {}) as ContainerConfig),
+    DockerVersion: document.dockerVersion,
+    Author: document.author,
+    Config: fullConfig(document.config),
+    Architecture: document.architecture,
+    ...(document.variant === "" ? {} : { Variant: document.variant }),
+    Os: document.os,
+    Size: record.contentBytes,
+    VirtualSize: record.contentBytes,
+    GraphDriver: {
+      Name: "overlay2",
+      Data: { UpperDir: upper, ...(lower.length === 0 ? {} : { LowerDir: lower.join(":") }) },
+    },
+    RootFS: { Type: "layers", Layers: [...document.diffIds] },
+    Metadata: { LastTagTime: record.lastTaggedAt === "" ? ZERO_TIME : record.lastTaggedAt },
+  };
+}
+
+export function imageHistory(storage: ImageStorage, reference: string): readonly JsonObject[] {
+  const { records, snapshots } = storage;
+  const record = records.get(reference);
+  const document = storage.document(record);
+  let layerIndex = 0;
+  const rows = document.history.map((entry) => {
+    const layer = entry.empty_layer === true ? undefined : record.layers[layerIndex++];
+    const bytes = layer === undefined ? 0 : (snapshots.layer(layer.chainId)?.contentBytes ?? 0);
+    return {
+      Id: "<missing>",
+      Created: Math.floor((Date.parse(entry.created ?? ZERO_TIME) || 0) / 1000),
+      CreatedBy: entry.created_by ?? "",
+      Tags: null as readonly string[] | null,
+      Size: bytes,
+      Comment: entry.comment ?? "",
+    };
+  });
+  rows.reverse();
+  let ancestor: ImageRecord | undefined = record;
+  for (const row of rows) {
+    if (ancestor === undefined) break;
+    row.Id = ancestor.id;
+    const tags = familiarNames(records.tagsOf(ancestor.id));
+    row.Tags = tags.length === 0 ? null : tags;
+    ancestor = ancestor.parentId === "" ? undefined : records.image(ancestor.parentId);
+  }
+  return rows;
+}

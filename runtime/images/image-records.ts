@@ -1,0 +1,287 @@
+/**
+ * Which images there are and what they are called. One small file for each image and one for all names, each replaced as a
+ * whole, so a crash shows the old or the new. Reads come from memory. An image is its config's digest.
+ */
+import { readdirSync } from "node:fs";
+import path from "node:path";
+import type { Disk } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import {
+  canonicalName,
+  DEFAULT_TAG,
+  parseReference,
+  tryParseReference,
+  type ImageReference,
+} from "../../model/image-reference.ts";
+
+export interface LayerRecord {
+  readonly digest: string;
+  readonly mediaType: string;
+  readonly sizeBytes: number;
+  readonly diffId: string;
+  readonly chainId: string;
+}
+
+export interface ImageRecord {
+  /** Digest of the config document. */
+  readonly id: string;
+  readonly configSizeBytes: number;
+  readonly configMediaType: string;
+  readonly manifest: { readonly digest: string; readonly mediaType: string; readonly sizeBytes: number };
+  /** Lowest first. */
+  readonly layers: readonly LayerRecord[];
+  /** Bytes of the files of all layers. */
+  readonly contentBytes: number;
+  /** The image this one was built on here; "" if it came from elsewhere. */
+  readonly parentId: string;
+  /** RFC 3339 with nanoseconds. */
+  readonly lastTaggedAt: string;
+}
+
+export interface TagRecord {
+  readonly imageId: string;
+  /** RFC 3339 with nanoseconds. */
+  readonly taggedAt: string;
+}
+
+interface NamesFile {
+  readonly tags: Readonly<Record<string, TagRecord>>;
+  readonly digests: Readonly<Record<string, string>>;
+}
+
+const IMAGE_ID = /^sha256:[0-9a-f]{64}$/;
+/** Shortest id prefix that is taken for one. */
+const ID_PREFIX = /^(?:sha256:)?([0-9a-f]{1,64})$/;
+
+export function noSuchImage(reference: string): ClusterError {
+  const parsed = tryParseReference(reference);
+  const needsTag = parsed !== undefined && parsed.tag === undefined && parsed.digest === undefined;
+  return new ClusterError("not_found", `No such image: ${reference}${needsTag ? `:${DEFAULT_TAG}` : ""}`, {
+    details: { reference },
+  });
+}
+
+export class ImageRecords {
+  readonly #root: string;
+  readonly #disk: Disk;
+  readonly #images = new Map<string, ImageRecord>();
+  /** Canonical name with tag to image. */
+  readonly #tags = new Map<string, TagRecord>();
+  /** Canonical name with digest to image id. */
+  readonly #digests = new Map<string, string>();
+  /** Writes go one after the other, so that the file never shows an older state than memory had. */
+  #writing: Promise<void> = Promise.resolve();
+
+  private constructor(root: string, disk: Disk) {
+    this.#root = root;
+    this.#disk = disk;
+  }
+
+  static async open(root: string, disk: Disk): Promise<ImageRecords> {
+    const records = new ImageRecords(root, disk);
+    const folder = path.join(root, "records");
+    await disk.makeFolder(folder);
+    for (const name of readdirSync(folder)) {
+      if (!/^[0-9a-f]{64}\.json$/.test(name)) {
+        await disk.remove(path.join(folder, name));
+        continue;
+      }
+      const record = JSON.parse(
+        Buffer.from(await disk.readFile(path.join(folder, name))).toString(),
+      ) as ImageRecord;
+      records.#images.set(record.id, record);
+    }
+    const namesFile = path.join(root, "names.json");
+    if (await disk.exists(namesFile)) {
+      const names = JSON.parse(Buffer.from(await disk.readFile(namesFile)).toString()) as NamesFile;
+      for (const [name, tag] of Object.entries(names.tags)) {
+        if (records.#images.has(tag.imageId)) records.#tags.set(name, tag);
+      }
+      for (const [name, id] of Object.entries(names.digests)) {
+        if (records.#images.has(id)) records.#digests.set(name, id);
+      }
+    }
+    return records;
+  }
+
+  #recordFile(id: string): string {
+    return path.join(this.#root, "records", `${id.slice("sha256:".length)}.json`);
+  }
+
+  #serially(write: () => Promise<void>): Promise<void> {
+    const next = this.#writing.then(write);
+    // The next write goes on after a failed one; who asked for this one hears of it.
+    this.#writing = next.catch(() => {});
+    return next;
+  }
+
+  #writeNames(): Promise<void> {
+    return this.#serially(() => {
+      const names: NamesFile = {
+        tags: Object.fromEntries(this.#tags),
+        digests: Object.fromEntries(this.#digests),
+      };
+      return this.#disk.writeFileAtomic(
+        path.join(this.#root, "names.json"),
+        Buffer.from(JSON.stringify(names)),
+      );
+    });
+  }
+
+  images(): IterableIterator<ImageRecord> {
+    return this.#images.values();
+  }
+
+  image(id: string): ImageRecord | undefined {
+    return this.#images.get(id);
+  }
+
+  get count(): number {
+    return this.#images.size;
+  }
+
+  /** Durable when it resolves. Keeps an earlier record's parent when the new one has none. */
+  async add(record: ImageRecord): Promise<void> {
+    const known = this.#images.get(record.id);
+    const merged: ImageRecord =
+      known === undefined
+        ? record
+        : { ...record, parentId: record.parentId === "" ? known.parentId : record.parentId };
+    this.#images.set(record.id, merged);
+    await this.#serially(() =>
+      this.#disk.writeFileAtomic(this.#recordFile(record.id), Buffer.from(JSON.stringify(merged))),
+    );
+  }
+
+  /** Its names must be gone already. */
+  async remove(id: string): Promise<void> {
+    if (!this.#images.delete(id)) return;
+    await this.#serially(() => this.#disk.remove(this.#recordFile(id)));
+  }
+
+  /** Gives `reference` (with tag) to an image; returns what had it before. */
+  async tag(reference: ImageReference, imageId: string, now: string): Promise<string | undefined> {
+    const name = `${canonicalName(reference)}:${reference.tag ?? DEFAULT_TAG}`;
+    const before = this.#tags.get(name)?.imageId;
+    this.#tags.set(name, { imageId, taggedAt: now });
+    const record = this.#images.get(imageId);
+    if (record !== undefined) this.#images.set(imageId, { ...record, lastTaggedAt: now });
+    await this.#writeNames();
+    return before;
+  }
+
+  async addDigest(reference: ImageReference, digest: string, imageId: string): Promise<void> {
+    const name = `${canonicalName(reference)}@${digest}`;
+    if (this.#digests.get(name) === imageId) return;
+    this.#digests.set(name, imageId);
+    await this.#writeNames();
+  }
+
+  async removeNames(names: readonly string[]): Promise<void> {
+    for (const name of names) {
+      this.#tags.delete(name);
+      this.#digests.delete(name);
+    }
+    await this.#writeNames();
+  }
+
+  tagRecord(canonical: string): TagRecord | undefined {
+    return this.#tags.get(canonical);
+  }
+
+  /** Canonical names with tag, sorted. */
+  tagsOf(id: string): readonly string[] {
+    return [...this.#tags]
+      .filter(([, tag]) => tag.imageId === id)
+      .map(([name]) => name)
+      .sort();
+  }
+
+  /** Canonical names with digest, sorted. */
+  digestsOf(id: string): readonly string[] {
+    return [...this.#digests]
+      .filter(([, imageId]) => imageId === id)
+      .map(([name]) => name)
+      .sort();
+  }
+
+  /** Names of all images at once: one pass, for lists. */
+  allNames(): ReadonlyMap<string, { readonly tags: string[]; readonly digests: string[] }> {
+    const names = new Map<string, { readonly tags: string[]; readonly digests: string[] }>();
+    const of = (id: string): { readonly tags: string[]; readonly digests: string[] } => {
+      const known = names.get(id);
+      if (known !== undefined) return known;
+      const fresh = { tags: [], digests: [] };
+      names.set(id, fresh);
+      return fresh;
+    };
+    for (const [name, tag] of this.#tags) of(tag.imageId).tags.push(name);
+    for (const [name, id] of this.#digests) of(id).digests.push(name);
+    for (const each of names.values()) {
+      each.tags.sort();
+      each.digests.sort();
+    }
+    return names;
+  }
+
+  childrenOf(id: string): readonly ImageRecord[] {
+    return [...this.#images.values()].filter((record) => record.parentId === id);
+  }
+
+  /** The image that a name, digest, id or unambiguous prefix of an id means; undefined if none. */
+  find(reference: string): ImageRecord | undefined {
+    if (IMAGE_ID.test(reference)) {
+      const byId = this.#images.get(reference);
+      if (byId !== undefined) return byId;
+    }
+    const parsed = tryParseReference(reference);
+    if (parsed !== undefined) {
+      const byName = this.#findByName(parsed);
+      if (byName !== undefined) return byName;
+    }
+    return this.#findByPrefix(reference);
+  }
+
+  #findByName(parsed: ImageReference): ImageRecord | undefined {
+    const name = canonicalName(parsed);
+    const id =
+      parsed.digest === undefined
+        ? this.#tags.get(`${name}:${parsed.tag ?? DEFAULT_TAG}`)?.imageId
+        : this.#byDigest(name, parsed.digest);
+    return id === undefined ? undefined : this.#images.get(id);
+  }
+
+  /** A digest names a manifest, known under the repository it came from, or the image itself. */
+  #byDigest(name: string, digest: string): string | undefined {
+    return this.#digests.get(`${name}@${digest}`);
+  }
+
+  #findByPrefix(reference: string): ImageRecord | undefined {
+    const prefix = ID_PREFIX.exec(reference)?.[1];
+    if (prefix === undefined) return undefined;
+    const wanted = `sha256:${prefix}`;
+    let found: ImageRecord | undefined;
+    for (const record of this.#images.values()) {
+      if (!record.id.startsWith(wanted)) continue;
+      // Ambiguous: means none, as the name may still be pulled.
+      if (found !== undefined) return undefined;
+      found = record;
+    }
+    return found;
+  }
+
+  get(reference: string): ImageRecord {
+    const record = this.find(reference);
+    if (record !== undefined) return record;
+    if (tryParseReference(reference) === undefined && !ID_PREFIX.test(reference)) parseReference(reference);
+    throw noSuchImage(reference);
+  }
+
+  /** Whether `reference` was written as an id, not as a name. */
+  isById(reference: string, record: ImageRecord): boolean {
+    const prefix = ID_PREFIX.exec(reference)?.[1];
+    if (prefix === undefined || !record.id.startsWith(`sha256:${prefix}`)) return false;
+    const parsed = tryParseReference(reference);
+    return parsed === undefined || this.#findByName(parsed) === undefined;
+  }
+}

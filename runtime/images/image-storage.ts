@@ -1,0 +1,131 @@
+/**
+ * The stores and helpers that every image operation works on, opened together from one folder of the data root. Holds no
+ * policy: loading, pulling, removing and building each live in a file of their own and are given this.
+ */
+import path from "node:path";
+import { availableParallelism } from "node:os";
+import type { Env } from "../../common/env.ts";
+import type { Logger } from "../../common/log.ts";
+import type { EventSink } from "../ports.ts";
+import { SnapshotStore } from "../snapshots/snapshot-store.ts";
+import { ContentStore } from "./content-store.ts";
+import { chainIdsOf, parseImageDocument, type ImageDocument, type Manifest } from "./image-documents.ts";
+import { ImageRecords, type ImageRecord } from "./image-records.ts";
+import { LayerStore } from "./layer-store.ts";
+import { Leases, type Lease } from "./leases.ts";
+import { WorkerPool } from "./worker-pool.ts";
+
+/** Enough for a few layers at once; more would only fight over the disk. */
+const THREADS_MAX = 4;
+const DOCUMENTS_CACHED_MAX = 256;
+
+export interface ImageStorage {
+  readonly env: Env;
+  readonly log: Logger;
+  readonly events: EventSink;
+  readonly root: string;
+  readonly trash: string;
+  readonly pool: WorkerPool;
+  readonly content: ContentStore;
+  readonly snapshots: SnapshotStore;
+  readonly records: ImageRecords;
+  readonly layers: LayerStore;
+  readonly leases: Leases;
+  /** The image's config document. */
+  document(record: Pick<ImageRecord, "id">): ImageDocument;
+  /** RFC 3339 with nine digits, for stamps. */
+  now(): string;
+}
+
+export interface ImageStorageOptions {
+  readonly env: Env;
+  readonly log: Logger;
+  readonly events: EventSink;
+  /** The data root of the daemon; images get a folder in it. */
+  readonly dataRoot: string;
+}
+
+export function stamp(wallMs: number): string {
+  return new Date(wallMs).toISOString().replace("Z", "000000Z");
+}
+
+export async function openImageStorage(options: ImageStorageOptions): Promise<ImageStorage> {
+  const { env, log, events } = options;
+  const { disk, random } = env;
+  const root = path.join(options.dataRoot, "images");
+  const trash = path.join(root, "trash");
+  // Containers' processes may not look around in here, but must get through to their root.
+  await disk.makeFolder(root, 0o711);
+  await disk.makeFolder(trash);
+  const content = await ContentStore.open({ root, trash, disk, random });
+  const snapshots = await SnapshotStore.open({ root, trash, disk, random });
+  const records = await ImageRecords.open(root, disk);
+  const threadCount = Math.max(2, Math.min(THREADS_MAX, availableParallelism()));
+  const pool = new WorkerPool(env.timers, threadCount);
+  const documents = new Map<string, ImageDocument>();
+  const document = (record: Pick<ImageRecord, "id">): ImageDocument => {
+    const known = documents.get(record.id);
+    if (known !== undefined) return known;
+    const parsed = parseImageDocument(content.readDocument(record.id));
+    if (documents.size >= DOCUMENTS_CACHED_MAX) documents.clear();
+    documents.set(record.id, parsed);
+    return parsed;
+  };
+  const layers = new LayerStore({ pool, content, snapshots });
+  const leases = new Leases();
+  const now = (): string => stamp(env.clock.wallMs());
+  return { env, log, events, root, trash, pool, content, snapshots, records, layers, leases, document, now };
+}
+
+export interface NewImage {
+  /** Bytes of manifest and config as they came. */
+  readonly manifestBytes: Uint8Array;
+  readonly manifest: Manifest;
+  readonly configBytes: Uint8Array;
+  readonly parentId?: string;
+}
+
+/** Records an image whose layers are all in place; returns its record. */
+export async function recordImage(
+  storage: ImageStorage,
+  image: NewImage,
+  lease: Lease,
+): Promise<ImageRecord> {
+  const { content, records, snapshots } = storage;
+  const document = parseImageDocument(image.configBytes);
+  const chainIds = chainIdsOf(document.diffIds);
+  const { manifest } = image;
+  lease.hold(manifest.config.digest);
+  const id = await content.put(image.configBytes);
+  const manifestDigest = await content.put(image.manifestBytes);
+  lease.hold(id, manifestDigest);
+  const layers = manifest.layers.map((layer, index) => ({
+    digest: layer.digest,
+    mediaType: layer.mediaType,
+    sizeBytes: layer.sizeBytes,
+    diffId: document.diffIds[index] ?? "",
+    chainId: chainIds[index] ?? "",
+  }));
+  const record: ImageRecord = {
+    id,
+    configSizeBytes: image.configBytes.byteLength,
+    configMediaType: manifest.config.mediaType,
+    manifest: {
+      digest: manifestDigest,
+      mediaType: manifest.mediaType,
+      sizeBytes: image.manifestBytes.byteLength,
+    },
+    layers,
+    contentBytes: chainIds.reduce((sum, each) => sum + (snapshots.layer(each)?.contentBytes ?? 0), 0),
+    parentId: image.parentId ?? "",
+    lastTaggedAt: records.image(id)?.lastTaggedAt ?? "",
+  };
+  await records.add(record);
+  return record;
+}
+
+/** Layers of a record with what else is needed to unpack them again, held by `lease`. */
+export function holdImage(record: ImageRecord, lease: Lease): void {
+  lease.hold(record.id, record.manifest.digest);
+  for (const layer of record.layers) lease.hold(layer.digest, layer.chainId);
+}

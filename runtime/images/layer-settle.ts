@@ -1,0 +1,75 @@
+/**
+ * Finishes an unpacked layer with what it takes from those below it: owner, mode and times of folders that its archive
+ * only implies (else they would hide the real ones), and files that its hard links name but an older layer holds. Runs in
+ * worker threads.
+ */
+import * as fs from "node:fs";
+import { tarError } from "./tar/tar-entry.ts";
+import { fsPath, pathParts, toText } from "./tar/byte-path.ts";
+import { LayeredView } from "./layered-view.ts";
+import { getXattr, listXattrs, setXattr } from "./native-files.ts";
+import type { UnpackedLayer } from "./layer-unpack.ts";
+
+function copyAttributes(from: string, to: string, stats: fs.Stats): void {
+  fs.lchownSync(fsPath(to), stats.uid, stats.gid);
+  if (!stats.isSymbolicLink()) fs.chmodSync(fsPath(to), stats.mode & 0o7777);
+  for (const name of listXattrs(from)) {
+    if (name.startsWith("trusted.")) continue;
+    const value = getXattr(from, name);
+    if (value !== undefined) setXattr(to, name, value);
+  }
+  fs.lutimesSync(fsPath(to), stats.atimeMs / 1000, stats.mtimeMs / 1000);
+}
+
+/** Folders of `parts` that this layer lacks, made like those below. */
+function makeParents(folder: string, parts: readonly string[], below: LayeredView): void {
+  for (let count = 1; count < parts.length; count++) {
+    const some = parts.slice(0, count);
+    const path = `${folder}/${some.join("/")}`;
+    if (fs.lstatSync(fsPath(path), { throwIfNoEntry: false }) !== undefined) continue;
+    fs.mkdirSync(fsPath(path), 0o755);
+    const found = below.find(some);
+    if (found !== undefined) copyAttributes(found.absolute, path, found.stats);
+  }
+}
+
+function copyUp(folder: string, target: string, below: LayeredView): void {
+  const parts = pathParts(target);
+  const found = below.find(parts);
+  if (found === undefined || found.stats.isDirectory()) {
+    throw tarError(`Cannot unpack layer: hard link to "${toText(target)}", which is in no layer`);
+  }
+  makeParents(folder, parts, below);
+  const path = `${folder}/${target}`;
+  if (found.stats.isSymbolicLink()) {
+    fs.symlinkSync(fsPath(fs.readlinkSync(fsPath(found.absolute), "latin1")), fsPath(path));
+  } else if (found.stats.isFile()) {
+    fs.copyFileSync(
+      fsPath(found.absolute),
+      fsPath(path),
+      fs.constants.COPYFILE_EXCL | fs.constants.COPYFILE_FICLONE,
+    );
+  } else {
+    throw tarError(`Cannot unpack layer: hard link to "${toText(target)}", which is no file`);
+  }
+  copyAttributes(found.absolute, path, found.stats);
+}
+
+/** `folder` and `lower` (newest first) are absolute byte strings. */
+export function settleLayer(
+  folder: string,
+  layer: Pick<UnpackedLayer, "impliedFolders" | "pendingLinks"> & { readonly lower: readonly string[] },
+): void {
+  const below = new LayeredView(layer.lower);
+  for (const { path, target } of layer.pendingLinks) {
+    const absolute = `${folder}/${target}`;
+    if (fs.lstatSync(fsPath(absolute), { throwIfNoEntry: false }) === undefined)
+      copyUp(folder, target, below);
+    fs.linkSync(fsPath(absolute), fsPath(`${folder}/${path}`));
+  }
+  // Deepest first, so that times stay.
+  for (const path of [...layer.impliedFolders].sort((left, right) => right.length - left.length)) {
+    const found = below.find(pathParts(path));
+    if (found?.stats.isDirectory() === true) copyAttributes(found.absolute, `${folder}/${path}`, found.stats);
+  }
+}

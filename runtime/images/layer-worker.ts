@@ -1,0 +1,402 @@
+/**
+ * A worker thread's main file: runs one job at a time for worker-pool.ts. Hashing, decompression, reading tar and
+ * writing files happen here, so that the main thread's loop never waits for them. Holds no state between jobs.
+ */
+import { createHash, type Hash } from "node:crypto";
+import * as fs from "node:fs";
+import * as fsp from "node:fs/promises";
+import { pipeline } from "node:stream/promises";
+import { parentPort, type MessagePort } from "node:worker_threads";
+import { createGunzip, createGzip, createZstdDecompress } from "node:zlib";
+import { must } from "../../common/assert.ts";
+import { ClusterError } from "../../common/errors.ts";
+import { inputPieces } from "./job-input.ts";
+import type {
+  AnswerOf,
+  AppliedLayer,
+  ApplyJob,
+  JobMessage,
+  LayerAnswer,
+  LayerCompression,
+  LayerJob,
+  SplitJob,
+  SplitMember,
+  StoredBlob,
+  StoreJob,
+  TreeUsage,
+  WorkerMessage,
+} from "./layer-jobs.ts";
+import { layerChanges } from "./layer-changes.ts";
+import { settleLayer } from "./layer-settle.ts";
+import { LayerUnpacker } from "./layer-unpack.ts";
+import { syncFileSystem } from "./native-files.ts";
+import { tarError, type TarEntry } from "./tar/tar-entry.ts";
+import { TarReader, type TarSink } from "./tar/tar-reader.ts";
+import { toText } from "./tar/byte-path.ts";
+
+const ZLIB_CHUNK_BYTES = 512 * 1024;
+const PROGRESS_BYTES = 512 * 1024;
+/** gzip can't reach it; more than that from zstd is an attack. */
+const DECOMPRESSION_RATIO_MAX = 1100;
+const RATIO_FREE_BYTES = 1024 ** 3;
+
+type Pieces = AsyncIterable<Buffer> | Iterable<Buffer>;
+type Emit = (message: { readonly kind: "progress"; readonly bytes: number }) => void;
+
+function digestOf(hash: Hash): string {
+  return `sha256:${hash.digest("hex")}`;
+}
+
+export function compressionOf(head: Buffer): LayerCompression {
+  if (head[0] === 0x1f && head[1] === 0x8b) return "gzip";
+  if (head.length >= 4 && head.readUInt32LE(0) === 0xfd2fb528) return "zstd";
+  // Skippable frames may come before zstd data.
+  if (head.length >= 4 && head.readUInt32LE(0) >>> 4 === 0x184d2a5) return "zstd";
+  const isXz = head.length >= 6 && head.toString("latin1", 0, 6) === "\xfd7zXZ\0";
+  const isBzip2 = head.length >= 3 && head.toString("latin1", 0, 3) === "BZh";
+  if (isXz || isBzip2) {
+    throw new ClusterError(
+      "invalid_argument",
+      `Cannot read archive: compression must be none, gzip or zstd, got ${isXz ? "xz" : "bzip2"}`,
+    );
+  }
+  return "none";
+}
+
+/** Hashes, counts and keeps what passes by. */
+class BlobTee {
+  readonly #hash: Hash | undefined;
+  readonly #known: string;
+  readonly #fd: number | undefined;
+  readonly #emit: Emit;
+  #sinceProgress = 0;
+  sizeBytes = 0;
+
+  /** `knownDigest`: of bytes that need no hashing. */
+  constructor(path: string | undefined, emit: Emit, knownDigest?: string) {
+    this.#hash = knownDigest === undefined ? createHash("sha256") : undefined;
+    this.#known = knownDigest ?? "";
+    this.#fd = path === undefined ? undefined : fs.openSync(path, "wx", 0o600);
+    this.#emit = emit;
+  }
+
+  write(chunk: Buffer): void {
+    this.#hash?.update(chunk);
+    if (this.#fd !== undefined) {
+      for (let at = 0; at < chunk.length;) at += fs.writeSync(this.#fd, chunk, at);
+    }
+    this.sizeBytes += chunk.length;
+    this.#sinceProgress += chunk.length;
+    if (this.#sinceProgress < PROGRESS_BYTES) return;
+    this.#emit({ kind: "progress", bytes: this.#sinceProgress });
+    this.#sinceProgress = 0;
+  }
+
+  /** Durable before its digest is known to anyone. */
+  finish(expected: string | undefined): string {
+    if (this.#fd !== undefined) fs.fdatasyncSync(this.#fd);
+    const digest = this.#hash === undefined ? this.#known : digestOf(this.#hash);
+    if (expected !== undefined && digest !== expected) {
+      throw new ClusterError(
+        "failed_precondition",
+        `Cannot store blob: content must have digest ${expected}, got ${digest}`,
+      );
+    }
+    return digest;
+  }
+
+  close(): void {
+    if (this.#fd !== undefined) fs.closeSync(this.#fd);
+  }
+}
+
+/** The first piece, without losing it. */
+async function peek(
+  pieces: Pieces,
+): Promise<{ readonly head: Buffer; readonly all: AsyncGenerator<Buffer> }> {
+  const iterator =
+    Symbol.asyncIterator in pieces ? pieces[Symbol.asyncIterator]() : pieces[Symbol.iterator]();
+  let head: Buffer = Buffer.alloc(0);
+  let isEnd = false;
+  // Some streams begin with a piece too short to tell.
+  while (head.length < 6 && !isEnd) {
+    const next = await iterator.next();
+    if (next.done === true) isEnd = true;
+    else head = head.length === 0 ? next.value : Buffer.concat([head, next.value]);
+  }
+  async function* all(): AsyncGenerator<Buffer> {
+    try {
+      if (head.length > 0) yield head;
+      for (let next = await iterator.next(); next.done !== true; next = await iterator.next())
+        yield next.value;
+    } finally {
+      await iterator.return?.();
+    }
+  }
+  return { head, all: all() };
+}
+
+/** Runs all pieces through `tee` and, decompressed, through `use`. */
+async function decompress(
+  pieces: Pieces,
+  tee: BlobTee | undefined,
+  use: (chunk: Buffer, compression: LayerCompression) => void,
+): Promise<LayerCompression> {
+  const { head, all } = await peek(pieces);
+  const compression = compressionOf(head);
+  async function* teed(): AsyncGenerator<Buffer> {
+    for await (const piece of all) {
+      tee?.write(piece);
+      yield piece;
+    }
+  }
+  if (compression === "none") {
+    for await (const piece of teed()) use(piece, compression);
+    return compression;
+  }
+  const decoder =
+    compression === "gzip"
+      ? createGunzip({ chunkSize: ZLIB_CHUNK_BYTES })
+      : createZstdDecompress({ chunkSize: ZLIB_CHUNK_BYTES });
+  let outBytes = 0;
+  await pipeline(teed(), decoder, async (source: AsyncIterable<Buffer>) => {
+    for await (const chunk of source) {
+      outBytes += chunk.length;
+      if (outBytes > RATIO_FREE_BYTES && outBytes > (tee?.sizeBytes ?? outBytes) * DECOMPRESSION_RATIO_MAX) {
+        throw tarError("Cannot unpack layer: it grows more than a thousandfold");
+      }
+      use(chunk, compression);
+    }
+  });
+  return compression;
+}
+
+const NO_SINK: TarSink = { entry: () => {}, data: () => {}, entryEnd: () => {} };
+
+async function apply(job: ApplyJob, port: MessagePort | undefined, emit: Emit): Promise<AppliedLayer> {
+  const tee = new BlobTee(job.blobPath, emit, job.knownDigest);
+  const unpacker = job.folder === undefined ? undefined : new LayerUnpacker(job.folder);
+  const reader = new TarReader(unpacker ?? NO_SINK);
+  const diffHash = createHash("sha256");
+  let tarBytes = 0;
+  try {
+    const compression = await decompress(inputPieces(job.input, port), tee, (chunk, kind) => {
+      // Uncompressed and hashed already: both digests are one.
+      if (kind !== "none" || job.knownDigest !== undefined) diffHash.update(chunk);
+      tarBytes += chunk.length;
+      reader.feed(chunk);
+    });
+    reader.finish();
+    const layer = unpacker?.finish();
+    const digest = tee.finish(job.expectedDigest);
+    const isSame = compression === "none" && job.knownDigest === undefined;
+    const diffId = isSame ? digest : digestOf(diffHash);
+    if (job.expectedDiffId !== undefined && diffId !== job.expectedDiffId) {
+      throw new ClusterError(
+        "failed_precondition",
+        `Cannot unpack layer: uncompressed content must have digest ${job.expectedDiffId}, got ${diffId}`,
+      );
+    }
+    return { kind: "apply", digest, sizeBytes: tee.sizeBytes, diffId, tarBytes, compression, layer };
+  } finally {
+    unpacker?.abandon();
+    tee.close();
+  }
+}
+
+/** Writes each file of an archive to its own file in a folder. */
+class Splitter implements TarSink {
+  readonly #folder: string;
+  readonly #onMember: (member: SplitMember) => void;
+  #current:
+    | { readonly entry: TarEntry; readonly tee: BlobTee; readonly path: string; head: Buffer }
+    | undefined;
+  readonly members: SplitMember[] = [];
+
+  constructor(folder: string, onMember: (member: SplitMember) => void) {
+    this.#folder = folder;
+    this.#onMember = onMember;
+  }
+
+  entry(entry: TarEntry): void {
+    if (this.members.length >= SPLIT_MEMBERS_MAX) {
+      throw tarError(`Cannot read archive: more than ${SPLIT_MEMBERS_MAX} members`);
+    }
+    const path = `${this.#folder}/${this.members.length}`;
+    if (entry.type === "file") {
+      this.#current = { entry, tee: new BlobTee(path, () => {}), path, head: Buffer.alloc(0) };
+    } else if (entry.type === "link" || entry.type === "symlink") {
+      const base = {
+        name: toText(entry.name),
+        path: "",
+        sizeBytes: 0,
+        digest: "",
+        content: "other",
+      } as const;
+      this.members.push({ ...base, linkName: toText(entry.linkName) });
+    }
+  }
+
+  data(chunk: Buffer): void {
+    const current = must(this.#current, "data comes inside a file");
+    current.tee.write(chunk);
+    if (current.head.length < LAYER_HEAD_BYTES) {
+      current.head = Buffer.concat([current.head, chunk.subarray(0, LAYER_HEAD_BYTES)]);
+    }
+  }
+
+  entryEnd(): void {
+    const current = this.#current;
+    if (current === undefined) return;
+    this.#current = undefined;
+    const digest = current.tee.finish(undefined);
+    current.tee.close();
+    const member: SplitMember = {
+      name: toText(current.entry.name),
+      linkName: undefined,
+      path: current.path,
+      sizeBytes: current.tee.sizeBytes,
+      digest,
+      content: looksLikeLayer(current.head) ? "layer" : "other",
+    };
+    this.members.push(member);
+    this.#onMember(member);
+  }
+
+  abandon(): void {
+    this.#current?.tee.close();
+  }
+}
+
+const SPLIT_MEMBERS_MAX = 100_000;
+const LAYER_HEAD_BYTES = 263;
+
+function looksLikeLayer(head: Buffer): boolean {
+  if (head[0] === 0x7b || head.length < 6) return false;
+  if (head[0] === 0x1f && head[1] === 0x8b) return true;
+  if (head.readUInt32LE(0) === 0xfd2fb528) return true;
+  return head.length >= LAYER_HEAD_BYTES && head.toString("latin1", 257, 262) === "ustar";
+}
+
+async function split(
+  job: SplitJob,
+  port: MessagePort | undefined,
+  onMember: (member: SplitMember) => void,
+): Promise<AnswerOf<SplitJob>> {
+  const splitter = new Splitter(job.folder, onMember);
+  const reader = new TarReader(splitter);
+  try {
+    await decompress(inputPieces(job.input, port), undefined, (chunk) => reader.feed(chunk));
+    reader.finish();
+    return { kind: "split", members: splitter.members };
+  } finally {
+    splitter.abandon();
+  }
+}
+
+async function store(job: StoreJob, port: MessagePort | undefined, emit: Emit): Promise<StoredBlob> {
+  const tee = new BlobTee(job.blobPath, emit);
+  try {
+    const pieces = inputPieces(job.input, port);
+    if (job.compress === "gzip") {
+      await pipeline(pieces, createGzip({ chunkSize: ZLIB_CHUNK_BYTES, level: 6 }), async (source) => {
+        for await (const chunk of source as AsyncIterable<Buffer>) tee.write(chunk);
+      });
+    } else {
+      for await (const piece of pieces) tee.write(piece);
+    }
+    return { kind: "store", digest: tee.finish(job.expectedDigest), sizeBytes: tee.sizeBytes };
+  } finally {
+    tee.close();
+  }
+}
+
+/** Allocated bytes of a tree, each hard link once; what goes away meanwhile is not counted. */
+async function usage(path: string): Promise<TreeUsage> {
+  const seen = new Set<string>();
+  const pending: Buffer[] = [Buffer.from(path)];
+  let bytes = 0;
+  for (let folder = pending.pop(); folder !== undefined; folder = pending.pop()) {
+    const names = await fsp.readdir(folder, { encoding: "buffer" }).catch(() => []);
+    for (const name of names) {
+      const child = Buffer.concat([folder, Buffer.from("/"), name]);
+      const stats = await fsp.lstat(child).catch(() => undefined);
+      if (stats === undefined) continue;
+      if (stats.isDirectory()) pending.push(child);
+      else if (stats.isFile()) {
+        const key = `${stats.dev}:${stats.ino}`;
+        if (stats.nlink > 1 && seen.has(key)) continue;
+        if (stats.nlink > 1) seen.add(key);
+        bytes += stats.size;
+      }
+    }
+  }
+  return { kind: "usage", bytes };
+}
+
+async function run(message: JobMessage & { readonly port?: MessagePort }): Promise<LayerAnswer> {
+  const { jobId, job, port } = message;
+  const emit: Emit = (progress) => post({ jobId, ...progress });
+  switch (job.kind) {
+    case "apply":
+      return apply(job, port, emit);
+    case "split":
+      return split(job, port, (member) => post({ jobId, kind: "member", member }));
+    case "store":
+      return store(job, port, emit);
+    case "remove":
+      await fsp.rm(job.path, { recursive: true, force: true });
+      return { kind: "remove" };
+    case "usage":
+      return usage(job.path);
+    case "settle":
+      settleLayer(job.folder, job);
+      return { kind: "settle" };
+    case "changes":
+      return { kind: "changes", changes: layerChanges(job.upper, job.lower) };
+    case "sync":
+      sync(job.path);
+      return { kind: "sync" };
+  }
+}
+
+function sync(path: string): void {
+  const fd = fs.openSync(path, "r");
+  try {
+    syncFileSystem(fd);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+function post(message: WorkerMessage): void {
+  must(parentPort, "runs in a worker thread").postMessage(message);
+}
+
+function isLayerJob(job: LayerJob): boolean {
+  return job.kind === "apply" || job.kind === "split" || job.kind === "store";
+}
+
+parentPort?.on("message", (message: JobMessage & { readonly port?: MessagePort }) => {
+  run(message).then(
+    (answer) => post({ jobId: message.jobId, kind: "done", answer }),
+    (caught: unknown) => {
+      // The sender may wait for room: closing tells it that nobody reads.
+      if (isLayerJob(message.job)) message.port?.close();
+      const failure = failureOf(caught);
+      post({ jobId: message.jobId, kind: "failed", code: failure.code, message: failure.message });
+    },
+  );
+});
+
+function failureOf(caught: unknown): ClusterError {
+  const errno = caught instanceof Error && "code" in caught ? String(caught.code) : "";
+  if (errno === "ENOSPC" || errno === "EDQUOT") {
+    return new ClusterError("resource_exhausted", "Cannot write layer: no space left on device");
+  }
+  if (errno.startsWith("Z_") || errno.startsWith("ZSTD_") || errno.startsWith("ERR_ZLIB")) {
+    const message = caught instanceof Error ? caught.message : "";
+    return tarError(`Cannot decompress layer: ${message}`);
+  }
+  return ClusterError.from(caught);
+}

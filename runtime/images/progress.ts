@@ -1,0 +1,110 @@
+/** Progress lines from work that goes on by itself to a client that reads at its own pace. */
+import type { ProgressLine } from "../../model/engine.ts";
+
+/** Lines that wait for a slow client; beyond, bars are dropped (the next one says more) and the rest is kept. */
+const WAITING_LINES_MAX = 4096;
+
+export class ProgressQueue implements AsyncIterable<ProgressLine> {
+  readonly #lines: ProgressLine[] = [];
+  #state: "open" | "ended" | "failed" | "abandoned" = "open";
+  #error: unknown;
+  #wake: (() => void) | undefined;
+  readonly #onAbandon: () => void;
+
+  /** `onAbandon`: the reader went away before the end. */
+  constructor(onAbandon: () => void = () => {}) {
+    this.#onAbandon = onAbandon;
+  }
+
+  push(line: ProgressLine): void {
+    if (this.#state !== "open") return;
+    if (this.#lines.length >= WAITING_LINES_MAX && "progressDetail" in line) return;
+    this.#lines.push(line);
+    this.#wake?.();
+  }
+
+  end(): void {
+    if (this.#state === "open") this.#state = "ended";
+    this.#wake?.();
+  }
+
+  fail(error: unknown): void {
+    if (this.#state === "open") {
+      this.#state = "failed";
+      this.#error = error;
+    }
+    this.#wake?.();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<ProgressLine> {
+    try {
+      for (;;) {
+        const line = this.#lines.shift();
+        if (line !== undefined) {
+          yield line;
+          continue;
+        }
+        if (this.#state === "ended" || this.#state === "abandoned") return;
+        if (this.#state === "failed") throw this.#error;
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    } finally {
+      if (this.#state === "open") {
+        this.#state = "abandoned";
+        this.#onAbandon();
+      }
+    }
+  }
+}
+
+/** Lines of `work` as they come; the iterator throws what the work throws. */
+export function progressOf(
+  work: (report: (line: ProgressLine) => void) => Promise<void>,
+  onAbandon?: () => void,
+): AsyncIterable<ProgressLine> {
+  const queue = new ProgressQueue(onAbandon);
+  work((line) => queue.push(line)).then(
+    () => queue.end(),
+    (caught: unknown) => queue.fail(caught),
+  );
+  return queue;
+}
+
+const UNITS: readonly string[] = ["B", "kB", "MB", "GB", "TB", "PB"];
+
+/** "12.34MB": decimal, four significant digits, as Docker's clients show sizes. */
+export function humanSize(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1000 && unit < UNITS.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return `${Number(value.toPrecision(4))}${UNITS[unit] ?? ""}`;
+}
+
+const BAR_CELLS = 50;
+
+/** The bar that old clients show as it is and new ones draw from the numbers. */
+export function progressBar(current: number, total: number): string {
+  if (total <= 0 || current > total) return humanSize(current).padStart(8);
+  const cells = Math.floor((current / total) * BAR_CELLS);
+  const bar = cells < BAR_CELLS ? `${"=".repeat(cells)}>`.padEnd(BAR_CELLS) : "=".repeat(BAR_CELLS);
+  return `[${bar}]  ${humanSize(current).padStart(6)}/${humanSize(total)}`;
+}
+
+export function progressLine(id: string, status: string, current: number, total: number): ProgressLine {
+  return {
+    status,
+    progressDetail: { current, ...(total > 0 ? { total } : {}) },
+    progress: progressBar(current, total),
+    id,
+  };
+}
+
+/** A layer's name in progress lines. */
+export function shortId(digest: string): string {
+  return digest.replace(/^sha(?:256|512):/, "").slice(0, 12);
+}
