@@ -22,12 +22,12 @@ export function collectGarbage(storage: ImageStorage): Swept {
   }
   for (const writable of snapshots.writables()) for (const chainId of writable.chainIds) needed.add(chainId);
   let bytes = 0;
-  for (const digest of [...content.digests()]) {
+  for (const digest of content.digests()) {
     if (needed.has(digest)) continue;
     content.discard(digest);
   }
   const layers: string[] = [];
-  for (const layer of [...snapshots.layers()]) {
+  for (const layer of snapshots.layers()) {
     if (needed.has(layer.chainId)) continue;
     bytes += layer.contentBytes;
     layers.push(layer.chainId);

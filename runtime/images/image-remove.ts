@@ -24,10 +24,10 @@ export type ContainersOf = () => Pick<ContainerEngine, "list"> | undefined;
 export async function imageUsers(containers: ContainersOf): Promise<readonly ImageUser[]> {
   const list = await containers()?.list({ all: true, size: false, filters: new Map() });
   return (list ?? []).map((container) => {
-    const state = String(container["State"]);
+    const { Id: containerId, ImageID: imageId, State: state } = container;
     return {
-      containerId: String(container["Id"]),
-      imageId: String(container["ImageID"]),
+      containerId: typeof containerId === "string" ? containerId : "",
+      imageId: typeof imageId === "string" ? imageId : "",
       isRunning: state === "running" || state === "paused" || state === "restarting",
     };
   });
@@ -212,7 +212,7 @@ export async function pruneImages(
   for (const record of candidates) {
     // Gone meanwhile with a child.
     if (records.image(record.id) === undefined) continue;
-    for (const name of [...records.tagsOf(record.id)])
+    for (const name of records.tagsOf(record.id))
       await remover.byName(name, record, { force: false, noPrune: false });
     if (records.image(record.id) !== undefined) {
       await remover.byId(record, { force: false, noPrune: false });

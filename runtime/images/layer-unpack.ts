@@ -231,9 +231,9 @@ export class LayerUnpacker implements TarSink {
     if (found.isDirectory()) {
       fs.rmSync(absolute, { recursive: true });
       const isInside = (name: string): boolean => name === path || name.startsWith(`${path}/`);
-      for (const name of [...this.#folderTimes.keys()]) if (isInside(name)) this.#folderTimes.delete(name);
-      for (const name of [...this.#implied]) if (isInside(name)) this.#implied.delete(name);
-      for (const name of [...this.#pendingLinks.keys()]) if (isInside(name)) this.#pendingLinks.delete(name);
+      for (const name of this.#folderTimes.keys()) if (isInside(name)) this.#folderTimes.delete(name);
+      for (const name of this.#implied) if (isInside(name)) this.#implied.delete(name);
+      for (const name of this.#pendingLinks.keys()) if (isInside(name)) this.#pendingLinks.delete(name);
     } else {
       fs.unlinkSync(absolute);
     }
