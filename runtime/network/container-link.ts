@@ -1,0 +1,110 @@
+/**
+ * One network interface of a container: a veth pair whose other end is in a namespace that routes or bridges for it. The
+ * routed form needs no ARP: both ends know each other by permanent entries. Called when containers are attached, and again
+ * by whoever repairs; never keeps a descriptor of the container's namespace.
+ */
+import { ClusterError } from "../../common/errors.ts";
+import type { NetworkNamespace } from "./namespace.ts";
+import { plainNested, u32 } from "./netlink-wire.ts";
+import type { Request } from "./netlink-wire.ts";
+import {
+  addAddress,
+  addVeth,
+  findLink,
+  listAddresses,
+  listLinks,
+  replaceNeighbour,
+  replaceRoute,
+  setLink,
+} from "./routing.ts";
+
+export interface RoutedLink {
+  /** Name of the end outside of the container. */
+  readonly hostName: string;
+  readonly hostMac: string;
+  readonly containerMac: string;
+  readonly mtu: number;
+  readonly address: string;
+  /** Shown in the container; nothing is on-link but the gateway. */
+  readonly prefixLength: number;
+  readonly gateway: string;
+  /** Prefixes reached through it, "0.0.0.0/0" for all. */
+  readonly destinations: readonly { readonly address: string; readonly prefixLength: number }[];
+}
+
+/** First name of eth0, eth1… that is free in the container. */
+export function freeInterfaceName(container: NetworkNamespace): string {
+  const taken = new Set(listLinks(container.route).map((link) => link.name));
+  for (let index = 0; index < 1_000; index += 1) if (!taken.has(`eth${index}`)) return `eth${index}`;
+  throw new ClusterError("resource_exhausted", "Cannot add an interface: the container has 1000 already");
+}
+
+/** Index of the container's interface with this address, or undefined. */
+export function interfaceWithAddress(container: NetworkNamespace, address: string): number | undefined {
+  return listAddresses(container.route).find((each) => each.address === address)?.index;
+}
+
+/** Makes the pair and gives both ends what they need. Returns the container's name of the interface. */
+export function plugRouted(host: NetworkNamespace, container: NetworkNamespace, link: RoutedLink): string {
+  const name = freeInterfaceName(container);
+  host.route.send([
+    addVeth(
+      link.hostName,
+      { mac: link.hostMac, mtu: link.mtu },
+      { name, mac: link.containerMac, mtu: link.mtu, namespace: container.fd },
+    ),
+  ]);
+  const hostIndex = linkIndex(host, link.hostName);
+  const index = linkIndex(container, name);
+  container.route.send([
+    setLink("lo", { isUp: true }),
+    setLink(name, { isUp: true }),
+    addAddress(index, { address: link.address, prefixLength: link.prefixLength, isWithoutRoute: true }),
+    replaceNeighbour(index, link.gateway, link.hostMac),
+    replaceRoute({ destination: link.gateway, prefixLength: 32, device: index, scope: "link" }),
+    ...link.destinations.map((each) =>
+      replaceRoute({
+        destination: each.address,
+        prefixLength: each.prefixLength,
+        device: index,
+        via: link.gateway,
+        isOnLink: true,
+        source: link.address,
+      }),
+    ),
+  ]);
+  host.route.send([
+    setLink(link.hostName, { isUp: true }),
+    allowLoopbackSources(hostIndex),
+    replaceNeighbour(hostIndex, link.address, link.containerMac),
+    replaceRoute({ destination: link.address, prefixLength: 32, device: hostIndex, scope: "link" }),
+  ]);
+  return name;
+}
+
+/**
+ * Lets this device carry packets that a local process sent to 127.0.0.1 and that were redirected to a container.
+ * Whoever sets it must also drop packets to 127.0.0.0/8 that come in by the device.
+ */
+export function allowLoopbackSources(index: number): Request {
+  const [NEW_LINK, IFLA_AF_SPEC, AF_INET, IFLA_INET_CONF, ROUTE_LOCALNET] = [16, 26, 2, 1, 26];
+  const header = Buffer.alloc(16);
+  header.writeInt32LE(index, 4);
+  return {
+    type: NEW_LINK,
+    flags: 0,
+    action: `allow loopback sources on link ${index}`,
+    body: Buffer.concat([
+      header,
+      plainNested(IFLA_AF_SPEC, plainNested(AF_INET, plainNested(IFLA_INET_CONF, u32(ROUTE_LOCALNET, 1)))),
+    ]),
+  };
+}
+
+/** Index of a link that must be there. */
+export function linkIndex(namespace: NetworkNamespace, name: string): number {
+  const link = findLink(namespace.route, name);
+  if (link === undefined)
+    throw new ClusterError("not_found", `Cannot find link "${name}": it is not in its namespace`);
+  return link.index;
+}

@@ -1,0 +1,19 @@
+/** Every bound and time-out of the worker's network, with unit and reason. */
+
+/** VXLAN over IPv4: outer Ethernet, IP, UDP and VXLAN headers. */
+export const VXLAN_OVERHEAD_BYTES = 50;
+/** Where the underlay's MTU can't be found, or is that of loopback. */
+export const DEFAULT_UNDERLAY_MTU_BYTES = 1_500;
+/** Jumbo frames are worth it; loopback's 64 KiB are not: some peer will have less. */
+export const UNDERLAY_MTU_BYTES_MAX = 9_000;
+/** After a task's end its addresses answer with a reset, and are given to nobody else, for this long. */
+export const QUARANTINE_SECONDS = 60;
+/** A link that outlives its container by this much is deleted: something still holds the container's namespace. */
+export const LEFTOVER_LINK_MS = 5_000;
+/** Between looks whether the kernel still has what it was told. */
+export const AUDIT_INTERVAL_MS = 60_000;
+/** Name lookups: virtual addresses stay, endpoints come and go. */
+export const VIP_TTL_SECONDS = 30;
+export const ENDPOINT_TTL_SECONDS = 2;
+/** The last assignment is written for the next daemon at most this often. */
+export const SAVE_INTERVAL_MS = 1_000;

@@ -1,0 +1,387 @@
+/**
+ * This node's part of the mesh: in the daemon's own network namespace, one tunnel device to all nodes, one interface per
+ * task for its way out, its published ports and its name server, and the packet filter for them. Called by
+ * worker-network.ts with what the managers say; never asks them for anything, and keeps forwarding when they are silent.
+ */
+import type { Clock } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
+import type { MeshAssignment } from "../../model/dispatch.ts";
+import type { Task } from "../../model/objects.ts";
+import { firstHost, macOf, parseBlock } from "../../runtime/network/addresses.ts";
+import { deleteFlows } from "../../runtime/network/conntrack.ts";
+import { interfaceWithAddress, linkIndex, plugRouted } from "../../runtime/network/container-link.ts";
+import { KernelSet } from "../../runtime/network/kernel-set.ts";
+import type { KernelObject } from "../../runtime/network/kernel-set.ts";
+import { NetworkNamespace } from "../../runtime/network/namespace.ts";
+import { NftTable } from "../../runtime/network/nft-table.ts";
+import type { Elements } from "../../runtime/network/nft-table.ts";
+import {
+  addAddress,
+  addRule,
+  deleteRule,
+  findLink,
+  listLinks,
+  listRules,
+  ROUTE_PROTOCOL,
+} from "../../runtime/network/routing.ts";
+import type { RuleOptions } from "../../runtime/network/routing.ts";
+import { QUARANTINE_SECONDS } from "./limits.ts";
+import { MeshAddresses } from "./mesh-addresses.ts";
+import { meshDefinition } from "./mesh-rules.ts";
+import { linkName, tagNumber } from "./names.ts";
+import { MARK_MASK, markBase, tunnelEnds, tunnelMac } from "./peers.ts";
+import type { TunnelEnd } from "./peers.ts";
+import { addSlotElements } from "./slots.ts";
+import { ensureTunnel, observeTunnel, routeObject, routeThrough, tunnelObjects, underlay } from "./tunnel.ts";
+
+/** After the kernel's own rules for local traffic, before all others. */
+const RULE_PRIORITY = 5_100;
+const TABLE_NUMBER_BITS = 12;
+const HOST_LINK_MAC = "02:53:ff:00:00:01";
+
+export interface MeshDeps {
+  readonly root: NetworkNamespace;
+  readonly tag: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly dataPathAddress: string;
+  readonly clientAddress: "client" | "node";
+}
+
+interface MeshAttachment {
+  readonly meshIp: string;
+  readonly isSealed: boolean;
+  readonly ports: Task["ports"];
+}
+
+export class Mesh {
+  readonly #deps: MeshDeps;
+  readonly #vxlan: string;
+  readonly #linkPrefix: string;
+  readonly #tableName: string;
+  readonly #markBase: number;
+  readonly #table: NftTable;
+  readonly #objects = new KernelSet();
+  readonly #attachments = new Map<string, MeshAttachment>();
+  #assignment: MeshAssignment | undefined;
+  #addresses: MeshAddresses | undefined;
+  #drained: ReadonlySet<string> = new Set();
+  #dnsPort = 53;
+  #mtu = 0;
+
+  constructor(deps: MeshDeps) {
+    this.#deps = deps;
+    this.#vxlan = `smx-${deps.tag}`;
+    this.#linkPrefix = `sm${deps.tag}-`;
+    this.#tableName = `shoal_${deps.tag}_mesh`;
+    this.#markBase = markBase(tagNumber(deps.tag, TABLE_NUMBER_BITS));
+    this.#table = new NftTable(deps.root.nft, deps.log);
+  }
+
+  /** This node's own address on the mesh; undefined outside of a cluster. */
+  get address(): string | undefined {
+    const { subnet } = this.#assignment ?? { subnet: "" };
+    return subnet === "" ? undefined : firstHost(parseBlock(subnet));
+  }
+
+  /** Every other node's end of the tunnels. */
+  get ends(): readonly TunnelEnd[] {
+    return this.#assignment === undefined ? [] : tunnelEnds(this.#assignment, this.#markBase);
+  }
+
+  get assignment(): MeshAssignment | undefined {
+    return this.#assignment;
+  }
+
+  /** MTU inside of tunnels. */
+  get mtu(): number {
+    return this.#mtu;
+  }
+
+  taskOf(meshIp: string): string | undefined {
+    return this.#addresses?.ownerOf(meshIp);
+  }
+
+  /** Brings the node to this state; also mends what has been changed behind our back if `isAudit`. */
+  async apply(
+    assignment: MeshAssignment,
+    options: { readonly drained: ReadonlySet<string>; readonly isAudit?: boolean },
+  ): Promise<void> {
+    if (assignment.subnet === "")
+      throw new ClusterError("unavailable", "Cannot set up the mesh: this node has no address block yet");
+    const isNewBlock = this.#assignment?.subnet !== assignment.subnet;
+    this.#assignment = assignment;
+    this.#drained = options.drained;
+    if (isNewBlock) this.#renewAddresses(assignment.subnet);
+    const isNewDevice = await this.#ensureDevice(assignment);
+    if (isNewDevice || isNewBlock || options.isAudit === true) this.#observe();
+    this.#objects.apply(this.#deps.root.route, this.#wanted(assignment));
+    if (options.isAudit === true && !(await this.#table.audit()))
+      this.#deps.log.warn("packet filter of the mesh was repaired");
+    await this.#applyFilter();
+  }
+
+  /** The name server could not have port 53: queries are sent to this one. */
+  async setDnsPort(port: number): Promise<void> {
+    this.#dnsPort = port;
+    await this.#applyFilter();
+  }
+
+  /** Gives the task its interface. Fine if it has it already. */
+  async attach(task: Task, pid: number, isSealed: boolean): Promise<string> {
+    const known = this.#attachments.get(task.id);
+    const addresses = this.#requireAddresses();
+    const meshIp = known?.meshIp ?? addresses.take(task.id, this.#deps.clock.monotonicMs());
+    await this.#forgive(meshIp);
+    try {
+      await this.#plug(task.id, pid, meshIp);
+    } catch (caught) {
+      if (known === undefined) addresses.release(meshIp, this.#deps.clock.monotonicMs());
+      throw caught;
+    }
+    this.#attachments.set(task.id, { meshIp, isSealed, ports: task.ports });
+    await this.#applyFilter();
+    return meshIp;
+  }
+
+  /** Takes over a task that runs since before this daemon; mends its interface if that is gone. */
+  async adopt(task: Task, pid: number, meshIp: string, isSealed: boolean): Promise<void> {
+    this.#attachments.set(task.id, { meshIp, isSealed, ports: task.ports });
+    this.#addresses?.claim(meshIp, task.id);
+    if (this.#assignment !== undefined) await this.#plug(task.id, pid, meshIp);
+    await this.#applyFilter();
+  }
+
+  /** Returns the address that the task had; its link goes with the container's namespace. */
+  async detach(taskId: string): Promise<string | undefined> {
+    const attachment = this.#attachments.get(taskId);
+    if (attachment === undefined) return undefined;
+    this.#attachments.delete(taskId);
+    this.#addresses?.release(attachment.meshIp, this.#deps.clock.monotonicMs());
+    await this.#applyFilter();
+    await this.#table.run(
+      `add element ip ${this.#tableName} gone { ${attachment.meshIp} timeout ${QUARANTINE_SECONDS}s }`,
+    );
+    deleteFlows(this.#deps.root, { replySource: attachment.meshIp });
+    return attachment.meshIp;
+  }
+
+  /** New connections go elsewhere from now on; datagram flows have no end, so they are forgotten. */
+  async drain(taskId: string, drained: ReadonlySet<string>): Promise<void> {
+    this.#drained = drained;
+    await this.#applyFilter();
+    const attachment = this.#attachments.get(taskId);
+    if (attachment !== undefined)
+      deleteFlows(this.#deps.root, { replySource: attachment.meshIp, protocol: "udp" });
+  }
+
+  linkNameOf(taskId: string): string {
+    return linkName(this.#linkPrefix, taskId);
+  }
+
+  /** Takes everything of the mesh off this machine. */
+  async remove(): Promise<void> {
+    const { root } = this.#deps;
+    this.#objects.observe(this.#existingRules());
+    this.#objects.apply(root.route, []);
+    const links = listLinks(root.route).map((link) => link.name);
+    await root.deleteLinks(links.filter((name) => name === this.#vxlan || name.startsWith(this.#linkPrefix)));
+    const block = this.#assignment === undefined ? undefined : this.#blockRoute(this.#assignment.subnet);
+    if (block !== undefined) {
+      this.#objects.observe([block]);
+      this.#objects.apply(root.route, []);
+    }
+    await this.#table.remove(this.#tableName);
+    this.#attachments.clear();
+    this.#assignment = undefined;
+    this.#addresses = undefined;
+  }
+
+  #requireAddresses(): MeshAddresses {
+    if (this.#addresses === undefined)
+      throw new ClusterError("unavailable", "Cannot connect the task: this node has no mesh block yet", {
+        retryable: true,
+      });
+    return this.#addresses;
+  }
+
+  #renewAddresses(subnet: string): void {
+    const addresses = new MeshAddresses(subnet);
+    for (const [taskId, { meshIp }] of this.#attachments) addresses.claim(meshIp, taskId);
+    this.#addresses = addresses;
+  }
+
+  async #ensureDevice(assignment: MeshAssignment): Promise<boolean> {
+    const { root, dataPathAddress } = this.#deps;
+    const { mtu, local } = underlay(root, dataPathAddress);
+    this.#mtu = mtu;
+    if (root.readSysctl("ipv4/ip_forward") !== "1") root.setSysctls({ "ipv4/ip_forward": "1" });
+    const address = firstHost(parseBlock(assignment.subnet));
+    const isNew = await ensureTunnel(root, root, {
+      name: this.#vxlan,
+      vni: assignment.vni,
+      port: assignment.dataPathPort,
+      local,
+      mac: tunnelMac(address),
+      mtu,
+    });
+    const index = linkIndex(root, this.#vxlan);
+    root.route.send([addAddress(index, { address, prefixLength: 32 })]);
+    this.#relaxReversePathCheck();
+    return isNew;
+  }
+
+  /** Packets come through the tunnel with the addresses of clients, whom this node would reach another way. */
+  #relaxReversePathCheck(): void {
+    const { root } = this.#deps;
+    const loosest = root.readSysctl("ipv4/conf/all/rp_filter") === "0" ? "0" : "2";
+    root.setSysctls({
+      [`ipv4/conf/${this.#vxlan}/rp_filter`]: loosest,
+      [`ipv4/conf/${this.#vxlan}/route_localnet`]: "1",
+    });
+  }
+
+  #observe(): void {
+    const { root } = this.#deps;
+    const index = linkIndex(root, this.#vxlan);
+    const subnet = this.#assignment?.subnet.split("/")[0];
+    const found = observeTunnel(
+      root,
+      this.#vxlan,
+      (route) => route.device === index || (route.destination === subnet && route.device === 0),
+    );
+    const drift = this.#objects.observe([...found, ...this.#existingRules()]);
+    if (drift > 0) this.#deps.log.warn("routes of the mesh differ from what they should be", { drift });
+  }
+
+  #ruleObject(rule: RuleOptions): KernelObject {
+    const { priority, mark, mask, table } = rule;
+    return {
+      key: `rule ${priority} ${mark}`,
+      content: `${mask} ${table}`,
+      add: addRule(rule),
+      remove: deleteRule(rule),
+    };
+  }
+
+  #existingRules(): KernelObject[] {
+    return listRules(this.#deps.root.route)
+      .filter((rule) => rule.protocol === ROUTE_PROTOCOL && this.#isOurMark(rule.mark))
+      .map((rule) => this.#ruleObject(rule));
+  }
+
+  #isOurMark(mark: number): boolean {
+    return (mark & MARK_MASK) >>> 0 === this.#markBase;
+  }
+
+  #blockRoute(subnet: string): KernelObject {
+    const [destination = "", length = ""] = subnet.split("/");
+    return routeObject({ destination, prefixLength: Number(length), kind: "unreachable" });
+  }
+
+  #wanted(assignment: MeshAssignment): KernelObject[] {
+    const index = linkIndex(this.#deps.root, this.#vxlan);
+    const { ends } = this;
+    return [
+      this.#blockRoute(assignment.subnet),
+      ...tunnelObjects(index, ends),
+      ...ends.map((end) => routeThrough(index, end.meshSubnet, end)),
+      ...ends.map((end) =>
+        routeObject({
+          destination: "0.0.0.0",
+          prefixLength: 0,
+          table: end.mark,
+          device: index,
+          via: end.address,
+          isOnLink: true,
+        }),
+      ),
+      ...ends.map((end) =>
+        this.#ruleObject({ priority: RULE_PRIORITY, mark: end.mark, mask: 0xffffffff, table: end.mark }),
+      ),
+    ];
+  }
+
+  async #applyFilter(): Promise<void> {
+    const assignment = this.#assignment;
+    const { address } = this;
+    if (assignment === undefined || address === undefined) return;
+    const definition = meshDefinition({
+      table: this.#tableName,
+      vxlan: this.#vxlan,
+      linkPrefix: this.#linkPrefix,
+      pool: assignment.pool,
+      subnet: assignment.subnet,
+      address,
+      dataPathPort: assignment.dataPathPort,
+      markBase: this.#markBase,
+      markMask: MARK_MASK,
+      dnsPort: this.#dnsPort,
+      clientAddress: this.#deps.clientAddress,
+    });
+    await this.#table.set(definition, this.#elements(assignment));
+  }
+
+  #elements(assignment: MeshAssignment): Elements {
+    const maps = new Map<string, Map<string, string>>();
+    const { ends } = this;
+    maps.set("vteps", new Map(ends.map((end) => [end.dataPathAddress, ""])));
+    maps.set("via", new Map(ends.map((end) => [end.mac, `0x${end.mark.toString(16).padStart(8, "0")}`])));
+    const attachments = [...this.#attachments.values()];
+    maps.set("self", new Map(attachments.map(({ meshIp }) => [`${meshIp} . ${meshIp}`, ""])));
+    const sealed = attachments.filter((each) => each.isSealed);
+    maps.set("sealed", new Map(sealed.map(({ meshIp }) => [meshIp, ""])));
+    maps.set("host", new Map(attachments.flatMap(hostPorts)));
+    for (const port of assignment.ingressPorts) {
+      const backends = this.#backends(port.backends).map((meshIp) => `${meshIp} . ${port.targetPort}`);
+      addSlotElements(maps, "publish", `${port.protocol} . ${port.publishedPort}`, backends);
+    }
+    return maps;
+  }
+
+  /** Those that are not about to stop; all if that leaves nobody. */
+  #backends(backends: readonly { readonly taskId: string; readonly meshIp: string }[]): string[] {
+    const usable = backends.filter((backend) => backend.meshIp !== "");
+    const staying = usable.filter((backend) => !this.#drained.has(backend.taskId));
+    return (staying.length > 0 ? staying : usable).map((backend) => backend.meshIp);
+  }
+
+  /** The address may still be marked as gone from its last owner. */
+  async #forgive(meshIp: string): Promise<void> {
+    const set = `element ip ${this.#tableName} gone { ${meshIp} }`;
+    await this.#table.run(`add ${set}\ndelete ${set}`);
+  }
+
+  async #plug(taskId: string, pid: number, meshIp: string): Promise<void> {
+    const { root } = this.#deps;
+    const address = firstHost(parseBlock(this.#assignment?.subnet ?? ""));
+    const hostName = this.linkNameOf(taskId);
+    const container = NetworkNamespace.ofProcess(pid);
+    try {
+      if (findLink(root.route, hostName) !== undefined) {
+        if (interfaceWithAddress(container, meshIp) !== undefined) return;
+        await root.deleteLinks([hostName]);
+      }
+      plugRouted(root, container, {
+        hostName,
+        hostMac: HOST_LINK_MAC,
+        containerMac: macOf(meshIp),
+        mtu: this.#mtu,
+        address: meshIp,
+        prefixLength: 32,
+        gateway: address,
+        destinations: [{ address: "0.0.0.0", prefixLength: 0 }],
+      });
+    } finally {
+      container.close();
+    }
+  }
+}
+
+/** Elements of the map of ports that a task has for itself on this node. */
+function hostPorts(attachment: MeshAttachment): (readonly [string, string])[] {
+  return attachment.ports
+    .filter((port) => port.PublishMode === "host" && port.PublishedPort > 0)
+    .map((port) => [`${port.Protocol} . ${port.PublishedPort}`, `${attachment.meshIp} . ${port.TargetPort}`]);
+}
