@@ -1,0 +1,73 @@
+/** Unit tests of nft-table.ts: the text of transactions. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { elementChanges, tableText } from "./nft-table.ts";
+
+const some = new Map([
+  [
+    "m",
+    new Map([
+      ["1", "a"],
+      ["2", "b"],
+    ]),
+  ],
+]);
+
+test("elementChanges() says nothing when nothing changed", () => {
+  assert.deepEqual(
+    elementChanges(
+      "t",
+      some,
+      new Map([
+        [
+          "m",
+          new Map([
+            ["2", "b"],
+            ["1", "a"],
+          ]),
+        ],
+      ]),
+    ),
+    [],
+  );
+});
+
+test("elementChanges() replaces by deleting and adding, deletions first", () => {
+  const after = new Map([
+    [
+      "m",
+      new Map([
+        ["2", "c"],
+        ["3", "d"],
+      ]),
+    ],
+  ]);
+  assert.deepEqual(elementChanges("t", some, after), [
+    "delete element ip t m { 1, 2 }",
+    "add element ip t m { 2 : c, 3 : d }",
+  ]);
+});
+
+test("elementChanges() cuts long lists into bounded statements", () => {
+  const many = new Map([
+    ["s", new Map(Array.from({ length: 4_001 }, (_unused, index) => [String(index), ""]))],
+  ]);
+  assert.equal(elementChanges("t", new Map(), many).length, 3);
+});
+
+test("tableText() replaces the table in one transaction and leaves empty sets without elements", () => {
+  const text = tableText(
+    {
+      name: "t",
+      sets: [
+        ["m", "map", "type a : b;"],
+        ["e", "set", "type a;"],
+      ],
+      chains: "chain c { }",
+    },
+    some,
+  );
+  assert.match(text, /^table ip t \{ \}\ndelete table ip t\ntable ip t \{/);
+  assert.match(text, /map m \{ type a : b; elements = \{ 1 : a, 2 : b \}; \}/);
+  assert.match(text, /set e \{ type a; \}/);
+});

@@ -1,0 +1,192 @@
+/**
+ * A process inside one network namespace of the network lab, told what to do over its IPC channel: it plays a container
+ * (serves HTTP and UDP, asks names) or a host (runs the worker's network). Started by network-lab.ts; ends with its parent.
+ */
+import { createSocket } from "node:dgram";
+import { Agent, createServer, get } from "node:http";
+import { connect } from "node:net";
+import { Resolver } from "node:dns/promises";
+import { realEnv } from "../../common/real-env.ts";
+import { createLogger } from "../../common/log.ts";
+import type { MeshAssignment, NetworkAssignment } from "../../model/dispatch.ts";
+import type { Task } from "../../model/objects.ts";
+import { createWorkerNetwork } from "../../worker/network/worker-network.ts";
+import type { WorkerNetwork } from "../../worker/network/worker-network.ts";
+
+export interface LoadResult {
+  readonly ok: number;
+  readonly failed: number;
+  readonly errors: readonly string[];
+  readonly byServer: Readonly<Record<string, number>>;
+}
+
+/** What an agent can be asked; the result of each is sent back. */
+export interface AgentCalls {
+  serve(options: { port: number; name: string }): Promise<void>;
+  http(options: { url: string; timeoutMs?: number }): Promise<string>;
+  udp(options: { host: string; port: number; text: string }): Promise<string>;
+  resolve(options: { server: string; name: string; kind: "A" | "AAAA" | "PTR" | "SRV" }): Promise<string[]>;
+  load(options: { url: string; ms: number; parallel: number; keepAlive?: boolean }): Promise<LoadResult>;
+  hold(options: { host: string; port: number }): Promise<void>;
+  heldAnswers(): Promise<string>;
+  startNetwork(options: {
+    instance: string;
+    nodeId: string;
+    dataPathAddress: string;
+    runFolder: string;
+  }): Promise<void>;
+  apply(state: { networks: readonly NetworkAssignment[]; mesh?: MeshAssignment }): Promise<readonly string[]>;
+  attach(options: { task: Task; pid: number }): Promise<unknown>;
+  adopt(options: { task: Task; pid: number; meshIp: string }): Promise<void>;
+  drain(taskId: string): Promise<void>;
+  detach(taskId: string): Promise<void>;
+  removeAll(): Promise<void>;
+  closeNetwork(): Promise<void>;
+}
+
+const DEFAULT_TIMEOUT_MS = 3_000;
+let network: WorkerNetwork | undefined;
+let held: { readonly socket: ReturnType<typeof connect>; text: string } | undefined;
+
+function requireNetwork(): WorkerNetwork {
+  if (network === undefined) throw new Error("the network is not started");
+  return network;
+}
+
+function fetchText(url: string, timeoutMs: number, agent?: Agent): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const request = get(url, { timeout: timeoutMs, agent: agent ?? false }, (response) => {
+      let text = "";
+      response.setEncoding("utf8");
+      response.on("data", (part: string) => (text += part));
+      response.on("end", () => resolve(text));
+      response.on("error", reject);
+    });
+    request.on("timeout", () => request.destroy(new Error("timeout")));
+    request.on("error", reject);
+  });
+}
+
+const calls: AgentCalls = {
+  async serve({ port, name }) {
+    const server = createServer((request, response) => {
+      const from = (request.socket.remoteAddress ?? "").replace("::ffff:", "");
+      response.end(`${name} ${from}`);
+    });
+    server.keepAliveTimeout = 30_000;
+    await new Promise<void>((resolve) => server.listen(port, "0.0.0.0", resolve));
+    const udp = createSocket("udp4");
+    udp.on("message", (message, from) =>
+      udp.send(`${name} ${from.address} ${message.toString()}`, from.port, from.address),
+    );
+    await new Promise<void>((resolve) => udp.bind(port, "0.0.0.0", resolve));
+  },
+  http: ({ url, timeoutMs }) => fetchText(url, timeoutMs ?? DEFAULT_TIMEOUT_MS),
+  udp: ({ host, port, text }) =>
+    new Promise((resolve, reject) => {
+      const socket = createSocket("udp4");
+      const timer = setTimeout(() => {
+        socket.close();
+        reject(new Error("timeout"));
+      }, DEFAULT_TIMEOUT_MS);
+      socket.on("message", (message) => {
+        clearTimeout(timer);
+        socket.close();
+        resolve(message.toString());
+      });
+      socket.send(text, port, host);
+    }),
+  async resolve({ server, name, kind }) {
+    const resolver = new Resolver({ timeout: 2_000, tries: 2 });
+    resolver.setServers([server]);
+    if (kind === "A") return (await resolver.resolve4(name)).toSorted();
+    if (kind === "AAAA") return resolver.resolve6(name);
+    if (kind === "PTR") return resolver.reverse(name);
+    return (await resolver.resolveSrv(name)).map((record) => `${record.name}:${record.port}`);
+  },
+  async load({ url, ms, parallel, keepAlive }) {
+    const untilMs = performance.now() + ms;
+    const byServer: Record<string, number> = {};
+    const errors = new Set<string>();
+    let ok = 0;
+    let failed = 0;
+    const agent = keepAlive === true ? new Agent({ keepAlive: true, maxSockets: parallel }) : undefined;
+    const client = async (): Promise<void> => {
+      while (performance.now() < untilMs) {
+        try {
+          const [server = ""] = (await fetchText(url, DEFAULT_TIMEOUT_MS, agent)).split(" ");
+          byServer[server] = (byServer[server] ?? 0) + 1;
+          ok += 1;
+        } catch (caught) {
+          failed += 1;
+          errors.add(String(caught));
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: parallel }, client));
+    agent?.destroy();
+    return { ok, failed, errors: [...errors].slice(0, 5), byServer };
+  },
+  async hold({ host, port }) {
+    const socket = connect(port, host);
+    held = { socket, text: "" };
+    socket.on("data", (bytes) => {
+      if (held !== undefined) held.text += bytes.toString();
+    });
+    socket.on("error", (error) => {
+      if (held !== undefined) held.text += `ERROR ${error.message}`;
+    });
+    await new Promise<void>((resolve, reject) => {
+      socket.once("connect", resolve);
+      socket.once("error", reject);
+    });
+  },
+  async heldAnswers() {
+    if (held === undefined) throw new Error("no connection is held");
+    held.text = "";
+    held.socket.write("GET / HTTP/1.1\r\nHost: held\r\n\r\n");
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    return held.text;
+  },
+  async startNetwork(options) {
+    const log = createLogger({
+      level: process.env["LAB_LOG"] === undefined ? "warn" : "debug",
+      format: "text",
+      wallMs: () => Date.now(),
+      write: (line) => process.stderr.write(`${options.nodeId} ${line}\n`),
+    });
+    network = await createWorkerNetwork({ ...options, env: realEnv, log, resolvConf: "/nonexistent" });
+  },
+  async apply({ networks, mesh }) {
+    const map = new Map(networks.map((each) => [each.networkId, each]));
+    return (await requireNetwork().apply({ networks: map, mesh })).errors;
+  },
+  attach: ({ task, pid }) => requireNetwork().attach(task, { containerId: task.id, pid }),
+  adopt: ({ task, pid, meshIp }) => requireNetwork().adopt(task, { containerId: task.id, pid }, meshIp),
+  drain: (taskId) => requireNetwork().drain(taskId),
+  detach: (taskId) => requireNetwork().detach(taskId),
+  removeAll: () => requireNetwork().removeAll(),
+  closeNetwork: () => requireNetwork().close(),
+};
+
+interface CallMessage {
+  readonly id: number;
+  readonly call: keyof AgentCalls;
+  readonly argument: unknown;
+}
+
+async function serveCall(message: CallMessage): Promise<void> {
+  const send = (reply: object): void => {
+    process.send?.({ id: message.id, ...reply });
+  };
+  try {
+    const call = calls[message.call] as (argument: unknown) => Promise<unknown>;
+    send({ result: await call(message.argument) });
+  } catch (caught) {
+    send({ error: caught instanceof Error ? (caught.stack ?? caught.message) : String(caught) });
+  }
+}
+
+process.on("message", (message: CallMessage) => void serveCall(message));
+process.on("disconnect", () => process.exit(0));
+process.send?.({ id: 0, result: "ready" });
