@@ -23,7 +23,6 @@ import type {
   SplitMember,
   StoredBlob,
   StoreJob,
-  TreeUsage,
   WorkerMessage,
 } from "./layer-jobs.ts";
 import { layerChanges } from "./layer-changes.ts";
@@ -32,6 +31,7 @@ import { LayerUnpacker } from "./layer-unpack.ts";
 import { syncFileSystem } from "./native-files.ts";
 import { tarError, type TarEntry } from "./tar/tar-entry.ts";
 import { TarReader, type TarSink } from "./tar/tar-reader.ts";
+import { treeBytes } from "./tree-bytes.ts";
 import { toText } from "./tar/byte-path.ts";
 
 const ZLIB_CHUNK_BYTES = 512 * 1024;
@@ -311,29 +311,6 @@ async function store(job: StoreJob, port: MessagePort | undefined, emit: Emit): 
   }
 }
 
-/** Allocated bytes of a tree, each hard link once; what goes away meanwhile is not counted. */
-async function usage(path: string): Promise<TreeUsage> {
-  const seen = new Set<string>();
-  const pending: Buffer[] = [Buffer.from(path)];
-  let bytes = 0;
-  for (let folder = pending.pop(); folder !== undefined; folder = pending.pop()) {
-    const names = await fsp.readdir(folder, { encoding: "buffer" }).catch(() => []);
-    for (const name of names) {
-      const child = Buffer.concat([folder, Buffer.from("/"), name]);
-      const stats = await fsp.lstat(child).catch(() => undefined);
-      if (stats === undefined) continue;
-      if (stats.isDirectory()) pending.push(child);
-      else if (stats.isFile()) {
-        const key = `${stats.dev}:${stats.ino}`;
-        if (stats.nlink > 1 && seen.has(key)) continue;
-        if (stats.nlink > 1) seen.add(key);
-        bytes += stats.size;
-      }
-    }
-  }
-  return { kind: "usage", bytes };
-}
-
 async function run(message: JobMessage & { readonly port?: MessagePort }): Promise<LayerAnswer> {
   const { jobId, job, port } = message;
   const emit: Emit = (progress) => post({ jobId, ...progress });
@@ -348,7 +325,7 @@ async function run(message: JobMessage & { readonly port?: MessagePort }): Promi
       await fsp.rm(job.path, { recursive: true, force: true });
       return { kind: "remove" };
     case "usage":
-      return usage(job.path);
+      return { kind: "usage", bytes: await treeBytes(job.path) };
     case "settle":
       settleLayer(job.folder, job);
       return { kind: "settle" };

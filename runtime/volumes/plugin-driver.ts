@@ -1,0 +1,204 @@
+/**
+ * A volume driver in a process of its own, spoken to by Docker's volume plugin protocol: JSON over HTTP on a UNIX socket in
+ * a plugins folder. A plugin that is slow or gone fails the call it was asked for, and nothing else.
+ */
+import { readdirSync } from "node:fs";
+import { request } from "node:http";
+import path from "node:path";
+import { ClusterError } from "../../common/errors.ts";
+import type { DriverVolume, VolumeDriver } from "./volume-driver.ts";
+
+const CALL_TIMEOUT_MS = 60_000;
+const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
+const CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json";
+
+type Answer = Readonly<Record<string, unknown>>;
+
+function isObject(value: unknown): value is Answer {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** One POST; resolves to the JSON object that comes back. */
+function post(socketPath: string, call: string, body: object): Promise<Answer> {
+  const text = JSON.stringify(body);
+  return new Promise((resolve, reject) => {
+    const failed = (why: string): void =>
+      reject(new ClusterError("internal", `${call}: ${why}`, { details: { socketPath } }));
+    const outgoing = request(
+      {
+        socketPath,
+        path: `/${call}`,
+        method: "POST",
+        headers: {
+          "Content-Type": CONTENT_TYPE,
+          Accept: CONTENT_TYPE,
+          "Content-Length": Buffer.byteLength(text),
+        },
+        timeout: CALL_TIMEOUT_MS,
+      },
+      (response) => {
+        const pieces: Buffer[] = [];
+        let bytes = 0;
+        response.on("data", (piece: Buffer) => {
+          bytes += piece.length;
+          if (bytes > ANSWER_BYTES_MAX) response.destroy(new Error("answer is too large"));
+          else pieces.push(piece);
+        });
+        response.on("error", (error: Error) => failed(error.message));
+        response.on("end", () => {
+          const answer = parseAnswer(Buffer.concat(pieces).toString("utf8"));
+          const error = answer?.["Err"];
+          if (typeof error === "string" && error !== "") failed(error);
+          else if (response.statusCode !== 200) failed(`plugin answered ${response.statusCode}`);
+          else if (answer === undefined) failed("plugin's answer is no JSON object");
+          else resolve(answer);
+        });
+      },
+    );
+    outgoing.on("timeout", () => outgoing.destroy(new Error(`no answer in ${CALL_TIMEOUT_MS / 1000} s`)));
+    outgoing.on("error", (error: Error) => failed(error.message));
+    outgoing.end(text);
+  });
+}
+
+function parseAnswer(text: string): Answer | undefined {
+  // Some calls answer with nothing.
+  if (text.trim() === "") return {};
+  try {
+    const value: unknown = JSON.parse(text);
+    return isObject(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function toVolume(value: unknown): DriverVolume | undefined {
+  if (!isObject(value) || typeof value["Name"] !== "string") return undefined;
+  const { Name: name, Mountpoint: mountpoint, CreatedAt: createdAt, Status: status } = value;
+  return {
+    name,
+    mountpoint: typeof mountpoint === "string" ? mountpoint : "",
+    createdAt: typeof createdAt === "string" ? createdAt : "",
+    status: isObject(status) ? status : {},
+  };
+}
+
+export class PluginDriver implements VolumeDriver {
+  readonly name: string;
+  readonly #socketPath: string;
+  #scope: string | undefined;
+
+  constructor(name: string, socketPath: string) {
+    this.name = name;
+    this.#socketPath = socketPath;
+  }
+
+  /** Shakes hands; throws unless it is a volume driver. */
+  async activate(): Promise<void> {
+    const answer = await post(this.#socketPath, "Plugin.Activate", {});
+    const kinds = answer["Implements"];
+    if (!Array.isArray(kinds) || !kinds.includes("VolumeDriver")) {
+      throw new ClusterError("failed_precondition", `plugin "${this.name}" must implement VolumeDriver`);
+    }
+  }
+
+  async scope(): Promise<string> {
+    if (this.#scope === undefined) {
+      // Old plugins know no such call.
+      const answer = await post(this.#socketPath, "VolumeDriver.Capabilities", {}).catch(() => ({}));
+      const capabilities: unknown = (answer as Answer)["Capabilities"];
+      const scope = isObject(capabilities) ? capabilities["Scope"] : undefined;
+      this.#scope = scope === "global" ? "global" : "local";
+    }
+    return this.#scope;
+  }
+
+  async create(name: string, options: Readonly<Record<string, string>>): Promise<void> {
+    await post(this.#socketPath, "VolumeDriver.Create", { Name: name, Opts: options });
+  }
+
+  async remove(name: string): Promise<void> {
+    await post(this.#socketPath, "VolumeDriver.Remove", { Name: name });
+  }
+
+  async mount(name: string, userId: string): Promise<string> {
+    const answer = await post(this.#socketPath, "VolumeDriver.Mount", { Name: name, ID: userId });
+    const mountpoint = answer["Mountpoint"];
+    if (typeof mountpoint === "string" && path.isAbsolute(mountpoint)) return mountpoint;
+    throw new ClusterError(
+      "internal",
+      `VolumeDriver.Mount: plugin "${this.name}" must give an absolute Mountpoint`,
+    );
+  }
+
+  async unmount(name: string, userId: string): Promise<void> {
+    await post(this.#socketPath, "VolumeDriver.Unmount", { Name: name, ID: userId });
+  }
+
+  async get(name: string): Promise<DriverVolume | undefined> {
+    try {
+      const answer = await post(this.#socketPath, "VolumeDriver.Get", { Name: name });
+      return toVolume(answer["Volume"]);
+    } catch (caught) {
+      if (caught instanceof ClusterError && caught.code === "internal") return undefined;
+      throw caught;
+    }
+  }
+
+  async list(): Promise<readonly DriverVolume[]> {
+    const answer = await post(this.#socketPath, "VolumeDriver.List", {});
+    const volumes = answer["Volumes"];
+    if (!Array.isArray(volumes)) return [];
+    return volumes.map(toVolume).filter((each) => each !== undefined);
+  }
+}
+
+const PLUGIN_NAME = /^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$/;
+
+/** Finds plugins by their sockets: NAME.sock or NAME/NAME.sock in one of the folders. */
+export class PluginDrivers {
+  readonly #folders: readonly string[];
+  readonly #active = new Map<string, PluginDriver>();
+
+  constructor(folders: readonly string[]) {
+    this.#folders = folders;
+  }
+
+  names(): readonly string[] {
+    const names = new Set<string>();
+    for (const folder of this.#folders) {
+      for (const name of readNames(folder))
+        if (name.endsWith(".sock")) names.add(name.slice(0, -".sock".length));
+    }
+    return [...names].sort();
+  }
+
+  async get(name: string): Promise<PluginDriver> {
+    const known = this.#active.get(name);
+    if (known !== undefined) return known;
+    if (PLUGIN_NAME.test(name) && !name.includes("..")) {
+      for (const folder of this.#folders) {
+        for (const socketPath of [
+          path.join(folder, `${name}.sock`),
+          path.join(folder, name, `${name}.sock`),
+        ]) {
+          if (!readNames(path.dirname(socketPath)).includes(path.basename(socketPath))) continue;
+          const driver = new PluginDriver(name, socketPath);
+          await driver.activate();
+          this.#active.set(name, driver);
+          return driver;
+        }
+      }
+    }
+    throw new ClusterError("not_found", `error looking up volume plugin ${name}: plugin "${name}" not found`);
+  }
+}
+
+function readNames(folder: string): readonly string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    // No such folder: no plugins in it.
+    return [];
+  }
+}

@@ -1,0 +1,113 @@
+/** What clients may ask about volumes: names, the create request, filters. Pure. */
+import { ClusterError } from "../../common/errors.ts";
+import type { Filters, JsonObject } from "../../model/engine.ts";
+import type { Labels } from "../../model/specs.ts";
+import { ANONYMOUS_LABEL, type VolumeRecord } from "./volume-record.ts";
+
+const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+const NAME_LENGTH_MAX = 200;
+
+export function checkVolumeName(name: string): void {
+  if (name.length === 1) {
+    throw new ClusterError(
+      "invalid_argument",
+      "volume name is too short, names should be at least two alphanumeric characters",
+    );
+  }
+  if (name.length > NAME_LENGTH_MAX) {
+    throw new ClusterError(
+      "invalid_argument",
+      `create volume: name must have at most ${NAME_LENGTH_MAX} characters, got ${name.length}`,
+    );
+  }
+  if (NAME.test(name)) return;
+  throw new ClusterError(
+    "invalid_argument",
+    `create ${name}: "${name}" includes invalid characters for a local volume name, only ` +
+      '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path',
+  );
+}
+
+function stringMap(value: unknown, field: string): Labels {
+  if (value === undefined || value === null) return {};
+  if (typeof value !== "object" || Array.isArray(value)) {
+    throw new ClusterError("invalid_argument", `create volume: ${field} must be a map of strings`);
+  }
+  const entries = Object.entries(value);
+  for (const [key, each] of entries) {
+    if (typeof each !== "string") {
+      throw new ClusterError("invalid_argument", `create volume: ${field} "${key}" must be a string`);
+    }
+  }
+  return Object.fromEntries(entries) as Labels;
+}
+
+function text(value: unknown, field: string): string {
+  if (value === undefined || value === null) return "";
+  if (typeof value === "string") return value;
+  throw new ClusterError("invalid_argument", `create volume: ${field} must be a string`);
+}
+
+export function parseCreateRequest(request: JsonObject): {
+  readonly name: string | null;
+  readonly driver: string;
+  readonly options: Labels;
+  readonly labels: Labels;
+} {
+  const name = text(request["Name"], "Name");
+  return {
+    name: name === "" ? null : name,
+    driver: text(request["Driver"], "Driver"),
+    options: stringMap(request["DriverOpts"], "DriverOpts"),
+    labels: stringMap(request["Labels"], "Labels"),
+  };
+}
+
+function hasLabel(labels: Labels, wanted: string): boolean {
+  const equals = wanted.indexOf("=");
+  if (equals < 0) return wanted in labels;
+  return labels[wanted.slice(0, equals)] === wanted.slice(equals + 1);
+}
+
+function flag(filters: Filters, key: string): boolean | undefined {
+  const value = filters.get(key)?.[0];
+  if (value === undefined) return undefined;
+  if (/^(?:1|t|true)$/i.test(value)) return true;
+  if (/^(?:0|f|false)$/i.test(value)) return false;
+  throw new ClusterError("invalid_argument", `invalid filter '${key}=[${value}]'`);
+}
+
+function expression(text: string): RegExp {
+  try {
+    return new RegExp(text);
+  } catch {
+    throw new ClusterError("invalid_argument", `invalid filter 'name=[${text}]'`);
+  }
+}
+
+const KNOWN: Readonly<Record<"list" | "prune", ReadonlySet<string>>> = {
+  list: new Set(["dangling", "driver", "label", "name"]),
+  prune: new Set(["label", "label!", "all", "name", "driver", "dangling"]),
+};
+
+/** A test for `ls` (or what `prune` takes: unused, and unnamed unless "all"). Throws on filters it doesn't know. */
+export function volumeMatcher(
+  filters: Filters,
+  isUsed: (name: string) => boolean,
+  kind: "list" | "prune" = "list",
+): (record: VolumeRecord) => boolean {
+  for (const key of filters.keys()) {
+    if (!KNOWN[kind].has(key)) throw new ClusterError("invalid_argument", `invalid filter '${key}'`);
+  }
+  const isDangling = kind === "prune" ? true : flag(filters, "dangling");
+  const takesNamed = kind === "list" || flag(filters, "all") === true;
+  const drivers = filters.get("driver");
+  const names = filters.get("name")?.map(expression);
+  return (record) =>
+    (isDangling === undefined || isUsed(record.name) !== isDangling) &&
+    (takesNamed || ANONYMOUS_LABEL in record.labels) &&
+    (drivers === undefined || drivers.includes(record.driver)) &&
+    (names === undefined || names.some((each) => each.test(record.name))) &&
+    (filters.get("label") ?? []).every((label) => hasLabel(record.labels, label)) &&
+    !(filters.get("label!") ?? []).some((label) => hasLabel(record.labels, label));
+}
