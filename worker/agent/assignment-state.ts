@@ -6,9 +6,11 @@
 import { ClusterError } from "../../common/errors.ts";
 import type {
   AssignmentSet,
+  IngressPort,
   MeshAssignment,
   NetworkAssignment,
   NetworkServiceRecord,
+  PeerNode,
   RemoteEndpoint,
 } from "../../model/dispatch.ts";
 import type { Config, Secret, Task } from "../../model/objects.ts";
@@ -17,6 +19,7 @@ import type { shoal } from "../../proto/messages.ts";
 type Assignments = shoal.v1.Assignments.$Properties;
 type Document = shoal.v1.Document.$Properties;
 type NetworkBase = Omit<NetworkAssignment, "endpoints" | "services">;
+type MeshBase = Omit<MeshAssignment, "peers" | "ingressPorts">;
 
 interface NetworkState {
   base: NetworkBase;
@@ -44,7 +47,9 @@ export class AssignmentState {
   readonly #secrets = new Map<string, Secret>();
   readonly #configs = new Map<string, Config>();
   readonly #networks = new Map<string, NetworkState>();
-  #mesh: MeshAssignment | undefined;
+  #mesh: MeshBase | undefined;
+  readonly #peers = new Map<string, PeerNode>();
+  readonly #ingressPorts = new Map<string, IngressPort>();
 
   /** Sequence number of the last message taken in; 0 before the first. */
   get sequence(): number {
@@ -69,8 +74,10 @@ export class AssignmentState {
     upsert(this.#configs, message.configs, message.removedConfigs);
     this.#applyNetworks(message);
     if (message.meshJson !== null && message.meshJson !== undefined) {
-      this.#mesh = parse<MeshAssignment>(message.meshJson);
+      this.#mesh = parse<MeshBase>(message.meshJson);
     }
+    upsert(this.#peers, message.peers, message.removedPeers);
+    upsert(this.#ingressPorts, message.ingressPorts, message.removedIngressPorts);
   }
 
   /** The whole assignment as of the last message. Maps are copies: later messages don't change them. */
@@ -89,7 +96,18 @@ export class AssignmentState {
       secrets: new Map(this.#secrets),
       configs: new Map(this.#configs),
       networks,
-      mesh: this.#mesh,
+      mesh: this.#currentMesh(),
+    };
+  }
+
+  #currentMesh(): MeshAssignment | undefined {
+    if (this.#mesh === undefined) return undefined;
+    return {
+      ...this.#mesh,
+      peers: [...this.#peers.values()].sort((a, b) => byCodeUnits(a.nodeId, b.nodeId)),
+      ingressPorts: [...this.#ingressPorts.values()].sort(
+        (a, b) => byCodeUnits(a.protocol, b.protocol) || a.publishedPort - b.publishedPort,
+      ),
     };
   }
 
@@ -98,6 +116,8 @@ export class AssignmentState {
     this.#secrets.clear();
     this.#configs.clear();
     this.#networks.clear();
+    this.#peers.clear();
+    this.#ingressPorts.clear();
     this.#mesh = undefined;
   }
 

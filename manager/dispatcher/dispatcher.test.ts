@@ -1,0 +1,266 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { silentLogger } from "../../common/log.ts";
+import { FakeClock } from "../../common/testing/fake-clock.ts";
+import { SeededRandom } from "../../common/testing/seeded-random.ts";
+import { NodeState, type Task, type TaskStatus } from "../../model/objects.ts";
+import { TaskState } from "../../model/task-state.ts";
+import { AssignmentState } from "../../worker/agent/assignment-state.ts";
+import { MemoryStore } from "../store/memory-store.ts";
+import type { Draft } from "../store/store.ts";
+import { SingleMemberLog } from "../store/testing/single-member-log.ts";
+import { type AgentStream, Dispatcher, type ToAgent } from "./dispatcher.ts";
+import { DRAIN_BARRIER_MS, NODE_DOWN_MS } from "./limits.ts";
+
+const NETWORK = "network1";
+const SERVICE = "service1";
+
+class ModelAgent implements AgentStream {
+  readonly messages: ToAgent[] = [];
+  readonly state = new AssignmentState();
+  backlogCount = 0;
+  isEnded = false;
+  autoAck = true;
+  receive: (message: object) => void = () => {};
+  ended: () => void = () => {};
+
+  send(message: ToAgent): void {
+    this.messages.push(message);
+    if (!message.assignments) return;
+    this.state.apply(message.assignments);
+    if (this.autoAck) this.ack();
+  }
+
+  ack(): void {
+    this.receive({ ack: { sequence: this.state.sequence } });
+  }
+
+  end(): void {
+    this.isEnded = true;
+  }
+
+  endpoints(): readonly string[] {
+    const network = this.state.current().networks.get(NETWORK);
+    return (network?.endpoints ?? []).map((each) => `${each.taskId} ${each.state}`);
+  }
+
+  desired(taskId: string): number | undefined {
+    return this.state.current().tasks.get(taskId)?.desiredState;
+  }
+}
+
+class Fixture {
+  readonly clock = new FakeClock();
+  readonly store: MemoryStore;
+  readonly dispatcher: Dispatcher;
+
+  constructor() {
+    const store = new MemoryStore({ clock: this.clock, timers: this.clock, log: silentLogger });
+    store.attach(new SingleMemberLog({ machine: store }));
+    this.store = store;
+    this.dispatcher = new Dispatcher({
+      store,
+      clock: this.clock,
+      timers: this.clock,
+      random: new SeededRandom(1),
+      log: silentLogger,
+      failed: (error) => assert.fail(error),
+    });
+  }
+
+  async start(...nodeIds: readonly string[]): Promise<void> {
+    await this.store.update((tx) => {
+      for (const [index, id] of nodeIds.entries()) {
+        tx.create("node", {
+          id,
+          spec: { Role: "worker", Availability: "active" },
+          status: { state: NodeState.unknown, message: "", addr: "" },
+          rpcAddress: "",
+          dataPathAddress: "",
+          certificateRole: "worker",
+          meshSubnet: `100.64.${index * 2}.0/23`,
+        });
+      }
+      tx.create("network", {
+        id: NETWORK,
+        spec: { Name: "back", Driver: "overlay" },
+        allocation: { vni: 4096, subnets: [{ subnet: "10.0.1.0/24", gateway: "10.0.1.1" }] },
+      });
+    });
+    this.dispatcher.start();
+    await this.run(1);
+  }
+
+  async run(ms = 20): Promise<void> {
+    await this.clock.advanceAsync(ms);
+  }
+
+  async agent(nodeId: string): Promise<ModelAgent> {
+    const agent = new ModelAgent();
+    const { receive, ended } = this.dispatcher.open(nodeId, agent, "192.0.2.1");
+    agent.receive = receive;
+    agent.ended = ended;
+    receive({ hello: { rpcAddress: `${nodeId}:2377`, dataPathAddress: "192.0.2.1", addr: "" } });
+    await this.run();
+    return agent;
+  }
+
+  async task(id: string, nodeId: string, state: TaskState = TaskState.assigned): Promise<void> {
+    const status: TaskStatus = { state, timestamp: "", message: "", err: "" };
+    const draft: Draft<"task"> = {
+      id,
+      serviceId: SERVICE,
+      serviceName: "web",
+      serviceLabels: {},
+      slot: 1,
+      nodeId,
+      name: "web.1",
+      spec: { ContainerSpec: { Image: "whoami:1" } },
+      specVersion: 1,
+      desiredState: TaskState.running,
+      status,
+      networks: [{ networkId: NETWORK, addresses: [`10.0.1.${id.length + 1}/24`], aliases: [] }],
+      ports: [],
+    };
+    await this.store.update((tx) => tx.create("task", draft));
+    await this.run();
+  }
+
+  async change(id: string, change: (task: Task) => Task): Promise<void> {
+    await this.store.update((tx) => {
+      const task = tx.get("task", id);
+      assert.ok(task);
+      tx.update("task", change(task));
+    });
+    await this.run();
+  }
+
+  async report(agent: ModelAgent, taskId: string, state: TaskState): Promise<void> {
+    const status: TaskStatus = { state, timestamp: `${state}`, message: "", err: "" };
+    const statusJson = new TextEncoder().encode(JSON.stringify(status));
+    agent.receive({ statuses: { batchId: state, updates: [{ taskId, statusJson }] } });
+    await this.run();
+  }
+
+  observed(taskId: string): number | undefined {
+    return this.store.view().get("task", taskId)?.status.state;
+  }
+}
+
+test("Dispatcher.open() registers the node and sends a full set first", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a");
+  await fixture.task("t", "a");
+  const agent = await fixture.agent("a");
+  assert.ok(agent.messages[0]?.opened);
+  assert.equal(agent.messages[1]?.assignments?.full, true);
+  assert.deepEqual([...agent.state.current().tasks.keys()], ["t"]);
+  const node = fixture.store.view().get("node", "a");
+  assert.equal(node?.status.state, NodeState.ready);
+  assert.equal(node?.rpcAddress, "a:2377");
+});
+
+test("Dispatcher commits statuses forwards only, acknowledges them, and ignores other nodes' tasks", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a", "b");
+  await fixture.task("t", "a");
+  const [a, b] = [await fixture.agent("a"), await fixture.agent("b")];
+  await fixture.report(a, "t", TaskState.running);
+  assert.equal(fixture.observed("t"), TaskState.running);
+  assert.ok(a.messages.some((each) => each.statusAck?.batchId === TaskState.running));
+  await fixture.report(a, "t", TaskState.preparing);
+  await fixture.report(b, "t", TaskState.failed);
+  assert.equal(fixture.observed("t"), TaskState.running);
+});
+
+test("Dispatcher tells the nodes of a network about an endpoint, and no other node", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a", "b", "c");
+  await fixture.task("t", "a");
+  await fixture.task("tt", "b");
+  const [a, b, c] = [await fixture.agent("a"), await fixture.agent("b"), await fixture.agent("c")];
+  await fixture.report(a, "t", TaskState.running);
+  assert.deepEqual(b.endpoints(), ["t ready", "tt starting"]);
+  assert.equal(c.state.current().networks.size, 0);
+});
+
+test("Dispatcher lets a task stop only after every node has taken its endpoint out of service", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a", "b");
+  await fixture.task("t", "a");
+  await fixture.task("tt", "b");
+  const [a, b] = [await fixture.agent("a"), await fixture.agent("b")];
+  await fixture.report(a, "t", TaskState.running);
+  b.autoAck = false;
+  await fixture.change("t", (task) => ({ ...task, desiredState: TaskState.shutdown }));
+  assert.deepEqual(b.endpoints(), ["t draining", "tt starting"]);
+  assert.equal(a.desired("t"), TaskState.running);
+  b.ack();
+  await fixture.run();
+  assert.equal(a.desired("t"), TaskState.shutdown);
+});
+
+test("Dispatcher does not wait for ever for a node that doesn't acknowledge, nor for one that is gone", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a", "b");
+  await fixture.task("t", "a");
+  await fixture.task("tt", "a");
+  await fixture.task("ttt", "b");
+  const [a, b] = [await fixture.agent("a"), await fixture.agent("b")];
+  await fixture.report(a, "t", TaskState.running);
+  await fixture.report(a, "tt", TaskState.running);
+  b.autoAck = false;
+  await fixture.change("t", (task) => ({ ...task, desiredState: TaskState.shutdown }));
+  await fixture.run(DRAIN_BARRIER_MS);
+  assert.equal(a.desired("t"), TaskState.shutdown);
+  await fixture.change("tt", (task) => ({ ...task, desiredState: TaskState.shutdown }));
+  assert.equal(a.desired("tt"), TaskState.running);
+  b.ended();
+  await fixture.run();
+  assert.equal(a.desired("tt"), TaskState.shutdown);
+});
+
+test("Dispatcher marks a silent node down and drops its endpoints, and takes it back with a new session", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a", "b");
+  await fixture.task("t", "a");
+  await fixture.task("tt", "b");
+  const [a, b] = [await fixture.agent("a"), await fixture.agent("b")];
+  await fixture.report(a, "t", TaskState.running);
+  for (let passedMs = 0; passedMs <= NODE_DOWN_MS; passedMs += 500) {
+    b.receive({ heartbeat: {} });
+    await fixture.run(500);
+  }
+  assert.equal(fixture.store.view().get("node", "a")?.status.state, NodeState.down);
+  assert.equal(fixture.store.view().get("node", "b")?.status.state, NodeState.ready);
+  assert.equal(a.isEnded, true);
+  assert.deepEqual(b.endpoints(), ["tt starting"]);
+  await fixture.agent("a");
+  assert.equal(fixture.store.view().get("node", "a")?.status.state, NodeState.ready);
+  assert.deepEqual(b.endpoints(), ["t ready", "tt starting"]);
+});
+
+test("Dispatcher gives nodes time to find a new leader, and marks those down that don't come", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a");
+  await fixture.run(NODE_DOWN_MS - 500);
+  assert.equal(fixture.store.view().get("node", "a")?.status.state, NodeState.unknown);
+  await fixture.run(1000);
+  assert.equal(fixture.store.view().get("node", "a")?.status.state, NodeState.down);
+});
+
+test("Dispatcher refuses a node that is not in the store, and says so", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a");
+  const stranger = await fixture.agent("z");
+  assert.equal(stranger.messages[0]?.disconnect?.removed, true);
+  assert.equal(stranger.isEnded, true);
+});
+
+test("Dispatcher ends the session of an agent that sends nonsense", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a");
+  const agent = await fixture.agent("a");
+  agent.receive({ statuses: { batchId: 1, updates: [{ taskId: "t", statusJson: new Uint8Array([123]) }] } });
+  assert.equal(agent.isEnded, true);
+});

@@ -1,0 +1,355 @@
+/**
+ * The leader's side of all agents' sessions: who is there, what each is told, what each reports. Runs on the leader only;
+ * everything it knows it derives from the store and the open sessions, so a new leader starts with nothing.
+ */
+import { must } from "../../common/assert.ts";
+import type { Cancel, Clock, Component, Random, Timers } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import { newObjectId } from "../../common/ids.ts";
+import type { Logger } from "../../common/log.ts";
+import type { Task, TaskStatus } from "../../model/objects.ts";
+import { TaskState } from "../../model/task-state.ts";
+import type { shoal } from "../../proto/messages.ts";
+import type { Store, WatchItem } from "../store/store.ts";
+import { ClusterPicture } from "./cluster-picture.ts";
+import { DrainBarrier } from "./drain-barrier.ts";
+import {
+  ASSIGNMENT_COALESCE_MS,
+  DRAIN_BARRIER_MS,
+  NODE_DOWN_MS,
+  SESSION_BACKLOG_COUNT_MAX,
+  SILENCE_CHECK_MS,
+} from "./limits.ts";
+import { NodeWriter } from "./node-writer.ts";
+import { SessionAssignments } from "./session-assignments.ts";
+import { heartbeatMs, managerAddresses } from "./session-info.ts";
+import { StatusWriter } from "./status-writer.ts";
+
+export type ToAgent = shoal.v1.DispatcherMessage.$Properties;
+export type FromAgent = shoal.v1.AgentMessage.$Properties;
+
+const decoder = new TextDecoder();
+
+/** One agent's stream, as the dispatcher needs it. */
+export interface AgentStream {
+  send(message: ToAgent): void;
+  /** Messages that the transport has not taken yet. */
+  readonly backlogCount: number;
+  end(): void;
+}
+
+export interface DispatcherDeps {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly timers: Timers;
+  readonly random: Random;
+  readonly log: Logger;
+  /** The store takes no writes here any more, though this member believed to lead. */
+  readonly failed: (error: ClusterError) => void;
+}
+
+interface Session {
+  readonly id: string;
+  readonly nodeId: string;
+  readonly stream: AgentStream;
+  assignments: SessionAssignments;
+  acknowledged: number;
+  lastHeardMs: number;
+  isRegistered: boolean;
+  /** Its own tasks may have to be told anew. */
+  hasTaskChanges: boolean;
+  /** Role and managers as last told. */
+  info: string;
+}
+
+export class Dispatcher implements Component {
+  readonly #deps: DispatcherDeps;
+  readonly #sessions = new Map<string, Session>();
+  /** Nodes without a session that are not down yet, and when their patience ends. */
+  readonly #missing = new Map<string, number>();
+  readonly #barrier = new DrainBarrier();
+  readonly #statuses: StatusWriter;
+  readonly #nodes: NodeWriter;
+  #picture: ClusterPicture | undefined;
+  readonly #cancels: Cancel[] = [];
+  #cancelFlush: Cancel | undefined;
+  #cancelDeadline: Cancel | undefined;
+  #isStopped = false;
+
+  constructor(deps: DispatcherDeps) {
+    this.#deps = deps;
+    const failed = (error: unknown): void => deps.failed(ClusterError.from(error));
+    this.#statuses = new StatusWriter({ ...deps, failed });
+    this.#nodes = new NodeWriter({ ...deps, failed });
+  }
+
+  start(): void {
+    const { store, clock, timers } = this.#deps;
+    const { view, watch } = store.viewAndWatch({}, (items) => this.#watched(items));
+    this.#picture = new ClusterPicture(view);
+    this.#cancels.push(watch.cancel);
+    this.#cancels.push(timers.every(SILENCE_CHECK_MS, () => this.#checkSilence()));
+    // Every node gets the time of a lost one to find the new leader.
+    for (const node of view.list("node")) {
+      this.#missing.set(node.id, clock.monotonicMs() + NODE_DOWN_MS);
+    }
+  }
+
+  /** Ends all sessions; agents go and look for the new leader. */
+  stop(): void {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    for (const cancel of this.#cancels) cancel();
+    this.#cancelFlush?.();
+    this.#cancelDeadline?.();
+    this.#statuses.stop();
+    this.#nodes.stop();
+    for (const session of this.#sessions.values()) {
+      session.stream.send({ disconnect: { reason: "the manager no longer leads" } });
+      session.stream.end();
+    }
+    this.#sessions.clear();
+  }
+
+  /** Nodes with an open session. */
+  get connectedNodes(): readonly string[] {
+    return [...this.#sessions.keys()];
+  }
+
+  /** A node's stream has opened. Its messages come through the returned object until ended() is called. */
+  open(
+    nodeId: string,
+    stream: AgentStream,
+    remoteAddr: string,
+  ): { readonly receive: (message: FromAgent) => void; readonly ended: () => void } {
+    const { clock, random } = this.#deps;
+    const session: Session = {
+      id: newObjectId(random),
+      nodeId,
+      stream,
+      assignments: new SessionAssignments(nodeId),
+      acknowledged: 0,
+      lastHeardMs: clock.monotonicMs(),
+      isRegistered: false,
+      hasTaskChanges: true,
+      info: "",
+    };
+    return {
+      receive: (message) => {
+        try {
+          this.#receive(session, message, remoteAddr);
+        } catch (caught) {
+          // Nonsense from one agent costs it its session and nobody else anything.
+          this.#deps.log.warn("message of a node was refused", {
+            nodeId,
+            error: ClusterError.from(caught),
+          });
+          stream.end();
+        }
+      },
+      ended: () => this.#ended(session),
+    };
+  }
+
+  #receive(session: Session, message: FromAgent, remoteAddr: string): void {
+    if (this.#isStopped) return;
+    session.lastHeardMs = this.#deps.clock.monotonicMs();
+    if (message.hello) this.#hello(session, message.hello, remoteAddr);
+    else if (!session.isRegistered) return;
+    else if (message.heartbeat) session.stream.send({ heartbeat: {} });
+    else if (message.statuses) this.#reported(session, message.statuses);
+    else if (message.ack) this.#acknowledged(session, message.ack);
+    else if (message.description?.descriptionJson) {
+      this.#nodes.describe(session.nodeId, message.description.descriptionJson);
+    }
+  }
+
+  #hello(session: Session, hello: shoal.v1.AgentHello.$Properties, remoteAddr: string): void {
+    const { log } = this.#deps;
+    const node = this.#deps.store.view().get("node", session.nodeId);
+    if (node === undefined) {
+      session.stream.send({ disconnect: { reason: "the node is not part of the cluster", removed: true } });
+      session.stream.end();
+      return;
+    }
+    const former = this.#sessions.get(session.nodeId);
+    if (former !== undefined && former !== session) {
+      former.stream.send({ disconnect: { reason: "the node has opened another session" } });
+      former.stream.end();
+      this.#barrier.sessionEnded(former.id);
+    }
+    this.#sessions.set(session.nodeId, session);
+    this.#missing.delete(session.nodeId);
+    this.#nodes.register(session.nodeId, hello, hello.addr || remoteAddr);
+    session.isRegistered = true;
+    log.info("node session opened", { nodeId: session.nodeId, session: session.id });
+    session.stream.send({ opened: { sessionId: session.id, info: this.#info(session) } });
+    this.#flushSoon();
+  }
+
+  #info(session: Session): shoal.v1.SessionUpdate.$Properties {
+    const view = this.#deps.store.view();
+    const info = {
+      heartbeatMs: heartbeatMs(view, this.#sessions.size),
+      role: view.get("node", session.nodeId)?.spec.Role ?? "worker",
+      managers: [...managerAddresses(view)],
+    };
+    session.info = JSON.stringify(info);
+    return info;
+  }
+
+  #reported(session: Session, batch: shoal.v1.TaskStatusBatch.$Properties): void {
+    const updates = (batch.updates ?? []).map(({ taskId, statusJson }) => ({
+      nodeId: session.nodeId,
+      taskId: taskId ?? "",
+      status: JSON.parse(decoder.decode(statusJson ?? new Uint8Array())) as TaskStatus,
+    }));
+    this.#statuses.add(updates, () => session.stream.send({ statusAck: { batchId: batch.batchId ?? 0 } }));
+  }
+
+  #acknowledged(session: Session, ack: shoal.v1.AssignmentAck.$Properties): void {
+    const { log } = this.#deps;
+    session.acknowledged = Math.max(session.acknowledged, ack.sequence ?? 0);
+    for (const error of ack.errors ?? []) {
+      log.warn("node could not apply its assignments", { nodeId: session.nodeId, error });
+    }
+    if (this.#barrier.isEmpty) return;
+    this.#barrier.acknowledged(session.id, session.acknowledged);
+    this.#releaseDrained();
+  }
+
+  #ended(session: Session): void {
+    this.#barrier.sessionEnded(session.id);
+    if (this.#sessions.get(session.nodeId) !== session) return;
+    this.#sessions.delete(session.nodeId);
+    if (this.#isStopped) return;
+    // Patience counts from the last sign of life, not from the break: a dead machine may say nothing for a while.
+    this.#missing.set(session.nodeId, session.lastHeardMs + NODE_DOWN_MS);
+    this.#deps.log.info("node session ended", { nodeId: session.nodeId, session: session.id });
+    if (!this.#barrier.isEmpty) this.#releaseDrained();
+  }
+
+  #checkSilence(): void {
+    const nowMs = this.#deps.clock.monotonicMs();
+    for (const session of this.#sessions.values()) {
+      if (nowMs - session.lastHeardMs < NODE_DOWN_MS) continue;
+      this.#deps.log.warn("node is silent", {
+        nodeId: session.nodeId,
+        silentMs: Math.round(nowMs - session.lastHeardMs),
+      });
+      session.stream.end();
+      this.#ended(session);
+    }
+    for (const [nodeId, deadlineMs] of this.#missing) {
+      if (nowMs < deadlineMs) continue;
+      this.#missing.delete(nodeId);
+      this.#nodes.markDown(nodeId, "heartbeat failure");
+    }
+  }
+
+  #watched(items: readonly WatchItem[]): void {
+    if (this.#isStopped) return;
+    for (const item of items) {
+      switch (item.kind) {
+        case "event": {
+          const { event } = item;
+          if (event.table === "task" && event.action === "update")
+            this.#maybeHold(event.object, event.previous);
+          this.#picture?.apply(event);
+          if (event.table === "node" && event.action === "remove") this.#nodeRemoved(event.object.id);
+          break;
+        }
+        case "resync":
+          this.#resync();
+          break;
+        case "commit":
+          break;
+      }
+    }
+    this.#flushSoon();
+  }
+
+  #resync(): void {
+    this.#picture = new ClusterPicture(this.#deps.store.view());
+    for (const session of this.#sessions.values()) {
+      session.assignments = new SessionAssignments(session.nodeId, session.assignments.sequence);
+      session.hasTaskChanges = true;
+    }
+  }
+
+  /** A task that others send traffic to shall stop: its worker hears of it only when they have been told. */
+  #maybeHold(task: Task, previous: Task | undefined): void {
+    if (previous === undefined || task.desiredState < TaskState.shutdown) return;
+    if (previous.desiredState >= TaskState.shutdown || this.#picture?.isReachable(previous) !== true) return;
+    this.#barrier.hold(previous, this.#deps.clock.monotonicMs() + DRAIN_BARRIER_MS);
+  }
+
+  #nodeRemoved(nodeId: string): void {
+    this.#missing.delete(nodeId);
+    const session = this.#sessions.get(nodeId);
+    if (session === undefined) return;
+    session.stream.send({ disconnect: { reason: "the node was removed from the cluster", removed: true } });
+    session.stream.end();
+    this.#sessions.delete(nodeId);
+    this.#barrier.sessionEnded(session.id);
+  }
+
+  #mark(nodeId: string): void {
+    const session = this.#sessions.get(nodeId);
+    if (session !== undefined) session.hasTaskChanges = true;
+  }
+
+  #flushSoon(): void {
+    if (this.#cancelFlush !== undefined || this.#isStopped) return;
+    this.#cancelFlush = this.#deps.timers.after(ASSIGNMENT_COALESCE_MS, () => {
+      this.#cancelFlush = undefined;
+      this.#flush();
+    });
+  }
+
+  #flush(): void {
+    const picture = must(this.#picture, "the dispatcher was started");
+    for (const nodeId of picture.settle()) this.#mark(nodeId);
+    const view = this.#deps.store.view();
+    const { held } = this.#barrier;
+    const unacknowledged = new Map<string, number>();
+    for (const session of this.#sessions.values()) {
+      this.#tellInfo(session);
+      const tasksChanged = session.hasTaskChanges;
+      session.hasTaskChanges = false;
+      for (const message of session.assignments.next({ picture, view, held, tasksChanged })) {
+        session.stream.send({ assignments: message });
+      }
+      const { sequence } = session.assignments;
+      if (session.acknowledged < sequence) unacknowledged.set(session.id, sequence);
+      if (session.stream.backlogCount > SESSION_BACKLOG_COUNT_MAX) {
+        this.#deps.log.warn("node is too slow to be told", { nodeId: session.nodeId });
+        session.stream.end();
+      }
+    }
+    if (!this.#barrier.isEmpty) {
+      this.#barrier.arm(unacknowledged);
+      this.#releaseDrained();
+    }
+  }
+
+  #tellInfo(session: Session): void {
+    const before = session.info;
+    const info = this.#info(session);
+    if (before !== session.info) session.stream.send({ update: info });
+  }
+
+  #releaseDrained(): void {
+    const { clock, timers } = this.#deps;
+    for (const nodeId of this.#barrier.release(clock.monotonicMs())) {
+      this.#mark(nodeId);
+      this.#flushSoon();
+    }
+    this.#cancelDeadline?.();
+    const deadlineMs = this.#barrier.nextDeadlineMs;
+    this.#cancelDeadline =
+      deadlineMs === undefined
+        ? undefined
+        : timers.after(Math.max(0, deadlineMs - clock.monotonicMs()), () => this.#releaseDrained());
+  }
+}

@@ -1,0 +1,28 @@
+/** Bounds and times of the dispatcher, with unit and reason. */
+
+/** Changes of one burst travel together; short enough that a scale-up doesn't feel it. */
+export const ASSIGNMENT_COALESCE_MS = 4;
+/** Documents in one message: a task is about 2 kB, so a message stays far below the 16 MiB limit. */
+export const DOCUMENT_COUNT_MAX = 1000;
+/** Messages that wait for a slow worker before its session is ended; it comes back and gets a full set. */
+export const SESSION_BACKLOG_COUNT_MAX = 256;
+/** Changes remembered for each network; a session further behind gets the network whole. */
+export const CHANGE_LOG_COUNT_MAX = 4096;
+/** Statuses of one burst are committed together. */
+export const STATUS_COALESCE_MS = 2;
+/** Status updates in one transaction; each is a whole task of about 2 kB. */
+export const STATUS_BATCH_COUNT_MAX = 400;
+/** Nobody waits longer than this for other nodes to take a draining endpoint out of service (network.md 2.1). */
+export const DRAIN_BARRIER_MS = 3_000;
+/**
+ * Silence after which a node is down and its tasks are replaced. A restarted daemon has to be back before that; a dead
+ * machine's tasks run elsewhere in well under ten seconds.
+ */
+export const NODE_DOWN_MS = 5_000;
+/** A beat on an open stream costs about 10 us here, so a second is cheap up to a thousand nodes; above it grows in proportion. */
+export const HEARTBEAT_MIN_MS = 1_000;
+export const HEARTBEATS_PER_SECOND_MAX = 1_000;
+/** How often silence is looked for: the resolution of NODE_DOWN_MS. */
+export const SILENCE_CHECK_MS = 250;
+/** VXLAN identifier of the mesh; user networks start at 4096. */
+export const MESH_VNI = 4095;

@@ -1,0 +1,304 @@
+/**
+ * What one session has been told, and what it has to be told next. Compares the shared picture with what was sent, so that
+ * asking twice sends nothing twice. Synchronous; the dispatcher decides when to ask.
+ */
+import type { NetworkAssignment } from "../../model/dispatch.ts";
+import type { Cluster, Config, Secret, Task } from "../../model/objects.ts";
+import type { StoreView } from "../../model/store-view.ts";
+import { isTerminal, TaskState } from "../../model/task-state.ts";
+import type { shoal } from "../../proto/messages.ts";
+import type { ClusterPicture, NetworkTable } from "./cluster-picture.ts";
+import { DOCUMENT_COUNT_MAX, MESH_VNI } from "./limits.ts";
+import type { LoggedMap } from "./logged-map.ts";
+
+export type AssignmentsMessage = shoal.v1.Assignments.$Properties;
+type Document = shoal.v1.Document.$Properties;
+type NetworkChange = shoal.v1.NetworkChange.$Properties;
+
+const encoder = new TextEncoder();
+
+function document(id: string, value: unknown): Document {
+  return { id, json: encoder.encode(JSON.stringify(value)) };
+}
+
+/** Differences of one logged table since `position`; everything, marked so, for a position that is unknown. */
+interface TableDifference {
+  readonly documents: Document[];
+  readonly removed: string[];
+  readonly isFull: boolean;
+}
+
+function differences<V>(table: LoggedMap<V>, position: number | undefined, skip?: string): TableDifference {
+  const changed = position === undefined ? undefined : table.changedSince(position);
+  const documents: Document[] = [];
+  const removed: string[] = [];
+  for (const key of changed ?? table.values.keys()) {
+    if (key === skip) continue;
+    const value = table.values.get(key);
+    if (value === undefined) removed.push(key);
+    else documents.push(document(key, value));
+  }
+  return { documents, removed, isFull: changed === undefined };
+}
+
+interface SentNetwork {
+  readonly table: NetworkTable;
+  readonly base: string;
+  readonly endpointsEnd: number;
+  readonly servicesEnd: number;
+}
+
+export interface NextOptions {
+  readonly picture: ClusterPicture;
+  readonly view: StoreView;
+  /** Tasks whose newest state is held back, with the state to tell instead (drain barrier). */
+  readonly held: ReadonlyMap<string, Task>;
+  /** False if nothing has happened to the node's own tasks since the last call: they are not looked at again. */
+  readonly tasksChanged: boolean;
+}
+
+export class SessionAssignments {
+  readonly #nodeId: string;
+  #sequence: number;
+  #isFirst = true;
+  readonly #tasks = new Map<string, Task>();
+  readonly #secrets = new Map<string, Secret>();
+  readonly #configs = new Map<string, Config>();
+  readonly #networks = new Map<string, SentNetwork>();
+  #wantedNetworks: ReadonlySet<string> = new Set();
+  #meshBase = "";
+  #peersEnd: number | undefined;
+  #ingressEnd: number | undefined;
+
+  /** `sequence`: number of the last message of the session, from which this one, full again, goes on. */
+  constructor(nodeId: string, sequence: number = 0) {
+    this.#nodeId = nodeId;
+    this.#sequence = sequence;
+  }
+
+  /** Number of the last message; 0 before the first. */
+  get sequence(): number {
+    return this.#sequence;
+  }
+
+  /** Messages that bring the worker up to date, in order; the first of a session is full. Empty if nothing has changed. */
+  next(options: NextOptions): readonly AssignmentsMessage[] {
+    const message: AssignmentsMessage = {
+      ...(options.tasksChanged || this.#isFirst ? this.#ownChanges(options) : {}),
+      ...this.#networkChanges(options),
+      ...this.#meshChanges(options),
+    };
+    if (!this.#isFirst && isEmpty(message)) return [];
+    const full = this.#isFirst;
+    this.#isFirst = false;
+    return this.#cut({ ...message, full });
+  }
+
+  #ownChanges(options: NextOptions): AssignmentsMessage {
+    const tasks = this.#assigned(options);
+    const live = [...tasks.values()].filter((task) => !isTerminal(task.status.state));
+    this.#wantedNetworks = new Set(live.flatMap((task) => task.networks.map((each) => each.networkId)));
+    return { ...this.#taskChanges(tasks), ...this.#dependencyChanges(live, options.view) };
+  }
+
+  #assigned({ picture, held }: NextOptions): ReadonlyMap<string, Task> {
+    const tasks = new Map<string, Task>();
+    for (const [id, task] of picture.tasksOn(this.#nodeId)) {
+      // A task is the worker's from the moment the scheduler has put it there.
+      if (task.status.state >= TaskState.assigned) tasks.set(id, held.get(id) ?? task);
+    }
+    // What is held is told as it was even when it is gone from the store.
+    for (const [id, task] of held) {
+      if (task.nodeId === this.#nodeId) tasks.set(id, task);
+    }
+    return tasks;
+  }
+
+  #taskChanges(tasks: ReadonlyMap<string, Task>): Pick<AssignmentsMessage, "tasks" | "removedTasks"> {
+    const documents: Document[] = [];
+    const removedTasks: string[] = [];
+    for (const id of this.#tasks.keys()) {
+      if (!tasks.has(id)) removedTasks.push(id);
+    }
+    for (const id of removedTasks) this.#tasks.delete(id);
+    for (const [id, task] of tasks) {
+      const sent = this.#tasks.get(id);
+      this.#tasks.set(id, task);
+      // The worker knows its own statuses: an echo of them would only cost.
+      if (sent !== undefined && isOnlyStatus(sent, task)) continue;
+      documents.push(document(id, task));
+    }
+    return { tasks: documents, removedTasks };
+  }
+
+  #dependencyChanges(
+    live: readonly Task[],
+    view: StoreView,
+  ): Pick<AssignmentsMessage, "secrets" | "removedSecrets" | "configs" | "removedConfigs"> {
+    const secretIds = new Set<string>();
+    const configIds = new Set<string>();
+    for (const { spec, desiredState } of live) {
+      if (desiredState >= TaskState.shutdown) continue;
+      for (const { SecretID } of spec.ContainerSpec.Secrets ?? []) secretIds.add(SecretID);
+      for (const { ConfigID } of spec.ContainerSpec.Configs ?? []) configIds.add(ConfigID);
+    }
+    const secrets = changedObjects(this.#secrets, secretIds, (id) => view.get("secret", id));
+    const configs = changedObjects(this.#configs, configIds, (id) => view.get("config", id));
+    return {
+      secrets: secrets.documents,
+      removedSecrets: secrets.removed,
+      configs: configs.documents,
+      removedConfigs: configs.removed,
+    };
+  }
+
+  #networkChanges({
+    picture,
+  }: NextOptions): Pick<AssignmentsMessage, "networks" | "removedNetworks" | "networkChanges"> {
+    const wanted = this.#wantedNetworks;
+    const networks: Document[] = [];
+    const changes: NetworkChange[] = [];
+    const removedNetworks = [...this.#networks.keys()].filter((id) => !wanted.has(id));
+    for (const id of removedNetworks) this.#networks.delete(id);
+    for (const id of wanted) {
+      const base = networkBase(picture, id);
+      if (base === undefined) continue;
+      const json = JSON.stringify(base);
+      const table = picture.table(id);
+      let sent = this.#networks.get(id);
+      // The tables are new when the network was made again under the same id, or the picture was drawn afresh.
+      if (sent !== undefined && sent.table !== table) sent = undefined;
+      if (sent?.base !== json) networks.push({ id, json: encoder.encode(json) });
+      const change = networkChange(id, table, sent);
+      if (change !== undefined) changes.push(change);
+      this.#networks.set(id, {
+        table,
+        base: json,
+        endpointsEnd: table.endpoints.end,
+        servicesEnd: table.services.end,
+      });
+    }
+    return { networks, removedNetworks, networkChanges: changes };
+  }
+
+  #meshChanges({
+    picture,
+    view,
+  }: NextOptions): Pick<
+    AssignmentsMessage,
+    "meshJson" | "peers" | "removedPeers" | "ingressPorts" | "removedIngressPorts"
+  > {
+    const subnet = picture.node(this.#nodeId)?.meshSubnet;
+    const [cluster] = view.list("cluster");
+    if (subnet === undefined || cluster === undefined) return {};
+    const base = JSON.stringify(meshBase(cluster, subnet));
+    const peers = differences(picture.peers, this.#peersEnd, this.#nodeId);
+    const ingress = differences(picture.ingress, this.#ingressEnd);
+    this.#peersEnd = picture.peers.end;
+    this.#ingressEnd = picture.ingress.end;
+    const isNewBase = base !== this.#meshBase;
+    this.#meshBase = base;
+    return {
+      ...(isNewBase ? { meshJson: encoder.encode(base) } : {}),
+      peers: peers.documents,
+      removedPeers: peers.removed,
+      ingressPorts: ingress.documents,
+      removedIngressPorts: ingress.removed,
+    };
+  }
+
+  /** Cuts a long message: networks and mesh first, so that tasks find them, then tasks in pieces. */
+  #cut(message: AssignmentsMessage): readonly AssignmentsMessage[] {
+    const tasks = message.tasks ?? [];
+    const messages: AssignmentsMessage[] = [];
+    for (let start = 0; start === 0 || start < tasks.length; start += DOCUMENT_COUNT_MAX) {
+      const piece = tasks.slice(start, start + DOCUMENT_COUNT_MAX);
+      this.#sequence += 1;
+      messages.push(
+        start === 0
+          ? { ...message, tasks: piece, sequence: this.#sequence }
+          : { tasks: piece, sequence: this.#sequence, full: false },
+      );
+    }
+    return messages;
+  }
+}
+
+function isOnlyStatus(sent: Task, task: Task): boolean {
+  return (
+    sent.desiredState === task.desiredState &&
+    sent.specVersion === task.specVersion &&
+    sent.networks.length === task.networks.length &&
+    sent.ports.length === task.ports.length
+  );
+}
+
+function isEmpty(message: AssignmentsMessage): boolean {
+  return Object.values(message).every((value) => Array.isArray(value) && value.length === 0);
+}
+
+function changedObjects<T extends { readonly version: number }>(
+  sent: Map<string, T>,
+  wanted: ReadonlySet<string>,
+  get: (id: string) => T | undefined,
+): { readonly documents: Document[]; readonly removed: string[] } {
+  const removed = [...sent.keys()].filter((id) => !wanted.has(id));
+  for (const id of removed) sent.delete(id);
+  const documents: Document[] = [];
+  for (const id of wanted) {
+    const object = get(id);
+    if (object === undefined || sent.get(id)?.version === object.version) continue;
+    sent.set(id, object);
+    documents.push(document(id, object));
+  }
+  return { documents, removed };
+}
+
+function networkBase(
+  picture: ClusterPicture,
+  id: string,
+): Omit<NetworkAssignment, "endpoints" | "services"> | undefined {
+  const network = picture.network(id);
+  if (network?.allocation === undefined) return undefined;
+  return {
+    networkId: id,
+    name: network.spec.Name,
+    vni: network.allocation.vni,
+    subnets: network.allocation.subnets,
+    isInternal: network.spec.Internal ?? false,
+    options: network.spec.Options ?? {},
+  };
+}
+
+function networkChange(
+  networkId: string,
+  table: NetworkTable,
+  sent: SentNetwork | undefined,
+): NetworkChange | undefined {
+  let endpoints = differences(table.endpoints, sent?.endpointsEnd);
+  let services = differences(table.services, sent?.servicesEnd);
+  const isFull = endpoints.isFull || services.isFull;
+  // A full change replaces both halves, so both must be whole.
+  if (isFull) {
+    endpoints = differences(table.endpoints, undefined);
+    services = differences(table.services, undefined);
+  }
+  const count =
+    endpoints.documents.length +
+    endpoints.removed.length +
+    services.documents.length +
+    services.removed.length;
+  if (!isFull && count === 0) return undefined;
+  return {
+    networkId,
+    full: isFull,
+    endpoints: endpoints.documents,
+    removedEndpoints: endpoints.removed,
+    services: services.documents,
+    removedServices: services.removed,
+  };
+}
+
+function meshBase(cluster: Cluster, subnet: string): object {
+  return { pool: cluster.meshPool, subnet, vni: MESH_VNI, dataPathPort: cluster.dataPathPort };
+}

@@ -1,0 +1,97 @@
+/**
+ * Writes what agents report into the store: bursts of all sessions in one transaction, observed state only forwards,
+ * acknowledged once committed. What a node says about tasks that are not its own is ignored.
+ */
+import type { Cancel, Timers } from "../../common/env.ts";
+import type { Logger } from "../../common/log.ts";
+import type { TaskStatus } from "../../model/objects.ts";
+import type { Store, Transaction } from "../store/store.ts";
+import { STATUS_BATCH_COUNT_MAX, STATUS_COALESCE_MS } from "./limits.ts";
+
+export interface StatusWriterDeps {
+  readonly store: Store;
+  readonly timers: Timers;
+  readonly log: Logger;
+  /** The store takes no writes here any more. */
+  readonly failed: (error: unknown) => void;
+}
+
+interface Update {
+  readonly nodeId: string;
+  readonly taskId: string;
+  readonly status: TaskStatus;
+}
+
+interface Batch {
+  readonly updates: readonly Update[];
+  readonly committed: () => void;
+}
+
+export class StatusWriter {
+  readonly #deps: StatusWriterDeps;
+  #waiting: Batch[] = [];
+  #cancel: Cancel | undefined;
+  #isStopped = false;
+
+  constructor(deps: StatusWriterDeps) {
+    this.#deps = deps;
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#cancel?.();
+    this.#waiting = [];
+  }
+
+  add(updates: readonly Update[], committed: () => void): void {
+    if (this.#isStopped) return;
+    this.#waiting.push({ updates, committed });
+    this.#cancel ??= this.#deps.timers.after(STATUS_COALESCE_MS, () => {
+      this.#cancel = undefined;
+      void this.#write();
+    });
+  }
+
+  /** Transactions of one burst are in flight together; the next burst doesn't wait for them. */
+  async #write(): Promise<void> {
+    const batches = this.#waiting;
+    this.#waiting = [];
+    const updates = batches.flatMap((batch) => batch.updates);
+    const writes: Promise<unknown>[] = [];
+    for (let start = 0; start < updates.length; start += STATUS_BATCH_COUNT_MAX) {
+      const piece = updates.slice(start, start + STATUS_BATCH_COUNT_MAX);
+      writes.push(
+        this.#deps.store.update((tx) => {
+          for (const update of piece) applyStatus(tx, update);
+        }),
+      );
+    }
+    try {
+      await Promise.all(writes);
+    } catch (caught) {
+      if (!this.#isStopped) this.#deps.failed(caught);
+      return;
+    }
+    if (this.#isStopped) return;
+    for (const batch of batches) batch.committed();
+  }
+}
+
+/** Exported for its rule: nothing goes back, nothing is said for another node. */
+export function applyStatus(tx: Transaction, { nodeId, taskId, status }: Update): void {
+  const task = tx.get("task", taskId);
+  if (task === undefined || task.nodeId !== nodeId) return;
+  if (status.state < task.status.state) return;
+  // The same state again (a session was cut before its acknowledgement) may still bring facts that are new.
+  if (status.state === task.status.state && sameFacts(status, task.status)) return;
+  tx.update("task", { ...task, status });
+}
+
+function sameFacts(left: TaskStatus, right: TaskStatus): boolean {
+  return (
+    left.timestamp === right.timestamp &&
+    left.err === right.err &&
+    left.meshIp === right.meshIp &&
+    left.container?.containerId === right.container?.containerId
+  );
+}
