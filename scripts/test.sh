@@ -1,7 +1,25 @@
 #!/usr/bin/env bash
-# Builds and runs every test of the given kinds (default: all). `npm test -- unit` runs one kind.
+# Builds and runs the tests: `npm test` all kinds, `npm test -- unit` (or sim, e2e) some of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
+unset NODE_EXTRA_CA_CERTS
+
+kinds=("$@")
+[ "${#kinds[@]}" -gt 0 ] || kinds=(unit sim e2e)
+files=()
+timeout_ms=30000
+for kind in "${kinds[@]}"; do
+  case "$kind" in
+    unit | sim) ;;
+    # Whole clusters come up and fail over in one test.
+    e2e) timeout_ms=300000 ;;
+    *) echo "test: unknown kind \"$kind\"; known: unit, sim, e2e" >&2; exit 2 ;;
+  esac
+  files+=("dist/test/run-$kind.js")
+done
+
+bash deploy/install-deps.sh
 bash scripts/build.sh
-exec node --enable-source-maps --test --test-reporter=spec --test-timeout=30000 dist/test/run-unit.js
+# One file after the other: the end-to-end tests want the machine for themselves.
+exec node --enable-source-maps --test --test-concurrency=1 --test-reporter=spec "--test-timeout=$timeout_ms" "${files[@]}"

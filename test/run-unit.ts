@@ -1,10 +1,7 @@
-/** Imports every unit test (x.test.js beside its source in dist/), so that one process runs them all. */
-import { readdirSync } from "node:fs";
-import path from "node:path";
-import { pathToFileURL } from "node:url";
+/** Unit tests: those beside their sources, what joins several parts in one process (integration), and the tidy test. */
+import { importTests } from "./import-tests.ts";
 
-const dist = path.dirname(import.meta.dirname);
-const folders = [
+const FOLDERS: readonly string[] = [
   "common",
   "model",
   "proto",
@@ -16,12 +13,8 @@ const folders = [
   "cli",
   "dev",
   "bench",
+  "test/integration",
 ];
-for (const folder of folders) {
-  const root = path.join(dist, folder);
-  const names = readdirSync(root, { recursive: true, encoding: "utf8" });
-  for (const name of names.filter((each) => each.endsWith(".test.js")).sort()) {
-    await import(pathToFileURL(path.join(root, name)).href);
-  }
-}
+
+for (const folder of FOLDERS) await importTests(folder);
 await import("./tidy.test.js");

@@ -6,11 +6,11 @@ import { SeededRandom } from "../../common/testing/seeded-random.ts";
 import { NodeState, type Task, type TaskStatus } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { AssignmentState } from "../../worker/agent/assignment-state.ts";
-import { MemoryStore } from "../store/memory-store.ts";
-import type { Draft } from "../store/store.ts";
-import { SingleMemberLog } from "../store/testing/single-member-log.ts";
-import { type AgentStream, Dispatcher, type ToAgent } from "./dispatcher.ts";
-import { DRAIN_BARRIER_MS, NODE_DOWN_MS } from "./limits.ts";
+import { MemoryStore } from "../../manager/store/memory-store.ts";
+import type { Draft } from "../../manager/store/store.ts";
+import { SingleMemberLog } from "../../manager/store/testing/single-member-log.ts";
+import { type AgentStream, Dispatcher, type ToAgent } from "../../manager/dispatcher/dispatcher.ts";
+import { DRAIN_BARRIER_MS, NODE_DOWN_MS } from "../../manager/dispatcher/limits.ts";
 
 const NETWORK = "network1";
 const SERVICE = "service1";
