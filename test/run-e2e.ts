@@ -6,7 +6,7 @@ import { importTests } from "./import-tests.ts";
 if (process.getuid?.() === 0) {
   await importTests("test/e2e");
 } else {
-  test("end-to-end tests run as root", () => {
+  void test("end-to-end tests run as root", () => {
     assert.fail(
       "namespaces, mounts and cgroups need root: run as root, or only the units with `npm test -- unit`",
     );
