@@ -12,6 +12,8 @@ type Shape<K extends keyof M> = M[K] extends { encode(message: infer S, ...rest:
 const DISPATCHER = "shoal.v1.Dispatcher";
 const NODE = "shoal.v1.Node";
 const RAFT = "shoal.v1.Raft";
+const CA = "shoal.v1.Ca";
+const CONTROL = "shoal.v1.Control";
 
 export const dispatcherService: {
   readonly session: MethodDefinition<Shape<"AgentMessage">, Shape<"DispatcherMessage">>;
@@ -57,5 +59,94 @@ export const raftService: {
     { service: RAFT, name: "Snapshot" },
     { request: v1.SnapshotPart, response: v1.SnapshotAnswer },
     { requestStream: true, responseStream: true },
+  ),
+};
+
+export const caService: {
+  readonly getRootCertificate: MethodDefinition<
+    Shape<"GetRootCertificateRequest">,
+    Shape<"GetRootCertificateResponse">
+  >;
+  readonly issueCertificate: MethodDefinition<Shape<"IssueCertificateRequest">, Shape<"IssuedCertificate">>;
+  readonly renewCertificate: MethodDefinition<Shape<"RenewCertificateRequest">, Shape<"IssuedCertificate">>;
+} = {
+  getRootCertificate: method<Shape<"GetRootCertificateRequest">, Shape<"GetRootCertificateResponse">>(
+    { service: CA, name: "GetRootCertificate" },
+    { request: v1.GetRootCertificateRequest, response: v1.GetRootCertificateResponse },
+  ),
+  issueCertificate: method<Shape<"IssueCertificateRequest">, Shape<"IssuedCertificate">>(
+    { service: CA, name: "IssueCertificate" },
+    { request: v1.IssueCertificateRequest, response: v1.IssuedCertificate },
+  ),
+  renewCertificate: method<Shape<"RenewCertificateRequest">, Shape<"IssuedCertificate">>(
+    { service: CA, name: "RenewCertificate" },
+    { request: v1.RenewCertificateRequest, response: v1.IssuedCertificate },
+  ),
+};
+
+type Create = MethodDefinition<Shape<"CreateRequest">, Shape<"WriteResponse">>;
+type Update = MethodDefinition<Shape<"UpdateRequest">, Shape<"WriteResponse">>;
+type Remove = MethodDefinition<Shape<"RemoveRequest">, Shape<"WriteResponse">>;
+
+function create(name: string): Create {
+  const codecs = { request: v1.CreateRequest, response: v1.WriteResponse };
+  return method<Shape<"CreateRequest">, Shape<"WriteResponse">>({ service: CONTROL, name }, codecs);
+}
+
+function update(name: string): Update {
+  const codecs = { request: v1.UpdateRequest, response: v1.WriteResponse };
+  return method<Shape<"UpdateRequest">, Shape<"WriteResponse">>({ service: CONTROL, name }, codecs);
+}
+
+function remove(name: string): Remove {
+  const codecs = { request: v1.RemoveRequest, response: v1.WriteResponse };
+  return method<Shape<"RemoveRequest">, Shape<"WriteResponse">>({ service: CONTROL, name }, codecs);
+}
+
+export const controlService: {
+  readonly createService: Create;
+  readonly updateService: MethodDefinition<Shape<"UpdateServiceRequest">, Shape<"WriteResponse">>;
+  readonly removeService: Remove;
+  readonly updateNode: Update;
+  readonly removeNode: Remove;
+  readonly createNetwork: Create;
+  readonly removeNetwork: Remove;
+  readonly createSecret: Create;
+  readonly updateSecret: Update;
+  readonly removeSecret: Remove;
+  readonly createConfig: Create;
+  readonly updateConfig: Update;
+  readonly removeConfig: Remove;
+  readonly updateCluster: MethodDefinition<Shape<"UpdateClusterRequest">, Shape<"WriteResponse">>;
+  readonly joinRaft: MethodDefinition<Shape<"JoinRaftRequest">, Shape<"JoinRaftResponse">>;
+  readonly leaveRaft: MethodDefinition<Shape<"LeaveRaftRequest">, Shape<"WriteResponse">>;
+} = {
+  createService: create("CreateService"),
+  updateService: method<Shape<"UpdateServiceRequest">, Shape<"WriteResponse">>(
+    { service: CONTROL, name: "UpdateService" },
+    { request: v1.UpdateServiceRequest, response: v1.WriteResponse },
+  ),
+  removeService: remove("RemoveService"),
+  updateNode: update("UpdateNode"),
+  removeNode: remove("RemoveNode"),
+  createNetwork: create("CreateNetwork"),
+  removeNetwork: remove("RemoveNetwork"),
+  createSecret: create("CreateSecret"),
+  updateSecret: update("UpdateSecret"),
+  removeSecret: remove("RemoveSecret"),
+  createConfig: create("CreateConfig"),
+  updateConfig: update("UpdateConfig"),
+  removeConfig: remove("RemoveConfig"),
+  updateCluster: method<Shape<"UpdateClusterRequest">, Shape<"WriteResponse">>(
+    { service: CONTROL, name: "UpdateCluster" },
+    { request: v1.UpdateClusterRequest, response: v1.WriteResponse },
+  ),
+  joinRaft: method<Shape<"JoinRaftRequest">, Shape<"JoinRaftResponse">>(
+    { service: CONTROL, name: "JoinRaft" },
+    { request: v1.JoinRaftRequest, response: v1.JoinRaftResponse },
+  ),
+  leaveRaft: method<Shape<"LeaveRaftRequest">, Shape<"WriteResponse">>(
+    { service: CONTROL, name: "LeaveRaft" },
+    { request: v1.LeaveRaftRequest, response: v1.WriteResponse },
   ),
 };

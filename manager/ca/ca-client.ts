@@ -1,0 +1,134 @@
+/**
+ * The machine's side of the CA: getting into a cluster with a join token, and renewing the certificate. The daemon calls
+ * it; it keeps nothing: what it returns is to be stored by the caller (mode 0600).
+ */
+import { assert } from "../../common/assert.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { NodeAvailability } from "../../model/specs.ts";
+import type { shoal } from "../../proto/messages.ts";
+import { callUnary, dial, type Anonymous } from "../../proto/rpc-client.ts";
+import type { NodeIdentity } from "../../proto/rpc.ts";
+import { caService } from "../../proto/services.ts";
+import { certificateDigest, createRequest, splitPem } from "./certificates.ts";
+import { parseJoinToken, tokenMatchesRoot } from "./join-tokens.ts";
+
+const ROOT_DEADLINE_MS = 5_000;
+const ISSUE_DEADLINE_MS = 20_000;
+
+export interface JoinClusterRequest {
+  /** "host:port" of managers, tried in order until one answers. */
+  readonly remoteAddrs: readonly string[];
+  readonly token: string;
+  readonly availability: NodeAvailability;
+  /** Advertised address without port. */
+  readonly addr: string;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Makes a key, proves the token and returns this machine's place in the cluster. The role is the token's.
+ * Rejects with invalid_argument for a token of a wrong form or of another cluster, permission_denied for a wrong secret,
+ * unavailable when no manager answers.
+ */
+export async function joinCluster(request: JoinClusterRequest): Promise<NodeIdentity> {
+  parseJoinToken(request.token);
+  if (request.remoteAddrs.length === 0) {
+    throw new ClusterError("invalid_argument", "Join needs the address of a manager, got none");
+  }
+  const { csr, key } = await createRequest();
+  return firstThatAnswers(request.remoteAddrs, async (address) => {
+    const rootCa = await fetchRoot(address, request);
+    const issued = await withClient(address, { rootCa }, (client) =>
+      callUnary(
+        client,
+        caService.issueCertificate,
+        { csr, token: request.token, availability: request.availability, addr: request.addr },
+        callOptions(ISSUE_DEADLINE_MS, request.signal),
+      ),
+    );
+    return toIdentity(issued, key);
+  });
+}
+
+export interface RenewCertificateRequest {
+  readonly identity: NodeIdentity;
+  /** "host:port" of managers, tried in order until one answers. */
+  readonly managers: readonly string[];
+  readonly signal?: AbortSignal;
+}
+
+/** A new certificate, with the role that the cluster wants this node to have now. The old one stays valid. */
+export async function renewCertificate(request: RenewCertificateRequest): Promise<NodeIdentity> {
+  const { csr, key } = await createRequest();
+  return firstThatAnswers(request.managers, async (address) => {
+    const issued = await withClient(address, request.identity, (client) =>
+      callUnary(client, caService.renewCertificate, { csr }, callOptions(ISSUE_DEADLINE_MS, request.signal)),
+    );
+    return toIdentity(issued, key);
+  });
+}
+
+/** The root that a manager shows, once its digest is that of the token. */
+async function fetchRoot(address: string, request: JoinClusterRequest): Promise<string> {
+  const answer = await withClient(address, { unverified: true }, (client) =>
+    callUnary(client, caService.getRootCertificate, {}, callOptions(ROOT_DEADLINE_MS, request.signal)),
+  );
+  const root = splitPem(answer.certificate ?? "").find((pem) =>
+    tokenMatchesRoot(request.token, certificateDigest(pem)),
+  );
+  if (root !== undefined) return root;
+  throw new ClusterError(
+    "invalid_argument",
+    `Join token is of another cluster: the root certificate that ${address} shows does not match its digest`,
+  );
+}
+
+function callOptions(
+  deadlineMs: number,
+  signal: AbortSignal | undefined,
+): { readonly deadlineMs: number; readonly signal?: AbortSignal } {
+  return signal === undefined ? { deadlineMs } : { deadlineMs, signal };
+}
+
+async function withClient<T>(
+  address: string,
+  identity: NodeIdentity | Anonymous,
+  run: (client: ReturnType<typeof dial>) => Promise<T>,
+): Promise<T> {
+  const client = dial(address, identity, { manager: true });
+  try {
+    return await run(client);
+  } finally {
+    client.close();
+  }
+}
+
+/** Goes on to the next address only when one can't serve now; a refusal is final. */
+async function firstThatAnswers<T>(
+  addresses: readonly string[],
+  run: (address: string) => Promise<T>,
+): Promise<T> {
+  let last: ClusterError | undefined;
+  for (const address of addresses) {
+    try {
+      return await run(address);
+    } catch (caught) {
+      last = ClusterError.from(caught);
+      if (last.code !== "unavailable" && last.code !== "deadline_exceeded" && last.code !== "unimplemented") {
+        throw last;
+      }
+    }
+  }
+  throw new ClusterError(
+    "unavailable",
+    `No manager answers at ${addresses.join(", ") || "any address"}: ${last?.message ?? "no address is known"}`,
+    { retryable: true, ...(last === undefined ? {} : { cause: last }) },
+  );
+}
+
+function toIdentity(issued: shoal.v1.IssuedCertificate.$Properties, key: string): NodeIdentity {
+  const { nodeId, clusterId, certificate, rootCa, role } = issued;
+  assert(role === "manager" || role === "worker", "an issued certificate has a role");
+  assert(nodeId && clusterId && certificate && rootCa, "an issued certificate is complete");
+  return { nodeId, clusterId, role, certificate, key, rootCa };
+}

@@ -1,0 +1,25 @@
+/** How long certificates live and when they are renewed. Pure; used by the CA and by every node's renewal. */
+import type { ClusterSpec } from "../../model/specs.ts";
+
+const NANOS_PER_MS = 1e6;
+const DEFAULT_LIFE_MS = 90 * 24 * 3_600_000;
+/** Shorter lives would be renewed more often than a cluster of thousands can issue. */
+export const CERTIFICATE_LIFE_MIN_MS: number = 3_600_000;
+/** Renewal falls at a random point of this part of the life, so that nodes that joined together don't renew together. */
+const RENEW_FROM = 0.5;
+const RENEW_UNTIL = 0.8;
+
+/** Life of a node's certificate that the cluster's spec asks for. */
+export function certificateLifeMs(spec: ClusterSpec): number {
+  const nanos = spec.CAConfig?.NodeCertExpiry ?? 0;
+  return nanos > 0 ? nanos / NANOS_PER_MS : DEFAULT_LIFE_MS;
+}
+
+/** How long to wait from now until the certificate shall be renewed; 0 when that time has passed. */
+export function renewAfterMs(
+  life: { readonly fromMs: number; readonly untilMs: number },
+  now: { readonly wallMs: number; readonly random: { float(): number } },
+): number {
+  const part = RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * now.random.float();
+  return Math.max(0, life.fromMs + (life.untilMs - life.fromMs) * part - now.wallMs);
+}

@@ -1,0 +1,197 @@
+/**
+ * Making and reading X.509: the cluster's root, requests of nodes, and the certificates issued for them. Keys are P-256.
+ * Called by the CA service on the leader and by nodes that join or renew. Keeps nothing and decides no policy.
+ */
+import "reflect-metadata";
+import { createHash, createPrivateKey, createPublicKey, webcrypto, X509Certificate } from "node:crypto";
+import * as x509 from "@peculiar/x509";
+import type { TlsInfo } from "../../model/objects.ts";
+import type { NodeRole } from "../../model/specs.ts";
+import { ClusterError } from "../../common/errors.ts";
+import { MANAGER_UNIT, WORKER_UNIT } from "../../proto/rpc-identity.ts";
+
+const ALGORITHM = { name: "ECDSA", namedCurve: "P-256" } as const;
+const SIGNING = { name: "ECDSA", hash: "SHA-256" } as const;
+const ROOT_LIFE_MS = 20 * 365 * 24 * 3_600_000;
+/** Clocks of machines differ: a certificate is valid from this long before it was made. */
+const BACKDATE_MS = 3_600_000;
+const SERIAL_BYTES = 16;
+const CSR_BYTES_MAX = 16 * 1024;
+
+export interface KeyedCertificate {
+  /** PEM. */
+  readonly certificate: string;
+  /** PEM, PKCS #8. */
+  readonly key: string;
+}
+
+/** Randomness for serial numbers; keys come from the platform's own generator. */
+export interface CertificateDeps {
+  readonly random: { bytes(count: number): Uint8Array };
+  readonly nowMs: number;
+}
+
+function serial(random: CertificateDeps["random"]): string {
+  const bytes = Buffer.from(random.bytes(SERIAL_BYTES));
+  // A positive integer without leading zeros, whatever the random bytes are.
+  bytes[0] = ((bytes[0] ?? 0) & 0x7f) | 0x40;
+  return bytes.toString("hex");
+}
+
+async function newKeys(): Promise<webcrypto.CryptoKeyPair> {
+  return webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
+}
+
+async function keyPem(key: webcrypto.CryptoKey): Promise<string> {
+  return x509.PemConverter.encode(await webcrypto.subtle.exportKey("pkcs8", key), "PRIVATE KEY");
+}
+
+async function signingKey(pem: string): Promise<webcrypto.CryptoKey> {
+  const der = createPrivateKey(pem).export({ format: "der", type: "pkcs8" });
+  return webcrypto.subtle.importKey("pkcs8", der, ALGORITHM, false, ["sign"]);
+}
+
+/** A new self-signed root. */
+export async function createRoot(deps: CertificateDeps): Promise<KeyedCertificate> {
+  const keys = await newKeys();
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned(
+    {
+      serialNumber: serial(deps.random),
+      name: [{ CN: ["swarm-ca"] }],
+      notBefore: new Date(deps.nowMs - BACKDATE_MS),
+      notAfter: new Date(deps.nowMs + ROOT_LIFE_MS),
+      signingAlgorithm: SIGNING,
+      keys,
+      extensions: [
+        new x509.BasicConstraintsExtension(true, undefined, true),
+        new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+        await x509.SubjectKeyIdentifierExtension.create(keys.publicKey, false, webcrypto),
+      ],
+    },
+    webcrypto,
+  );
+  return { certificate: pemLine(certificate.toString("pem")), key: await keyPem(keys.privateKey) };
+}
+
+function pemLine(pem: string): string {
+  return pem.endsWith("\n") ? pem : `${pem}\n`;
+}
+
+/** A key and a request for it. The subject is empty: the issuer decides what the certificate says. */
+export async function createRequest(): Promise<{ readonly csr: Uint8Array; readonly key: string }> {
+  const keys = await newKeys();
+  const request = await x509.Pkcs10CertificateRequestGenerator.create(
+    { keys, signingAlgorithm: SIGNING },
+    webcrypto,
+  );
+  return { csr: new Uint8Array(request.rawData), key: await keyPem(keys.privateKey) };
+}
+
+/** What a node's certificate shall say. */
+export interface NodeSubject {
+  readonly nodeId: string;
+  readonly role: NodeRole;
+  readonly clusterId: string;
+}
+
+export interface IssueOptions extends CertificateDeps {
+  readonly root: KeyedCertificate;
+  readonly csr: Uint8Array;
+  readonly subject: NodeSubject;
+  readonly lifeMs: number;
+}
+
+/** Issues a node's certificate. Throws invalid_argument for a request that is no P-256 CSR signed by its own key. */
+export async function issueCertificate(
+  options: IssueOptions,
+): Promise<{ readonly certificate: string; readonly serial: string }> {
+  const publicKey = await requestedKey(options.csr);
+  const root = new x509.X509Certificate(options.root.certificate);
+  const { subject } = options;
+  const unit = subject.role === "manager" ? MANAGER_UNIT : WORKER_UNIT;
+  const serialNumber = serial(options.random);
+  const certificate = await x509.X509CertificateGenerator.create(
+    {
+      serialNumber,
+      subject: [{ O: [subject.clusterId] }, { OU: [unit] }, { CN: [subject.nodeId] }],
+      issuer: root.subjectName.toJSON(),
+      notBefore: new Date(options.nowMs - BACKDATE_MS),
+      notAfter: new Date(options.nowMs + options.lifeMs),
+      signingAlgorithm: SIGNING,
+      publicKey,
+      signingKey: await signingKey(options.root.key),
+      extensions: [
+        new x509.BasicConstraintsExtension(false, undefined, true),
+        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+        new x509.ExtendedKeyUsageExtension([
+          x509.ExtendedKeyUsage.serverAuth,
+          x509.ExtendedKeyUsage.clientAuth,
+        ]),
+        new x509.SubjectAlternativeNameExtension([
+          { type: "dns", value: subject.nodeId },
+          { type: "dns", value: unit },
+        ]),
+        await x509.AuthorityKeyIdentifierExtension.create(root.publicKey, false, webcrypto),
+      ],
+    },
+    webcrypto,
+  );
+  return { certificate: pemLine(certificate.toString("pem")), serial: serialNumber };
+}
+
+async function requestedKey(csr: Uint8Array): Promise<x509.PublicKey> {
+  const refuse = (got: string, cause?: unknown): ClusterError =>
+    new ClusterError(
+      "invalid_argument",
+      `Certificate request must be a PKCS #10 of a P-256 key signed by it, ${got}`,
+      cause === undefined ? {} : { cause },
+    );
+  if (csr.length === 0 || csr.length > CSR_BYTES_MAX) throw refuse(`got ${csr.length} bytes`);
+  let request: x509.Pkcs10CertificateRequest;
+  try {
+    request = new x509.Pkcs10CertificateRequest(Buffer.from(csr));
+    if (!(await request.verify(webcrypto))) throw refuse("its signature does not match");
+  } catch (error) {
+    if (error instanceof ClusterError) throw error;
+    throw refuse("it cannot be read", error);
+  }
+  const algorithm = request.publicKey.algorithm;
+  if (!("namedCurve" in algorithm) || algorithm.namedCurve !== "P-256") throw refuse("its key is another");
+  return request.publicKey;
+}
+
+/** SHA-256 of the certificate's DER, hex. */
+export function certificateDigest(pem: string): string {
+  return createHash("sha256").update(new X509Certificate(pem).raw).digest("hex");
+}
+
+/** When the certificate's life begins and ends, Unix ms. */
+export function certificateLife(pem: string): { readonly fromMs: number; readonly untilMs: number } {
+  const certificate = new X509Certificate(pem);
+  return { fromMs: Date.parse(certificate.validFrom), untilMs: Date.parse(certificate.validTo) };
+}
+
+/** What Docker's API tells of a root, so that clients can compare nodes with the cluster. */
+export function tlsInfoOf(rootPem: string): TlsInfo {
+  const root = new x509.X509Certificate(firstPem(rootPem));
+  return {
+    TrustRoot: rootPem,
+    CertIssuerSubject: Buffer.from(root.subjectName.toArrayBuffer()).toString("base64"),
+    CertIssuerPublicKey: Buffer.from(
+      createPublicKey(
+        new X509Certificate(firstPem(rootPem)).publicKey.export({ format: "pem", type: "spki" }),
+      ).export({ format: "der", type: "spki" }),
+    ).toString("base64"),
+  };
+}
+
+/** The certificates of a bundle, one PEM text each. */
+export function splitPem(bundle: string): readonly string[] {
+  return bundle.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n?/g) ?? [];
+}
+
+function firstPem(bundle: string): string {
+  const first = splitPem(bundle)[0];
+  if (first === undefined) throw new ClusterError("invalid_argument", "Certificate must be PEM, got none");
+  return first;
+}
