@@ -1,0 +1,260 @@
+/**
+ * The CLI's only way to the daemon: HTTP over the UNIX socket or TCP/TLS through node:http. Speaks unprefixed paths (the
+ * newest API version), turns Docker's error bodies into ApiError and connection failures into one clear sentence.
+ * Used by every command, by dev/ and by tests; never loads gRPC.
+ */
+import type { IncomingMessage, RequestOptions } from "node:http";
+import { request as httpRequest } from "node:http";
+import type { Socket } from "node:net";
+import type { Readable } from "node:stream";
+import type { Endpoint } from "./endpoint.ts";
+
+/** JSON error bodies longer than this are cut. */
+const ERROR_BODY_BYTES_MAX = 64 * 1024;
+
+/** An answer of the daemon that is not a success. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** The daemon could not be reached at all. */
+export class ConnectError extends Error {
+  override readonly name = "ConnectError";
+}
+
+export type QueryValue = string | number | boolean | readonly string[] | undefined;
+export type Query = Readonly<Record<string, QueryValue>>;
+export type FilterValues = Readonly<Record<string, readonly string[]>>;
+
+export interface CallOptions {
+  readonly query?: Query;
+  readonly filters?: FilterValues;
+  /** Sent as JSON. */
+  readonly body?: unknown;
+  /** Sent as it is; excludes `body`. */
+  readonly raw?: { readonly contentType: string; readonly content: Readable | Uint8Array };
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly signal?: AbortSignal;
+}
+
+export interface HijackedStream {
+  readonly socket: Socket;
+  /** Bytes that came with the head of the answer. */
+  readonly head: Buffer;
+  readonly contentType: string;
+}
+
+/** Docker's encoding of filters: {"key":{"value":true}}. */
+export function encodeFilters(filters: FilterValues): string {
+  const entries = Object.entries(filters).map(([key, values]) => [
+    key,
+    Object.fromEntries(values.map((value) => [value, true])),
+  ]);
+  return JSON.stringify(Object.fromEntries(entries));
+}
+
+function pathWithQuery(path: string, options: CallOptions): string {
+  const search = new URLSearchParams();
+  for (const [key, value] of Object.entries(options.query ?? {})) {
+    if (value === undefined) continue;
+    if (typeof value === "object") for (const each of value) search.append(key, each);
+    else search.append(key, typeof value === "boolean" ? (value ? "1" : "0") : String(value));
+  }
+  if (options.filters !== undefined && Object.keys(options.filters).length > 0) {
+    search.append("filters", encodeFilters(options.filters));
+  }
+  const text = search.toString();
+  return text === "" ? path : `${path}?${text}`;
+}
+
+function connectError(endpoint: Endpoint, caught: NodeJS.ErrnoException): Error {
+  if (caught.name === "AbortError") return caught;
+  const code = caught.code ?? "";
+  if (code === "EACCES" || code === "EPERM") {
+    return new ConnectError(
+      `Permission denied while connecting to the Shoal daemon at ${endpoint.text}. Run as root or join the socket's group.`,
+    );
+  }
+  if (
+    ["ENOENT", "ECONNREFUSED", "ENOTSOCK", "EHOSTUNREACH", "ENETUNREACH", "ENOTFOUND", "ETIMEDOUT"].includes(
+      code,
+    )
+  ) {
+    return new ConnectError(`Cannot connect to the Shoal daemon at ${endpoint.text}. Is it running?`);
+  }
+  if (code === "ECONNRESET" || code === "EPIPE") {
+    return new ConnectError(
+      `The connection to the Shoal daemon at ${endpoint.text} was lost: ${caught.message}`,
+    );
+  }
+  return new ConnectError(`Cannot talk to the Shoal daemon at ${endpoint.text}: ${caught.message}`);
+}
+
+async function readAll(
+  stream: AsyncIterable<Uint8Array>,
+  bytesMax = Number.POSITIVE_INFINITY,
+): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of stream) {
+    bytes += chunk.length;
+    if (bytes > bytesMax) break;
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+async function errorOf(response: IncomingMessage): Promise<ApiError> {
+  const text = (await readAll(response, ERROR_BODY_BYTES_MAX)).toString("utf8").trim();
+  let message = text;
+  try {
+    const parsed: unknown = JSON.parse(text);
+    if (typeof parsed === "object" && parsed !== null && "message" in parsed)
+      message = String(parsed.message);
+  } catch {
+    message = text;
+  }
+  const status = response.statusCode ?? 0;
+  return new ApiError(status, message === "" ? `HTTP ${status} without a message` : message);
+}
+
+export class ApiClient {
+  readonly endpoint: Endpoint;
+
+  constructor(endpoint: Endpoint) {
+    this.endpoint = endpoint;
+  }
+
+  /** GET, JSON answer. */
+  async get<T>(path: string, options: CallOptions = {}): Promise<T> {
+    return await this.#json<T>("GET", path, options);
+  }
+
+  /** POST, JSON answer; undefined-like empty answers come back as null. */
+  async post<T = unknown>(path: string, options: CallOptions = {}): Promise<T> {
+    return await this.#json<T>("POST", path, options);
+  }
+
+  async delete<T = unknown>(path: string, options: CallOptions = {}): Promise<T> {
+    return await this.#json<T>("DELETE", path, options);
+  }
+
+  /** GET that answers undefined on 404. */
+  async find<T>(path: string, options: CallOptions = {}): Promise<T | undefined> {
+    try {
+      return await this.get<T>(path, options);
+    } catch (caught) {
+      if (caught instanceof ApiError && caught.status === 404) return undefined;
+      throw caught;
+    }
+  }
+
+  /** Any call; the answer's head is a success and its body is unread. */
+  async call(method: string, path: string, options: CallOptions = {}): Promise<IncomingMessage> {
+    const response = await this.#send(method, path, options);
+    const status = response.statusCode ?? 0;
+    if (status >= 200 && status < 400) return response;
+    throw await errorOf(response);
+  }
+
+  /** A stream of JSON objects, one a line (events, pull and load progress). */
+  async *jsonLines<T>(
+    method: string,
+    path: string,
+    options: CallOptions = {},
+  ): AsyncGenerator<T, void, undefined> {
+    const response = await this.call(method, path, options);
+    let rest = "";
+    response.setEncoding("utf8");
+    for await (const chunk of response as AsyncIterable<string>) {
+      const lines = (rest + chunk).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) if (line.trim() !== "") yield JSON.parse(line) as T;
+    }
+    if (rest.trim() !== "") yield JSON.parse(rest) as T;
+  }
+
+  /** POST with `Upgrade: tcp`; resolves with the raw connection (attach, exec). */
+  async hijack(path: string, options: CallOptions = {}): Promise<HijackedStream> {
+    const body = options.body === undefined ? "" : JSON.stringify(options.body);
+    const request = await this.#open("POST", pathWithQuery(path, options), {
+      Connection: "Upgrade",
+      Upgrade: "tcp",
+      "Content-Type": options.body === undefined ? "text/plain" : "application/json",
+      "Content-Length": String(Buffer.byteLength(body)),
+    });
+    return await new Promise((resolve, reject) => {
+      request.on("error", (caught) => reject(connectError(this.endpoint, caught)));
+      request.on("upgrade", (response, socket, head) => {
+        resolve({ socket: socket as Socket, head, contentType: response.headers["content-type"] ?? "" });
+      });
+      request.on("response", (response) => {
+        errorOf(response).then(reject, reject);
+      });
+      request.end(body);
+    });
+  }
+
+  async #json<T>(method: string, path: string, options: CallOptions): Promise<T> {
+    const response = await this.call(method, path, options);
+    const text = (await readAll(response)).toString("utf8");
+    if (text.trim() === "") return null as T;
+    try {
+      return JSON.parse(text) as T;
+    } catch {
+      throw new ApiError(
+        response.statusCode ?? 0,
+        `The daemon's answer to ${method} ${path} is not JSON: "${text.slice(0, 80)}"`,
+      );
+    }
+  }
+
+  async #open(
+    method: string,
+    path: string,
+    headers: Record<string, string>,
+    signal?: AbortSignal,
+  ): Promise<ReturnType<typeof httpRequest>> {
+    const base: RequestOptions = { method, path, headers, ...(signal === undefined ? {} : { signal }) };
+    const endpoint = this.endpoint;
+    if (endpoint.kind === "unix")
+      return httpRequest({ ...base, socketPath: endpoint.path, host: "localhost" });
+    const target = { ...base, host: endpoint.host, port: endpoint.port };
+    if (endpoint.tls === undefined) return httpRequest(target);
+    const { request: httpsRequest } = await import("node:https");
+    return httpsRequest({
+      ...target,
+      ...(endpoint.tls.ca === undefined ? {} : { ca: endpoint.tls.ca }),
+      ...(endpoint.tls.cert === undefined ? {} : { cert: endpoint.tls.cert }),
+      ...(endpoint.tls.key === undefined ? {} : { key: endpoint.tls.key }),
+      rejectUnauthorized: endpoint.tls.verify,
+    });
+  }
+
+  async #send(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
+    const body = options.body === undefined ? undefined : Buffer.from(JSON.stringify(options.body));
+    const raw = options.raw;
+    const headers: Record<string, string> = { ...options.headers };
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    else if (raw !== undefined) headers["Content-Type"] = raw.contentType;
+    if (body !== undefined) headers["Content-Length"] = String(body.length);
+    else if (raw === undefined && method !== "GET") headers["Content-Length"] = "0";
+    const request = await this.#open(method, pathWithQuery(path, options), headers, options.signal);
+    return await new Promise((resolve, reject) => {
+      request.on("error", (caught) => reject(connectError(this.endpoint, caught)));
+      request.on("response", resolve);
+      if (raw === undefined) request.end(body);
+      else if (raw.content instanceof Uint8Array) request.end(raw.content);
+      else {
+        raw.content.on("error", (caught) => request.destroy(caught));
+        raw.content.pipe(request);
+      }
+    });
+  }
+}

@@ -1,0 +1,174 @@
+/** `shoal build`: packs the folder as a tar (with .dockerignore), sends it to the classic builder and shows its output. */
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { readdir, lstat, readlink, readFile } from "node:fs/promises";
+import path from "node:path";
+import { Readable } from "node:stream";
+import type { Pack } from "tar-stream";
+import { ClusterError } from "../../common/errors.ts";
+import type { CommandContext, CommandDefinition } from "../command.ts";
+import { bool, list, text } from "../command.ts";
+import { bytesFlag, parsePairs } from "../flag-values.ts";
+import type { ProgressLine } from "../output/json-progress.ts";
+import { showProgress } from "../output/json-progress.ts";
+
+interface IgnoreRule {
+  readonly pattern: RegExp;
+  readonly isExcept: boolean;
+}
+
+/** Docker's patterns: `*`, `?`, `**`, classes; later rules win; `!` brings back. */
+function ignoreRule(line: string): IgnoreRule {
+  const isExcept = line.startsWith("!");
+  const body = path.posix.normalize(line.replace(/^!/, "").trim()).replace(/^\/+|\/+$/g, "");
+  const source = body
+    .split(/(\*\*\/?|\*|\?|\[[^\]]*\])/)
+    .map((part) => {
+      if (part === "**/") return "(?:.*/)?";
+      if (part === "**") return ".*";
+      if (part === "*") return "[^/]*";
+      if (part === "?") return "[^/]";
+      if (part.startsWith("[") && part.endsWith("]")) return part;
+      return part.replaceAll(/[.+^${}()|\\]/g, "\\$&");
+    })
+    .join("");
+  return { pattern: new RegExp(`^${source}(?:/.*)?$`), isExcept };
+}
+
+/** True if the rules leave `name` (with forward slashes, relative) out. */
+export function isIgnored(rules: readonly string[], name: string): boolean {
+  let ignored = false;
+  for (const line of rules) {
+    if (line.trim() === "" || line.startsWith("#")) continue;
+    const rule = ignoreRule(line);
+    if (rule.pattern.test(name)) ignored = !rule.isExcept;
+  }
+  return ignored;
+}
+
+async function addEntry(pack: Pack, file: string, name: string): Promise<void> {
+  const found = await lstat(file);
+  const header = { name, mode: found.mode & 0o7777, mtime: found.mtime, uid: 0, gid: 0 };
+  if (found.isSymbolicLink()) pack.entry({ ...header, type: "symlink", linkname: await readlink(file) });
+  else if (found.isDirectory()) pack.entry({ ...header, name: `${name}/`, type: "directory" });
+  else if (found.isFile()) {
+    const content = await readFile(file);
+    await new Promise<void>((resolve, reject) => {
+      pack.entry({ ...header, size: content.length }, content, (caught) =>
+        caught ? reject(caught) : resolve(),
+      );
+    });
+  }
+}
+
+async function packFolder(
+  pack: Pack,
+  folder: string,
+  rules: readonly string[],
+  always: ReadonlySet<string>,
+): Promise<void> {
+  const hasExcepts = rules.some((line) => line.startsWith("!"));
+  const walk = async (relative: string): Promise<void> => {
+    const names = (await readdir(path.join(folder, relative))).sort();
+    for (const base of names) {
+      const name = relative === "" ? base : `${relative}/${base}`;
+      const isLeftOut = isIgnored(rules, name) && !always.has(name);
+      const isFolder = (await lstat(path.join(folder, name))).isDirectory();
+      if (!isLeftOut) await addEntry(pack, path.join(folder, name), name);
+      if (isFolder && (!isLeftOut || hasExcepts)) await walk(name);
+    }
+  };
+  await walk("");
+  pack.finalize();
+}
+
+async function contextStream(context: CommandContext): Promise<{ content: Readable; dockerfile: string }> {
+  const place = context.args[0] ?? ".";
+  if (place === "-")
+    return { content: process.stdin, dockerfile: context.flags.string("file") ?? "Dockerfile" };
+  if (!existsSync(place) || !statSync(place).isDirectory()) {
+    throw new ClusterError(
+      "invalid_argument",
+      `Cannot build: "${place}" must be a folder or "-" for a tar on stdin`,
+    );
+  }
+  const given = context.flags.string("file");
+  const dockerfile = given === undefined ? "Dockerfile" : path.relative(place, given);
+  if (dockerfile.startsWith(".."))
+    throw new ClusterError("invalid_argument", `Cannot build: "${given}" must be inside "${place}"`);
+  if (!existsSync(path.join(place, dockerfile))) {
+    throw new ClusterError("not_found", `Cannot build: there is no "${path.join(place, dockerfile)}"`);
+  }
+  const ignoreFile = path.join(place, ".dockerignore");
+  const rules = existsSync(ignoreFile) ? readFileSync(ignoreFile, "utf8").split(/\r?\n/) : [];
+  const { pack: createPack } = await import("tar-stream");
+  const pack = createPack();
+  packFolder(pack, place, rules, new Set([dockerfile, ".dockerignore"])).catch((caught: unknown) => {
+    pack.destroy(caught instanceof Error ? caught : new Error(String(caught)));
+  });
+  return { content: Readable.from(pack), dockerfile };
+}
+
+async function runBuild(context: CommandContext): Promise<void> {
+  const { flags, client, out } = context;
+  const { content, dockerfile } = await contextStream(context);
+  const args = Object.fromEntries(
+    flags
+      .list("build-arg")
+      .map((each) =>
+        each.includes("=")
+          ? [each.slice(0, each.indexOf("=")), each.slice(each.indexOf("=") + 1)]
+          : [each, context.env[each] ?? null],
+      ),
+  );
+  const isQuiet = flags.bool("quiet");
+  const lines = client.jsonLines<ProgressLine>("POST", "/build", {
+    query: {
+      t: flags.list("tag"),
+      dockerfile,
+      version: "1",
+      q: isQuiet,
+      nocache: flags.bool("no-cache"),
+      pull: flags.bool("pull"),
+      rm: flags.has("rm") ? flags.bool("rm") : true,
+      forcerm: flags.bool("force-rm"),
+      buildargs: JSON.stringify(args),
+      labels: JSON.stringify(parsePairs(flags.list("label"))),
+      target: flags.string("target"),
+      networkmode: flags.string("network"),
+      platform: flags.string("platform"),
+      extrahosts: flags.list("add-host"),
+      memory: bytesFlag(flags, "memory"),
+    },
+    raw: { contentType: "application/x-tar", content },
+    signal: context.signal,
+  });
+  const id = await showProgress(lines, out, false);
+  const idFile = flags.string("iidfile");
+  if (idFile !== undefined) writeFileSync(idFile, id);
+}
+
+export const buildCommand: CommandDefinition = {
+  name: "build",
+  usage: "[OPTIONS] PATH | -",
+  summary: "Build an image from a Dockerfile",
+  argsMin: 1,
+  argsMax: 1,
+  flags: [
+    list("add-host", "name:ip", "Line of /etc/hosts for RUN"),
+    list("build-arg", "NAME=value", "Build argument"),
+    text("file", "path", "Dockerfile (default PATH/Dockerfile)", "f"),
+    bool("force-rm", "Remove intermediate containers always"),
+    text("iidfile", "file", "Write the image's id here"),
+    list("label", "key=value", "Label of the image"),
+    text("memory", "bytes", "Memory limit of RUN", "m"),
+    text("network", "mode", "Network of RUN"),
+    bool("no-cache", "Don't use cached layers"),
+    text("platform", "platform", "Platform of the image"),
+    bool("pull", "Fetch base images anew"),
+    bool("quiet", "Print only the image's id", "q"),
+    bool("rm", "Remove intermediate containers after success (default)"),
+    list("tag", "name:tag", "Name of the image", "t"),
+    text("target", "stage", "Stage to build"),
+  ],
+  run: runBuild,
+};

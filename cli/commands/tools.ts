@@ -1,0 +1,218 @@
+/** `shoal context …` and `shoal completion`: names for daemons, and completion scripts for shells. */
+import { mkdirSync, renameSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { ClusterError } from "../../common/errors.ts";
+import type { ContextsFile } from "../client/endpoint.ts";
+import {
+  CONTEXTS_FILE,
+  configFolder,
+  DEFAULT_HOST,
+  readContexts,
+  resolveEndpoint,
+} from "../client/endpoint.ts";
+import type { CommandContext, CommandDefinition } from "../command.ts";
+import { bool, FORMAT_FLAG, QUIET_FLAG, text } from "../command.ts";
+import { GROUPS } from "../groups.ts";
+import type { ListFormat } from "../output/table.ts";
+import { formatList } from "../output/table.ts";
+
+export { runProgram } from "../program.ts";
+
+interface ContextRow {
+  readonly name: string;
+  readonly host: string;
+  readonly description: string;
+  readonly isCurrent: boolean;
+}
+
+const contextList: ListFormat<ContextRow> = {
+  columns: {
+    Name: { header: "NAME", get: (row) => (row.isCurrent ? `${row.name} *` : row.name) },
+    Description: { header: "DESCRIPTION", get: (row) => row.description },
+    Host: { header: "HOST", get: (row) => row.host },
+    Current: { header: "CURRENT", get: (row) => row.isCurrent },
+  },
+  defaults: ["Name", "Description", "Host"],
+  quiet: (row) => row.name,
+};
+
+function write(env: CommandContext["env"], file: ContextsFile): void {
+  const folder = configFolder(env);
+  const target = path.join(folder, CONTEXTS_FILE);
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  writeFileSync(`${target}.tmp`, `${JSON.stringify(file, null, 2)}\n`, { mode: 0o600 });
+  renameSync(`${target}.tmp`, target);
+}
+
+async function runCreate({ env, flags, args, out }: CommandContext): Promise<void> {
+  const name = args[0] ?? "";
+  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.+-]*$/.test(name) || name === "default") {
+    throw new ClusterError("invalid_argument", `Invalid context name "${name}"`);
+  }
+  const host = flags.string("host");
+  if (host === undefined)
+    throw new ClusterError("invalid_argument", "--host is required: unix:///path or tcp://HOST:PORT");
+  resolveEndpoint({ host, env: {} });
+  const file = readContexts(env);
+  if (file.contexts[name] !== undefined)
+    throw new ClusterError("already_exists", `Context "${name}" exists already`);
+  const description = flags.string("description");
+  write(env, {
+    ...file,
+    contexts: { ...file.contexts, [name]: { host, ...(description === undefined ? {} : { description }) } },
+  });
+  out.write(`${name}\n`);
+}
+
+async function runUse({ env, args, out }: CommandContext): Promise<void> {
+  const name = args[0] ?? "";
+  const file = readContexts(env);
+  if (name !== "default" && file.contexts[name] === undefined)
+    throw new ClusterError("not_found", `Context "${name}" not found`);
+  write(env, { ...file, current: name });
+  out.write(`${name}\n`);
+}
+
+async function runRemove({ env, args, out }: CommandContext): Promise<void> {
+  for (const name of args) {
+    const file = readContexts(env);
+    if (file.contexts[name] === undefined) throw new ClusterError("not_found", `Context "${name}" not found`);
+    const contexts = Object.fromEntries(Object.entries(file.contexts).filter(([key]) => key !== name));
+    write(
+      env,
+      file.current === name || file.current === undefined
+        ? { contexts }
+        : { contexts, current: file.current },
+    );
+    out.write(`${name}\n`);
+  }
+}
+
+async function runList({ env, flags, out }: CommandContext): Promise<void> {
+  const file = readContexts(env);
+  const current = file.current ?? "default";
+  const rows: ContextRow[] = [
+    {
+      name: "default",
+      host: DEFAULT_HOST,
+      description: "This machine's daemon",
+      isCurrent: current === "default",
+    },
+    ...Object.entries(file.contexts).map(([name, entry]) => ({
+      name,
+      host: entry.host,
+      description: entry.description ?? "",
+      isCurrent: current === name,
+    })),
+  ];
+  out.write(formatList(rows, contextList, { format: flags.string("format"), isQuiet: flags.bool("quiet") }));
+}
+
+const COMPLETE = "__complete";
+
+function completionScript(shell: string): string {
+  switch (shell) {
+    case "bash":
+      return `_shoal() { mapfile -t COMPREPLY < <(shoal ${COMPLETE} "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null); }\ncomplete -o default -F _shoal shoal\n`;
+    case "zsh":
+      return `#compdef shoal\n_shoal() { compadd -- $(shoal ${COMPLETE} "\${(@)words[2,CURRENT]}" 2>/dev/null) }\ncompdef _shoal shoal\n`;
+    case "fish":
+      return `complete -c shoal -f -a '(shoal ${COMPLETE} (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'\n`;
+    default:
+      throw new ClusterError("invalid_argument", `Unknown shell "${shell}": expected bash, zsh or fish`);
+  }
+}
+
+/** Candidates for the last word. Objects of the daemon are asked for where a command takes them. */
+async function complete({ args, out, client }: CommandContext): Promise<void> {
+  const words = args.slice(0, -1);
+  const last = args.at(-1) ?? "";
+  const { candidates } = await import("../completion.ts");
+  const found = await candidates(words, last, client);
+  out.write(
+    found
+      .filter((each) => each.startsWith(last))
+      .map((each) => `${each}\n`)
+      .join(""),
+  );
+}
+
+export const definitions: readonly CommandDefinition[] = [
+  {
+    name: "context",
+    usage: "COMMAND",
+    summary: GROUPS.find((group) => group.name === "context")?.summary ?? "",
+    argsMin: 0,
+    flags: [],
+    commands: [
+      {
+        name: "create",
+        usage: "[OPTIONS] CONTEXT",
+        summary: "Name a daemon",
+        argsMin: 1,
+        argsMax: 1,
+        flags: [
+          text("host", "URL", "unix:///path or tcp://HOST:PORT"),
+          text("description", "text", "What it is"),
+        ],
+        run: runCreate,
+      },
+      {
+        name: "ls",
+        aliases: ["list"],
+        usage: "[OPTIONS]",
+        summary: "List contexts",
+        argsMin: 0,
+        argsMax: 0,
+        flags: [FORMAT_FLAG, QUIET_FLAG],
+        run: runList,
+      },
+      {
+        name: "use",
+        usage: "CONTEXT",
+        summary: "Talk to this daemon from now on",
+        argsMin: 1,
+        argsMax: 1,
+        flags: [],
+        run: runUse,
+      },
+      {
+        name: "show",
+        usage: "",
+        summary: "Print the current context",
+        argsMin: 0,
+        argsMax: 0,
+        flags: [],
+        run: async ({ env, out }) => out.write(`${readContexts(env).current ?? "default"}\n`),
+      },
+      {
+        name: "rm",
+        aliases: ["remove"],
+        usage: "CONTEXT [CONTEXT...]",
+        summary: "Forget contexts",
+        argsMin: 1,
+        flags: [bool("force", "Also the current one", "f")],
+        run: runRemove,
+      },
+    ],
+  },
+  {
+    name: "completion",
+    usage: "bash|zsh|fish",
+    summary: "Print a completion script; load it with: source <(shoal completion bash)",
+    argsMin: 1,
+    argsMax: 1,
+    flags: [],
+    run: async ({ args, out }) => out.write(completionScript(args[0] ?? "")),
+  },
+  {
+    name: COMPLETE,
+    usage: "WORD...",
+    summary: "Candidates for completion",
+    argsMin: 0,
+    stopsAtArgument: true,
+    flags: [],
+    isHidden: true,
+    run: complete,
+  },
+];

@@ -1,0 +1,42 @@
+/**
+ * Entry of the `shoal` program: reads the options before the command, loads that one command's file and runs it. Holds
+ * nothing else, because every command pays for what is loaded here.
+ */
+import { loadModule } from "./load-module.ts";
+import { splitRootFlags } from "./root-flags.ts";
+
+async function run(argv: readonly string[]): Promise<number> {
+  const { rootFlags, rest, unknown } = splitRootFlags(argv);
+  const [first, ...others] = rest;
+  if (unknown !== undefined) {
+    process.stderr.write(`unknown flag: ${unknown}\nSee 'shoal --help'.\n`);
+    return 125;
+  }
+  if (rootFlags.bool("version")) {
+    const { printVersion } = await import("./commands/help.ts");
+    return printVersion();
+  }
+  if (first === undefined || first === "help" || rootFlags.bool("help")) {
+    if (first === "help" && others.length > 0) return await run([...others, "--help"]);
+    const { printHelp } = await import("./commands/help.ts");
+    return printHelp();
+  }
+  const module = await loadModule(first);
+  const definition = module?.definitions.find((each) => each.name === first);
+  if (module === undefined || definition === undefined) {
+    process.stderr.write(`shoal: '${first}' is not a shoal command.\nSee 'shoal --help'.\n`);
+    return 1;
+  }
+  return await module.runProgram(definition, others, rootFlags);
+}
+
+/** Nothing is left to do: does not wait for idle connections, but does wait for the output to be taken. */
+function finish(status: number): void {
+  process.exitCode = status;
+  process.stdout.write("", () => process.stderr.write("", () => process.exit(status)));
+}
+
+run(process.argv.slice(2)).then(finish, (caught: unknown) => {
+  process.stderr.write(`shoal: ${caught instanceof Error ? caught.message : String(caught)}\n`);
+  finish(1);
+});
