@@ -114,7 +114,8 @@ export function decodeSegmentHeader(bytes: Uint8Array): SegmentHeader | undefine
 
 /** The segment's own key: no two segments share one, so random nonces never run out. */
 export function segmentKeys(header: SegmentHeader, encryptionKey: Uint8Array | undefined): SegmentKeys {
-  const seed = crc32(encodeSegmentHeader(header));
+  // Without the header's own checksum: over a message and its checksum a crc is the same for all messages.
+  const seed = crc32(encodeSegmentHeader(header).subarray(0, SEGMENT_HEADER_BYTES - 4));
   if (!header.isEncrypted) return { seed, key: undefined };
   if (encryptionKey === undefined) {
     throw new ClusterError("failed_precondition", "Cannot read the raft log: it is encrypted, got no key");

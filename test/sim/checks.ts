@@ -1,0 +1,221 @@
+/**
+ * What must hold at every moment, whatever fails. Each check has a name (O1 and so on) that reports and the table of
+ * mutants use. Fed by the harness with what members send, apply and say; throws Violation.
+ */
+import type { RaftCore } from "../../manager/raft/core/core.ts";
+import { EntryKind, type Message } from "../../manager/raft/core/messages.ts";
+import { quorumOf } from "../../manager/raft/core/quorum.ts";
+import type { CommittedEntry } from "../../manager/raft/replicated-log.ts";
+import { Violation } from "./world.ts";
+
+interface Fact {
+  readonly term: number;
+  readonly chain: string;
+}
+
+/** What a member promised to others; it must know it after a restart. */
+interface Promised {
+  term: number;
+  /** Candidate of its last granted vote in `term`. */
+  vote: number;
+  /** Highest index acknowledged to the leader of `term`. */
+  matchIndex: number;
+}
+
+export interface MemberView {
+  readonly raftId: number;
+  readonly core: RaftCore;
+}
+
+export interface Bounds {
+  readonly inflightCountMax: number;
+  readonly logCountMax: number;
+  readonly walBytesMax: number;
+}
+
+export class Checks {
+  readonly #leaders = new Map<number, number>();
+  /** Everything ever applied anywhere, by index. */
+  readonly #ledger = new Map<number, Fact>();
+  readonly #votes = new Map<string, number>();
+  readonly #promised = new Map<number, Promised>();
+  /** Members whose disk was damaged on purpose: what they promised may be gone until they recovered. */
+  readonly #damaged = new Set<number>();
+  #maxApplied = 0;
+
+  get maxApplied(): number {
+    return this.#maxApplied;
+  }
+
+  damaged(raftId: number): void {
+    this.#damaged.add(raftId);
+    this.#promised.delete(raftId);
+  }
+
+  isDamaged(raftId: number): boolean {
+    return this.#damaged.has(raftId);
+  }
+
+  /** Its peers gave back what it lost. */
+  recovered(raftId: number): void {
+    this.#damaged.delete(raftId);
+  }
+
+  /** O1: at most one leader in a term. */
+  led(term: number, raftId: number): void {
+    const known = this.#leaders.get(term);
+    if (known !== undefined && known !== raftId) {
+      throw new Violation("O1", `members ${known} and ${raftId} both lead in term ${term}`);
+    }
+    this.#leaders.set(term, raftId);
+  }
+
+  /** O3, O4: one sequence of committed entries and one state at each index, for everyone and for ever. */
+  applied(raftId: number, entry: CommittedEntry, chain: string): void {
+    const known = this.#ledger.get(entry.index);
+    if (known === undefined) {
+      this.#ledger.set(entry.index, { term: entry.term, chain });
+      this.#maxApplied = Math.max(this.#maxApplied, entry.index);
+      return;
+    }
+    if (known.term !== entry.term) {
+      throw new Violation(
+        "O3",
+        `member ${raftId} applies ${entry.index} of term ${entry.term}, others ${known.term}`,
+      );
+    }
+    if (known.chain !== chain) {
+      throw new Violation("O4", `member ${raftId} has another state after ${entry.index}`);
+    }
+  }
+
+  /** O12: a member votes for one candidate in a term, also over restarts. */
+  sent(message: Message): void {
+    if (message.type === "voteReply" && message.granted) {
+      const slot = `${message.term}/${message.from}`;
+      const known = this.#votes.get(slot);
+      if (known !== undefined && known !== message.to) {
+        throw new Violation(
+          "O12",
+          `member ${message.from} votes for ${known} and ${message.to} in ${message.term}`,
+        );
+      }
+      this.#votes.set(slot, message.to);
+      this.#promise(message.from, message.term).vote = message.to;
+    } else if (message.type === "vote") {
+      this.#promise(message.from, message.term).vote = message.from;
+    } else if (message.type === "appendOk") {
+      const promised = this.#promise(message.from, message.term);
+      promised.matchIndex = Math.max(promised.matchIndex, message.matchIndex);
+    }
+  }
+
+  /** O13: what a member promised before it died, it knows when it is back. */
+  restarted(member: MemberView): void {
+    const promised = this.#promised.get(member.raftId);
+    const { status } = member.core;
+    if (status.isRecovering) {
+      this.damaged(member.raftId);
+      return;
+    }
+    if (promised === undefined || this.#damaged.has(member.raftId)) return;
+    if (status.term < promised.term) {
+      throw new Violation(
+        "O13",
+        `member ${member.raftId} spoke in term ${promised.term}, knows ${status.term}`,
+      );
+    }
+    if (status.term === promised.term && status.lastIndex < promised.matchIndex) {
+      const has = `has ${status.lastIndex}`;
+      throw new Violation("O13", `member ${member.raftId} acknowledged ${promised.matchIndex}, ${has}`);
+    }
+  }
+
+  /** O2: where two logs have an entry of the same index and term, everything up to there is equal. */
+  logsMatch(members: readonly MemberView[]): void {
+    for (const [position, a] of members.entries()) {
+      for (const b of members.slice(position + 1)) this.#pairMatches(a, b);
+    }
+  }
+
+  /** O11: no more than one configuration is open, and neighbouring ones share a majority. */
+  configs(members: readonly MemberView[]): void {
+    for (const { raftId, core } of members) {
+      const { log } = core;
+      let open = 0;
+      for (let index = log.commitIndex + 1; index <= log.lastIndex; index += 1) {
+        if (log.at(index)?.kind === EntryKind.config) open += 1;
+      }
+      if (open > 1) throw new Violation("O11", `member ${raftId} has ${open} uncommitted configurations`);
+    }
+  }
+
+  /** O15: windows, log and disk stay within what they may take. */
+  bounds(member: MemberView & { readonly walBytes: number }, bounds: Bounds): void {
+    const { core, raftId } = member;
+    const { leadership, log } = core;
+    if (log.lastIndex - log.baseIndex > bounds.logCountMax) {
+      throw new Violation("O15", `member ${raftId} holds ${log.lastIndex - log.baseIndex} entries in memory`);
+    }
+    if (member.walBytes > bounds.walBytesMax) {
+      throw new Violation("O15", `member ${raftId} has ${member.walBytes} bytes of log on disk`);
+    }
+    if (leadership === undefined) return;
+    if (leadership.uncommittedBytes < 0) throw new Violation("O15", "uncommitted bytes below zero");
+    for (const each of core.status.config) {
+      const progress = leadership.progressOf(each.raftId);
+      if (progress === undefined) continue;
+      if (progress.inflights.count > bounds.inflightCountMax || progress.next <= progress.match) {
+        throw new Violation("O15", `member ${raftId} sends ahead too much to ${each.raftId}`);
+      }
+    }
+  }
+
+  /** CommittedIsDurable: what a leader counts as committed is on disk on a quorum. */
+  committedIsDurable(leader: MemberView, members: readonly MemberView[], down: ReadonlySet<number>): void {
+    const { core, raftId } = leader;
+    const voters = core.status.config.filter((each) => !each.isLearner).map((each) => each.raftId);
+    const index = core.log.commitIndex;
+    const term = core.log.termAt(index);
+    let holders = 0;
+    for (const voter of voters) {
+      // A dead one's disk is not looked into: it counts as holding it.
+      const member = members.find((each) => each.raftId === voter);
+      if (member === undefined) holders += down.has(voter) || this.#damaged.has(voter) ? 1 : 0;
+      else if (this.#damaged.has(voter)) holders += 1;
+      else if (index <= member.core.log.baseIndex || index <= member.core.log.commitIndex) holders += 1;
+      else if (member.core.log.durableIndex >= index && member.core.log.termAt(index) === term) holders += 1;
+    }
+    if (holders >= quorumOf(voters.length)) return;
+    throw new Violation(
+      "O7",
+      `member ${raftId} committed ${index}, which only ${holders} of ${voters.length} hold`,
+    );
+  }
+
+  #promise(raftId: number, term: number): Promised {
+    let promised = this.#promised.get(raftId);
+    if (promised === undefined || promised.term < term) {
+      promised = { term, vote: 0, matchIndex: 0 };
+      this.#promised.set(raftId, promised);
+    }
+    return promised;
+  }
+
+  #pairMatches(a: MemberView, b: MemberView): void {
+    const from = Math.max(a.core.log.firstIndex, b.core.log.firstIndex);
+    const to = Math.min(a.core.log.lastIndex, b.core.log.lastIndex);
+    let isEqual = false;
+    for (let index = to; index >= from; index -= 1) {
+      const entryA = a.core.log.at(index);
+      const entryB = b.core.log.at(index);
+      const sameTerm = entryA?.term === entryB?.term;
+      const samePayload =
+        entryA !== undefined && entryB !== undefined && Buffer.compare(entryA.payload, entryB.payload) === 0;
+      if ((sameTerm && !samePayload) || (isEqual && !sameTerm)) {
+        throw new Violation("O2", `logs of ${a.raftId} and ${b.raftId} differ at ${index}`);
+      }
+      if (sameTerm) isEqual = true;
+    }
+  }
+}

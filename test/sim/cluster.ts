@@ -1,0 +1,377 @@
+/**
+ * One run: a cluster, its clients and its nemesis, from a seed. Two phases: anything may fail, then everything is mended
+ * (or a minority stays dead) and the rest must come together within bounded virtual time. Checks run all along.
+ */
+import { hasCode } from "../../common/errors.ts";
+import { SeededRandom } from "../../common/testing/seeded-random.ts";
+import { Checks } from "./checks.ts";
+import { Clients } from "./clients.ts";
+import { KvState } from "./kv.ts";
+import { Machine } from "./machine.ts";
+import { Nemesis } from "./nemesis.ts";
+import { Network } from "./network.ts";
+import { type Profile, profileOf, type ProfileName } from "./profiles.ts";
+import { Violation, World } from "./world.ts";
+
+export interface RunOptions {
+  readonly seed: number;
+  readonly profile: ProfileName;
+  /** Virtual time of the first phase. */
+  readonly faultyMs: number;
+  readonly keepsTimeline: boolean;
+}
+
+export interface RunResult {
+  readonly seed: number;
+  readonly profile: string;
+  readonly failure: { readonly check: string; readonly text: string } | undefined;
+  readonly virtualMs: number;
+  readonly eventCount: number;
+  readonly digest: number;
+  readonly operations: number;
+  readonly undecided: number;
+  readonly leaderChanges: number;
+  readonly appliedIndex: number;
+  readonly timeline: readonly string[];
+}
+
+/** After mending, a cluster must have a leader, answer all clients and be equal everywhere within this time. */
+const CONVERGE_MS = 60_000;
+/** Deep checks look at whole logs, so they run only each so many events. */
+const DEEP_CHECK_EVENTS = 200;
+const MEMBER_COUNT_MAX = 7;
+
+export async function runCluster(options: RunOptions): Promise<RunResult> {
+  const profile = profileOf(options.profile, new SeededRandom(options.seed ^ 0x5eed));
+  const run = new Run(options, profile);
+  return run.go();
+}
+
+class Run {
+  readonly #options: RunOptions;
+  readonly #profile: Profile;
+  readonly #world: World;
+  readonly #network: Network;
+  readonly #checks = new Checks();
+  readonly #clients: Clients;
+  readonly #nemesis: Nemesis;
+  readonly #machines: Machine[] = [];
+  readonly #random: SeededRandom;
+  readonly #encryptionKey: Uint8Array | undefined;
+  #nextRaftId = 1;
+  #leaderChanges = 0;
+  #isChanging = false;
+  #eventsToDeepCheck = DEEP_CHECK_EVENTS;
+
+  constructor(options: RunOptions, profile: Profile) {
+    this.#options = options;
+    this.#profile = profile;
+    this.#world = new World(options.seed, options.keepsTimeline);
+    this.#random = this.#world.random.fork();
+    this.#encryptionKey = profile.isEncrypted ? this.#world.random.bytes(32) : undefined;
+    this.#network = new Network(this.#world, (message) => this.#checks.sent(message));
+    this.#clients = new Clients({
+      world: this.#world,
+      machines: () => this.#live(),
+      clientCount: profile.clientCount,
+      keyCount: profile.keyCount,
+      thinkMs: 60,
+    });
+    this.#nemesis = new Nemesis({
+      world: this.#world,
+      network: this.#network,
+      profile,
+      checks: this.#checks,
+      machines: () => this.#live(),
+      changeMembership: () => this.#changeMembership(),
+    });
+  }
+
+  async go(): Promise<RunResult> {
+    let checked = { operations: 0, undecided: 0 };
+    try {
+      this.#found();
+      await this.#advance(3_000);
+      this.#clients.start();
+      this.#nemesis.start();
+      await this.#advance(this.#options.faultyMs);
+      this.#checkCalm();
+      await this.#converge("after mending", this.#mend());
+      this.#clients.stop();
+      await this.#until("clients end", () => this.#clients.isIdle);
+      await this.#restartAll();
+      checked = this.#clients.check();
+    } catch (caught) {
+      this.#world.fail(caught);
+    }
+    return this.#result(checked);
+  }
+
+  #found(): void {
+    const ids = Array.from({ length: this.#profile.memberCount }, () => this.#newRaftId());
+    const members = ids.map((raftId) => ({
+      raftId,
+      nodeId: `node-${raftId}`,
+      addr: `${raftId}:1`,
+      isLearner: false,
+    }));
+    for (const raftId of ids) this.#addMachine(raftId, { kind: "bootstrap", members }).start();
+  }
+
+  #newRaftId(): number {
+    const raftId = this.#nextRaftId;
+    this.#nextRaftId += 1;
+    return raftId;
+  }
+
+  #live(): readonly Machine[] {
+    return this.#machines.filter((machine) => !machine.isRetired);
+  }
+
+  #addMachine(raftId: number, mode: Machine["mode"]): Machine {
+    const world = this.#world;
+    const machine = new Machine(
+      {
+        world,
+        network: this.#network,
+        raftId,
+        limits: this.#profile.limits,
+        encryptionKey: this.#encryptionKey,
+        makeState: () =>
+          new KvState(
+            (entry, chain) => {
+              world.note(3, entry.index, () => `${raftId} applies ${entry.index}`);
+              this.#checks.applied(raftId, entry, chain);
+            },
+            (request, outcome) => this.#clients.effect(request, outcome),
+          ),
+        onStarted: (started) => this.#onStarted(started),
+        onDied: () => undefined,
+      },
+      mode,
+    );
+    this.#machines.push(machine);
+    return machine;
+  }
+
+  #onStarted(machine: Machine): void {
+    const { node, raftId } = machine;
+    if (node === undefined) return;
+    const { lastIndex, term } = node.core.status;
+    this.#world.note(2, raftId, () => `${raftId} starts in term ${term} with ${lastIndex} entries`);
+    this.#checks.restarted({ raftId, core: node.core });
+    node.onLeadership((change) => {
+      this.#world.note(4, change.term, () => `${raftId} sees leader ${change.leader} in term ${change.term}`);
+      if (change.isLeader) this.#leaderChanges += 1;
+    });
+    node.onRemoved(() => {
+      this.#world.note(5, raftId, () => `${raftId} was removed`);
+      // The process goes on for a while, as one that nobody stopped.
+      this.#world.after(this.#random.float() * 20_000, () => {
+        machine.isRetired = true;
+        machine.kill();
+      });
+    });
+  }
+
+  async #advance(ms: number): Promise<void> {
+    await this.#world.run(this.#world.nowMs + ms, () => this.#afterEvent());
+    if (this.#world.failure !== undefined) throw this.#world.failure;
+  }
+
+  async #until(what: string, holds: () => boolean): Promise<void> {
+    const deadlineMs = this.#world.nowMs + CONVERGE_MS;
+    while (!holds()) {
+      if (this.#world.nowMs >= deadlineMs)
+        throw new Violation("O10", `${what}: not within ${CONVERGE_MS / 1000} s`);
+      await this.#advance(100);
+    }
+  }
+
+  #views(): {
+    readonly raftId: number;
+    readonly core: NonNullable<Machine["node"]>["core"];
+    readonly walBytes: number;
+  }[] {
+    const views = [];
+    for (const { node, raftId } of this.#machines) {
+      if (node !== undefined) views.push({ raftId, core: node.core, walBytes: node.walBytes });
+    }
+    return views;
+  }
+
+  #afterEvent(): void {
+    for (const { node, raftId } of this.#machines) {
+      if (node === undefined) continue;
+      if (node.core.leadership !== undefined) this.#checks.led(node.term, raftId);
+    }
+    this.#eventsToDeepCheck -= 1;
+    if (this.#eventsToDeepCheck > 0) return;
+    this.#eventsToDeepCheck = DEEP_CHECK_EVENTS;
+    this.#deepCheck();
+  }
+
+  #deepCheck(): void {
+    const views = this.#views();
+    const down = new Set(this.#machines.filter((each) => each.node === undefined).map((each) => each.raftId));
+    for (const view of views) {
+      if (!view.core.status.isRecovering && this.#checks.isDamaged(view.raftId))
+        this.#checks.recovered(view.raftId);
+      this.#checks.bounds(view, {
+        inflightCountMax: this.#profile.limits.inflightCountMax ?? 256,
+        logCountMax: 3_000,
+        walBytesMax: 512 * 1024,
+      });
+      if (view.core.leadership !== undefined) this.#checks.committedIsDurable(view, views, down);
+    }
+    this.#checks.logsMatch(views);
+    this.#checks.configs(views);
+  }
+
+  /** O16: nothing failed, so nobody had a reason to elect again. */
+  #checkCalm(): void {
+    if (this.#options.profile === "calm" && this.#leaderChanges !== 1) {
+      throw new Violation("O16", `${this.#leaderChanges} elections although nothing failed`);
+    }
+  }
+
+  /** Ends all faults. Returns the members that must come together. */
+  #mend(): readonly Machine[] {
+    this.#nemesis.stop();
+    const live = this.#live();
+    const mayLeaveDead =
+      this.#profile.every.membership === 0 && this.#profile.every.rot === 0 && this.#random.float() < 0.4;
+    const deadCount = mayLeaveDead ? this.#random.below(Math.ceil(live.length / 2)) : 0;
+    const dead = live.slice(0, deadCount);
+    this.#world.note(6, deadCount, () => `all is mended, ${deadCount} stay dead`);
+    for (const machine of dead) machine.kill();
+    const core = live.filter((machine) => !dead.includes(machine));
+    for (const machine of core) machine.start();
+    return core;
+  }
+
+  async #converge(when: string, core: readonly Machine[]): Promise<void> {
+    const doneBefore = this.#clients.doneCount;
+    await this.#until(`${when}: a leader`, () => this.#leader(core) !== undefined);
+    await this.#until(`${when}: clients are served`, () => this.#clients.doneCount >= doneBefore + 20);
+    // Machines that a committed configuration doesn't name have no part any more.
+    await this.#until(`${when}: equal states`, () => this.#isEqual(core));
+  }
+
+  #leader(core: readonly Machine[]): Machine | undefined {
+    return core.find((machine) => machine.node?.isLeader === true);
+  }
+
+  #isEqual(core: readonly Machine[]): boolean {
+    const leader = this.#leader(core)?.node;
+    if (leader === undefined) return false;
+    const config = new Set(leader.members.map((member) => member.raftId));
+    const members = core.filter((machine) => config.has(machine.raftId));
+    const states = members.map((machine) => machine.state).filter((state) => state instanceof KvState);
+    if (states.length !== members.length || members.some((machine) => machine.isRetired)) return false;
+    const isLagging = members.some((machine) => (machine.node?.appliedIndex ?? 0) < leader.appliedIndex);
+    // Clients still write: members are equal when their chains of hashes are, which the ledger checks at each index.
+    return !isLagging || new Set(states.map((state) => state.chain)).size === 1;
+  }
+
+  /** O8: power loss everywhere; what comes back from the disks is the same state. */
+  async #restartAll(): Promise<void> {
+    const members = this.#live().filter((machine) => machine.node !== undefined);
+    await this.#until("equal states before the last restart", () => this.#isQuiet(members));
+    const before = this.#leader(members);
+    const digest = before?.state instanceof KvState ? before.state.digest() : "";
+    const config = new Set(before?.node?.members.map((member) => member.raftId));
+    for (const machine of members) machine.kill();
+    const again = members.filter((machine) => config.has(machine.raftId));
+    for (const machine of again) machine.start();
+    await this.#until("a leader after the last restart", () => this.#leader(again) !== undefined);
+    await this.#until("equal states after the last restart", () => this.#isQuiet(again));
+    for (const machine of again) {
+      if (machine.state instanceof KvState && machine.state.digest() !== digest) {
+        throw new Violation("O8", `member ${machine.raftId} has another state after a restart`);
+      }
+    }
+  }
+
+  /** All members of the configuration have applied the same. */
+  #isQuiet(machines: readonly Machine[]): boolean {
+    const leader = this.#leader(machines)?.node;
+    if (leader === undefined) return false;
+    const config = new Set(leader.members.map((member) => member.raftId));
+    const applied = machines
+      .filter((machine) => config.has(machine.raftId))
+      .map((machine) => machine.node?.appliedIndex ?? 0);
+    return applied.every((index) => index === leader.appliedIndex && index === leader.core.log.lastIndex);
+  }
+
+  #changeMembership(): void {
+    const leader = this.#live().find((machine) => machine.node?.isLeader === true)?.node;
+    if (leader === undefined || this.#isChanging) return;
+    this.#isChanging = true;
+    const done = (): void => {
+      this.#isChanging = false;
+    };
+    const ended = (caught: unknown): void => {
+      const known = hasCode(
+        caught,
+        "unavailable",
+        "cancelled",
+        "failed_precondition",
+        "not_found",
+        "already_exists",
+      );
+      if (!known) this.#world.fail(caught);
+    };
+    const { members } = leader;
+    const mayAdd = this.#live().length < MEMBER_COUNT_MAX;
+    if (mayAdd && (members.length <= 3 || this.#random.float() < 0.5)) {
+      const raftId = this.#newRaftId();
+      this.#world.note(7, raftId, () => `operator adds ${raftId}`);
+      const machine = this.#addMachine(raftId, { kind: "join", peers: members });
+      this.#nemesis.prepare(machine);
+      machine.start();
+      const controller = new AbortController();
+      this.#world.after(15_000, () => controller.abort());
+      const member = { raftId, nodeId: `node-${raftId}`, addr: `${raftId}:1` };
+      this.#bounded(leader.addMember(member, controller.signal)).catch(ended).finally(done);
+      return;
+    }
+    const victim = members[this.#random.below(members.length)];
+    if (victim === undefined || members.length <= 2) {
+      done();
+      return;
+    }
+    this.#world.note(8, victim.raftId, () => `operator removes ${victim.raftId}`);
+    this.#bounded(leader.removeMember(victim.raftId, { force: false }))
+      .catch(ended)
+      .finally(done);
+  }
+
+  /** A call to a member that dies never returns. */
+  #bounded(call: Promise<void>): Promise<void> {
+    const late = new Promise<void>((resolve) => {
+      this.#world.after(20_000, resolve);
+    });
+    return Promise.race([call, late]);
+  }
+
+  #result(checked: { readonly operations: number; readonly undecided: number }): RunResult {
+    const { failure } = this.#world;
+    const text = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
+    const check =
+      failure instanceof Violation ? failure.check : failure instanceof Error ? failure.name : "?";
+    for (const machine of this.#machines) machine.kill();
+    return {
+      seed: this.#options.seed,
+      profile: this.#profile.name,
+      failure: failure === undefined ? undefined : { check, text },
+      virtualMs: this.#world.nowMs,
+      eventCount: this.#world.eventCount,
+      digest: this.#world.digest,
+      ...checked,
+      leaderChanges: this.#leaderChanges,
+      appliedIndex: this.#checks.maxApplied,
+      timeline: this.#world.timeline,
+    };
+  }
+}

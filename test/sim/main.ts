@@ -1,0 +1,103 @@
+/**
+ * `npm run sim -- --seed N [--minutes M] [--profile NAME] [--replay]`, `npm run sim -- --hunt SECONDS [--from SEED]`.
+ * Prints the seed first, then what the run did; exits with 1 if a check failed.
+ */
+import { parseArgs } from "node:util";
+import { runCluster, type RunResult } from "./cluster.ts";
+import { PROFILE_NAMES, type ProfileName } from "./profiles.ts";
+
+const DEFAULT_MINUTES = 0.5;
+
+function profileName(text: string): ProfileName {
+  const found = PROFILE_NAMES.find((name) => name === text);
+  if (found === undefined)
+    throw new Error(`--profile must be one of ${PROFILE_NAMES.join(", ")}, got "${text}"`);
+  return found;
+}
+
+function number(text: string, name: string): number {
+  const value = Number(text);
+  if (!Number.isFinite(value) || value < 0) throw new Error(`--${name} must be a number, got "${text}"`);
+  return value;
+}
+
+function describe(result: RunResult, tookMs: number): string {
+  const virtualS = result.virtualMs / 1000;
+  const head = `seed ${result.seed} ${result.profile}: ${virtualS.toFixed(0)} s virtual, ${result.eventCount} events`;
+  const speed = `${((virtualS / tookMs) * 1000).toFixed(0)} s/s`;
+  const rest = `${result.operations} operations, ${result.leaderChanges} leaders, ${result.appliedIndex} entries`;
+  return `${head}, ${speed}, ${rest}, digest ${result.digest.toString(16)}`;
+}
+
+async function once(
+  seed: number,
+  options: { profile: ProfileName; minutes: number; replay: boolean },
+): Promise<boolean> {
+  const startedMs = performance.now();
+  const result = await runCluster({
+    seed,
+    profile: options.profile,
+    faultyMs: options.minutes * 60_000,
+    keepsTimeline: options.replay,
+  });
+  if (options.replay) for (const line of result.timeline) console.log(line);
+  console.log(describe(result, performance.now() - startedMs));
+  if (result.failure === undefined) return true;
+  console.log(`FAILED ${result.failure.text}`);
+  console.log(
+    `again: npm run sim -- --seed ${seed} --profile ${options.profile} --minutes ${options.minutes} --replay`,
+  );
+  return false;
+}
+
+async function hunt(
+  seconds: number,
+  from: number,
+  options: { profile: ProfileName; minutes: number },
+): Promise<boolean> {
+  const endMs = performance.now() + seconds * 1000;
+  let virtualMs = 0;
+  let seed = from;
+  let failed = 0;
+  for (; performance.now() < endMs; seed += 1) {
+    const result = await runCluster({
+      seed,
+      profile: options.profile,
+      faultyMs: options.minutes * 60_000,
+      keepsTimeline: false,
+    });
+    virtualMs += result.virtualMs;
+    if (result.failure === undefined && result.undecided === 0) continue;
+    failed += result.failure === undefined ? 0 : 1;
+    console.log(`seed ${seed}: ${result.failure?.text ?? `${result.undecided} histories undecided`}`);
+  }
+  const days = virtualMs / 86_400_000;
+  console.log(`${seed - from} seeds from ${from}, ${days.toFixed(2)} virtual days, ${failed} failed`);
+  return failed === 0;
+}
+
+async function main(): Promise<boolean> {
+  const { values } = parseArgs({
+    options: {
+      seed: { type: "string" },
+      minutes: { type: "string", default: String(DEFAULT_MINUTES) },
+      profile: { type: "string", default: "swarm" },
+      replay: { type: "boolean", default: false },
+      hunt: { type: "string" },
+      from: { type: "string" },
+    },
+  });
+  const profile = profileName(values.profile);
+  const minutes = number(values.minutes, "minutes");
+  const fresh = Date.now() % 1_000_000_000;
+  if (values.hunt !== undefined) {
+    const from = values.from === undefined ? fresh : number(values.from, "from");
+    console.log(`hunting from seed ${from}`);
+    return hunt(number(values.hunt, "hunt"), from, { profile, minutes });
+  }
+  const seed = values.seed === undefined ? fresh : number(values.seed, "seed");
+  console.log(`seed ${seed}`);
+  return once(seed, { profile, minutes, replay: values.replay });
+}
+
+process.exitCode = (await main()) ? 0 : 1;

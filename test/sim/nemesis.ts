@@ -1,0 +1,229 @@
+/** Breaks things, each kind at its own rate, and mends them all at the end. Knows nothing of what the members do. */
+import type { SeededRandom } from "../../common/testing/seeded-random.ts";
+import { SEGMENT_HEADER_BYTES } from "../../manager/raft/wal-format.ts";
+import type { Checks } from "./checks.ts";
+import type { Machine } from "./machine.ts";
+import type { Network } from "./network.ts";
+import type { Profile } from "./profiles.ts";
+import type { World } from "./world.ts";
+
+export interface NemesisOptions {
+  readonly world: World;
+  readonly network: Network;
+  readonly profile: Profile;
+  readonly checks: Checks;
+  readonly machines: () => readonly Machine[];
+  /** Adds, removes: what an operator does. */
+  readonly changeMembership: () => void;
+}
+
+export class Nemesis {
+  readonly #options: NemesisOptions;
+  readonly #random: SeededRandom;
+  #isOver = false;
+
+  constructor(options: NemesisOptions) {
+    this.#options = options;
+    this.#random = options.world.random.fork();
+  }
+
+  start(): void {
+    const { network, profile } = this.#options;
+    network.faults.lossRate = profile.lossRate;
+    network.faults.duplicateRate = profile.duplicateRate;
+    network.faults.meanDelayMs = profile.meanDelayMs;
+    for (const machine of this.#options.machines()) this.prepare(machine);
+    const { every } = profile;
+    this.#repeat(every.crash, () => this.#crash());
+    this.#repeat(every.allCrash, () => this.#crashAll());
+    this.#repeat(every.partition, () => this.#partition());
+    this.#repeat(every.pause, () => this.#pause());
+    this.#repeat(every.slowLink, () => this.#slowLink());
+    this.#repeat(every.stalledDisk, () => this.#stallDisk());
+    this.#repeat(every.fullDisk, () => this.#fillDisk());
+    this.#repeat(every.rot, () => this.#rot());
+    this.#repeat(every.transfer, () => this.#transfer());
+    this.#repeat(every.falseRefusal, () => this.#refuse());
+    this.#repeat(every.membership, () => this.#options.changeMembership());
+  }
+
+  /** Disk and clock of a new machine. */
+  prepare(machine: Machine): void {
+    const { profile } = this.#options;
+    const mean = profile.diskLatencyMs;
+    machine.disk.faults.latencyMs = () => mean * (0.2 - Math.log(1 - this.#random.float()));
+    machine.disk.faults.syncFailureRate = profile.syncFailureRate;
+    const drift = profile.clockDrift;
+    machine.clock = {
+      rate: 1 + (this.#random.float() * 2 - 1) * drift,
+      wallOffsetMs: (this.#random.float() - 0.5) * 1e6 * drift,
+    };
+  }
+
+  /** Mends network, disks and clocks. The dead stay dead. */
+  stop(): void {
+    this.#isOver = true;
+    const { network } = this.#options;
+    network.heal();
+    Object.assign(network.faults, { lossRate: 0, duplicateRate: 0, minDelayMs: 0.2, meanDelayMs: 0.5 });
+    for (const machine of this.#options.machines()) {
+      machine.disk.faults.syncFailureRate = 0;
+      machine.disk.faults.capacityBytes = Number.MAX_SAFE_INTEGER;
+      machine.disk.faults.latencyMs = () => 0.2;
+      machine.disk.resume();
+    }
+  }
+
+  #repeat(meanSeconds: number, act: () => void): void {
+    if (meanSeconds === 0) return;
+    const waitMs = -Math.log(1 - this.#random.float()) * meanSeconds * 1000;
+    this.#options.world.after(waitMs, () => {
+      if (this.#isOver) return;
+      act();
+      this.#repeat(meanSeconds, act);
+    });
+  }
+
+  #later(ms: number, act: () => void): void {
+    this.#options.world.after(ms, () => {
+      if (!this.#isOver) act();
+    });
+  }
+
+  #oneRunning(): Machine | undefined {
+    const running = this.#options.machines().filter((machine) => machine.isRunning);
+    return running[this.#random.below(Math.max(1, running.length))];
+  }
+
+  #say(text: () => string): void {
+    this.#options.world.note(1, 0, text);
+  }
+
+  #crash(): void {
+    const machine = this.#oneRunning();
+    if (machine === undefined) return;
+    this.#say(() => `power off ${machine.raftId}`);
+    machine.kill();
+    this.#later(this.#random.float() * (this.#random.float() < 0.5 ? 300 : 6_000), () => machine.start());
+  }
+
+  #crashAll(): void {
+    this.#say(() => "power off everything");
+    for (const machine of this.#options.machines()) {
+      machine.kill();
+      this.#later(this.#random.float() * 3_000, () => machine.start());
+    }
+  }
+
+  #partition(): void {
+    const { network } = this.#options;
+    const ids = this.#options.machines().map((machine) => machine.raftId);
+    const kind = this.#random.below(4);
+    const oneWay = this.#random.float() < 0.3;
+    const side = new Set(ids.filter(() => this.#random.float() < 0.5));
+    const lonely = ids[this.#random.below(ids.length)] ?? 0;
+    const isCut = (a: number, b: number): boolean => {
+      if (kind === 0) return side.has(a) !== side.has(b);
+      if (kind === 1) return a === lonely || b === lonely;
+      // A bridge: two halves that see each other only through one.
+      if (kind === 2) return a !== lonely && b !== lonely && side.has(a) !== side.has(b);
+      return this.#random.float() < 0.3;
+    };
+    this.#say(() => `partition of kind ${kind}${oneWay ? ", one way" : ""}`);
+    for (const a of ids) {
+      for (const b of ids) {
+        if (a >= b || !isCut(a, b)) continue;
+        network.cut(a, b);
+        if (!oneWay) network.cut(b, a);
+      }
+    }
+    this.#later(500 + this.#random.float() * 8_000, () => {
+      this.#say(() => "partition heals");
+      network.heal();
+    });
+  }
+
+  #pause(): void {
+    const machine = this.#oneRunning();
+    const ms = 100 + this.#random.float() * 5_000;
+    if (machine === undefined) return;
+    this.#say(() => `pause ${machine.raftId} for ${Math.round(ms)} ms`);
+    machine.pause(ms);
+  }
+
+  #slowLink(): void {
+    const ids = this.#options.machines().map((machine) => machine.raftId);
+    const from = ids[this.#random.below(ids.length)] ?? 0;
+    const to = ids[this.#random.below(ids.length)] ?? 0;
+    const delayMs = this.#random.float() * 2_000;
+    this.#say(() => `link ${from} to ${to} slow by ${Math.round(delayMs)} ms`);
+    this.#options.network.slow(from, to, delayMs);
+  }
+
+  #stallDisk(): void {
+    const machine = this.#oneRunning();
+    if (machine === undefined) return;
+    this.#say(() => `disk of ${machine.raftId} stalls`);
+    machine.disk.faults.isStalled = true;
+    this.#later(200 + this.#random.float() * 5_000, () => machine.disk.resume());
+  }
+
+  #fillDisk(): void {
+    const machine = this.#oneRunning();
+    if (machine === undefined) return;
+    this.#say(() => `disk of ${machine.raftId} full`);
+    machine.disk.faults.capacityBytes = machine.disk.usedBytes + this.#random.below(4096);
+    this.#later(500 + this.#random.float() * 6_000, () => {
+      machine.disk.faults.capacityBytes = Number.MAX_SAFE_INTEGER;
+    });
+  }
+
+  /** Only one member at a time has damage: more could destroy the only copies, and losing data would be right. */
+  #rot(): void {
+    const { checks } = this.#options;
+    const machines = this.#options.machines();
+    const isWhole = machines.every(
+      (each) => !checks.isDamaged(each.raftId) && each.node?.core.status.isRecovering === false,
+    );
+    const machine = this.#oneRunning();
+    if (!isWhole || machine === undefined) return;
+    machine.kill();
+    const target = this.#rotTarget(machine);
+    if (target !== undefined) {
+      this.#say(() => `bit rot on ${machine.raftId}: ${target.path} at ${target.offset}`);
+      machine.disk.rot(target.path, target.offset, this.#random.below(8));
+      checks.damaged(machine.raftId);
+    }
+    this.#later(this.#random.float() * 2_000, () => machine.start());
+  }
+
+  /** A byte of the log that isn't in its last record: that one can't be told from an unfinished write. */
+  #rotTarget(machine: Machine): { readonly path: string; readonly offset: number } | undefined {
+    const segments = machine.disk.paths().filter((path) => path.endsWith(".wal"));
+    const path = segments[this.#random.below(Math.max(1, segments.length))];
+    if (path === undefined) return undefined;
+    const bytes = Buffer.from(machine.disk.peek(path));
+    let offset = SEGMENT_HEADER_BYTES;
+    let before = 0;
+    while (offset + 16 <= bytes.byteLength && bytes.readUInt32LE(offset) !== 0) {
+      before = offset;
+      offset += Math.ceil((16 + bytes.readUInt32LE(offset)) / 8) * 8;
+    }
+    if (path !== segments.at(-1)) return { path, offset: this.#random.below(bytes.byteLength) };
+    return before === 0 ? undefined : { path, offset: this.#random.below(before) };
+  }
+
+  #transfer(): void {
+    const leader = this.#options.machines().find((machine) => machine.node?.isLeader === true);
+    this.#say(() => `hand over from ${leader?.raftId ?? 0}`);
+    // Whether it succeeds doesn't matter here.
+    leader?.node?.transferLeadership().catch(() => undefined);
+  }
+
+  #refuse(): void {
+    const ids = this.#options.machines().map((machine) => machine.raftId);
+    const from = ids[this.#random.below(ids.length)] ?? 0;
+    const to = ids[this.#random.below(ids.length)] ?? 0;
+    if (from !== to) this.#options.network.refuseFalsely(from, to);
+  }
+}

@@ -1,0 +1,165 @@
+/** How bad a run is. Swarm testing: most runs draw their own mix of faults from the seed, so that each may dominate. */
+import type { RaftLimits } from "../../manager/raft/limits.ts";
+import type { SeededRandom } from "../../common/testing/seeded-random.ts";
+
+export interface Profile {
+  readonly name: string;
+  readonly memberCount: number;
+  readonly clientCount: number;
+  readonly keyCount: number;
+  readonly lossRate: number;
+  readonly duplicateRate: number;
+  readonly meanDelayMs: number;
+  readonly diskLatencyMs: number;
+  readonly syncFailureRate: number;
+  readonly isEncrypted: boolean;
+  /** Mean virtual seconds between faults of a kind; 0 for never. */
+  readonly every: {
+    readonly crash: number;
+    readonly partition: number;
+    readonly pause: number;
+    readonly slowLink: number;
+    readonly stalledDisk: number;
+    readonly fullDisk: number;
+    readonly rot: number;
+    readonly membership: number;
+    readonly transfer: number;
+    readonly falseRefusal: number;
+    readonly allCrash: number;
+  };
+  readonly clockDrift: number;
+  readonly limits: Partial<RaftLimits>;
+}
+
+/** Tiny, so that a run passes every boundary many times. */
+const SMALL: Partial<RaftLimits> = {
+  tickMs: 50,
+  heartbeatMs: 100,
+  electionMs: 1_000,
+  segmentBytes: 4096,
+  appendBytesMax: 512,
+  appendCountMax: 8,
+  inflightCountMax: 2,
+  inflightBytesMax: 1024,
+  writeBytesMax: 1024,
+  applyBytesMax: 1024,
+  uncommittedBytesMax: 16 * 1024,
+  checkpointMs: 500,
+  tailCountMax: 10,
+  compactCountMin: 5,
+  learnerLagMax: 5,
+  readMs: 3_000,
+};
+
+const NEVER: Profile["every"] = {
+  crash: 0,
+  partition: 0,
+  pause: 0,
+  slowLink: 0,
+  stalledDisk: 0,
+  fullDisk: 0,
+  rot: 0,
+  membership: 0,
+  transfer: 0,
+  falseRefusal: 0,
+  allCrash: 0,
+};
+
+const CALM: Profile = {
+  name: "calm",
+  memberCount: 3,
+  clientCount: 4,
+  keyCount: 3,
+  lossRate: 0,
+  duplicateRate: 0,
+  meanDelayMs: 0.5,
+  diskLatencyMs: 0.5,
+  syncFailureRate: 0,
+  isEncrypted: false,
+  every: NEVER,
+  clockDrift: 0,
+  limits: SMALL,
+};
+
+export const PROFILE_NAMES = ["swarm", "calm", "network", "disk", "crash", "membership"] as const;
+export type ProfileName = (typeof PROFILE_NAMES)[number];
+
+function pick<T>(random: SeededRandom, values: readonly [T, ...T[]]): T {
+  return values[random.below(values.length)] ?? values[0];
+}
+
+export function profileOf(name: ProfileName, random: SeededRandom): Profile {
+  const memberCount = pick(random, [3, 3, 5, 5, 4, 7]);
+  switch (name) {
+    case "calm":
+      return { ...CALM, memberCount };
+    case "network":
+      return {
+        ...CALM,
+        name,
+        memberCount,
+        lossRate: 0.05,
+        duplicateRate: 0.05,
+        meanDelayMs: 10,
+        every: { ...NEVER, partition: 5, slowLink: 5, pause: 10, transfer: 10, falseRefusal: 5 },
+      };
+    case "disk":
+      return {
+        ...CALM,
+        name,
+        memberCount,
+        diskLatencyMs: 5,
+        syncFailureRate: 0.0005,
+        every: { ...NEVER, crash: 5, stalledDisk: 8, fullDisk: 8, rot: 15 },
+      };
+    case "crash":
+      return { ...CALM, name, memberCount, every: { ...NEVER, crash: 2, allCrash: 20, partition: 15 } };
+    case "membership":
+      return {
+        ...CALM,
+        name,
+        memberCount: 3,
+        lossRate: 0.02,
+        meanDelayMs: 5,
+        every: { ...NEVER, membership: 3, crash: 6, transfer: 8, partition: 8 },
+      };
+    case "swarm":
+      return swarm(random, memberCount);
+  }
+}
+
+function swarm(random: SeededRandom, memberCount: number): Profile {
+  const maybe = (chance: number, seconds: readonly [number, ...number[]]): number =>
+    random.float() < chance ? pick(random, seconds) : 0;
+  return {
+    name: "swarm",
+    memberCount,
+    clientCount: 1 + random.below(6),
+    keyCount: 1 + random.below(4),
+    lossRate: pick(random, [0, 0, 0.01, 0.05, 0.15, 0.3]),
+    duplicateRate: pick(random, [0, 0, 0.02, 0.1, 0.3]),
+    meanDelayMs: pick(random, [0.5, 2, 10, 30, 80]),
+    diskLatencyMs: pick(random, [0.1, 1, 5, 20, 100]),
+    syncFailureRate: pick(random, [0, 0, 0, 0.0005, 0.003]),
+    isEncrypted: random.float() < 0.1,
+    every: {
+      crash: maybe(0.7, [1, 3, 8, 15]),
+      partition: maybe(0.6, [3, 8, 15]),
+      pause: maybe(0.4, [3, 10]),
+      slowLink: maybe(0.4, [3, 10]),
+      stalledDisk: maybe(0.3, [5, 15]),
+      fullDisk: maybe(0.25, [5, 15]),
+      rot: maybe(0.2, [10, 20]),
+      membership: maybe(0.4, [2, 5, 12]),
+      transfer: maybe(0.4, [3, 10]),
+      falseRefusal: maybe(0.3, [2, 8]),
+      allCrash: maybe(0.2, [15, 30]),
+    },
+    clockDrift: pick(random, [0, 0.02, 0.2]),
+    limits: {
+      ...SMALL,
+      tailCountMax: pick(random, [5, 20, 100]),
+      segmentBytes: pick(random, [2048, 4096, 16384]),
+    },
+  };
+}

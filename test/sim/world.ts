@@ -1,0 +1,223 @@
+/**
+ * Virtual time for one run: a queue of events, run one by one in order of time, then of creation. Everything a run does
+ * comes from its seed, so the same seed gives the same run. Real time passes only for the work itself.
+ */
+import type { Cancel, Clock, Env, Timers } from "../../common/env.ts";
+import type { FakeDisk } from "../../common/testing/fake-disk.ts";
+import { SeededRandom } from "../../common/testing/seeded-random.ts";
+
+interface Event {
+  readonly dueMs: number;
+  readonly sequence: number;
+  run: (() => void) | undefined;
+}
+
+/** Stops a run: an invariant is broken. */
+export class Violation extends Error {
+  override readonly name = "Violation";
+  readonly check: string;
+
+  constructor(check: string, text: string) {
+    super(`${check}: ${text}`);
+    this.check = check;
+  }
+}
+
+function isBefore(a: Event, b: Event): boolean {
+  return a.dueMs < b.dueMs || (a.dueMs === b.dueMs && a.sequence < b.sequence);
+}
+
+export class World {
+  readonly random: SeededRandom;
+  readonly timeline: string[] = [];
+  readonly #keepsTimeline: boolean;
+  #nowMs = 0;
+  #sequence = 0;
+  readonly #heap: Event[] = [];
+  #eventCount = 0;
+  #digest = 0;
+  #failure: unknown;
+
+  constructor(seed: number, keepsTimeline: boolean) {
+    this.random = new SeededRandom(seed);
+    this.#keepsTimeline = keepsTimeline;
+  }
+
+  get nowMs(): number {
+    return this.#nowMs;
+  }
+
+  get eventCount(): number {
+    return this.#eventCount;
+  }
+
+  /** Equal for equal runs. */
+  get digest(): number {
+    return this.#digest >>> 0;
+  }
+
+  get failure(): unknown {
+    return this.#failure;
+  }
+
+  /** A fact of the run: part of the digest, and of the timeline when it is kept. `text` is called only for the latter. */
+  note(kind: number, value: number, text: () => string): void {
+    this.#digest = Math.imul(this.#digest ^ (kind * 31 + value), 0x01000193) ^ (this.#nowMs * 1000);
+    if (this.#keepsTimeline) this.timeline.push(`${(this.#nowMs / 1000).toFixed(3).padStart(9)} ${text()}`);
+  }
+
+  fail(error: unknown): void {
+    this.#failure ??= error;
+  }
+
+  after(delayMs: number, run: () => void): Cancel {
+    this.#sequence += 1;
+    const event: Event = { dueMs: this.#nowMs + Math.max(0, delayMs), sequence: this.#sequence, run };
+    this.#push(event);
+    return () => {
+      event.run = undefined;
+    };
+  }
+
+  /** Runs until `untilMs` or the first failure. Promise callbacks run to their end between events. */
+  run(untilMs: number, afterEach: () => void): Promise<void> {
+    return new Promise((resolve) => {
+      const step = (): void => {
+        const event = this.#heap[0];
+        if (this.#failure !== undefined || event === undefined || event.dueMs > untilMs) {
+          this.#nowMs = Math.max(this.#nowMs, untilMs);
+          resolve();
+          return;
+        }
+        this.#pop();
+        if (event.run === undefined) {
+          step1();
+          return;
+        }
+        this.#nowMs = event.dueMs;
+        this.#eventCount += 1;
+        try {
+          event.run();
+          afterEach();
+        } catch (caught) {
+          this.fail(caught);
+        }
+        setImmediate(step);
+      };
+      // Cancelled events cost no turn of the real event loop.
+      const step1 = (): void => {
+        while (this.#heap[0] !== undefined && this.#heap[0].run === undefined) this.#pop();
+        step();
+      };
+      step();
+    });
+  }
+
+  #push(event: Event): void {
+    const heap = this.#heap;
+    let at = heap.length;
+    heap.push(event);
+    while (at > 0) {
+      const parentAt = (at - 1) >> 1;
+      const parent = heap[parentAt];
+      if (parent === undefined || !isBefore(event, parent)) break;
+      heap[at] = parent;
+      at = parentAt;
+    }
+    heap[at] = event;
+  }
+
+  #pop(): void {
+    const heap = this.#heap;
+    const last = heap.pop();
+    if (last === undefined || heap.length === 0) return;
+    let at = 0;
+    while (true) {
+      let childAt = 2 * at + 1;
+      const left = heap[childAt];
+      if (left === undefined) break;
+      const right = heap[childAt + 1];
+      let child = left;
+      if (right !== undefined && isBefore(right, left)) {
+        childAt += 1;
+        child = right;
+      }
+      if (!isBefore(child, last)) break;
+      heap[at] = child;
+      at = childAt;
+    }
+    heap[at] = last;
+  }
+}
+
+/** The doors of one life of one machine. After end() none of its timers runs. */
+export class Life implements Clock, Timers {
+  readonly #world: World;
+  readonly #rate: number;
+  readonly #startMs: number;
+  readonly #wallOffsetMs: number;
+  #isOver = false;
+  /** Until then timers of this machine wait: the process is paused. */
+  pausedUntilMs = 0;
+
+  /** `rate`: real milliseconds per millisecond of this machine's clock. */
+  constructor(world: World, clock: { readonly rate: number; readonly wallOffsetMs: number }) {
+    this.#world = world;
+    this.#rate = clock.rate;
+    this.#startMs = world.nowMs;
+    this.#wallOffsetMs = clock.wallOffsetMs;
+  }
+
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  end(): void {
+    this.#isOver = true;
+  }
+
+  monotonicMs(): number {
+    return (this.#world.nowMs - this.#startMs) / this.#rate;
+  }
+
+  wallMs(): number {
+    return 1_700_000_000_000 + this.#world.nowMs + this.#wallOffsetMs;
+  }
+
+  after(delayMs: number, run: () => void): Cancel {
+    return this.#world.after(delayMs * this.#rate, () => this.#runAlive(run));
+  }
+
+  soon(run: () => void): Cancel {
+    return this.#world.after(0, () => this.#runAlive(run));
+  }
+
+  every(intervalMs: number, run: () => void): Cancel {
+    let isCancelled = false;
+    const again = (): void => {
+      this.after(intervalMs, () => {
+        if (isCancelled) return;
+        again();
+        run();
+      });
+    };
+    again();
+    return () => {
+      isCancelled = true;
+    };
+  }
+
+  env(disk: FakeDisk): Env {
+    return { clock: this, timers: this, random: this.#world.random.fork(), disk };
+  }
+
+  /** Runs it now, or when the pause is over, or never if the machine died. */
+  #runAlive(run: () => void): void {
+    if (this.#isOver) return;
+    if (this.pausedUntilMs > this.#world.nowMs) {
+      this.#world.after(this.pausedUntilMs - this.#world.nowMs, () => this.#runAlive(run));
+      return;
+    }
+    run();
+  }
+}
