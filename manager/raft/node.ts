@@ -220,7 +220,7 @@ export class RaftNode implements ReplicatedLog {
     if (mode.kind === "join") transport.setPeers(mode.peers);
     this.#checkpointDueMs = env.clock.monotonicMs() + this.#limits.checkpointMs;
     this.#cancels.push(env.timers.every(this.#limits.tickMs, () => this.#tick()));
-    this.#prepareSpare();
+    this.#wal.prepareSpare();
     const { voters } = { voters: this.members.filter((member) => !member.isLearner) };
     if (voters.length === 1 && voters[0]?.raftId === this.raftId) this.#core.campaign();
     this.#wake();
@@ -581,13 +581,6 @@ export class RaftNode implements ReplicatedLog {
     if (target - firstIndex < compactCountMin) return;
     this.#core.compact(target);
     await this.#wal.compact(target);
-  }
-
-  #prepareSpare(): void {
-    // A full disk shows again, and is handled, when the segment is needed.
-    this.#wal.prepareSpare().catch((caught: unknown) => {
-      if (!isErrno(caught, "ENOSPC")) this.#fatal(caught);
-    });
   }
 
   // --- waiting ---

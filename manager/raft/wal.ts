@@ -125,7 +125,6 @@ export class Wal {
   /** Frees segments that hold only entries up to `index`, which must be covered by a durable checkpoint. */
   async compact(index: number): Promise<void> {
     const { disk, folder } = this.#options;
-    let freed = 0;
     // Oldest first, so that a crash leaves no hole.
     for (
       let oldest = this.#full[0];
@@ -133,7 +132,6 @@ export class Wal {
       oldest = this.#full[0]
     ) {
       this.#full.shift();
-      freed += 1;
       if (this.#spares.length < SPARE_COUNT_MAX && oldest.lengthBytes === this.#options.segmentBytes) {
         const spare = this.#spareName();
         await disk.rename(oldest.path, spare);
@@ -143,27 +141,25 @@ export class Wal {
       }
       await disk.syncFolder(folder);
     }
-    if (freed > 0) await this.prepareSpare();
   }
 
-  /** Has a spare ready, so that the next roll doesn't wait for zeros. Rejects with ENOSPC on a full disk. */
-  async prepareSpare(): Promise<void> {
-    if (this.#preparing !== undefined) return this.#preparing;
-    if (this.#spares.length > 0 || this.#isClosed) return;
-    const preparing = this.#makeSpare(this.#options.segmentBytes)
+  /** Has a spare ready in the background, so that the next roll doesn't wait for zeros. */
+  prepareSpare(): void {
+    if (this.#preparing !== undefined || this.#spares.length > 0 || this.#isClosed) return;
+    this.#preparing = this.#makeSpare(this.#options.segmentBytes)
       .then((path) => {
         this.#spares.push(path);
       })
+      // The roll that needs it tries again, and tells what is wrong.
+      .catch(() => undefined)
       .finally(() => {
         this.#preparing = undefined;
       });
-    this.#preparing = preparing;
-    return preparing;
   }
 
   async close(): Promise<void> {
     this.#isClosed = true;
-    await this.#preparing?.catch(() => undefined);
+    await this.#preparing;
     await this.#current?.file.close();
     this.#current = undefined;
   }
@@ -219,11 +215,12 @@ export class Wal {
     const segment = { file, header, keys, lengthBytes, path };
     this.#current = segment;
     this.#offset = SEGMENT_HEADER_BYTES;
+    this.prepareSpare();
     return segment;
   }
 
   async #takeSpare(lengthBytes: number): Promise<string> {
-    await this.#preparing?.catch(() => undefined);
+    await this.#preparing;
     if (lengthBytes === this.#options.segmentBytes) {
       const spare = this.#spares.pop();
       if (spare !== undefined) return spare;

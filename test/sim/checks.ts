@@ -174,23 +174,31 @@ export class Checks {
   /** CommittedIsDurable: what a leader counts as committed is on disk on a quorum. */
   committedIsDurable(leader: MemberView, members: readonly MemberView[], down: ReadonlySet<number>): void {
     const { core, raftId } = leader;
-    const voters = core.status.config.filter((each) => !each.isLearner).map((each) => each.raftId);
     const index = core.log.commitIndex;
-    const term = core.log.termAt(index);
-    let holders = 0;
-    for (const voter of voters) {
-      // A dead one's disk is not looked into: it counts as holding it.
-      const member = members.find((each) => each.raftId === voter);
-      if (member === undefined) holders += down.has(voter) || this.#damaged.has(voter) ? 1 : 0;
-      else if (this.#damaged.has(voter)) holders += 1;
-      else if (index <= member.core.log.baseIndex || index <= member.core.log.commitIndex) holders += 1;
-      else if (member.core.log.durableIndex >= index && member.core.log.termAt(index) === term) holders += 1;
-    }
-    if (holders >= quorumOf(voters.length)) return;
-    throw new Violation(
-      "O7",
-      `member ${raftId} committed ${index}, which only ${holders} of ${voters.length} hold`,
-    );
+    // Either the configuration that was in force there or the newest one: their majorities meet.
+    const configs = [core.status.config, core.configAt(index).config];
+    const counts = configs.map((config) => {
+      const voters = config.filter((each) => !each.isLearner).map((each) => each.raftId);
+      const holders = voters.filter((voter) => this.#holds(voter, index, leader, { members, down })).length;
+      return { holders, voters: voters.length, isEnough: holders >= quorumOf(voters.length) };
+    });
+    if (counts.some((count) => count.isEnough)) return;
+    const held = counts.map((count) => `${count.holders} of ${count.voters}`).join(" or ");
+    throw new Violation("O7", `member ${raftId} committed ${index}, which only ${held} hold`);
+  }
+
+  /** A dead or damaged one's disk is not looked into: it counts as holding it. */
+  #holds(
+    voter: number,
+    index: number,
+    leader: MemberView,
+    others: { readonly members: readonly MemberView[]; readonly down: ReadonlySet<number> },
+  ): boolean {
+    const member = others.members.find((each) => each.raftId === voter);
+    if (member === undefined) return others.down.has(voter);
+    const { log } = member.core;
+    if (this.#damaged.has(voter) || index <= log.commitIndex) return true;
+    return log.durableIndex >= index && log.termAt(index) === leader.core.log.termAt(index);
   }
 
   #promise(raftId: number, term: number): Promised {

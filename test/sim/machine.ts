@@ -154,7 +154,9 @@ export class Machine {
     const survives = (): boolean => random.float() < 0.5;
     const node = await createRaftNode({
       env: life.env(this.disk),
-      log: process.env["DBG"] ? { ...silentLogger, error: (t: string, f: unknown) => console.log(raftId, t, f) } : silentLogger,
+      log: silentLogger,
+        ? { ...silentLogger, error: (t: string, f: unknown) => console.log(raftId, t, f) }
+        : silentLogger,
       raftId,
       nodeId: `node-${raftId}`,
       clusterId: CLUSTER_ID,

@@ -438,6 +438,8 @@ export class RaftCore {
     const old = this.#leader;
     this.#leader = undefined;
     old?.dropReads();
+    // Not sent yet: they would go out under a term that somebody else leads.
+    this.#snapshotsTo = [];
     this.#resetElection();
   }
 
