@@ -155,7 +155,7 @@ export class FakeDisk implements Disk {
 
   async removeTree(path: string): Promise<void> {
     await this.#io();
-    for (const name of [...this.#names.keys()]) {
+    for (const name of this.#names.keys()) {
       if (name !== path && !name.startsWith(`${path}/`)) continue;
       this.#names.delete(name);
       this.#nameOperations.push({ kind: "unlink", path: name });

@@ -68,7 +68,6 @@ export class Machine {
   readonly #options: MachineOptions;
   #checkpoints = new SimCheckpoints();
   #life: Life | undefined;
-  #lifeNumber = 0;
   node: RaftNode | undefined;
   transport: SimTransport | undefined;
   state: StateMachine | undefined;
@@ -103,7 +102,6 @@ export class Machine {
     const { world } = this.#options;
     const life = new Life(world, this.clock);
     this.#life = life;
-    this.#lifeNumber += 1;
     this.#boot(life).catch((caught: unknown) => {
       if (life.isOver) return;
       if (
@@ -155,8 +153,6 @@ export class Machine {
     const node = await createRaftNode({
       env: life.env(this.disk),
       log: silentLogger,
-        ? { ...silentLogger, error: (t: string, f: unknown) => console.log(raftId, t, f) }
-        : silentLogger,
       raftId,
       nodeId: `node-${raftId}`,
       clusterId: CLUSTER_ID,
