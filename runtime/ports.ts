@@ -5,6 +5,7 @@
 import type {
   AttachedNetworks,
   ContainerConfig,
+  EndpointSettings,
   EngineEvent,
   HostConfig,
   CreateContainerRequest,
@@ -120,4 +121,21 @@ export interface ContainerNetworks {
 
 export interface EventSink {
   emit(event: Omit<EngineEvent, "time" | "timeNano" | "scope">): void;
+}
+
+/** What local networks ask about containers, and tell when a container's networks change beside attach(). */
+export interface ContainerDirectory {
+  /** By name, id or unambiguous prefix; throws not_found ("No such container: NAME"). `pid` is 0 unless it runs. */
+  find(reference: string): {
+    readonly id: string;
+    readonly name: string;
+    readonly pid: number;
+    /** Networks it will be connected to at its next start, by name. */
+    readonly endpoints: Readonly<Record<string, EndpointSettings>>;
+  };
+  /** The container keeps these for inspect and for its next start. */
+  networksChanged(
+    containerId: string,
+    endpoints: Readonly<Record<string, EndpointSettings>>,
+  ): Promise<void> | void;
 }

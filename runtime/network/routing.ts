@@ -12,6 +12,7 @@ import {
   NLM_F_CREATE,
   NLM_F_EXCL,
   NLM_F_REPLACE,
+  nested,
   numberOf,
   plainNested,
   text,
@@ -195,6 +196,19 @@ export function setLinkByIndex(index: number, settings: LinkSettings & { readonl
     flags: 0,
     action: `change link ${index}`,
     body: Buffer.concat([linkHeader({ index, ...flags }), ...settingAttributes(settings)]),
+  };
+}
+
+/** The bridge may send back by this port what came in by it: needed where a packet filter turns a container's traffic to itself. */
+export function reflectOnPort(index: number): Request {
+  const [SET_LINK, IFLA_PROTINFO, IFLA_BRPORT_MODE] = [19, 12, 4];
+  const header = linkHeader({ index });
+  header[0] = AF_BRIDGE;
+  return {
+    type: SET_LINK,
+    flags: 0,
+    action: `let bridge port ${index} reflect`,
+    body: Buffer.concat([header, nested(IFLA_PROTINFO, u8(IFLA_BRPORT_MODE, 1))]),
   };
 }
 

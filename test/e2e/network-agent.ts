@@ -8,8 +8,11 @@ import { connect } from "node:net";
 import { Resolver } from "node:dns/promises";
 import { realEnv } from "../../common/real-env.ts";
 import { createLogger } from "../../common/log.ts";
+import type { Logger } from "../../common/log.ts";
 import type { MeshAssignment, NetworkAssignment } from "../../model/dispatch.ts";
 import type { Task } from "../../model/objects.ts";
+import { createLocalNetworks } from "../../runtime/network/local-networks.ts";
+import type { LocalNetworks } from "../../runtime/network/local-networks.ts";
 import { createWorkerNetwork } from "../../worker/network/worker-network.ts";
 import type { WorkerNetwork } from "../../worker/network/worker-network.ts";
 
@@ -42,11 +45,39 @@ export interface AgentCalls {
   detach(taskId: string): Promise<void>;
   removeAll(): Promise<void>;
   closeNetwork(): Promise<void>;
+  startLocal(options: { instance: string; dataRoot: string }): Promise<void>;
+  local(options: { method: LocalMethod; arguments: readonly unknown[] }): Promise<unknown>;
+  connectTo(options: { host: string; port: number }): Promise<string>;
 }
+
+type LocalMethod =
+  | "attach"
+  | "detach"
+  | "adopt"
+  | "validate"
+  | "create"
+  | "remove"
+  | "inspect"
+  | "connect"
+  | "disconnect"
+  | "prune"
+  | "close";
 
 const DEFAULT_TIMEOUT_MS = 3_000;
 let network: WorkerNetwork | undefined;
 let held: { readonly socket: ReturnType<typeof connect>; text: string } | undefined;
+
+const containers = new Map<string, { id: string; name: string; pid: number; endpoints: {} }>();
+let local: LocalNetworks | undefined;
+
+function stderrLog(name: string): Logger {
+  return createLogger({
+    level: process.env["LAB_LOG"] === undefined ? "warn" : "debug",
+    format: "text",
+    wallMs: () => Date.now(),
+    write: (line) => process.stderr.write(`${name} ${line}\n`),
+  });
+}
 
 function requireNetwork(): WorkerNetwork {
   if (network === undefined) throw new Error("the network is not started");
@@ -149,12 +180,7 @@ const calls: AgentCalls = {
     return held.text;
   },
   async startNetwork(options) {
-    const log = createLogger({
-      level: process.env["LAB_LOG"] === undefined ? "warn" : "debug",
-      format: "text",
-      wallMs: () => Date.now(),
-      write: (line) => process.stderr.write(`${options.nodeId} ${line}\n`),
-    });
+    const log = stderrLog(options.nodeId);
     network = await createWorkerNetwork({ ...options, env: realEnv, log, resolvConf: "/nonexistent" });
   },
   async apply({ networks, mesh }) {
@@ -167,7 +193,61 @@ const calls: AgentCalls = {
   detach: (taskId) => requireNetwork().detach(taskId),
   removeAll: () => requireNetwork().removeAll(),
   closeNetwork: () => requireNetwork().close(),
+  async startLocal(options) {
+    local = await createLocalNetworks({
+      ...options,
+      env: realEnv,
+      log: stderrLog("local"),
+      events: { emit: () => {} },
+      resolvConf: "/nonexistent",
+    });
+    local.setContainers({
+      find: (reference) => {
+        const found = containers.get(reference);
+        if (found === undefined) throw new Error(`No such container: ${reference}`);
+        return found;
+      },
+      networksChanged: () => {},
+    });
+  },
+  async local({ method, arguments: list }) {
+    if (local === undefined) throw new Error("local networks are not started");
+    if (method === "attach") {
+      const { target } = list[0] as { target: { containerId: string; pid: number } };
+      const { containerId: id, pid } = target;
+      containers.set(id, { id, name: id, pid, endpoints: {} });
+    }
+    if (method === "close") return local.close();
+    const faces = { ...bound(local.containers), ...bound(local.networks) };
+    return faces[method]?.(...list);
+  },
+  connectTo: ({ host, port }) =>
+    new Promise((resolve) => {
+      const socket = connect({ host, port, timeout: 1_000 });
+      socket.once("connect", () => {
+        socket.destroy();
+        resolve("connected");
+      });
+      socket.once("timeout", () => {
+        socket.destroy();
+        resolve("timeout");
+      });
+      socket.once("error", (error) => resolve(error.message));
+    }),
 };
+
+function bound(face: object): Record<string, (...list: readonly unknown[]) => unknown> {
+  const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(face)).filter(
+    (name) => name !== "constructor",
+  );
+  return Object.fromEntries(
+    methods.flatMap((name) => {
+      const descriptor = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(face), name);
+      const method: unknown = descriptor?.value;
+      return typeof method === "function" ? [[name, method.bind(face) as () => unknown]] : [];
+    }),
+  );
+}
 
 interface CallMessage {
   readonly id: number;

@@ -170,6 +170,7 @@ export class NetworkLab {
   async #start(command: string, prefix: readonly string[]): Promise<LabProcess> {
     const child = spawn(command, [...prefix, process.execPath, AGENT], {
       stdio: ["ignore", "inherit", "inherit", "ipc"],
+      serialization: "advanced",
     });
     const started = new LabProcess(child);
     this.#processes.push(started);

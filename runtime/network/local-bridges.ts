@@ -1,0 +1,200 @@
+/**
+ * Bridges of this machine in the kernel: devices, their addresses, name servers on their gateways, and the packet filter
+ * over all of them. Made when a network is first used, found again after a restart. Called by local-networks.ts.
+ */
+import { ClusterError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
+import { formatBlock, macOf, parseAddress, parseBlock, splitCidr } from "./addresses.ts";
+import type { Block } from "./addresses.ts";
+import { allowLoopbackSources, linkIndex } from "./container-link.ts";
+import type { DnsForwarder } from "./dns-forwarder.ts";
+import { DnsServer } from "./dns-server.ts";
+import type { Resolution } from "./dns-server.ts";
+import type { DnsQuestion } from "./dns-wire.ts";
+import { localDefinition, localElements } from "./local-rules.ts";
+import type { BridgeFacts, PublishFacts } from "./local-rules.ts";
+import type { LocalNetworkRecord } from "./local-records.ts";
+import type { NetworkNamespace } from "./namespace.ts";
+import { NftTable } from "./nft-table.ts";
+import {
+  addAddress,
+  addBridge,
+  findLink,
+  listAddresses,
+  listLinks,
+  listRoutes,
+  MAIN_TABLE,
+  setLink,
+} from "./routing.ts";
+
+const DEFAULT_MTU_BYTES = 1_500;
+const ICC = "com.docker.network.bridge.enable_icc";
+const MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade";
+const NAME = "com.docker.network.bridge.name";
+const MTU = "com.docker.network.driver.mtu";
+const LINK_NAME_LENGTH_MAX = 15;
+
+interface Bridge {
+  readonly facts: BridgeFacts;
+  readonly dns: DnsServer;
+}
+
+export interface LocalBridgesDeps {
+  readonly root: NetworkNamespace;
+  readonly table: string;
+  readonly log: Logger;
+  readonly forwarder: DnsForwarder;
+  /** Who asks, by network and source address, and what the name is to it. */
+  readonly resolve: (networkId: string, question: DnsQuestion, source: string) => Resolution;
+}
+
+/** Name of the network's device. */
+export function bridgeName(record: LocalNetworkRecord): string {
+  const chosen = record.options[NAME] ?? "";
+  if (chosen !== "" && (chosen.length > LINK_NAME_LENGTH_MAX || /[\s/"]/.test(chosen)))
+    throw new ClusterError("invalid_argument", `invalid bridge name "${chosen}": it is no interface name`);
+  return chosen === "" ? `br-${record.id.slice(0, 12)}` : chosen;
+}
+
+export class LocalBridges {
+  readonly #deps: LocalBridgesDeps;
+  readonly #filter: NftTable;
+  readonly #bridges = new Map<string, Bridge>();
+  #published: readonly PublishFacts[] = [];
+  #isHeld = false;
+
+  constructor(deps: LocalBridgesDeps) {
+    this.#deps = deps;
+    this.#filter = new NftTable(deps.root.nft, deps.log);
+  }
+
+  /** Leaves the packet filter as it is until publish(): for taking over many bridges without a moment of half of them. */
+  hold(): void {
+    this.#isHeld = true;
+  }
+
+  /** Blocks that a new network must not overlap: all that this host has addresses in or routes to. */
+  usedBlocks(): Block[] {
+    const { root } = this.#deps;
+    const routes = listRoutes(root.route)
+      .filter((route) => route.table === MAIN_TABLE && route.prefixLength > 0)
+      .map((route) => ({ base: parseAddress(route.destination), prefixLength: route.prefixLength }));
+    const addresses = listAddresses(root.route).map((each) =>
+      parseBlock(`${each.address}/${each.prefixLength}`),
+    );
+    return [...routes, ...addresses];
+  }
+
+  /** MTU of new interfaces: what was asked for, else that of the way out. */
+  mtuOf(record: LocalNetworkRecord): number {
+    const asked = Number(record.options[MTU] ?? "");
+    if (Number.isInteger(asked) && asked >= 68) return asked;
+    const { root } = this.#deps;
+    const out = listRoutes(root.route).find(
+      (route) => route.table === MAIN_TABLE && route.prefixLength === 0 && route.device > 0,
+    );
+    const link = listLinks(root.route).find((each) => each.index === out?.device);
+    return Math.min(link?.mtu ?? DEFAULT_MTU_BYTES, DEFAULT_MTU_BYTES);
+  }
+
+  facts(networkId: string): BridgeFacts | undefined {
+    return this.#bridges.get(networkId)?.facts;
+  }
+
+  /** Makes the bridge, or takes over what is there. `record` must have its subnet. */
+  async ensure(record: LocalNetworkRecord): Promise<BridgeFacts> {
+    const known = this.#bridges.get(record.id);
+    if (known !== undefined && findLink(this.#deps.root.route, known.facts.device) !== undefined)
+      return known.facts;
+    const [plan] = record.plans;
+    if (plan?.Gateway === undefined)
+      throw new ClusterError(
+        "internal",
+        `Cannot make the bridge of network "${record.name}": it has no subnet`,
+      );
+    const device = bridgeName(record);
+    this.#makeDevice(device, plan.Gateway, splitCidr(plan.Subnet).prefixLength, this.mtuOf(record));
+    await known?.dns.stop();
+    const dns = await this.#serveNames(record.id, plan.Gateway);
+    const facts = {
+      device,
+      subnet: formatBlock(parseBlock(plan.Subnet)),
+      gateway: plan.Gateway,
+      isInternal: record.isInternal,
+      isOpenInside: record.options[ICC] !== "false",
+      isMasqueraded: record.options[MASQUERADE] !== "false",
+      dnsPort: dns.port,
+    };
+    this.#bridges.set(record.id, { facts, dns });
+    await this.#applyFilter();
+    return facts;
+  }
+
+  /** The packet filter follows what is published now. */
+  async publish(published: readonly PublishFacts[]): Promise<void> {
+    this.#published = published;
+    this.#isHeld = false;
+    await this.#applyFilter();
+  }
+
+  async remove(record: LocalNetworkRecord): Promise<void> {
+    const bridge = this.#bridges.get(record.id);
+    this.#bridges.delete(record.id);
+    await bridge?.dns.stop();
+    await this.#applyFilter();
+    const link = findLink(this.#deps.root.route, bridgeName(record));
+    if (link?.kind === "bridge") await this.#deps.root.deleteLinks([link.name]);
+  }
+
+  /** True if someone had to be put right. */
+  audit(): Promise<boolean> {
+    return this.#bridges.size === 0 ? Promise.resolve(true) : this.#filter.audit();
+  }
+
+  /** Stops serving names; devices and filter stay. */
+  async close(): Promise<void> {
+    for (const { dns } of this.#bridges.values()) await dns.stop();
+    this.#bridges.clear();
+  }
+
+  /** After close: takes devices and filter away as well. */
+  async removeAll(records: readonly LocalNetworkRecord[]): Promise<void> {
+    const names = new Set(records.filter((record) => record.driver === "bridge").map(bridgeName));
+    const found = listLinks(this.#deps.root.route).filter(
+      (link) => link.kind === "bridge" && names.has(link.name),
+    );
+    await this.#deps.root.deleteLinks(found.map((link) => link.name));
+    await this.#filter.remove(this.#deps.table);
+  }
+
+  #makeDevice(device: string, gateway: string, prefixLength: number, mtu: number): void {
+    const { root } = this.#deps;
+    if (root.readSysctl("ipv4/ip_forward") !== "1") root.setSysctls({ "ipv4/ip_forward": "1" });
+    if (findLink(root.route, device) === undefined)
+      root.route.send([addBridge(device, { mac: macOf(gateway), mtu })]);
+    const index = linkIndex(root, device);
+    root.route.send([
+      addAddress(index, { address: gateway, prefixLength }),
+      setLink(device, { isUp: true }),
+      allowLoopbackSources(index),
+    ]);
+  }
+
+  async #serveNames(networkId: string, gateway: string): Promise<DnsServer> {
+    const { forwarder, log, resolve } = this.#deps;
+    const dns = new DnsServer({
+      address: gateway,
+      forwarder,
+      log,
+      resolve: (question, source) => resolve(networkId, question, source),
+    });
+    await dns.start();
+    return dns;
+  }
+
+  async #applyFilter(): Promise<void> {
+    if (this.#isHeld) return;
+    const bridges = [...this.#bridges.values()].map(({ facts }) => facts);
+    await this.#filter.set(localDefinition(this.#deps.table), localElements(bridges, this.#published));
+  }
+}

@@ -1,0 +1,259 @@
+/**
+ * Networks of this machine as records: making one from a Docker request, checking it, keeping all on disk. No kernel state.
+ * Used by local-networks.ts alone.
+ */
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { realDisk } from "../../common/real-env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { JsonObject } from "../../model/engine.ts";
+import {
+  blockSize,
+  contains,
+  firstHost,
+  formatBlock,
+  overlaps,
+  parseAddress,
+  parseBlock,
+  splitCidr,
+} from "./addresses.ts";
+import type { Block } from "./addresses.ts";
+
+export type LocalDriver = "bridge" | "host" | "null" | "macvlan" | "ipvlan";
+
+export interface AddressPlan {
+  readonly Subnet: string;
+  readonly Gateway?: string;
+  readonly IPRange?: string;
+  readonly AuxiliaryAddresses?: Readonly<Record<string, string>>;
+}
+
+export interface LocalNetworkRecord {
+  readonly id: string;
+  readonly name: string;
+  /** RFC 3339 with nanoseconds. */
+  readonly created: string;
+  readonly driver: LocalDriver;
+  readonly isInternal: boolean;
+  readonly isAttachable: boolean;
+  readonly isIpv6Wanted: boolean;
+  readonly isConfigOnly: boolean;
+  readonly configFrom: string;
+  readonly ipamDriver: string;
+  readonly ipamOptions: Readonly<Record<string, string>>;
+  /** Empty until the first use of a network whose subnet the user left open. */
+  readonly plans: readonly AddressPlan[];
+  /** The user chose the subnet, and so may choose addresses in it. */
+  readonly hasChosenSubnet: boolean;
+  readonly options: Readonly<Record<string, string>>;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export const PREDEFINED: ReadonlyMap<string, LocalDriver> = new Map([
+  ["bridge", "bridge"],
+  ["host", "host"],
+  ["none", "null"],
+]);
+
+/** Where subnets come from that users leave open: Docker's own default pools. */
+const POOLS: readonly { readonly base: string; readonly count: number; readonly prefixLength: number }[] = [
+  { base: "172.17.0.0", count: 15, prefixLength: 16 },
+  { base: "192.168.0.0", count: 16, prefixLength: 20 },
+];
+
+const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function textField(source: Readonly<Record<string, unknown>>, key: string, fallback = ""): string {
+  const value = source[key];
+  if (value === undefined || value === null) return fallback;
+  if (typeof value !== "string")
+    throw new ClusterError("invalid_argument", `${key} must be a string, got ${JSON.stringify(value)}`);
+  return value;
+}
+
+function stringMap(source: Readonly<Record<string, unknown>>, key: string): Record<string, string> {
+  const value = source[key];
+  if (value === undefined || value === null) return {};
+  if (!isObject(value))
+    throw new ClusterError("invalid_argument", `${key} must be an object, got ${JSON.stringify(value)}`);
+  return Object.fromEntries(Object.keys(value).map((each) => [each, textField(value, each)]));
+}
+
+function parsePlan(value: unknown): AddressPlan | undefined {
+  if (!isObject(value))
+    throw new ClusterError("invalid_argument", `IPAM.Config must hold objects, got ${JSON.stringify(value)}`);
+  const subnet = textField(value, "Subnet");
+  if (subnet.includes(":")) return undefined;
+  if (subnet === "")
+    throw new ClusterError("invalid_argument", "IPAM.Config needs a Subnet beside Gateway or IPRange");
+  const block = parseBlock(subnet);
+  if (splitCidr(subnet).address !== formatBlock(block).split("/")[0])
+    throw new ClusterError(
+      "invalid_argument",
+      `invalid network config:\ninvalid subnet ${subnet}: it should be ${formatBlock(block)}`,
+    );
+  const gateway = textField(value, "Gateway");
+  const range = textField(value, "IPRange");
+  const auxiliary = stringMap(value, "AuxiliaryAddresses");
+  for (const address of [gateway, ...Object.values(auxiliary)])
+    if (address !== "" && !contains(block, parseAddress(address)))
+      throw new ClusterError(
+        "invalid_argument",
+        `invalid network config:\ninvalid address ${address}: subnet ${subnet} does not contain it`,
+      );
+  if (range !== "" && !contains(block, parseBlock(range).base))
+    throw new ClusterError(
+      "invalid_argument",
+      `invalid network config:\ninvalid ip-range ${range}: subnet ${subnet} does not contain it`,
+    );
+  return {
+    Subnet: formatBlock(block),
+    Gateway: gateway === "" ? firstHost(block) : gateway,
+    ...(range === "" ? {} : { IPRange: range }),
+    ...(Object.keys(auxiliary).length === 0 ? {} : { AuxiliaryAddresses: auxiliary }),
+  };
+}
+
+function parsePlans(ipam: Readonly<Record<string, unknown>>): readonly AddressPlan[] {
+  const config = ipam["Config"] ?? [];
+  if (!Array.isArray(config))
+    throw new ClusterError("invalid_argument", `IPAM.Config must be a list, got ${JSON.stringify(config)}`);
+  const filled = config.filter(
+    (each) => !isObject(each) || Object.values(each).some((value) => value !== ""),
+  );
+  return filled.map(parsePlan).filter((plan) => plan !== undefined);
+}
+
+function parseDriver(name: string): LocalDriver {
+  switch (name) {
+    case "":
+    case "default":
+    case "bridge":
+      return "bridge";
+    case "macvlan":
+    case "ipvlan":
+    case "null":
+    case "host":
+      return name;
+    default:
+      throw new ClusterError(
+        "not_found",
+        `could not find plugin ${name} in v1 plugin registry: plugin not found`,
+      );
+  }
+}
+
+/** A record from a create request. Checks all that does not depend on other networks. */
+export function parseCreateRequest(
+  request: JsonObject,
+  identity: { readonly id: string; readonly created: string },
+): LocalNetworkRecord {
+  const name = textField(request, "Name");
+  if (name === "") throw new ClusterError("invalid_argument", "network name cannot be empty");
+  if (!NAME.test(name)) throw new ClusterError("invalid_argument", `invalid network name: "${name}"`);
+  const driver = parseDriver(textField(request, "Driver"));
+  if (driver === "host" || driver === "null")
+    throw new ClusterError("permission_denied", `only one instance of "${driver}" network is allowed`);
+  const ipam = isObject(request["IPAM"]) ? request["IPAM"] : {};
+  const plans = parsePlans(ipam);
+  const configFrom = isObject(request["ConfigFrom"]) ? textField(request["ConfigFrom"], "Network") : "";
+  return {
+    ...identity,
+    name,
+    driver,
+    isInternal: request["Internal"] === true,
+    isAttachable: request["Attachable"] === true,
+    isIpv6Wanted: request["EnableIPv6"] === true,
+    isConfigOnly: request["ConfigOnly"] === true,
+    configFrom,
+    ipamDriver: textField(ipam, "Driver") || "default",
+    ipamOptions: stringMap(ipam, "Options"),
+    plans,
+    hasChosenSubnet: plans.length > 0,
+    options: stringMap(request, "Options"),
+    labels: stringMap(request, "Labels"),
+  };
+}
+
+/** One of the networks that every machine has. */
+export function predefinedRecord(
+  name: string,
+  driver: LocalDriver,
+  identity: { readonly id: string; readonly created: string },
+): LocalNetworkRecord {
+  const isBridge = driver === "bridge";
+  return {
+    ...identity,
+    name,
+    driver,
+    isInternal: false,
+    isAttachable: false,
+    isIpv6Wanted: false,
+    isConfigOnly: false,
+    configFrom: "",
+    ipamDriver: "default",
+    ipamOptions: {},
+    plans: [],
+    hasChosenSubnet: false,
+    options: isBridge
+      ? {
+          "com.docker.network.bridge.default_bridge": "true",
+          "com.docker.network.bridge.enable_icc": "true",
+          "com.docker.network.bridge.enable_ip_masquerade": "true",
+          "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+        }
+      : {},
+    labels: {},
+  };
+}
+
+/** The first subnet of the pools that overlaps nothing in `used`. */
+export function chooseSubnet(used: readonly Block[]): AddressPlan {
+  for (const pool of POOLS) {
+    const size = blockSize({ base: 0, prefixLength: pool.prefixLength });
+    for (let index = 0; index < pool.count; index += 1) {
+      const block = { base: parseAddress(pool.base) + index * size, prefixLength: pool.prefixLength };
+      if (!used.some((each) => overlaps(each, block)))
+        return { Subnet: formatBlock(block), Gateway: firstHost(block) };
+    }
+  }
+  throw new ClusterError(
+    "resource_exhausted",
+    "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+  );
+}
+
+/** All networks, in one file that is replaced whole. */
+export class NetworkFile {
+  readonly #file: string;
+
+  constructor(folder: string) {
+    this.#file = path.join(folder, "networks.json");
+  }
+
+  load(): LocalNetworkRecord[] {
+    try {
+      return JSON.parse(readFileSync(this.#file, "utf8")) as LocalNetworkRecord[];
+    } catch (caught) {
+      if (ClusterError.from(caught).code === "not_found") return [];
+      throw new ClusterError("internal", `Cannot read the networks from "${this.#file}"`, { cause: caught });
+    }
+  }
+
+  async save(records: readonly LocalNetworkRecord[]): Promise<void> {
+    mkdirSync(path.dirname(this.#file), { recursive: true, mode: 0o700 });
+    await realDisk.writeFileAtomic(this.#file, Buffer.from(JSON.stringify(records)));
+  }
+}
+
+/** Small files that need not survive a loss of power: after that, what they describe is gone too. */
+export function writeVolatile(file: string, value: unknown): void {
+  mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
+  const temporary = `${file}.tmp`;
+  writeFileSync(temporary, JSON.stringify(value), { mode: 0o600 });
+  renameSync(temporary, file);
+}

@@ -1,0 +1,94 @@
+/** The packet filter of this machine's bridges: published ports, way out, isolation. Pure: text from records. */
+import type { Elements, TableDefinition } from "./nft-table.ts";
+import type { PublishedPort } from "./local-ports.ts";
+
+export interface BridgeFacts {
+  readonly device: string;
+  readonly subnet: string;
+  readonly gateway: string;
+  readonly isInternal: boolean;
+  /** Containers may talk to each other. */
+  readonly isOpenInside: boolean;
+  readonly isMasqueraded: boolean;
+  /** Port of the network's name server on its gateway. */
+  readonly dnsPort: number;
+}
+
+export interface PublishFacts {
+  readonly address: string;
+  readonly ports: readonly PublishedPort[];
+}
+
+export function localDefinition(table: string): TableDefinition {
+  return {
+    name: table,
+    sets: [
+      ["bridges", "set", "type ifname;"],
+      ["internal", "set", "type ifname;"],
+      ["open", "set", "type ifname . ifname;"],
+      ["ways_out", "set", "type ipv4_addr; flags interval;"],
+      ["at_all", "map", "typeof meta l4proto . th dport : ip daddr . th dport;"],
+      ["at_one", "map", "typeof ip daddr . meta l4proto . th dport : ip daddr . th dport;"],
+      ["names", "map", "typeof ip daddr . th dport : ip daddr . th dport;"],
+    ],
+    chains: `
+  chain untracked { type filter hook prerouting priority raw; policy accept;
+    iifname @bridges ip daddr 127.0.0.0/8 drop
+  }
+  chain publish {
+    dnat ip to ip daddr . meta l4proto . th dport map @at_one
+    dnat ip to meta l4proto . th dport map @at_all
+  }
+  chain arriving { type nat hook prerouting priority dstnat; policy accept;
+    iifname @bridges meta l4proto { tcp, udp } dnat ip to ip daddr . th dport map @names
+    fib daddr type local jump publish
+  }
+  chain local { type nat hook output priority -100; policy accept;
+    fib daddr type local jump publish
+  }
+  chain leaving { type nat hook postrouting priority srcnat; policy accept;
+    oifname @bridges ip saddr 127.0.0.0/8 masquerade
+    oifname @bridges ct status dnat ip saddr @ways_out masquerade
+    oifname != @bridges ip saddr @ways_out masquerade
+  }
+  chain forward { type filter hook forward priority filter; policy accept;
+    oifname @bridges tcp flags syn tcp option maxseg size set rt mtu
+    iifname @bridges tcp flags syn tcp option maxseg size set rt mtu
+    iifname . oifname @open accept
+    oifname @internal drop
+    iifname @internal drop
+    ct state established,related accept
+    oifname @bridges ct status dnat accept
+    oifname @bridges drop
+  }`,
+  };
+}
+
+function quoted(device: string): string {
+  return `"${device}"`;
+}
+
+export function localElements(bridges: readonly BridgeFacts[], published: readonly PublishFacts[]): Elements {
+  const atAll = new Map<string, string>();
+  const atOne = new Map<string, string>();
+  for (const { address, ports } of published) {
+    for (const port of ports) {
+      const target = `${address} . ${port.containerPort}`;
+      if (port.hostIp === "0.0.0.0") atAll.set(`${port.protocol} . ${port.hostPort}`, target);
+      else atOne.set(`${port.hostIp} . ${port.protocol} . ${port.hostPort}`, target);
+    }
+  }
+  const internal = bridges.filter((bridge) => bridge.isInternal);
+  const open = bridges.filter((bridge) => bridge.isOpenInside);
+  const out = bridges.filter((bridge) => bridge.isMasqueraded && !bridge.isInternal);
+  const moved = bridges.filter((bridge) => bridge.dnsPort !== 53);
+  return new Map([
+    ["bridges", new Map(bridges.map((bridge) => [quoted(bridge.device), ""]))],
+    ["internal", new Map(internal.map((bridge) => [quoted(bridge.device), ""]))],
+    ["open", new Map(open.map(({ device }) => [`${quoted(device)} . ${quoted(device)}`, ""]))],
+    ["ways_out", new Map(out.map((bridge) => [bridge.subnet, ""]))],
+    ["at_all", atAll],
+    ["at_one", atOne],
+    ["names", new Map(moved.map(({ gateway, dnsPort }) => [`${gateway} . 53`, `${gateway} . ${dnsPort}`]))],
+  ]);
+}
