@@ -12,7 +12,7 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { ask, request } from "./docker-http.ts";
-import { packageRoot } from "./package-root.ts";
+import { packageRoot } from "../common/package-root.ts";
 import { type Comparison, printComparisons } from "./statistics.ts";
 import { busyboxTar } from "./test-image.ts";
 
@@ -110,7 +110,7 @@ async function startEngine(
 
 function startShoal(): Promise<Contender> {
   return startEngine("shoal", (folder, socket) => [
-    path.join(packageRoot, "bin/shoal"),
+    path.join(packageRoot(import.meta.dirname), "bin/shoal"),
     "daemon",
     "--data-root",
     path.join(folder, "data"),

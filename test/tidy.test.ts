@@ -6,25 +6,29 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
-import { packageRoot } from "../bench/package-root.ts";
+import { packageRoot } from "../common/package-root.ts";
 
+const root: string = packageRoot(import.meta.dirname);
 const SOURCE = /\.(ts|c|h|sh|mjs)$/;
 const LINES_MAX = 620;
+/** Longer than that, with the reason. */
+const LONG_FILES: ReadonlyMap<string, string> = new Map([
+  ["manager/raft/core/core.ts", "one state machine: its transitions are read against each other"],
+  ["manager/raft/node.ts", "one drive loop around the core: the order of its steps is the point"],
+]);
 
 function trackedFiles(): readonly string[] {
-  const listed = execFileSync("git", ["ls-files", "-z"], { cwd: packageRoot, encoding: "utf8" });
+  const listed = execFileSync("git", ["ls-files", "-z"], { cwd: root, encoding: "utf8" });
   return listed
     .split("\0")
-    .filter(
-      (name) => name !== "" && !name.startsWith("proto/gen/") && existsSync(path.join(packageRoot, name)),
-    );
+    .filter((name) => name !== "" && !name.startsWith("proto/gen/") && existsSync(path.join(root, name)));
 }
 
 const files: readonly string[] = trackedFiles();
 const sources: readonly string[] = files.filter((name) => SOURCE.test(name));
 
 function text(name: string): string {
-  return readFileSync(path.join(packageRoot, name), "utf8");
+  return readFileSync(path.join(root, name), "utf8");
 }
 
 function offenders(
@@ -44,7 +48,9 @@ test("every source file says at its head what it is", () => {
 
 test("no source file grows beyond what one reads in a sitting", () => {
   const long = offenders(
-    sources.filter((name) => !name.endsWith(".test.ts") && !name.startsWith("test/")),
+    sources.filter(
+      (name) => !name.endsWith(".test.ts") && !name.startsWith("test/") && !LONG_FILES.has(name),
+    ),
     (content) => content.split("\n").length > LINES_MAX,
   );
   assert.deepEqual(long, []);

@@ -1,0 +1,552 @@
+/**
+ * The main job on five hosts, with the unmodified docker CLI: services, roll-outs, networks, isolation, and the loss of
+ * daemons and hosts. One cluster for the whole file; each test leaves it as it found it.
+ */
+import assert from "node:assert/strict";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { after, before, describe, test } from "node:test";
+import { Load } from "./support/load.ts";
+import { IMAGE_V1, IMAGE_V2, TestCluster } from "./support/test-cluster.ts";
+import { until } from "./support/wait.ts";
+
+const HEALTH = [
+  "--health-cmd",
+  "wget -q -O /dev/null http://127.0.0.1/",
+  "--health-interval",
+  "500ms",
+  "--health-retries",
+  "20",
+];
+
+describe("a cluster of three managers and two workers", () => {
+  let cluster: TestCluster;
+
+  before(async () => {
+    cluster = await TestCluster.start("e2emain", { managers: 3, workers: 2 });
+  });
+
+  after(async () => {
+    await cluster.stop();
+  });
+
+  async function get(host: string, address: string, port: number): Promise<string> {
+    return cluster.on(host, "busybox", "wget", "-q", "-T", "5", "-O", "-", `http://${address}:${port}/`);
+  }
+
+  test("docker node ls shows every node ready and one leader, from any manager", async () => {
+    for (const { name } of cluster.dev.managers) {
+      const lines = (
+        await cluster.dockerOn(name, "node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.ManagerStatus}}")
+      )
+        .trim()
+        .split("\n");
+      assert.equal(lines.filter((line) => line.includes(" Ready")).length, 5);
+      assert.equal(lines.filter((line) => line.endsWith("Leader")).length, 1);
+    }
+  });
+
+  test("a published port answers on every host, also on those without a task", async () => {
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--detach",
+      "--name",
+      "ingress",
+      "--replicas",
+      "2",
+      "-p",
+      "8080:80",
+      IMAGE_V1,
+    );
+    const tasks = await cluster.untilRunning("ingress", 2);
+    assert.equal(new Set(tasks.map((task) => task.NodeID)).size, 2, "replicas are spread over nodes");
+    for (const host of cluster.dev.hosts) {
+      const answers = new Set<string>();
+      await until(`both replicas answer through ${host.name}`, 20_000, async () => {
+        answers.add(await get(host.name, host.address, 8080));
+        return answers.size === 2;
+      });
+      assert.match([...answers].join(), /version 1/);
+    }
+    await cluster.docker("service", "rm", "ingress");
+  });
+
+  test("service create waits, scale and update converge, logs and ps read well, rm removes", async () => {
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--name",
+      "life",
+      "--replicas",
+      "6",
+      "--update-monitor",
+      "500ms",
+      IMAGE_V1,
+    );
+    assert.equal((await cluster.running("life")).length, 6);
+    await cluster.docker("service", "scale", "life=3");
+    await cluster.untilRunning("life", 3);
+    await cluster.docker(
+      "service",
+      "update",
+      "--quiet",
+      "--image",
+      IMAGE_V2,
+      "--update-parallelism",
+      "0",
+      "--update-monitor",
+      "500ms",
+      "life",
+    );
+    const tasks = await cluster.untilRunning("life", 3);
+    assert.ok(tasks.every((task) => task.Spec.ContainerSpec.Image.startsWith(IMAGE_V2)));
+    const ps = await cluster.docker(
+      "service",
+      "ps",
+      "life",
+      "--format",
+      "{{.Name}} {{.Image}} {{.DesiredState}} {{.CurrentState}}",
+    );
+    assert.match(ps, /life\.1 web:2 Running Running/);
+    assert.match(ps, /life\.1 web:1 Shutdown Shutdown/);
+    await cluster.docker("service", "rm", "life");
+    await until("containers of the service are gone", 20_000, async () => {
+      const left = await Promise.all(
+        cluster.dev.hosts.map((host) =>
+          cluster.dockerOn(host.name, "ps", "-aq", "--filter", "label=com.docker.swarm.service.name=life"),
+        ),
+      );
+      return left.join("").trim() === "";
+    });
+  });
+
+  test("service logs brings lines from tasks on all nodes", async () => {
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--detach",
+      "--name",
+      "talk",
+      "--mode",
+      "global",
+      "--restart-condition",
+      "none",
+      IMAGE_V1,
+      "/bin/sh",
+      "-c",
+      "echo hello from here; sleep 1000",
+    );
+    await cluster.untilRunning("talk", 5);
+    const lines = await until("five lines", 20_000, async () => {
+      const text = await cluster.docker("service", "logs", "talk");
+      return text.trim().split("\n").length === 5 ? text : undefined;
+    });
+    assert.equal(lines.match(/hello from here/g)?.length, 5);
+    await cluster.docker("service", "rm", "talk");
+  });
+
+  test("ps says why a task can't be placed, with counts", async () => {
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--detach",
+      "--name",
+      "nowhere",
+      "--constraint",
+      "node.labels.zone==b",
+      IMAGE_V1,
+    );
+    const error = await until("a reason", 20_000, async () => {
+      const text = await cluster.docker("service", "ps", "--no-trunc", "--format", "{{.Error}}", "nowhere");
+      return text.trim() === "" ? undefined : text;
+    });
+    assert.match(error, /5 nodes.*node\.labels\.zone/);
+    await cluster.docker("service", "rm", "nowhere");
+  });
+
+  test("a container reaches a service on another host by name, through its VIP and through tasks.NAME", async () => {
+    const [here, there] = [cluster.dev.hosts[3], cluster.dev.hosts[4]];
+    assert.ok(here && there);
+    await cluster.docker("network", "create", "--driver", "overlay", "back");
+    const place = (host: { readonly name: string }): readonly string[] => [
+      "--constraint",
+      `node.hostname==${host.name}`,
+    ];
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--detach",
+      "--name",
+      "server",
+      "--network",
+      "back",
+      ...place(there),
+      IMAGE_V1,
+    );
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--detach",
+      "--name",
+      "client",
+      "--network",
+      "back",
+      ...place(here),
+      IMAGE_V1,
+      "sleep",
+      "1d",
+    );
+    await cluster.untilRunning("server", 1);
+    const [client] = await cluster.untilRunning("client", 1);
+    const container = client?.Status.ContainerStatus?.ContainerID ?? "";
+    for (const name of ["server", "tasks.server"]) {
+      const answer = await until(`${name} answers`, 10_000, () =>
+        cluster.dockerOn(here.name, "exec", container, "wget", "-q", "-T", "3", "-O", "-", `http://${name}/`),
+      );
+      assert.match(answer, /version 1/);
+    }
+    const vip = await cluster.docker(
+      "service",
+      "inspect",
+      "--format",
+      "{{range .Endpoint.VirtualIPs}}{{.Addr}}{{end}}",
+      "server",
+    );
+    const looked = await cluster.dockerOn(here.name, "exec", container, "busybox", "nslookup", "server");
+    assert.ok(looked.includes(vip.trim().split("/")[0] ?? "no VIP"), looked);
+    await cluster.docker("service", "rm", "server", "client");
+    await until(
+      "network can be removed",
+      20_000,
+      async () => (await cluster.docker("network", "rm", "back")) !== "",
+    );
+  });
+
+  test("a container sees only itself and can't reach the host", async () => {
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--detach",
+      "--name",
+      "jail",
+      "--limit-memory",
+      "32m",
+      "--limit-pids",
+      "20",
+      IMAGE_V1,
+      "sleep",
+      "1d",
+    );
+    const [task] = await cluster.untilRunning("jail", 1);
+    const host = (await cluster.nodeNames()).get(task?.NodeID ?? "") ?? "";
+    const id = task?.Status.ContainerStatus?.ContainerID ?? "";
+    const inside = async (
+      ...argv: readonly string[]
+    ): Promise<{ readonly status: number; readonly text: string }> => {
+      const result = await cluster.dev.docker(host, ["exec", id, ...argv]);
+      return { status: result.status, text: result.stdout + result.stderr };
+    };
+    const processes = (await inside("ps")).text.trim().split("\n").slice(1);
+    assert.ok(processes.length <= 3, processes.join("\n"));
+    const own = (
+      await inside("sh", "-c", "for n in pid mnt net uts ipc cgroup; do readlink /proc/1/ns/$n; done")
+    ).text;
+    const outer = await cluster.on(
+      host,
+      "sh",
+      "-c",
+      "for n in pid mnt net uts ipc cgroup; do readlink /proc/1/ns/$n; done",
+    );
+    const outerIds = new Set(outer.trim().split("\n"));
+    assert.ok(
+      own
+        .trim()
+        .split("\n")
+        .every((each) => !outerIds.has(each)),
+      `${own} against ${outer}`,
+    );
+    assert.notEqual((await inside("sh", "-c", "echo 1 > /proc/sys/kernel/panic")).status, 0);
+    assert.notEqual((await inside("busybox", "mount", "-t", "tmpfs", "none", "/tmp")).status, 0);
+    const forks = await inside("sh", "-c", "i=0; while [ $i -lt 40 ]; do sleep 5 & i=$((i+1)); done; wait");
+    assert.match(forks.text, /can't fork|Resource temporarily unavailable/);
+    const mounts = await cluster.on(host, "cat", "/proc/mounts");
+    assert.ok(!mounts.includes(id), "no mount of the container is in the host's table");
+    await cluster.docker("service", "rm", "jail");
+  });
+
+  test("memory over the limit is killed and reported as such", async () => {
+    const [host] = cluster.dev.hosts;
+    assert.ok(host);
+    const name = "oom-test";
+    // tail keeps what it reads until a newline comes, which it never does.
+    const run = await cluster.dev.docker(host.name, [
+      "run",
+      "--name",
+      name,
+      "--network",
+      "none",
+      "--memory",
+      "24m",
+      "--memory-swap",
+      "24m",
+      IMAGE_V1,
+      "busybox",
+      "tail",
+      "/dev/zero",
+    ]);
+    assert.equal(run.status, 137, run.stderr);
+    const state = await cluster.dockerOn(
+      host.name,
+      "inspect",
+      "--format",
+      "{{.State.OOMKilled}} {{.State.ExitCode}}",
+      name,
+    );
+    assert.equal(state.trim(), "true 137");
+    await cluster.dockerOn(host.name, "rm", name);
+  });
+
+  test("kill -9 of a daemon stops no container, and the next one adopts them", async () => {
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--detach",
+      "--name",
+      "keep",
+      "--replicas",
+      "5",
+      "-p",
+      "8081:80",
+      IMAGE_V1,
+    );
+    const tasks = await cluster.untilRunning("keep", 5);
+    const victim = cluster.dev.hosts.find((host) => host.role === "worker");
+    assert.ok(victim);
+    const nodeId = [...(await cluster.nodeNames())].find(([, name]) => name === victim.name)?.[0];
+    const pids = tasks
+      .filter((task) => task.NodeID === nodeId)
+      .map((task) => task.Status.ContainerStatus?.PID ?? 0);
+    const containersBefore = await cluster.dockerOn(victim.name, "ps", "-q", "--no-trunc");
+    await cluster.dev.killDaemon(victim.name);
+    assert.match(await get(victim.name, victim.address, 8081), /version 1/);
+    await cluster.dev.startDaemon(victim.name);
+    assert.equal(await cluster.dockerOn(victim.name, "ps", "-q", "--no-trunc"), containersBefore);
+    await until(
+      "the node has a session again",
+      10_000,
+      async () =>
+        (await cluster.docker("node", "inspect", victim.name, "--format", "{{.Status.State}}")).trim() ===
+        "ready",
+    );
+    const after = await cluster.untilRunning("keep", 5);
+    assert.deepEqual(
+      after.map((task) => task.ID).sort(),
+      tasks.map((task) => task.ID).sort(),
+      "no task was replaced",
+    );
+    assert.ok(pids.length > 0);
+    await cluster.docker("service", "rm", "keep");
+  });
+
+  test("a rolling update under load loses no request", async () => {
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--name",
+      "roll",
+      "--replicas",
+      "4",
+      "-p",
+      "8082:80",
+      ...HEALTH,
+      "--update-order",
+      "start-first",
+      "--update-monitor",
+      "500ms",
+      IMAGE_V1,
+    );
+    const entry = cluster.dev.hosts[1];
+    assert.ok(entry);
+    await until("answers", 10_000, async () => (await get(entry.name, entry.address, 8082)) !== "");
+    const load = new Load(cluster.dev.name, entry.name, { host: entry.address, port: 8082, workers: 4 });
+    await cluster.docker("service", "update", "--quiet", "--image", IMAGE_V2, "roll");
+    const result = await load.stop();
+    assert.equal(result.failed, 0, JSON.stringify(result));
+    assert.ok((result.seen["1"] ?? 0) > 0 && (result.seen["2"] ?? 0) > 0, JSON.stringify(result));
+    await cluster.docker("service", "rm", "roll");
+  });
+
+  test("a failing update is rolled back and the CLI says so", async () => {
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--name",
+      "back",
+      "--replicas",
+      "2",
+      "--update-monitor",
+      "1s",
+      "--restart-delay",
+      "100ms",
+      IMAGE_V1,
+    );
+    const update = await cluster.dev.docker(
+      cluster.first.name,
+      [
+        "service",
+        "update",
+        "--quiet",
+        "--args",
+        "sh -c 'exit 3'",
+        "--update-failure-action",
+        "rollback",
+        "--update-parallelism",
+        "1",
+        "back",
+      ],
+      { timeoutMs: 60_000 },
+    );
+    assert.match(update.stdout + update.stderr, /roll/);
+    await until(
+      "rolled back",
+      30_000,
+      async () =>
+        (await cluster.docker("service", "inspect", "back", "--format", "{{.UpdateStatus.State}}")).trim() ===
+        "rollback_completed",
+    );
+    await cluster.untilRunning("back", 2);
+    await cluster.docker("service", "rm", "back");
+  });
+
+  test("the loss of the leader's host and of a worker's host is healed within seconds", async () => {
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--detach",
+      "--name",
+      "heal",
+      "--replicas",
+      "8",
+      IMAGE_V1,
+    );
+    await cluster.untilRunning("heal", 8);
+    const leader = await cluster.dev.leader();
+    assert.ok(leader);
+    const other = cluster.dev.managers.find((host) => host.name !== leader.name);
+    const worker = cluster.dev.hosts.find((host) => host.role === "worker");
+    assert.ok(other && worker);
+    await cluster.dev.killHost(leader.name);
+    const killedAt = performance.now();
+    await until(
+      "an update succeeds",
+      5_000,
+      async () =>
+        (await cluster.dockerOn(
+          other.name,
+          "service",
+          "update",
+          "--quiet",
+          "--detach",
+          "--label-add",
+          "a=b",
+          "heal",
+        )) !== "",
+    );
+    await cluster.dev.killHost(worker.name);
+    const dead = new Set([leader.name, worker.name]);
+    await until("all tasks run on hosts that live", 10_000 + (performance.now() - killedAt), async () => {
+      const names = await cluster.nodeNames(other);
+      const running = await cluster.running("heal", other);
+      return running.filter((task) => !dead.has(names.get(task.NodeID) ?? "")).length === 8;
+    });
+    await cluster.dev.startHost(leader.name);
+    await cluster.dev.startHost(worker.name);
+    await until("the cluster is whole", 30_000, async () => {
+      const lines = await cluster.dockerOn(
+        leader.name,
+        "node",
+        "ls",
+        "--format",
+        "{{.Status}} {{.ManagerStatus}}",
+      );
+      return lines.match(/Ready/g)?.length === 5 && lines.match(/Leader|Reachable/g)?.length === 3;
+    });
+    await cluster.dockerOn(other.name, "service", "rm", "heal");
+  });
+
+  test("a leader that is cut off stops leading, and the rest goes on", async () => {
+    const leader = await cluster.dev.leader();
+    assert.ok(leader);
+    const rest = cluster.dev.hosts.filter((host) => host.name !== leader.name);
+    await cluster.dev.partition([[leader.name], rest.map((host) => host.name)]);
+    const other = rest[0];
+    assert.ok(other);
+    await until(
+      "the majority takes writes",
+      10_000,
+      async () =>
+        (await cluster.dockerOn(other.name, "config", "create", "after-cut", "/etc/hostname")) !== "",
+    );
+    const stale = await cluster.dev.docker(leader.name, ["config", "ls"], { timeoutMs: 60_000 });
+    assert.notEqual(stale.status, 0, "a leader without a quorum answers no reads");
+    await cluster.dev.heal();
+    await until("the old leader has it too", 20_000, async () =>
+      (await cluster.dockerOn(leader.name, "config", "ls")).includes("after-cut"),
+    );
+    await cluster.dockerOn(other.name, "config", "rm", "after-cut");
+  });
+
+  test("secrets are files in memory for those who use them, and nowhere on a disk", async () => {
+    const file = `${cluster.dev.stateFolder}/secret.txt`;
+    writeFileSync(file, "hunter2-very-secret");
+    await cluster.docker("secret", "create", "password", file);
+    rmSync(file);
+    await cluster.docker(
+      "service",
+      "create",
+      "--quiet",
+      "--detach",
+      "--name",
+      "vault",
+      "--secret",
+      "password",
+      IMAGE_V1,
+      "sleep",
+      "1d",
+    );
+    const [task] = await cluster.untilRunning("vault", 1);
+    const host = (await cluster.nodeNames()).get(task?.NodeID ?? "") ?? "";
+    const id = task?.Status.ContainerStatus?.ContainerID ?? "";
+    assert.equal(
+      await cluster.dockerOn(host, "exec", id, "cat", "/run/secrets/password"),
+      "hunter2-very-secret",
+    );
+    for (const { folder, role } of cluster.dev.hosts) {
+      if (role !== "worker" || !existsSync(folder)) continue;
+      const found = await cluster.on(
+        cluster.first.name,
+        "sh",
+        "-c",
+        `grep -rl hunter2-very-secret ${folder} || true`,
+      );
+      assert.equal(found, "", "no file of a worker holds the secret");
+    }
+    await cluster.docker("service", "rm", "vault");
+    await until(
+      "secret is no longer in use",
+      10_000,
+      async () => (await cluster.docker("secret", "rm", "password")) !== "",
+    );
+  });
+});

@@ -1,0 +1,131 @@
+/** A dev cluster for one test file, with the test image on its first manager, and helpers that read like the docker CLI. */
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { busyboxTar } from "../../../bench/test-image.ts";
+import { ask } from "../../../bench/docker-http.ts";
+import { type DevCluster, type DevHost, removeCluster, startDevCluster } from "../../../dev/cluster.ts";
+import { until } from "./wait.ts";
+
+export const IMAGE_V1 = "web:1";
+export const IMAGE_V2 = "web:2";
+
+/** A shell web server that answers its version and host name, says when it is healthy, and finishes requests on SIGTERM. */
+function webCommand(version: string): string {
+  const script = [
+    "mkdir -p /www",
+    `echo "version ${version} host $(hostname)" > /www/index.html`,
+    "exec busybox httpd -f -p 80 -h /www",
+  ].join("; ");
+  return JSON.stringify(["/bin/sh", "-c", script]);
+}
+
+export interface TaskRow {
+  readonly ID: string;
+  readonly NodeID: string;
+  readonly Slot: number;
+  readonly DesiredState: string;
+  readonly Status: {
+    readonly State: string;
+    readonly Err?: string;
+    readonly Message?: string;
+    readonly ContainerStatus?: { readonly ContainerID: string; readonly PID: number };
+  };
+  readonly Spec: { readonly ContainerSpec: { readonly Image: string } };
+}
+
+export class TestCluster {
+  readonly dev: DevCluster;
+  readonly #folder: string;
+
+  private constructor(dev: DevCluster, folder: string) {
+    this.dev = dev;
+    this.#folder = folder;
+  }
+
+  static async start(
+    name: string,
+    size: { readonly managers: number; readonly workers: number },
+  ): Promise<TestCluster> {
+    const folder = mkdtempSync(path.join(tmpdir(), `shoal-e2e-${name}-`));
+    await removeCluster({ name, stateFolder: folder });
+    const dev = await startDevCluster({ name, stateFolder: folder, ...size });
+    const cluster = new TestCluster(dev, folder);
+    await cluster.#importImages();
+    return cluster;
+  }
+
+  /** Takes everything down. Named in the after() hook of every file, also when start() or a test failed. */
+  async stop(): Promise<void> {
+    await this.dev.down();
+    rmSync(this.#folder, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  get first(): DevHost {
+    const [host] = this.dev.managers;
+    assert.ok(host, "the cluster has a manager");
+    return host;
+  }
+
+  async #importImages(): Promise<void> {
+    for (const version of ["1", "2"]) {
+      const changes = encodeURIComponent(`CMD ${webCommand(version)}`);
+      await ask(
+        this.first.socketPath,
+        "POST",
+        `/images/create?fromSrc=-&repo=web&tag=${version}&changes=${changes}`,
+        busyboxTar(),
+      );
+    }
+  }
+
+  /** The docker CLI against a manager; rejects with its output unless it exits 0. */
+  async docker(...argv: readonly string[]): Promise<string> {
+    return this.dockerOn(this.first.name, ...argv);
+  }
+
+  async dockerOn(host: string, ...argv: readonly string[]): Promise<string> {
+    const result = await this.dev.docker(host, argv, { timeoutMs: 120_000 });
+    assert.equal(result.status, 0, `docker ${argv.join(" ")}\n${result.stdout}${result.stderr}`);
+    return result.stdout;
+  }
+
+  async tasks(service: string, host: DevHost = this.first): Promise<readonly TaskRow[]> {
+    const filters = encodeURIComponent(JSON.stringify({ service: [service] }));
+    return (await ask(host.socketPath, "GET", `/tasks?filters=${filters}`)) as readonly TaskRow[];
+  }
+
+  async running(service: string, host: DevHost = this.first): Promise<readonly TaskRow[]> {
+    const all = await this.tasks(service, host);
+    return all.filter((task) => task.DesiredState === "running" && task.Status.State === "running");
+  }
+
+  async untilRunning(
+    service: string,
+    count: number,
+    timeoutMs = 30_000,
+    host?: DevHost,
+  ): Promise<readonly TaskRow[]> {
+    return until(`${count} running tasks of ${service}`, timeoutMs, async () => {
+      const running = await this.running(service, host);
+      return running.length === count ? running : undefined;
+    });
+  }
+
+  /** Host names by node id. */
+  async nodeNames(host: DevHost = this.first): Promise<ReadonlyMap<string, string>> {
+    const nodes = (await ask(host.socketPath, "GET", "/nodes")) as readonly {
+      readonly ID: string;
+      readonly Description: { readonly Hostname: string };
+    }[];
+    return new Map(nodes.map((node) => [node.ID, node.Description.Hostname]));
+  }
+
+  /** Runs a command in a host's namespace and returns its standard output; rejects unless it exits 0. */
+  async on(host: string, ...argv: readonly string[]): Promise<string> {
+    const result = await this.dev.exec(host, argv, { timeoutMs: 30_000 });
+    assert.equal(result.status, 0, `${host}: ${argv.join(" ")}\n${result.stdout}${result.stderr}`);
+    return result.stdout;
+  }
+}
