@@ -10,19 +10,17 @@ export async function until<T>(
   check: () => Promise<T | undefined | false> | T | undefined | false,
 ): Promise<T> {
   const deadline = performance.now() + timeoutMs;
-  let last: unknown;
+  let last: string | undefined;
   while (true) {
     try {
       const value = await check();
       if (value !== undefined && value !== false) return value;
       last = undefined;
     } catch (caught) {
-      last = caught;
+      last = caught instanceof Error ? caught.message : JSON.stringify(caught);
     }
     if (performance.now() > deadline) {
-      throw new Error(
-        `${what}: not within ${timeoutMs} ms${last === undefined ? "" : `; last: ${String(last)}`}`,
-      );
+      throw new Error(`${what}: not within ${timeoutMs} ms${last === undefined ? "" : `; last: ${last}`}`);
     }
     await sleep(POLL_MS);
   }
