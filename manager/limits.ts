@@ -16,3 +16,46 @@ export const BATCH_IN_FLIGHT_MAX: number = 8;
 export const TRANSACTION_BYTES_MAX: number = 3 * 1024 * 1024;
 /** How often a plan is made anew after losing a race before the caller is told. */
 export const PLAN_RETRY_COUNT_MAX: number = 20;
+
+// Loops.
+
+/** A loop whose run failed starts over from a full scan after this, doubling to the maximum. */
+export const LOOP_RETRY_FIRST_MS: number = 50;
+export const LOOP_RETRY_MAX_MS: number = 5_000;
+
+// Orchestrators and updater.
+
+/** Dead tasks kept for each slot where the cluster says nothing. */
+export const TASK_HISTORY_COUNT: number = 5;
+/** A replacement waits for its predecessor to stop for the grace period and this; then the predecessor counts as lost. */
+export const STOP_WAIT_MARGIN_MS: number = 60_000;
+/** An updated task that is not running after this counts as failed, so that no update waits for ever. */
+export const UPDATE_PROGRESS_DEADLINE_MS: number = 600_000;
+/** Actions of one loop that are planned between two looks at the newest state. */
+export const ACTION_COUNT_MAX: number = 20_000;
+
+// Allocator.
+
+/** An address, VNI or port is not given to another for this long: DNS answers and connections must have forgotten it. */
+export const ADDRESS_QUARANTINE_MS: number = 5_000;
+/** First VXLAN network identifier, as in Swarm. */
+export const VNI_FIRST: number = 4096;
+export const VNI_LAST: number = 2 ** 24 - 1;
+export const PUBLISHED_PORT_FIRST: number = 30_000;
+export const PUBLISHED_PORT_LAST: number = 32_767;
+/** A node's block of the mesh: 510 tasks with published ports or egress. */
+export const MESH_BLOCK_PREFIX: number = 23;
+/** Used where the cluster object says nothing. */
+export const DEFAULT_ADDRESS_POOL: string = "10.0.0.0/8";
+export const DEFAULT_SUBNET_PREFIX: number = 24;
+export const DEFAULT_MESH_POOL: string = "100.64.0.0/10";
+
+// Scheduler.
+
+/** Wait after the first pending task, so that the rest of its batch is placed with it. */
+export const SCHEDULE_DEBOUNCE_MS: number = 2;
+/** Tasks placed in one round, so that the event loop gets its turn. */
+export const SCHEDULE_ROUND_COUNT_MAX: number = 20_000;
+/** A node where a service failed so often lately gets its tasks last. */
+export const FAILURE_COUNT_FOR_DEPREFERENCE: number = 5;
+export const FAILURE_WINDOW_MS: number = 300_000;

@@ -1,0 +1,315 @@
+/**
+ * The loop that gives out what must be unique in the cluster: subnets and VNIs of networks, VIPs and published ports of
+ * services, addresses of tasks (which moves them from NEW to PENDING), mesh blocks of nodes. Runs on the leader only.
+ * What can't be had is said in the task's status.err and tried again as soon as something is given back.
+ */
+import type { Cancel, Component } from "../../common/env.ts";
+import { rfc3339 } from "../../common/time.ts";
+import type {
+  Endpoint,
+  Network,
+  NetworkAttachment,
+  Node,
+  Service,
+  StoreEvent,
+  Task,
+} from "../../model/objects.ts";
+import type { StoreView } from "../../model/store-view.ts";
+import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { deepEqual } from "../../model/up-to-date.ts";
+import type { LoopDeps } from "../reconcile-loop.ts";
+import { ReconcileLoop } from "../reconcile-loop.ts";
+import { isLive } from "../orchestrator/slots.ts";
+import type { Transaction } from "../store/store.ts";
+import { Ledger, needsAllocation } from "./ledger.ts";
+
+type Grant =
+  | { readonly kind: "node"; readonly id: string; readonly meshSubnet: string }
+  | { readonly kind: "network"; readonly id: string; readonly allocation: NonNullable<Network["allocation"]> }
+  | { readonly kind: "service"; readonly id: string; readonly endpoint: Endpoint }
+  | {
+      readonly kind: "task";
+      readonly id: string;
+      readonly networks: readonly NetworkAttachment[];
+      readonly ports: Endpoint["ports"];
+    }
+  | { readonly kind: "refusal"; readonly id: string; readonly err: string };
+
+export class Allocator implements Component {
+  readonly #deps: LoopDeps;
+  readonly #loop: ReconcileLoop;
+  #ledger: Ledger | undefined;
+  readonly #nodes = new Set<string>();
+  readonly #networks = new Set<string>();
+  readonly #services = new Set<string>();
+  readonly #tasks = new Set<string>();
+  /** Services whose endpoint can't be had now, with the reason. */
+  readonly #refusedServices = new Map<string, string>();
+  /** Endpoints as last granted, which the store may not hold yet. */
+  readonly #endpoints = new Map<string, Endpoint>();
+  #retry: Cancel | undefined;
+  /** What was refused waits here until something is given back. */
+  readonly #waiting = { networks: new Set<string>(), services: new Set<string>(), tasks: new Set<string>() };
+
+  constructor(deps: LoopDeps) {
+    this.#deps = deps;
+    this.#loop = new ReconcileLoop(deps, {
+      name: "allocator",
+      tables: ["cluster", "node", "network", "service", "task"],
+      handler: {
+        load: (view) => this.#load(view),
+        observe: (event) => this.#observe(event),
+        reconcile: (signal) => this.#reconcile(signal),
+      },
+    });
+  }
+
+  start(): void {
+    this.#loop.start();
+  }
+
+  stop(): Promise<void> {
+    this.#retry?.();
+    return this.#loop.stop();
+  }
+
+  #load(view: StoreView): void {
+    this.#ledger = new Ledger(view);
+    this.#refusedServices.clear();
+    this.#endpoints.clear();
+    for (const set of [
+      this.#nodes,
+      this.#networks,
+      this.#services,
+      this.#tasks,
+      ...Object.values(this.#waiting),
+    ]) {
+      set.clear();
+    }
+    for (const node of view.list("node")) if (node.meshSubnet === undefined) this.#nodes.add(node.id);
+    for (const network of view.list("network")) {
+      if (network.allocation === undefined && needsAllocation(network)) this.#networks.add(network.id);
+    }
+    for (const service of view.list("service")) this.#services.add(service.id);
+    for (const task of view.list("task")) if (isNew(task)) this.#tasks.add(task.id);
+  }
+
+  #observe(event: StoreEvent): boolean {
+    const nowMs = this.#deps.clock.monotonicMs();
+    const { id } = event.object;
+    switch (event.table) {
+      case "node":
+        return this.#observeNode(event.object, event.action, nowMs);
+      case "network":
+        if (event.action === "remove") {
+          this.#ledger?.releaseNetwork(id, nowMs);
+          return this.#retryWaiting();
+        }
+        if (event.object.allocation !== undefined || !needsAllocation(event.object)) return false;
+        this.#networks.add(id);
+        return true;
+      case "service":
+        if (event.action === "remove") {
+          this.#ledger?.releaseService(id, nowMs);
+          this.#refusedServices.delete(id);
+          this.#endpoints.delete(id);
+          return this.#retryWaiting();
+        }
+        if (event.action === "update" && !concernsEndpoint(event.object, event.previous)) return false;
+        this.#services.add(id);
+        return true;
+      case "task":
+        return this.#observeTask(event.object, event.action, nowMs);
+      case "cluster":
+      case "secret":
+      case "config":
+        return false;
+    }
+  }
+
+  #observeNode(node: Node, action: StoreEvent["action"], nowMs: number): boolean {
+    if (action === "remove") {
+      this.#ledger?.releaseNode(node.id, nowMs);
+      return this.#retryWaiting();
+    }
+    if (node.meshSubnet !== undefined) return false;
+    this.#nodes.add(node.id);
+    return true;
+  }
+
+  #observeTask(task: Task, action: StoreEvent["action"], nowMs: number): boolean {
+    if (action === "remove" || isTerminal(task.status.state)) {
+      this.#tasks.delete(task.id);
+      this.#waiting.tasks.delete(task.id);
+      return this.#ledger?.releaseTask(task.id, nowMs) === true && this.#retryWaiting();
+    }
+    if (!isNew(task) || this.#waiting.tasks.has(task.id)) return false;
+    this.#tasks.add(task.id);
+    return true;
+  }
+
+  /** Something was given back: whoever waits may have it. True if anyone does. */
+  #retryWaiting(): boolean {
+    const { networks, services, tasks } = this.#waiting;
+    const isAny = networks.size + services.size + tasks.size > 0;
+    for (const id of networks) this.#networks.add(id);
+    for (const id of services) this.#services.add(id);
+    for (const id of tasks) this.#tasks.add(id);
+    for (const set of [networks, services, tasks]) set.clear();
+    return isAny;
+  }
+
+  async #reconcile(signal: AbortSignal): Promise<void> {
+    const { store, clock, log } = this.#deps;
+    const ledger = this.#ledger;
+    if (ledger === undefined) return;
+    const nowMs = clock.monotonicMs();
+    const grants: Grant[] = [];
+    const view = store.view();
+    this.#planNodes(ledger, view, nowMs, grants);
+    const isNetworkNew = this.#planNetworks(ledger, view, nowMs, grants);
+    if (isNetworkNew) this.#retryWaiting();
+    this.#planServices(ledger, view, nowMs, grants);
+    this.#planTasks(ledger, view, nowMs, grants);
+    if (this.#waiting.tasks.size + this.#waiting.services.size > 0) this.#retryAt(ledger.nextFreeMs());
+    if (grants.length === 0) return;
+    const timestamp = rfc3339(clock.wallMs());
+    await store.batch(grants, (tx, grant) => applyGrant(tx, grant, timestamp), {
+      signal,
+      failed: (grant, error) =>
+        log.error("allocator could not write a grant", { kind: grant.kind, id: grant.id, error }),
+    });
+  }
+
+  #retryAt(freeMs: number | undefined): void {
+    if (freeMs === undefined) return;
+    const delayMs = Math.max(1, freeMs - this.#deps.clock.monotonicMs());
+    this.#retry?.();
+    this.#retry = this.#deps.timers.after(delayMs, () => {
+      this.#retry = undefined;
+      if (this.#retryWaiting()) this.#loop.wake();
+    });
+  }
+
+  #planNodes(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): void {
+    for (const id of this.#nodes) {
+      const node = view.get("node", id);
+      if (node === undefined || node.meshSubnet !== undefined) continue;
+      const granted = ledger.grantNode(node, nowMs);
+      if ("value" in granted) grants.push({ kind: "node", id, meshSubnet: granted.value });
+      else this.#deps.log.warn("node gets no mesh block", { nodeId: id, reason: granted.refusal });
+    }
+    this.#nodes.clear();
+  }
+
+  #planNetworks(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): boolean {
+    let isAnyGranted = false;
+    for (const id of this.#networks) {
+      const network = view.get("network", id);
+      if (network === undefined || network.allocation !== undefined) continue;
+      const granted = ledger.grantNetwork(network, nowMs);
+      if ("value" in granted) {
+        grants.push({ kind: "network", id, allocation: granted.value });
+        isAnyGranted = true;
+      } else {
+        this.#waiting.networks.add(id);
+        this.#deps.log.warn("network gets no subnet", { networkId: id, reason: granted.refusal });
+      }
+    }
+    this.#networks.clear();
+    return isAnyGranted;
+  }
+
+  #planServices(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): void {
+    for (const id of this.#services) {
+      const service = view.get("service", id);
+      if (service === undefined) continue;
+      const granted = ledger.grantService(service, view, nowMs);
+      if ("refusal" in granted) {
+        this.#refusedServices.set(id, granted.refusal);
+        this.#waiting.services.add(id);
+        for (const task of view.list("task", { kind: "service", serviceId: id }))
+          if (isNew(task)) this.#tasks.add(task.id);
+        continue;
+      }
+      if (this.#refusedServices.delete(id)) this.#wakeTasksOf(view, id);
+      this.#endpoints.set(id, granted.value);
+      if (!deepEqual(granted.value, service.endpoint)) {
+        grants.push({ kind: "service", id, endpoint: granted.value });
+      }
+    }
+    this.#services.clear();
+  }
+
+  #wakeTasksOf(view: StoreView, serviceId: string): void {
+    for (const task of view.list("task", { kind: "service", serviceId })) {
+      if (!isNew(task)) continue;
+      this.#waiting.tasks.delete(task.id);
+      this.#tasks.add(task.id);
+    }
+  }
+
+  #planTasks(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): void {
+    /** Reasons that hold for the rest of this run, so that a thousand tasks do not search a full network each. */
+    const refusals = new Map<string, string>();
+    for (const id of this.#tasks) {
+      const task = view.get("task", id);
+      if (task === undefined || !isNew(task) || !isLive(task)) continue;
+      const service = view.get("service", task.serviceId);
+      if (service === undefined) continue;
+      const known = this.#refusedServices.get(service.id) ?? refusals.get(service.id);
+      const granted = known === undefined ? ledger.grantTask(task, service, view, nowMs) : { refusal: known };
+      if ("refusal" in granted) {
+        refusals.set(service.id, granted.refusal);
+        this.#waiting.tasks.add(id);
+        if (task.status.err !== granted.refusal) grants.push({ kind: "refusal", id, err: granted.refusal });
+        continue;
+      }
+      const ports = (this.#endpoints.get(service.id) ?? service.endpoint)?.ports ?? [];
+      grants.push({ kind: "task", id, networks: granted.value, ports });
+    }
+    this.#tasks.clear();
+  }
+}
+
+function isNew(task: Task): boolean {
+  return task.status.state === TaskState.new && task.desiredState <= TaskState.complete;
+}
+
+/** True unless ports, mode and networks are surely the same. */
+function concernsEndpoint(service: Service, previous: Service | undefined): boolean {
+  return service.spec !== previous?.spec && !deepEqual(service.spec, previous?.spec);
+}
+
+function applyGrant(tx: Transaction, grant: Grant, timestamp: string): void {
+  switch (grant.kind) {
+    case "node": {
+      const node = tx.get("node", grant.id);
+      if (node !== undefined) tx.update("node", { ...node, meshSubnet: grant.meshSubnet });
+      return;
+    }
+    case "network": {
+      const network = tx.get("network", grant.id);
+      if (network !== undefined) tx.update("network", { ...network, allocation: grant.allocation });
+      return;
+    }
+    case "service": {
+      // A spec that came meanwhile causes another grant.
+      const service = tx.get("service", grant.id);
+      if (service !== undefined) tx.update("service", { ...service, endpoint: grant.endpoint });
+      return;
+    }
+    case "refusal": {
+      const task = tx.get("task", grant.id);
+      if (task === undefined || !isNew(task)) return;
+      tx.update("task", { ...task, status: { ...task.status, timestamp, err: grant.err } });
+      return;
+    }
+    case "task": {
+      const task = tx.get("task", grant.id);
+      if (task === undefined || !isNew(task)) return;
+      const status = { state: TaskState.pending, timestamp, message: "pending task scheduling", err: "" };
+      tx.update("task", { ...task, networks: grant.networks, ports: grant.ports, status });
+    }
+  }
+}

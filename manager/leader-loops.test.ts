@@ -1,0 +1,386 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { ServiceSpec } from "../model/specs.ts";
+import { TaskState } from "../model/task-state.ts";
+import { ModelCluster } from "./testing/model-cluster.ts";
+
+const SECOND = 1e9;
+
+function spec(name: string, replicas: number, more: Partial<ServiceSpec> = {}, image = "ok"): ServiceSpec {
+  return {
+    Name: name,
+    TaskTemplate: { ContainerSpec: { Image: image } },
+    Mode: { Replicated: { Replicas: replicas } },
+    ...more,
+  };
+}
+
+async function withCluster(nodeCount: number, run: (cluster: ModelCluster) => Promise<void>): Promise<void> {
+  const cluster = new ModelCluster();
+  await cluster.start();
+  for (let index = 0; index < nodeCount; index += 1) await cluster.addNode();
+  await run(cluster);
+  await cluster.stop();
+}
+
+describe("LeaderLoops", () => {
+  it("bring 100 replicas up without waiting for anything but the workers", async () => {
+    await withCluster(3, async (cluster) => {
+      const id = await cluster.createService(spec("web", 100));
+      const tookMs = await cluster.until("100 running", () => cluster.running(id).length === 100);
+      assert(tookMs < 250, `took ${tookMs} ms of virtual time`);
+      const perNode = new Map<string, number>();
+      for (const task of cluster.tasks(id)) perNode.set(task.nodeId, (perNode.get(task.nodeId) ?? 0) + 1);
+      assert.deepEqual(
+        [...perNode.values()].sort((left, right) => left - right),
+        [33, 33, 34],
+      );
+      assert.deepEqual(new Set(cluster.tasks(id).map((task) => task.slot)).size, 100);
+    });
+  });
+
+  it("scale up and down keeps what runs and removes the rest entirely", async () => {
+    await withCluster(3, async (cluster) => {
+      const id = await cluster.createService(spec("web", 5));
+      await cluster.until("5 running", () => cluster.running(id).length === 5);
+      const before = new Set(cluster.tasks(id).map((task) => task.id));
+      await cluster.updateService(id, (old) => ({ ...old, Mode: { Replicated: { Replicas: 8 } } }));
+      await cluster.until("8 running", () => cluster.running(id).length === 8);
+      assert([...before].every((taskId) => cluster.running(id).some((task) => task.id === taskId)));
+      await cluster.updateService(id, (old) => ({ ...old, Mode: { Replicated: { Replicas: 3 } } }));
+      await cluster.until("3 left", () => cluster.tasks(id).length === 3 && cluster.running(id).length === 3);
+      assert.equal(new Set(cluster.running(id).map((task) => task.nodeId)).size, 3, "one on each node");
+      assert.equal(cluster.service(id).updateStatus, undefined, "scaling is no update");
+      await cluster.removeService(id);
+      await cluster.until("none left", () => cluster.tasks(id).length === 0);
+    });
+  });
+
+  it("restart a crashed task after the delay of its policy, and only as often as that allows", async () => {
+    await withCluster(2, async (cluster) => {
+      const template = {
+        ContainerSpec: { Image: "crash:100" },
+        RestartPolicy: { Condition: "any", Delay: 2 * SECOND, MaxAttempts: 2 },
+      } as const;
+      const id = await cluster.createService({ ...spec("web", 1), TaskTemplate: template });
+      await cluster.until("first crash", () =>
+        cluster.tasks(id).some((task) => task.status.state === TaskState.failed),
+      );
+      const tookMs = await cluster.until("restarted", () => cluster.running(id).length === 1);
+      assert(tookMs >= 1_900 && tookMs < 2_300, `restart took ${tookMs} ms`);
+      await cluster.advance(30_000);
+      assert.equal(cluster.tasks(id).length, 3);
+      assert(cluster.tasks(id).every((task) => task.status.state === TaskState.failed));
+    });
+  });
+
+  it("do not restart what the policy does not want back", async () => {
+    await withCluster(1, async (cluster) => {
+      for (const [condition, image] of [
+        ["none", "crash:50"],
+        ["on-failure", "exit:50"],
+      ] as const) {
+        const template = { ContainerSpec: { Image: image }, RestartPolicy: { Condition: condition } };
+        const id = await cluster.createService({ ...spec(condition, 2), TaskTemplate: template });
+        await cluster.advance(20_000);
+        assert.equal(cluster.tasks(id).length, 2, condition);
+      }
+    });
+  });
+
+  it("do not make a task that can't be prepared anew without its delay", async () => {
+    await withCluster(1, async (cluster) => {
+      const id = await cluster.createService(spec("web", 1, {}, "reject"));
+      const made = new Set<string>();
+      cluster.onEvent((event) => {
+        if (event.table === "task" && event.object.serviceId === id) made.add(event.object.id);
+      });
+      await cluster.advance(24_000);
+      assert(made.size >= 5 && made.size <= 6, `made ${made.size} tasks in 24 s`);
+    });
+  });
+
+  it("replace the tasks of a node that is down or drained at once", async () => {
+    await withCluster(3, async (cluster) => {
+      const id = await cluster.createService(spec("web", 6));
+      await cluster.until("6 running", () => cluster.running(id).length === 6);
+      await cluster.killNode("node0001");
+      const tookMs = await cluster.until(
+        "6 elsewhere",
+        () => cluster.running(id).filter((task) => task.nodeId !== "node0001").length === 6,
+      );
+      assert(tookMs < 250, `took ${tookMs} ms`);
+      await cluster.changeNode("node0002", (node) => ({
+        ...node,
+        spec: { ...node.spec, Availability: "drain" },
+      }));
+      await cluster.until(
+        "6 on the last node",
+        () => cluster.running(id).filter((task) => task.nodeId === "node0003").length === 6,
+      );
+      await cluster.until("drained", () =>
+        [...cluster.containers.values()].every((task) => task.nodeId === "node0003"),
+      );
+    });
+  });
+
+  it("roll an update slot by slot, stop-first, and say so", async () => {
+    await withCluster(3, async (cluster) => {
+      const more = {
+        UpdateConfig: { Parallelism: 1, Order: "stop-first", Monitor: SECOND, FailureAction: "pause" },
+      } as const;
+      const id = await cluster.createService(spec("web", 4, more));
+      await cluster.until("4 running", () => cluster.running(id).length === 4);
+      let fewest = 4;
+      cluster.onEvent(() => {
+        fewest = Math.min(fewest, cluster.running(id).length);
+      });
+      await cluster.updateService(id, (old) => ({
+        ...old,
+        TaskTemplate: { ContainerSpec: { Image: "ok2" } },
+      }));
+      await cluster.until("update in progress", () => cluster.service(id).updateStatus?.state === "updating");
+      const tookMs = await cluster.until(
+        "completed",
+        () => cluster.service(id).updateStatus?.state === "completed",
+      );
+      assert.equal(fewest, 3);
+      assert(tookMs < 2_500, `took ${tookMs} ms, ${1000} of which is monitoring`);
+      assert.equal(cluster.service(id).updateStatus?.message, "update completed");
+      assert(cluster.running(id).every((task) => task.spec.ContainerSpec.Image === "ok2"));
+      assert.equal(cluster.running(id).length, 4);
+    });
+  });
+
+  it("start-first never has fewer running than wanted", async () => {
+    await withCluster(3, async (cluster) => {
+      const more = { UpdateConfig: { Parallelism: 2, Order: "start-first", Monitor: SECOND } } as const;
+      const id = await cluster.createService(spec("web", 6, more));
+      await cluster.until("6 running", () => cluster.running(id).length === 6);
+      let fewest = 6;
+      cluster.onEvent(() => {
+        fewest = Math.min(fewest, cluster.running(id).length);
+      });
+      await cluster.updateService(id, (old) => ({
+        ...old,
+        TaskTemplate: { ContainerSpec: { Image: "ok2" } },
+      }));
+      await cluster.until("completed", () => cluster.service(id).updateStatus?.state === "completed");
+      assert(fewest >= 6, `fewest ${fewest}`);
+      await cluster.until("6 running", () => cluster.containers.size === 6);
+    });
+  });
+
+  it("pause an update whose first task fails, and go on with the next spec", async () => {
+    await withCluster(2, async (cluster) => {
+      const more = {
+        UpdateConfig: { Parallelism: 1, FailureAction: "pause", Order: "stop-first", Monitor: SECOND },
+      } as const;
+      const id = await cluster.createService(spec("web", 3, more));
+      await cluster.until("3 running", () => cluster.running(id).length === 3);
+      await cluster.updateService(id, (old) => ({
+        ...old,
+        TaskTemplate: { ContainerSpec: { Image: "reject" } },
+      }));
+      await cluster.until("paused", () => cluster.service(id).updateStatus?.state === "paused");
+      assert.match(
+        cluster.service(id).updateStatus?.message ?? "",
+        /^update paused due to failure or early termination of task [a-z0-9]{25}$/,
+      );
+      await cluster.advance(20_000);
+      assert.equal(cluster.running(id).filter((task) => task.spec.ContainerSpec.Image === "ok").length, 2);
+      await cluster.updateService(id, (old) => ({
+        ...old,
+        TaskTemplate: { ContainerSpec: { Image: "ok3" } },
+      }));
+      await cluster.until("completed", () => cluster.service(id).updateStatus?.state === "completed");
+      assert.equal(cluster.running(id).filter((task) => task.spec.ContainerSpec.Image === "ok3").length, 3);
+    });
+  });
+
+  it("roll back an update that fails, once", async () => {
+    await withCluster(2, async (cluster) => {
+      const more = {
+        UpdateConfig: { Parallelism: 2, FailureAction: "rollback", Order: "start-first", Monitor: SECOND },
+      } as const;
+      const id = await cluster.createService(spec("web", 4, more));
+      await cluster.until("4 running", () => cluster.running(id).length === 4);
+      await cluster.updateService(id, (old) => ({
+        ...old,
+        TaskTemplate: { ContainerSpec: { Image: "reject" } },
+      }));
+      await cluster.until(
+        "rolled back",
+        () => cluster.service(id).updateStatus?.state === "rollback_completed",
+      );
+      assert.equal(cluster.service(id).spec.TaskTemplate.ContainerSpec.Image, "ok");
+      assert.equal(cluster.service(id).previousSpec, undefined);
+      await cluster.until("4 old ones run", () => cluster.running(id).length === 4);
+      assert(cluster.running(id).every((task) => task.spec.ContainerSpec.Image === "ok"));
+    });
+  });
+
+  it("an update whose task never runs fails at the progress deadline instead of waiting for ever", async () => {
+    await withCluster(2, async (cluster) => {
+      const more = {
+        UpdateConfig: { Parallelism: 1, FailureAction: "pause", Order: "start-first" },
+      } as const;
+      const id = await cluster.createService(spec("web", 2, more));
+      await cluster.until("2 running", () => cluster.running(id).length === 2);
+      await cluster.updateService(id, (old) => ({
+        ...old,
+        TaskTemplate: { ContainerSpec: { Image: "never" } },
+      }));
+      await cluster.advance(599_000);
+      assert.equal(cluster.service(id).updateStatus?.state, "updating");
+      await cluster.until("paused", () => cluster.service(id).updateStatus?.state === "paused", 5_000);
+      assert.match(cluster.service(id).updateStatus?.message ?? "", /not running after 600 s/);
+      assert.equal(cluster.running(id).length, 2);
+    });
+  });
+
+  it("global services have one task on each fit node, also on nodes that come later", async () => {
+    await withCluster(2, async (cluster) => {
+      const id = await cluster.createService({ ...spec("agent", 0), Mode: { Global: {} } });
+      await cluster.until("2 running", () => cluster.running(id).length === 2);
+      await cluster.addNode();
+      await cluster.until("3 running", () => cluster.running(id).length === 3);
+      await cluster.changeNode("node0001", (node) => ({
+        ...node,
+        spec: { ...node.spec, Availability: "drain" },
+      }));
+      await cluster.until("2 running", () => cluster.containers.size === 2);
+      await cluster.changeNode("node0001", (node) => ({
+        ...node,
+        spec: { ...node.spec, Availability: "active" },
+      }));
+      await cluster.until("3 running", () => cluster.running(id).length === 3);
+      assert.equal(new Set(cluster.running(id).map((task) => task.nodeId)).size, 3);
+    });
+  });
+
+  it("replicated and global jobs run to completion and no further", async () => {
+    await withCluster(3, async (cluster) => {
+      const template = { ContainerSpec: { Image: "exit:100" } };
+      const job = await cluster.createService({
+        Name: "job",
+        TaskTemplate: template,
+        Mode: { ReplicatedJob: { MaxConcurrent: 2, TotalCompletions: 5 } },
+      });
+      const all = await cluster.createService({
+        Name: "all",
+        TaskTemplate: template,
+        Mode: { GlobalJob: {} },
+      });
+      let most = 0;
+      cluster.onEvent(() => {
+        most = Math.max(
+          most,
+          [...cluster.containers.values()].filter((task) => task.serviceId === job).length,
+        );
+      });
+      const done = (id: string): number =>
+        cluster.tasks(id).filter((task) => task.status.state === TaskState.complete).length;
+      await cluster.until("5 and 3 complete", () => done(job) === 5 && done(all) === 3);
+      assert.equal(most, 2);
+      await cluster.advance(20_000);
+      assert.equal(cluster.tasks(job).length, 5);
+      assert.deepEqual(
+        cluster
+          .tasks(job)
+          .map((task) => task.slot)
+          .sort((left, right) => left - right),
+        [0, 1, 2, 3, 4],
+      );
+      assert.equal(cluster.tasks(all).length, 3);
+    });
+  });
+
+  it("say why a task can't be placed, and place it when that changes", async () => {
+    await withCluster(2, async (cluster) => {
+      const placed = { ...spec("web", 1).TaskTemplate, Placement: { Constraints: ["node.labels.zone==b"] } };
+      const id = await cluster.createService({ ...spec("web", 1), TaskTemplate: placed });
+      await cluster.until("explained", () => cluster.tasks(id)[0]?.status.err !== "");
+      assert.equal(
+        cluster.tasks(id)[0]?.status.err,
+        "no suitable node (scheduling constraints not satisfied on 2 nodes)",
+      );
+      assert.equal(cluster.tasks(id)[0]?.status.message, "2 nodes: constraint node.labels.zone==b");
+      await cluster.changeNode("node0002", (node) => ({
+        ...node,
+        spec: { ...node.spec, Labels: { zone: "b" } },
+      }));
+      await cluster.until("running", () => cluster.running(id).length === 1);
+      assert.equal(cluster.running(id)[0]?.status.err, "");
+      await cluster.changeNode("node0001", (node) => ({
+        ...node,
+        spec: { ...node.spec, Labels: { zone: "b" } },
+      }));
+      await cluster.changeNode("node0002", (node) => ({ ...node, spec: { ...node.spec, Labels: {} } }));
+      await cluster.until("moved", () => cluster.running(id)[0]?.nodeId === "node0001");
+    });
+  });
+
+  it("addresses, VIPs and ports are unique; what is missing is said and got later", async () => {
+    await withCluster(2, async (cluster) => {
+      const network = await cluster.addNetwork({
+        Name: "small",
+        Driver: "overlay",
+        IPAM: { Config: [{ Subnet: "10.9.0.0/29" }] },
+      });
+      const on = (name: string, replicas: number, port: number): ServiceSpec => ({
+        ...spec(name, replicas),
+        TaskTemplate: { ContainerSpec: { Image: "ok" }, Networks: [{ Target: network, Aliases: [name] }] },
+        EndpointSpec: { Ports: [{ TargetPort: 80, PublishedPort: port }] },
+      });
+      const web = await cluster.createService(on("web", 3, 8080));
+      await cluster.until("3 running", () => cluster.running(web).length === 3);
+      assert.deepEqual(cluster.service(web).endpoint?.ports, [
+        { Protocol: "tcp", TargetPort: 80, PublishMode: "ingress", PublishedPort: 8080 },
+      ]);
+      const held = [
+        ...cluster.tasks(web).map((task) => task.networks[0]?.addresses[0]),
+        `${cluster.service(web).endpoint?.virtualIps[0]?.addr}/29`,
+      ];
+      assert.deepEqual(
+        held.sort((left, right) => ((left ?? "") < (right ?? "") ? -1 : 1)),
+        ["10.9.0.2/29", "10.9.0.3/29", "10.9.0.4/29", "10.9.0.5/29"],
+      );
+      const clash = await cluster.createService(on("clash", 1, 8080));
+      await cluster.until("told", () => cluster.tasks(clash)[0]?.status.err !== "");
+      assert.match(
+        cluster.tasks(clash)[0]?.status.err ?? "",
+        /^port '8080' is already in use by service 'web'/,
+      );
+      const more = await cluster.createService(on("more", 2, 0));
+      await cluster.until("told", () => cluster.tasks(more).some((task) => task.status.err !== ""));
+      assert(
+        cluster
+          .tasks(more)
+          .some((task) => task.status.err === "no free address in network small (10.9.0.0/29)"),
+      );
+      await cluster.removeService(web);
+      await cluster.until("clash got its port", () => cluster.running(clash).length === 1, 30_000);
+      await cluster.until("more got addresses", () => cluster.running(more).length === 2, 30_000);
+      assert.equal(cluster.service(more).endpoint?.ports[0]?.PublishedPort, 30000);
+    });
+  });
+
+  it("the same seed gives the same history", async () => {
+    const runs: string[][] = [];
+    for (let run = 0; run < 2; run += 1) {
+      await withCluster(3, async (cluster) => {
+        const id = await cluster.createService(spec("web", 10, {}, "crash:3000"));
+        await cluster.advance(10_000);
+        await cluster.updateService(id, (old) => ({
+          ...old,
+          TaskTemplate: { ContainerSpec: { Image: "ok" } },
+        }));
+        await cluster.advance(20_000);
+        runs.push(cluster.history);
+      });
+    }
+    assert(runs[0] !== undefined && runs[0].length > 100);
+    assert.deepEqual(runs[0], runs[1]);
+  });
+});

@@ -1,0 +1,126 @@
+/**
+ * Carries out planned actions inside a transaction, after checking against the state there that they still make sense;
+ * an action whose time has passed writes nothing. Used by the orchestrators, the updater and the constraint enforcer.
+ */
+import type { Random } from "../../common/env.ts";
+import { newObjectId } from "../../common/ids.ts";
+import { isGlobal, isJob, restartPolicyOf } from "../../model/defaults.ts";
+import type { Service, Task } from "../../model/objects.ts";
+import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { isTaskUpToDate } from "../../model/up-to-date.ts";
+import type { Draft, Transaction } from "../store/store.ts";
+import type { Action } from "./slots.ts";
+import { displacement, isLive, isStopped } from "./slots.ts";
+
+export interface ActionContext {
+  readonly random: Pick<Random, "bytes">;
+  /** RFC 3339, for the status of new tasks. */
+  readonly now: () => string;
+}
+
+interface Place {
+  readonly slot: number;
+  readonly nodeId: string;
+}
+
+/** A new task of the service as it is now. */
+export function newTask(
+  service: Service,
+  place: Place,
+  desiredState: TaskState,
+  context: ActionContext,
+): Draft<"task"> {
+  const id = newObjectId(context.random);
+  const where = isGlobal(service.spec) ? place.nodeId : String(place.slot);
+  return {
+    id,
+    serviceId: service.id,
+    slot: place.slot,
+    nodeId: place.nodeId,
+    name: `${service.spec.Name}.${where}.${id}`,
+    serviceLabels: service.spec.Labels ?? {},
+    serviceName: service.spec.Name,
+    spec: service.spec.TaskTemplate,
+    specVersion: service.specVersion,
+    desiredState,
+    status: { state: TaskState.new, timestamp: context.now(), message: "created", err: "" },
+    networks: [],
+    ports: [],
+    ...(isJob(service.spec) ? { jobIteration: service.jobStatus?.jobIteration ?? 0 } : {}),
+    ...(service.registryAuth === undefined ? {} : { registryAuth: service.registryAuth }),
+  };
+}
+
+/** The desired state of a task that shall work. */
+export function workingState(service: Service): TaskState {
+  return isJob(service.spec) ? TaskState.complete : TaskState.running;
+}
+
+function tasksInSlot(tx: Transaction, service: Service, place: Place): readonly Task[] {
+  const tasks = tx.list("task", { kind: "slot", serviceId: service.id, slot: place.slot });
+  const here = isGlobal(service.spec) ? tasks.filter((task) => task.nodeId === place.nodeId) : tasks;
+  if (!isJob(service.spec)) return here;
+  return here.filter((task) => (task.jobIteration ?? 0) === (service.jobStatus?.jobIteration ?? 0));
+}
+
+function stop(tx: Transaction, task: Task, desiredState: TaskState): void {
+  if (task.desiredState < desiredState) tx.update("task", { ...task, desiredState });
+}
+
+/** A new task that may only start once the others of its slot have stopped; start-gate.ts lets it. */
+function createAfter(tx: Transaction, service: Service, place: Place, context: ActionContext): void {
+  const nodeOf = (id: string): ReturnType<typeof tx.get<"node">> => tx.get("node", id);
+  const isFree = tasksInSlot(tx, service, place).every((task) => isStopped(task, nodeOf));
+  tx.create("task", newTask(service, place, isFree ? workingState(service) : TaskState.ready, context));
+}
+
+export function applyAction(tx: Transaction, action: Action, context: ActionContext): void {
+  switch (action.kind) {
+    case "create": {
+      const service = tx.get("service", action.serviceId);
+      if (service === undefined || tasksInSlot(tx, service, action).some(isLive)) return;
+      createAfter(tx, service, action, context);
+      return;
+    }
+    case "add": {
+      const service = tx.get("service", action.serviceId);
+      if (service === undefined) return;
+      const others = tasksInSlot(tx, service, action).filter(isLive);
+      if (others.some((task) => isTaskUpToDate(service, task, tx.get("node", task.nodeId)))) return;
+      tx.create("task", newTask(service, action, workingState(service), context));
+      return;
+    }
+    case "replace": {
+      applyReplace(tx, action, context);
+      return;
+    }
+    case "stop": {
+      const task = tx.get("task", action.taskId);
+      if (task !== undefined) stop(tx, task, TaskState[action.desired]);
+    }
+  }
+}
+
+function applyReplace(
+  tx: Transaction,
+  action: Extract<Action, { readonly kind: "replace" }>,
+  context: ActionContext,
+): void {
+  const task = tx.get("task", action.taskId);
+  if (task === undefined || !isLive(task)) return;
+  const service = tx.get("service", task.serviceId);
+  stop(tx, task, service === undefined ? TaskState.remove : TaskState.shutdown);
+  if (service === undefined) return;
+  const place = { slot: task.slot, nodeId: isGlobal(service.spec) ? task.nodeId : "" };
+  const others = tasksInSlot(tx, service, place).filter((each) => isLive(each) && each.id !== task.id);
+  const nodeOf = (id: string): ReturnType<typeof tx.get<"node">> => tx.get("node", id);
+  // Another live and healthy task is the successor already, unless it is the one that an update is to replace.
+  const isUpdating = !others.some((each) => isTaskUpToDate(service, each, nodeOf(each.nodeId)));
+  const isUseless = (each: Task): boolean =>
+    isTerminal(each.status.state) || displacement(each, nodeOf) !== undefined;
+  if (others.length > 0 && !others.every(isUseless) && !isUpdating) return;
+  const isDelayed = action.isDelayed && restartPolicyOf(task.spec).delayMs > 0;
+  if (isDelayed) tx.create("task", newTask(service, place, TaskState.ready, context));
+  else if (others.length > 0) tx.create("task", newTask(service, place, workingState(service), context));
+  else createAfter(tx, service, place, context);
+}

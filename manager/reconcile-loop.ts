@@ -1,0 +1,160 @@
+/**
+ * The life of a loop that holds no truth: read a view, note what changed, act, wait for the watch. Every orchestrator,
+ * the allocator and the scheduler run in one of these. One run at a time; changes during a run cause another.
+ * After a failure or a lost watch it starts over from a full scan.
+ */
+import type { Cancel, Clock, Component, Random, Timers } from "../common/env.ts";
+import { Backoff } from "../common/backoff.ts";
+import { ClusterError } from "../common/errors.ts";
+import type { Logger } from "../common/log.ts";
+import type { StoreEvent, TableName } from "../model/objects.ts";
+import type { StoreView } from "../model/store-view.ts";
+import { LOOP_RETRY_FIRST_MS, LOOP_RETRY_MAX_MS } from "./limits.ts";
+import type { Store, Watch, WatchItem } from "./store/store.ts";
+
+export interface LoopDeps {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly timers: Timers;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+export interface LoopHandler {
+  /** Forget everything; note what this view needs done. */
+  load(view: StoreView): void;
+  /** Note what this change needs done. Cheap: called for every event. True if there is something to do. */
+  observe(event: StoreEvent): boolean;
+  /** Do what was noted. May be called with nothing noted. */
+  reconcile(signal: AbortSignal): Promise<void>;
+}
+
+export interface LoopOptions {
+  readonly name: string;
+  readonly tables: readonly TableName[];
+  readonly handler: LoopHandler;
+  /** Wait after the first change, so that more can join. Default: the rest of the turn. */
+  readonly debounceMs?: number;
+}
+
+export class ReconcileLoop implements Component {
+  readonly #deps: LoopDeps;
+  readonly #options: LoopOptions;
+  readonly #log: Logger;
+  readonly #backoff: Backoff;
+  #abort = new AbortController();
+  #watch: Watch | undefined;
+  #scheduled: Cancel | undefined;
+  #alarm: { readonly dueMs: number; readonly cancel: Cancel } | undefined;
+  #run: Promise<void> | undefined;
+  #isWokenWhileRunning = false;
+  #isStopped = true;
+
+  constructor(deps: LoopDeps, options: LoopOptions) {
+    this.#deps = deps;
+    this.#options = options;
+    this.#log = deps.log.child({ loop: options.name });
+    this.#backoff = new Backoff(deps.random, { firstMs: LOOP_RETRY_FIRST_MS, maxMs: LOOP_RETRY_MAX_MS });
+  }
+
+  start(): void {
+    this.#isStopped = false;
+    this.#abort = new AbortController();
+    this.#load();
+  }
+
+  /** Resolves when the run that is under way has ended. */
+  async stop(): Promise<void> {
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    this.#watch?.cancel();
+    this.#scheduled?.();
+    this.#alarm?.cancel();
+    this.#scheduled = undefined;
+    this.#alarm = undefined;
+    this.#abort.abort(new ClusterError("cancelled", `Loop "${this.#options.name}" was stopped`));
+    await this.#run;
+  }
+
+  /** Causes a run soon. */
+  wake(): void {
+    if (this.#isStopped) return;
+    if (this.#run !== undefined) {
+      this.#isWokenWhileRunning = true;
+      return;
+    }
+    if (this.#scheduled !== undefined) return;
+    const run = (): void => {
+      this.#scheduled = undefined;
+      this.#start();
+    };
+    const { debounceMs = 0 } = this.#options;
+    this.#scheduled = debounceMs > 0 ? this.#deps.timers.after(debounceMs, run) : this.#deps.timers.soon(run);
+  }
+
+  /** Causes a run at a monotonic time, or earlier if one was asked for. */
+  wakeAt(dueMs: number): void {
+    if (this.#isStopped || (this.#alarm !== undefined && this.#alarm.dueMs <= dueMs)) return;
+    this.#alarm?.cancel();
+    const delayMs = Math.max(0, dueMs - this.#deps.clock.monotonicMs());
+    const cancel = this.#deps.timers.after(delayMs, () => {
+      this.#alarm = undefined;
+      this.wake();
+    });
+    this.#alarm = { dueMs, cancel };
+  }
+
+  #load(): void {
+    this.#watch?.cancel();
+    const { view, watch } = this.#deps.store.viewAndWatch({ tables: this.#options.tables }, (items) =>
+      this.#receive(items),
+    );
+    this.#watch = watch;
+    this.#options.handler.load(view);
+    this.wake();
+  }
+
+  #receive(items: readonly WatchItem[]): void {
+    if (this.#isStopped) return;
+    let isNoted = false;
+    for (const item of items) {
+      if (item.kind === "resync") {
+        this.#load();
+        return;
+      }
+      if (item.kind === "event") isNoted = this.#options.handler.observe(item.event) || isNoted;
+    }
+    if (isNoted) this.wake();
+  }
+
+  #start(): void {
+    this.#isWokenWhileRunning = false;
+    this.#run = this.#options.handler
+      .reconcile(this.#abort.signal)
+      .then(
+        () => this.#backoff.reset(),
+        (caught: unknown) => this.#retryLater(caught),
+      )
+      .then(() => {
+        this.#run = undefined;
+        if (this.#isWokenWhileRunning) this.wake();
+      });
+  }
+
+  #retryLater(caught: unknown): void {
+    if (this.#isStopped) return;
+    const error = ClusterError.from(caught);
+    const delayMs = this.#backoff.nextMs();
+    // A store that lost leadership refuses; the manager stops the loops then.
+    if (error.code === "unavailable") this.#log.info("loop waits for the store", { error, delayMs });
+    else
+      this.#log.error("loop starts over", {
+        error,
+        stack: error.cause instanceof Error ? error.cause.stack : "",
+        delayMs,
+      });
+    this.#deps.timers.after(delayMs, () => {
+      if (!this.#isStopped) this.#load();
+    });
+  }
+}

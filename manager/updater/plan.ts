@@ -1,0 +1,231 @@
+/**
+ * The rolling update of one service as a pure function: from the tasks that are, what is known of when they ran, and the
+ * time, to the slots to replace next, the state to show, and when to look again. Docker's words where clients show them.
+ */
+import type { EffectiveUpdateConfig } from "../../model/defaults.ts";
+import type { Service, Task, UpdateStatus } from "../../model/objects.ts";
+import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { UPDATE_PROGRESS_DEADLINE_MS } from "../limits.ts";
+import type { Action, Slot } from "../orchestrator/slots.ts";
+import { diedByItself, isLive } from "../orchestrator/slots.ts";
+
+/** What the updater saw of a task with its own clock. Lost with the leader, then made up for on the safe side. */
+export interface Sighting {
+  /** When it was first seen, in any state. */
+  readonly seenMs: number;
+  /** When it was first seen to run. */
+  readonly runningMs?: number;
+  /** When it was first seen dead. */
+  readonly endedMs?: number;
+}
+
+export interface UpdateInput {
+  readonly service: Service;
+  readonly slots: readonly Slot[];
+  readonly isUpToDate: (task: Task) => boolean;
+  readonly config: EffectiveUpdateConfig;
+  readonly sightings: ReadonlyMap<string, Sighting>;
+  /** Tasks that failed in this update, also those that are gone by now. */
+  readonly failedTaskIds: ReadonlySet<string>;
+  readonly nowMs: number;
+}
+
+export interface UpdatePlan {
+  readonly actions: readonly Action[];
+  /** New state, if it changes. */
+  readonly status?: { readonly state: UpdateStatus["state"]; readonly message: string };
+  /** Put the previous spec back, with `status`. */
+  readonly isRollback?: boolean;
+  readonly failedTaskIds: ReadonlySet<string>;
+  /** Look again then, if nothing happens before. */
+  readonly wakeMs?: number;
+}
+
+/** What one slot is at. */
+interface Progress {
+  readonly slot: Slot;
+  readonly live: readonly Task[];
+  /** Live tasks of an older spec, or the dead one that holds the slot. */
+  readonly stale: readonly Task[];
+  /** The live task of the new spec. */
+  readonly fresh: Task | undefined;
+  /** When a task of the new spec first ran or ended here; undefined while it is awaited. */
+  readonly settledMs: number | undefined;
+}
+
+function isInProgress(status: UpdateStatus | undefined): boolean {
+  return status?.state === "updating" || status?.state === "rollback_started";
+}
+
+export function isRollingBack(status: UpdateStatus | undefined): boolean {
+  return status?.state === "rollback_started" || status?.state === "rollback_paused";
+}
+
+function progressOf(slot: Slot, input: UpdateInput): Progress {
+  const live = slot.tasks.filter(isLive);
+  const fresh = live.findLast((task) => input.isUpToDate(task));
+  const last = slot.tasks.at(-1);
+  const holders = live.length > 0 || last === undefined ? live : [last];
+  const stale = holders.filter((task) => task !== fresh && !input.isUpToDate(task));
+  let settledMs: number | undefined;
+  for (const task of slot.tasks) {
+    if (!input.isUpToDate(task)) continue;
+    const sighting = input.sightings.get(task.id);
+    const ms = sighting?.runningMs ?? sighting?.endedMs;
+    if (ms !== undefined) settledMs = Math.min(settledMs ?? ms, ms);
+  }
+  return { slot, live, stale, fresh, settledMs };
+}
+
+/** Tasks of the new spec that count as failed by now. */
+function newFailures(input: UpdateInput): readonly { readonly task: Task; readonly isLate: boolean }[] {
+  const failures: { task: Task; isLate: boolean }[] = [];
+  for (const slot of input.slots) {
+    for (const task of slot.tasks) {
+      const sighting = input.sightings.get(task.id);
+      if (sighting === undefined || input.failedTaskIds.has(task.id) || !input.isUpToDate(task)) continue;
+      const { runningMs, endedMs } = sighting;
+      const isEarly =
+        endedMs !== undefined && (runningMs === undefined || endedMs - runningMs < input.config.monitorMs);
+      const isLate =
+        isLive(task) &&
+        runningMs === undefined &&
+        endedMs === undefined &&
+        isAwaited(task, sighting, input.nowMs);
+      if ((isEarly && diedByItself(task)) || isLate) failures.push({ task, isLate });
+    }
+  }
+  return failures;
+}
+
+function isAwaited(task: Task, sighting: Sighting, nowMs: number): boolean {
+  return task.status.state < TaskState.running && nowMs - sighting.seenMs >= UPDATE_PROGRESS_DEADLINE_MS;
+}
+
+export function planUpdate(input: UpdateInput): UpdatePlan {
+  const { service, config } = input;
+  const status = service.updateStatus;
+  const nothing = { actions: [], failedTaskIds: input.failedTaskIds };
+  if (status?.state === "paused" || status?.state === "rollback_paused") return nothing;
+  const progress = input.slots.map((slot) => progressOf(slot, input));
+  const isAnyStale = progress.some((each) => each.stale.length > 0);
+  if (!isInProgress(status)) {
+    if (!isAnyStale) return nothing;
+    return { ...nothing, status: { state: "updating", message: "update in progress" } };
+  }
+  const failures = newFailures(input);
+  const failedTaskIds = new Set([...input.failedTaskIds, ...failures.map((each) => each.task.id)]);
+  const first = failures[0];
+  if (first !== undefined && failedTaskIds.size / Math.max(1, input.slots.length) > config.maxFailureRatio) {
+    const reaction = reactToFailure(input, first);
+    if (reaction !== undefined) return { ...reaction, failedTaskIds };
+  }
+  const active = progress.filter((each) => isActive(each, input, failedTaskIds));
+  const actions = [...finishSlots(progress), ...nextSlots(progress, active, input)];
+  const done = isAnyStale || active.length > 0 ? undefined : completion(progress, input);
+  const wakeMs = nextLook(progress, input);
+  return {
+    actions,
+    failedTaskIds,
+    ...(done === undefined ? {} : { status: done }),
+    ...(wakeMs === undefined ? {} : { wakeMs }),
+  };
+}
+
+function reactToFailure(
+  input: UpdateInput,
+  failure: { readonly task: Task; readonly isLate: boolean },
+): Omit<UpdatePlan, "failedTaskIds"> | undefined {
+  const { service, config } = input;
+  const reason = `due to failure or early termination of task ${failure.task.id}`;
+  const late = failure.isLate ? ` (not running after ${UPDATE_PROGRESS_DEADLINE_MS / 1000} s)` : "";
+  const isRollback = isRollingBack(service.updateStatus);
+  if (config.failureAction === "continue") return undefined;
+  if (config.failureAction === "rollback" && !isRollback && service.previousSpec !== undefined) {
+    const status = { state: "rollback_started", message: `update rolled back ${reason}${late}` } as const;
+    return { actions: [], status, isRollback: true };
+  }
+  return {
+    actions: [],
+    status: isRollback
+      ? { state: "rollback_paused", message: `rollback paused ${reason}${late}` }
+      : { state: "paused", message: `update paused ${reason}${late}` },
+  };
+}
+
+/** True if the slot takes one of the parallel places: its new task is awaited, or the delay after it runs. */
+function isActive(each: Progress, input: UpdateInput, failedTaskIds: ReadonlySet<string>): boolean {
+  if (each.settledMs !== undefined) return each.settledMs + input.config.delayMs > input.nowMs;
+  return each.fresh !== undefined && input.sightings.has(each.fresh.id) && !failedTaskIds.has(each.fresh.id);
+}
+
+/** start-first: once the new task runs, the old ones go. */
+function finishSlots(progress: readonly Progress[]): Action[] {
+  return progress
+    .filter((each) => each.fresh?.status.state === TaskState.running)
+    .flatMap((each) => each.live.filter((task) => task !== each.fresh))
+    .map((task) => ({ kind: "stop", taskId: task.id, desired: "shutdown" }));
+}
+
+function nextSlots(progress: readonly Progress[], active: readonly Progress[], input: UpdateInput): Action[] {
+  const { config } = input;
+  const waiting = progress.filter((each) => each.stale.length > 0 && each.fresh === undefined);
+  const room = config.parallelism === 0 ? waiting.length : Math.max(0, config.parallelism - active.length);
+  // What does not run anyway goes first: nothing is lost by replacing it.
+  const isRunning = (each: Progress): boolean =>
+    each.live.some((task) => task.status.state === TaskState.running);
+  const ordered = waiting.toSorted(
+    (left, right) =>
+      Number(isRunning(left)) - Number(isRunning(right)) || compareSlots(left.slot, right.slot),
+  );
+  return ordered.slice(0, room).flatMap((each) => replaceSlot(each, input));
+}
+
+function compareSlots(left: Slot, right: Slot): number {
+  return left.slot - right.slot || (left.key < right.key ? -1 : left.key > right.key ? 1 : 0);
+}
+
+function replaceSlot(each: Progress, input: UpdateInput): Action[] {
+  const { slot, live } = each;
+  const place = { serviceId: input.service.id, slot: slot.slot, nodeId: slot.nodeId };
+  const runs = live.find((task) => task.status.state === TaskState.running);
+  if (input.config.order === "start-first" && runs !== undefined) {
+    const others = live.filter((task) => task !== runs);
+    return [
+      ...others.map((task): Action => ({ kind: "stop", taskId: task.id, desired: "shutdown" })),
+      { kind: "add", ...place },
+    ];
+  }
+  return [
+    ...live.map((task): Action => ({ kind: "stop", taskId: task.id, desired: "shutdown" })),
+    { kind: "create", ...place },
+  ];
+}
+
+/** All slots are of the new spec: done once each new task has run for the monitoring time. */
+function completion(progress: readonly Progress[], input: UpdateInput): UpdatePlan["status"] {
+  const isMonitored = progress.every(
+    (each) => each.settledMs === undefined || each.settledMs + input.config.monitorMs <= input.nowMs,
+  );
+  if (!isMonitored) return undefined;
+  return isRollingBack(input.service.updateStatus)
+    ? { state: "rollback_completed", message: "rollback completed" }
+    : { state: "completed", message: "update completed" };
+}
+
+/** The next time at which a delay, a monitoring time or a deadline ends. */
+function nextLook(progress: readonly Progress[], input: UpdateInput): number | undefined {
+  const { config, nowMs } = input;
+  const times: number[] = [];
+  for (const { settledMs, fresh } of progress) {
+    if (settledMs !== undefined) times.push(settledMs + config.delayMs, settledMs + config.monitorMs);
+    const seenMs =
+      fresh === undefined || isTerminal(fresh.status.state)
+        ? undefined
+        : input.sightings.get(fresh.id)?.seenMs;
+    if (seenMs !== undefined) times.push(seenMs + UPDATE_PROGRESS_DEADLINE_MS);
+  }
+  let next: number | undefined;
+  for (const ms of times) if (ms > nowMs && (next === undefined || ms < next)) next = ms;
+  return next;
+}

@@ -1,0 +1,212 @@
+/**
+ * The loop that rolls services to a new spec: plan.ts says what, this carries it out and keeps what it has seen of the
+ * tasks of updates in progress. Runs on the leader only. A new leader goes on with an update from the tasks in the store.
+ * It never makes or removes slots; that is the orchestrator's.
+ */
+import type { Cancel, Component } from "../../common/env.ts";
+import { parseRfc3339, rfc3339 } from "../../common/time.ts";
+import { isJob, rollbackConfigOf, updateConfigOf } from "../../model/defaults.ts";
+import type { Service, StoreEvent, Task } from "../../model/objects.ts";
+import type { StoreView } from "../../model/store-view.ts";
+import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { isTaskUpToDate } from "../../model/up-to-date.ts";
+import type { Action } from "../orchestrator/slots.ts";
+import { groupSlots, isOccupied } from "../orchestrator/slots.ts";
+import { applyAction } from "../orchestrator/actions.ts";
+import type { LoopDeps } from "../reconcile-loop.ts";
+import { ReconcileLoop } from "../reconcile-loop.ts";
+import type { Transaction } from "../store/store.ts";
+import type { Sighting, UpdatePlan } from "./plan.ts";
+import { isRollingBack, planUpdate } from "./plan.ts";
+
+/** One update of one service, from its first task to its completion. */
+interface Session {
+  readonly startedAt: string;
+  readonly startedMs: number;
+  readonly sightings: Map<string, Sighting>;
+  failedTaskIds: ReadonlySet<string>;
+}
+
+export class Updater implements Component {
+  readonly #deps: LoopDeps;
+  readonly #loop: ReconcileLoop;
+  #dirty = new Set<string>();
+  readonly #sessions = new Map<string, Session>();
+  /** The next look at each service, by timer. */
+  readonly #alarms = new Map<string, Cancel>();
+
+  constructor(deps: LoopDeps) {
+    this.#deps = deps;
+    this.#loop = new ReconcileLoop(deps, {
+      name: "updater",
+      tables: ["service", "task", "node"],
+      handler: {
+        load: (view) => this.#load(view),
+        observe: (event) => this.#observe(event),
+        reconcile: (signal) => this.#reconcile(signal),
+      },
+    });
+  }
+
+  start(): void {
+    this.#loop.start();
+  }
+
+  stop(): Promise<void> {
+    for (const cancel of this.#alarms.values()) cancel();
+    this.#alarms.clear();
+    return this.#loop.stop();
+  }
+
+  #load(view: StoreView): void {
+    this.#dirty = new Set();
+    const services = view.list("service");
+    for (const service of services) this.#noteService(service);
+    for (const id of this.#sessions.keys())
+      if (view.get("service", id) === undefined) this.#sessions.delete(id);
+  }
+
+  /** Opens, keeps or closes the service's session as its update status says. */
+  #noteService(service: Service): void {
+    this.#dirty.add(service.id);
+    const status = service.updateStatus;
+    const isInProgress = status?.state === "updating" || status?.state === "rollback_started";
+    if (!isInProgress) this.#sessions.delete(service.id);
+    else if (this.#sessions.get(service.id)?.startedAt !== status.startedAt) {
+      this.#sessions.set(service.id, {
+        startedAt: status.startedAt,
+        startedMs: parseRfc3339(status.startedAt),
+        sightings: new Map(),
+        failedTaskIds: new Set(),
+      });
+    }
+  }
+
+  #observe(event: StoreEvent): boolean {
+    if (event.table === "service") {
+      if (event.action === "remove") this.#sessions.delete(event.object.id);
+      else this.#noteService(event.object);
+      return true;
+    }
+    if (event.table === "node") return this.#observeNode(event);
+    if (event.table !== "task") return false;
+    const session = this.#sessions.get(event.object.serviceId);
+    if (session === undefined) return false;
+    if (event.action !== "remove") this.#see(session, event.object);
+    this.#dirty.add(event.object.serviceId);
+    return true;
+  }
+
+  /** A node that changed may no longer meet constraints that only changed in the spec: its tasks may be out of date. */
+  #observeNode(event: Extract<StoreEvent, { readonly table: "node" }>): boolean {
+    const tasks = this.#deps.store.view().list("task", { kind: "node", nodeId: event.object.id });
+    for (const task of tasks) this.#dirty.add(task.serviceId);
+    return tasks.length > 0;
+  }
+
+  /** Notes when a task of the update was first seen, first ran and ended, by our own clock. */
+  #see(session: Session, task: Task): void {
+    if (!(parseRfc3339(task.createdAt) >= session.startedMs)) return;
+    const nowMs = this.#deps.clock.monotonicMs();
+    const before = session.sightings.get(task.id);
+    const { state, timestamp } = task.status;
+    const isEnd = isTerminal(state);
+    if (before === undefined) {
+      // Ended before we ever saw it, under an earlier leader: it ran at most as long as it existed.
+      const ageMs = isEnd ? Math.max(0, parseRfc3339(timestamp) - parseRfc3339(task.createdAt)) : 0;
+      const ran =
+        state === TaskState.running ? { runningMs: nowMs } : ageMs > 0 ? { runningMs: nowMs - ageMs } : {};
+      session.sightings.set(task.id, { seenMs: nowMs, ...ran, ...(isEnd ? { endedMs: nowMs } : {}) });
+      return;
+    }
+    if (state === TaskState.running && before.runningMs === undefined) {
+      session.sightings.set(task.id, { ...before, runningMs: nowMs });
+    } else if (isEnd && before.endedMs === undefined)
+      session.sightings.set(task.id, { ...before, endedMs: nowMs });
+  }
+
+  async #reconcile(signal: AbortSignal): Promise<void> {
+    const { store, random, clock, log } = this.#deps;
+    const dirty = [...this.#dirty].sort();
+    this.#dirty = new Set();
+    const view = store.view();
+    const actions: Action[] = [];
+    for (const serviceId of dirty) {
+      const service = view.get("service", serviceId);
+      if (service === undefined || isJob(service.spec)) continue;
+      const plan = this.#plan(view, service);
+      actions.push(...plan.actions);
+      if (plan.wakeMs !== undefined) this.#wakeFor(serviceId, plan.wakeMs);
+      if (plan.status !== undefined) {
+        await store.update((tx) => writeStatus(tx, service, plan, rfc3339(clock.wallMs())), { signal });
+        log.info("update state", { serviceId, ...plan.status });
+      }
+    }
+    if (actions.length === 0) return;
+    const context = { random, now: () => rfc3339(clock.wallMs()) };
+    await store.batch(actions, (tx, action) => applyAction(tx, action, context), { signal });
+  }
+
+  #plan(view: StoreView, service: Service): UpdatePlan {
+    const session = this.#sessions.get(service.id);
+    const isUpToDate = (task: Task): boolean => isTaskUpToDate(service, task, view.get("node", task.nodeId));
+    const tasks = view.list("task", { kind: "service", serviceId: service.id });
+    if (session !== undefined) for (const task of tasks) this.#see(session, task);
+    const config = isRollingBack(service.updateStatus)
+      ? rollbackConfigOf(service.spec)
+      : updateConfigOf(service.spec);
+    const plan = planUpdate({
+      service,
+      slots: [...groupSlots(service, tasks).values()].filter(isOccupied),
+      isUpToDate,
+      config,
+      sightings: session?.sightings ?? new Map(),
+      failedTaskIds: session?.failedTaskIds ?? new Set(),
+      nowMs: this.#deps.clock.monotonicMs(),
+    });
+    if (session !== undefined) session.failedTaskIds = plan.failedTaskIds;
+    return plan;
+  }
+
+  #wakeFor(serviceId: string, dueMs: number): void {
+    const delayMs = Math.max(0, dueMs - this.#deps.clock.monotonicMs());
+    this.#alarms.get(serviceId)?.();
+    const cancel = this.#deps.timers.after(delayMs, () => {
+      this.#alarms.delete(serviceId);
+      this.#dirty.add(serviceId);
+      this.#loop.wake();
+    });
+    this.#alarms.set(serviceId, cancel);
+  }
+}
+
+/** Writes the new state, unless the service was given another spec or state meanwhile. */
+function writeStatus(tx: Transaction, planned: Service, plan: UpdatePlan, now: string): void {
+  const service = tx.get("service", planned.id);
+  const { status } = plan;
+  if (service === undefined || status === undefined) return;
+  if (
+    service.specVersion !== planned.specVersion ||
+    service.updateStatus?.state !== planned.updateStatus?.state
+  )
+    return;
+  const isStart = status.state === "updating" || status.state === "rollback_started";
+  const updateStatus = {
+    ...status,
+    startedAt: isStart ? now : (service.updateStatus?.startedAt ?? now),
+    ...(status.state === "completed" || status.state === "rollback_completed" ? { completedAt: now } : {}),
+  };
+  tx.update("service", { ...(plan.isRollback === true ? rolledBack(service) : service), updateStatus });
+}
+
+/** The service with its previous spec in force and no way back from there. */
+function rolledBack(service: Service): Service {
+  const { previousSpec, previousSpecVersion, previousRegistryAuth, registryAuth: _old, ...rest } = service;
+  if (previousSpec === undefined) return service;
+  return {
+    ...rest,
+    spec: previousSpec,
+    specVersion: previousSpecVersion ?? service.specVersion + 1,
+    ...(previousRegistryAuth === undefined ? {} : { registryAuth: previousRegistryAuth }),
+  };
+}

@@ -1,0 +1,134 @@
+/**
+ * Placement constraints ("node.labels.zone==b"): parsing, which is also their validation, and matching against a node.
+ * Keys and values are compared without case, as Swarm does. Used by the API (to refuse bad ones), by the scheduler
+ * and by whoever asks whether a task still fits its node. Pure.
+ */
+import { BlockList, isIP } from "node:net";
+import { ClusterError } from "../common/errors.ts";
+import type { Node } from "./objects.ts";
+import type { Platform } from "./specs.ts";
+
+export interface Constraint {
+  /** As the user wrote it, without outer blanks. */
+  readonly text: string;
+  readonly key: string;
+  readonly isEqual: boolean;
+  readonly value: string;
+}
+
+const KEY = /^[a-z_][a-z0-9\-_.]+$/i;
+const VALUE = /^[a-z0-9:\-_\s.*()?+[\]\\^$|/]+$/i;
+const NODE_LABEL = "node.labels.";
+const ENGINE_LABEL = "engine.labels.";
+const KEYS: ReadonlySet<string> = new Set([
+  "node.id",
+  "node.hostname",
+  "node.ip",
+  "node.role",
+  "node.platform.os",
+  "node.platform.arch",
+]);
+
+function invalid(text: string, wanted: string): ClusterError {
+  return new ClusterError("invalid_argument", `invalid placement constraint "${text}": ${wanted}`);
+}
+
+export function parseConstraint(text: string): Constraint {
+  const match = /^(.*?)(==|!=)(.*)$/s.exec(text);
+  if (match === null) throw invalid(text, 'wanted KEY==VALUE or KEY!=VALUE, e.g. "node.role==worker"');
+  const [key = "", operator, value = ""] = match.slice(1).map((part) => part.trim());
+  if (!KEY.test(key)) throw invalid(text, `key "${key}" is invalid`);
+  if (!VALUE.test(value)) throw invalid(text, `value "${value}" is invalid`);
+  const lower = key.toLowerCase();
+  const isLabel = lower.startsWith(NODE_LABEL) || lower.startsWith(ENGINE_LABEL);
+  if (!isLabel && !KEYS.has(lower)) {
+    throw invalid(
+      text,
+      `wanted one of ${[...KEYS].join(", ")}, node.labels.*, engine.labels.*, got "${key}"`,
+    );
+  }
+  return { text: text.trim(), key: isLabel ? key : lower, isEqual: operator === "==", value };
+}
+
+const parsed = new WeakMap<readonly string[], readonly Constraint[]>();
+
+/** All of a spec's constraints. Throws invalid_argument; stored specs were checked before. */
+export function parseConstraints(texts: readonly string[] | undefined): readonly Constraint[] {
+  if (texts === undefined || texts.length === 0) return [];
+  let constraints = parsed.get(texts);
+  if (constraints === undefined) {
+    constraints = texts.map(parseConstraint);
+    parsed.set(texts, constraints);
+  }
+  return constraints;
+}
+
+/** Other names of an architecture that mean the same. */
+export function normalizedArchitecture(name: string): string {
+  const lower = name.toLowerCase();
+  if (lower === "x86_64" || lower === "x86-64") return "amd64";
+  if (lower === "aarch64") return "arm64";
+  return lower;
+}
+
+function label(labels: Readonly<Record<string, string>> | undefined, name: string): string | undefined {
+  if (labels === undefined) return undefined;
+  return Object.hasOwn(labels, name) ? labels[name] : undefined;
+}
+
+function addressMatches(value: string, addr: string): boolean {
+  if (isIP(addr) === 0) return false;
+  if (isIP(value) !== 0) return value.toLowerCase() === addr.toLowerCase();
+  const [base = "", length = ""] = value.split("/");
+  const family = isIP(base);
+  const prefix = Number(length);
+  if (family === 0 || family !== isIP(addr) || !/^\d+$/.test(length) || prefix > (family === 4 ? 32 : 128))
+    return false;
+  const list = new BlockList();
+  list.addSubnet(base, prefix, family === 4 ? "ipv4" : "ipv6");
+  return list.check(addr, family === 4 ? "ipv4" : "ipv6");
+}
+
+/** What the node has for the key; undefined if nothing. */
+function actualValue(key: string, node: Node): string | undefined {
+  const lower = key.toLowerCase();
+  if (lower.startsWith(NODE_LABEL)) return label(node.spec.Labels, key.slice(NODE_LABEL.length));
+  if (lower.startsWith(ENGINE_LABEL))
+    return label(node.description?.Engine.Labels, key.slice(ENGINE_LABEL.length));
+  if (lower === "node.id") return node.id;
+  if (lower === "node.hostname") return node.description?.Hostname;
+  if (lower === "node.role") return node.certificateRole;
+  if (lower === "node.platform.os") return node.description?.Platform.OS;
+  if (lower === "node.platform.arch") return node.description?.Platform.Architecture;
+  return undefined;
+}
+
+export function constraintMatches(constraint: Constraint, node: Node): boolean {
+  if (constraint.key === "node.ip")
+    return addressMatches(constraint.value, node.status.addr) === constraint.isEqual;
+  const actual = actualValue(constraint.key, node);
+  const isArchitecture = constraint.key === "node.platform.arch";
+  const canonical = (value: string): string =>
+    isArchitecture ? normalizedArchitecture(value) : value.toLowerCase();
+  const isSame = actual !== undefined && canonical(actual) === canonical(constraint.value);
+  return isSame === constraint.isEqual;
+}
+
+/** The first constraint that the node does not satisfy, or undefined. */
+export function firstUnmet(constraints: readonly Constraint[], node: Node): Constraint | undefined {
+  return constraints.find((constraint) => !constraintMatches(constraint, node));
+}
+
+/** True if an image for one of `platforms` runs on the node; no platforms: any. Empty fields match everything. */
+export function platformMatches(platforms: readonly Platform[] | undefined, node: Node): boolean {
+  if (platforms === undefined || platforms.length === 0) return true;
+  const actual = node.description?.Platform;
+  if (actual === undefined) return false;
+  const os = (actual.OS ?? "").toLowerCase();
+  const architecture = normalizedArchitecture(actual.Architecture ?? "");
+  return platforms.some(
+    (wanted) =>
+      (!wanted.OS || wanted.OS.toLowerCase() === os) &&
+      (!wanted.Architecture || normalizedArchitecture(wanted.Architecture) === architecture),
+  );
+}
