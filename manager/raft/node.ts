@@ -526,7 +526,8 @@ export class RaftNode implements ReplicatedLog {
   }
 
   #onSnapshot(message: SnapshotMessage, entries: readonly StateEntry[]): Promise<void> {
-    if (this.#isStopped || this.#arrived !== undefined) {
+    // One at a time, until it is also noted in the log: a second one would wait for an installation that never comes.
+    if (this.#isStopped || this.#arrived !== undefined || this.#core.isInstallPending) {
       return Promise.reject(
         new ClusterError("unavailable", "Cannot take a snapshot now", { retryable: true }),
       );

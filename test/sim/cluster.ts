@@ -228,9 +228,10 @@ class Run {
     this.#checks.configs(views);
   }
 
-  /** O16: nothing failed, so nobody had a reason to elect again. */
+  /** O16: the leader never failed, so nobody had a reason to elect again. */
   #checkCalm(): void {
-    if (this.#options.profile === "calm" && this.#leaderChanges !== 1) {
+    const isCalm = this.#options.profile === "calm" || this.#options.profile === "quiet";
+    if (isCalm && this.#leaderChanges !== 1) {
       throw new Violation("O16", `${this.#leaderChanges} elections although nothing failed`);
     }
   }
@@ -355,11 +356,27 @@ class Run {
     return Promise.race([call, late]);
   }
 
+  /** The end of a failed run's timeline. */
+  #describeMachines(): void {
+    for (const { isRetired, node, raftId } of this.#machines) {
+      const { config, ...status } = node?.core.status ?? { config: [] };
+      const members = config.map((member) => `${member.raftId}${member.isLearner ? "l" : ""}`).join(",");
+      const applied = node?.appliedIndex ?? 0;
+      const progress = config.map((member) => {
+        const each = node?.core.leadership?.progressOf(member.raftId);
+        return each === undefined ? "" : `${each.raftId}:${each.mode} ${each.match}/${each.next}`;
+      });
+      const text = `${raftId}${isRetired ? " retired" : ""} [${members}] applied ${applied} ${node?.core.hasOutstandingAppend === true ? "writing " : ""}${JSON.stringify(status)} ${progress.join(" ")}`;
+      this.#world.note(10, raftId, () => text);
+    }
+  }
+
   #result(checked: { readonly operations: number; readonly undecided: number }): RunResult {
     const { failure } = this.#world;
     const text = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
     const check =
       failure instanceof Violation ? failure.check : failure instanceof Error ? failure.name : "?";
+    if (failure !== undefined) this.#describeMachines();
     for (const machine of this.#machines) machine.kill();
     return {
       seed: this.#options.seed,

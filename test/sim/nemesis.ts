@@ -5,7 +5,10 @@ import type { Checks } from "./checks.ts";
 import type { Machine } from "./machine.ts";
 import type { Network } from "./network.ts";
 import type { Profile } from "./profiles.ts";
-import type { World } from "./world.ts";
+import { Violation, type World } from "./world.ts";
+
+/** Election time-out of the profiles is 1 s; the full disk shows only at the next segment. */
+const SPOILED_MS = 12_000;
 
 export interface NemesisOptions {
   readonly world: World;
@@ -21,6 +24,7 @@ export class Nemesis {
   readonly #options: NemesisOptions;
   readonly #random: SeededRandom;
   #isOver = false;
+  #isSpoiled = false;
 
   constructor(options: NemesisOptions) {
     this.#options = options;
@@ -44,6 +48,8 @@ export class Nemesis {
     this.#repeat(every.rot, () => this.#rot());
     this.#repeat(every.transfer, () => this.#transfer());
     this.#repeat(every.falseRefusal, () => this.#refuse());
+    this.#repeat(every.lonelyFollower, () => this.#isolateFollower());
+    this.#repeat(every.badLeader, () => this.#spoilLeader());
     this.#repeat(every.membership, () => this.#options.changeMembership());
   }
 
@@ -186,7 +192,9 @@ export class Nemesis {
       (each) => !checks.isDamaged(each.raftId) && each.node?.core.status.isRecovering === false,
     );
     const machine = this.#oneRunning();
-    if (!isWhole || machine === undefined) return;
+    const voters = machine?.node?.members.filter((member) => !member.isLearner).length ?? 0;
+    // Of two members both are needed: with one damaged nothing could ever be decided.
+    if (!isWhole || machine === undefined || voters < 3) return;
     machine.kill();
     const target = this.#rotTarget(machine);
     if (target !== undefined) {
@@ -211,6 +219,59 @@ export class Nemesis {
     }
     if (path !== segments.at(-1)) return { path, offset: this.#random.below(bytes.byteLength) };
     return before === 0 ? undefined : { path, offset: this.#random.below(before) };
+  }
+
+  #leader(): Machine | undefined {
+    return this.#options.machines().find((machine) => machine.node?.isLeader === true);
+  }
+
+  #cutOff(raftId: number, oneWay: boolean): void {
+    for (const other of this.#options.machines()) {
+      this.#options.network.cut(other.raftId, raftId);
+      if (!oneWay) this.#options.network.cut(raftId, other.raftId);
+    }
+  }
+
+  #isolateFollower(): void {
+    const followers = this.#options.machines().filter((machine) => machine.node?.isLeader === false);
+    const lonely = followers[this.#random.below(Math.max(1, followers.length))];
+    if (lonely === undefined || this.#isSpoiled) return;
+    this.#isSpoiled = true;
+    this.#say(() => `${lonely.raftId} cut off`);
+    this.#cutOff(lonely.raftId, this.#random.float() < 0.3);
+    this.#later(1_000 + this.#random.float() * 6_000, () => {
+      this.#say(() => "and back");
+      this.#options.network.heal();
+      this.#isSpoiled = false;
+    });
+  }
+
+  /** O10: nothing else is broken, so within SPOILED_MS another one must lead. */
+  #spoilLeader(): void {
+    const leader = this.#leader();
+    if (leader === undefined || this.#isSpoiled) return;
+    this.#isSpoiled = true;
+    const kind = this.#random.below(4);
+    this.#say(() => `leader ${leader.raftId} spoiled, kind ${kind}`);
+    if (kind === 0) leader.disk.faults.isStalled = true;
+    else if (kind === 1) leader.disk.faults.capacityBytes = leader.disk.usedBytes;
+    else this.#cutOff(leader.raftId, kind === 2);
+    const appliedBefore = leader.node?.appliedIndex ?? 0;
+    this.#later(SPOILED_MS, () => {
+      const next = this.#leader();
+      // A full disk doesn't stop a log that uses its own old segments again.
+      const goesOn = kind === 1 && (leader.node?.appliedIndex ?? 0) > appliedBefore + 20;
+      const isStale = leader.node?.core.leadership !== undefined;
+      if (!goesOn && (next === undefined || next === leader || isStale)) {
+        throw new Violation("O10", `leader ${leader.raftId}, spoiled in way ${kind}, was not replaced`);
+      }
+      leader.disk.resume();
+      leader.disk.faults.capacityBytes = Number.MAX_SAFE_INTEGER;
+      this.#options.network.heal();
+      this.#later(3_000, () => {
+        this.#isSpoiled = false;
+      });
+    });
   }
 
   #transfer(): void {

@@ -26,6 +26,10 @@ export interface Profile {
     readonly transfer: number;
     readonly falseRefusal: number;
     readonly allCrash: number;
+    /** Cuts off one that doesn't lead: nobody may lose office for it. */
+    readonly lonelyFollower: number;
+    /** The leader's disk or network fails for long, and nothing else: another one must take over. */
+    readonly badLeader: number;
   };
   readonly clockDrift: number;
   readonly limits: Partial<RaftLimits>;
@@ -63,6 +67,8 @@ const NEVER: Profile["every"] = {
   transfer: 0,
   falseRefusal: 0,
   allCrash: 0,
+  lonelyFollower: 0,
+  badLeader: 0,
 };
 
 const CALM: Profile = {
@@ -81,7 +87,16 @@ const CALM: Profile = {
   limits: SMALL,
 };
 
-export const PROFILE_NAMES = ["swarm", "calm", "network", "disk", "crash", "membership"] as const;
+export const PROFILE_NAMES = [
+  "swarm",
+  "calm",
+  "network",
+  "disk",
+  "crash",
+  "membership",
+  "quiet",
+  "stuck",
+] as const;
 export type ProfileName = (typeof PROFILE_NAMES)[number];
 
 function pick<T>(random: SeededRandom, values: readonly [T, ...T[]]): T {
@@ -93,6 +108,10 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
   switch (name) {
     case "calm":
       return { ...CALM, memberCount };
+    case "quiet":
+      return { ...CALM, name, memberCount, every: { ...NEVER, lonelyFollower: 6 } };
+    case "stuck":
+      return { ...CALM, name, memberCount, every: { ...NEVER, badLeader: 2 } };
     case "network":
       return {
         ...CALM,
@@ -154,6 +173,8 @@ function swarm(random: SeededRandom, memberCount: number): Profile {
       transfer: maybe(0.4, [3, 10]),
       falseRefusal: maybe(0.3, [2, 8]),
       allCrash: maybe(0.2, [15, 30]),
+      lonelyFollower: 0,
+      badLeader: 0,
     },
     clockDrift: pick(random, [0, 0.02, 0.2]),
     limits: {

@@ -1,0 +1,82 @@
+/**
+ * `npm run sim:mutants [-- --only N --seeds COUNT --seconds S --jobs J]`: which seeded errors the simulator finds, by which
+ * check, after how many seeds. Exits with 1 if a safety mutant survives or more than one liveness mutant in twenty.
+ */
+import { execFile } from "node:child_process";
+import path from "node:path";
+import { parseArgs, promisify } from "node:util";
+import { MUTANTS, type Mutant } from "./mutants.ts";
+
+const run = promisify(execFile);
+const LIVENESS_PASS_RATE = 0.95;
+
+interface Outcome {
+  readonly mutant: Mutant;
+  readonly found: boolean;
+  readonly check: string;
+  readonly text: string;
+  readonly seeds: number;
+}
+
+function isOutcome(value: unknown): value is Omit<Outcome, "mutant"> {
+  return (
+    typeof value === "object" && value !== null && "found" in value && "seeds" in value && "check" in value
+  );
+}
+
+async function judge(
+  mutant: Mutant,
+  budget: { readonly seeds: string; readonly seconds: string },
+): Promise<Outcome> {
+  const script = path.join(import.meta.dirname, "mutant-run.ts");
+  const { stdout } = await run(process.execPath, [
+    script,
+    String(mutant.number),
+    budget.seeds,
+    budget.seconds,
+  ]);
+  const parsed: unknown = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
+  if (!isOutcome(parsed)) throw new Error(`mutant ${mutant.number} printed "${stdout}"`);
+  return { ...parsed, mutant };
+}
+
+function line(outcome: Outcome): string {
+  const { mutant, found, check, seeds, text } = outcome;
+  const verdict = found ? `found by ${check} after ${seeds}` : `SURVIVED ${seeds} seeds`;
+  return `| ${mutant.number} | ${mutant.name} | ${mutant.kind} | ${verdict} | ${text.slice(0, 90)} |`;
+}
+
+const { values } = parseArgs({
+  options: {
+    only: { type: "string" },
+    seeds: { type: "string", default: "2000" },
+    seconds: { type: "string", default: "600" },
+    jobs: { type: "string", default: "2" },
+  },
+});
+const waiting = MUTANTS.filter(
+  (mutant) => values.only === undefined || String(mutant.number) === values.only,
+);
+const outcomes: Outcome[] = [];
+console.log("| # | seeded error | kind | verdict | what was seen |\n|---|---|---|---|---|");
+async function work(): Promise<void> {
+  for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
+    const outcome = await judge(mutant, { seeds: values.seeds, seconds: values.seconds });
+    outcomes.push(outcome);
+    console.log(line(outcome));
+  }
+}
+await Promise.all(Array.from({ length: Number(values.jobs) }, work));
+const survivors = (kind: Mutant["kind"]): number =>
+  outcomes.filter((each) => !each.found && each.mutant.kind === kind).length;
+const livenessCount = outcomes.filter((each) => each.mutant.kind === "liveness").length;
+const seeds = outcomes
+  .filter((each) => each.found)
+  .map((each) => each.seeds)
+  .sort((a, b) => a - b);
+console.log(
+  `${seeds.length} of ${outcomes.length} found, median ${seeds[Math.floor(seeds.length / 2)] ?? 0} seeds`,
+);
+const isPassed =
+  survivors("safety") === 0 && survivors("liveness") <= livenessCount * (1 - LIVENESS_PASS_RATE);
+process.exitCode = isPassed ? 0 : 1;
