@@ -1,0 +1,194 @@
+/**
+ * One request and its answer, as the routes see it: query, parameters, JSON body, plain answers, flushed streams, and
+ * the hand-over of the bare connection. The server makes one for each request; routes never touch Node's objects.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Duplex, Readable } from "node:stream";
+import { assert } from "../common/assert.ts";
+import type { Timers } from "../common/env.ts";
+import { ClusterError } from "../common/errors.ts";
+import type { Filters, JsonObject } from "../model/engine.ts";
+import { checkJsonType, parseObject, readWhole } from "./body.ts";
+import { ByteSink } from "./byte-sink.ts";
+import { badParameter, JSON_TYPE } from "./error-body.ts";
+import { parseFilters } from "./filters.ts";
+import { readExactly, takeOver, type Hijacked } from "./hijack.ts";
+import { JSON_BODY_BYTES_MAX } from "./limits.ts";
+import { Query } from "./query.ts";
+import { canonical, type Vocabulary } from "./vocabulary.ts";
+
+export interface ExchangeParts {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly params: ReadonlyMap<string, string>;
+  readonly query: Query;
+  /** Minor number of the API version asked for: 41 for /v1.41. */
+  readonly apiMinor: number;
+  readonly timers: Timers;
+  /** Set when the client asked for an upgrade: the bare connection, with everything after the head still in it. */
+  readonly upgraded: Duplex | undefined;
+}
+
+export type HeaderValues = Readonly<Record<string, string>>;
+
+export class Exchange {
+  readonly query: Query;
+  readonly apiMinor: number;
+  readonly #parts: ExchangeParts;
+  readonly #abort = new AbortController();
+  #isHijacked = false;
+
+  constructor(parts: ExchangeParts) {
+    this.#parts = parts;
+    this.query = parts.query;
+    this.apiMinor = parts.apiMinor;
+    const { request, response } = parts;
+    const abort = (): void => this.#abort.abort();
+    // As in Go's server, a client that shuts down its side of a plain request no longer waits for a stream.
+    // A request that was handed over (hijack) watches its connection itself.
+    if (parts.upgraded === undefined) request.socket.once("end", abort);
+    response.once("close", () => {
+      request.socket.off("end", abort);
+      abort();
+    });
+  }
+
+  /** Aborted once the client is gone or the answer is complete. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  get isHijacked(): boolean {
+    return this.#isHijacked;
+  }
+
+  get isUpgrade(): boolean {
+    return this.#parts.upgraded !== undefined;
+  }
+
+  get headersSent(): boolean {
+    return this.#parts.response.headersSent;
+  }
+
+  param(name: string): string {
+    return this.#parts.params.get(name) ?? "";
+  }
+
+  header(name: string): string | undefined {
+    const value = this.#parts.request.headers[name.toLowerCase()];
+    const first = Array.isArray(value) ? value[0] : value;
+    return first === "" ? undefined : first;
+  }
+
+  filters(): Filters {
+    return parseFilters(this.query.text("filters"));
+  }
+
+  /** The body as it comes, for tar uploads. */
+  get body(): Readable {
+    return this.#parts.request;
+  }
+
+  /** The JSON body with the model's field names; an empty object if there is none. */
+  async optionalJson(words: Vocabulary): Promise<JsonObject> {
+    return (await this.#readJson(words)) ?? {};
+  }
+
+  /** The JSON body with the model's field names; a 400 if there is none. */
+  async json(words: Vocabulary): Promise<JsonObject> {
+    const object = await this.#readJson(words);
+    if (object === undefined) throw badParameter("invalid JSON: got EOF while reading request body");
+    return object;
+  }
+
+  async #readJson(words: Vocabulary): Promise<JsonObject | undefined> {
+    const bytes = await this.#readBody();
+    if (bytes.byteLength === 0) return undefined;
+    checkJsonType(this.header("content-type"));
+    const object = parseObject(bytes);
+    return object === undefined ? undefined : canonical(object, words);
+  }
+
+  #readBody(): Promise<Buffer> {
+    const { request, upgraded, timers } = this.#parts;
+    if (upgraded === undefined) return readWhole(request, timers);
+    // The parser stopped at the head: the body has to be cut off by its length before stdin begins.
+    if (request.headers["transfer-encoding"] !== undefined) {
+      throw badParameter("Cannot read the request body: a request to upgrade must give its Content-Length");
+    }
+    const length = Number(request.headers["content-length"] ?? "0");
+    if (!Number.isSafeInteger(length) || length < 0 || length > JSON_BODY_BYTES_MAX) {
+      throw badParameter(`invalid Content-Length ${JSON.stringify(request.headers["content-length"])}`);
+    }
+    return readExactly(upgraded, length, timers);
+  }
+
+  /** Answers with JSON. */
+  send(status: number, value: unknown, headers: HeaderValues = {}): void {
+    this.text(status, JSON_TYPE, `${JSON.stringify(value)}\n`, headers);
+  }
+
+  text(status: number, contentType: string, text: string, headers: HeaderValues = {}): void {
+    const { response } = this.#parts;
+    if (response.destroyed || response.writableEnded) return;
+    const bytes = Buffer.from(text, "utf8");
+    response.writeHead(status, { ...headers, "Content-Type": contentType, "Content-Length": bytes.byteLength });
+    response.end(bytes);
+  }
+
+  /** Answers without a body. 304 and 204 have no length, others say 0. */
+  empty(status: number, headers: HeaderValues = {}): void {
+    const { response } = this.#parts;
+    if (response.destroyed || response.writableEnded) return;
+    const length = status === 204 || status === 304 ? {} : { "Content-Length": 0 };
+    response.writeHead(status, { ...headers, ...length });
+    response.end();
+  }
+
+  /** Sends status and headers at once; the body follows through the sink. */
+  stream(contentType: string, headers: HeaderValues = {}, status = 200): ByteSink {
+    const { response } = this.#parts;
+    response.writeHead(status, { ...headers, "Content-Type": contentType });
+    response.flushHeaders();
+    return new ByteSink(response);
+  }
+
+  /** Sends a byte stream to its end with back-pressure. Rejects if `content` fails; the connection is then cut. */
+  async pipe(contentType: string, content: Readable, headers: HeaderValues = {}): Promise<void> {
+    const sink = this.stream(contentType, headers);
+    try {
+      for await (const chunk of content as AsyncIterable<Uint8Array>) {
+        if (!(await sink.write(chunk))) return;
+      }
+      sink.end();
+    } catch (error) {
+      // The status is out: only a broken connection tells the client that the content is not whole.
+      this.cut();
+      throw ClusterError.from(error);
+    } finally {
+      content.destroy();
+    }
+  }
+
+  /** Cuts the connection: for answers that went wrong after their status was sent. */
+  cut(): void {
+    this.#parts.request.socket.destroy();
+  }
+
+  /** Takes the connection over: 101 for clients that asked for it, else the bare 200 form. */
+  hijack(contentType: string): Hijacked {
+    assert(!this.#isHijacked && !this.headersSent, "a connection is handed over once, before an answer");
+    this.#isHijacked = true;
+    return takeOver({ ...this.#parts, contentType });
+  }
+
+  /** Takes over an upgraded connection without an answer; the caller speaks the protocol from the first byte on. */
+  hijackSilently(): Duplex {
+    const { upgraded, response } = this.#parts;
+    if (upgraded === undefined) throw badParameter("Cannot switch protocols: the request has no Upgrade header");
+    this.#isHijacked = true;
+    response.detachSocket(this.#parts.request.socket);
+    return upgraded;
+  }
+}
+

@@ -1,0 +1,112 @@
+/**
+ * Docker's `filters` query, in both encodings that clients send ({"name":{"web":true}} and {"name":["web"]}), and the
+ * ways in which filters are matched: labels, prefixes, exact words. Pure; the routes say which keys they know.
+ */
+import { ClusterError } from "../common/errors.ts";
+import type { Filters } from "../model/engine.ts";
+import { FILTER_VALUE_COUNT_MAX } from "./limits.ts";
+
+export const NO_FILTERS: Filters = new Map();
+
+function invalid(why: string): ClusterError {
+  return new ClusterError("invalid_argument", `invalid filter: ${why}`);
+}
+
+function valuesOf(key: string, value: unknown): readonly string[] {
+  if (Array.isArray(value)) {
+    return value.map((each: unknown) => {
+      if (typeof each === "string") return each;
+      // docker-py users pass booleans and numbers here; Docker itself takes strings only, but nothing is ambiguous.
+      if (typeof each === "boolean" || typeof each === "number") return String(each);
+      throw invalid(`"${key}" must hold strings`);
+    });
+  }
+  if (typeof value === "object" && value !== null) {
+    return Object.entries(value)
+      .filter(([, isOn]) => isOn === true)
+      .map(([each]) => each);
+  }
+  throw invalid(`"${key}" must be a list or a map of booleans`);
+}
+
+/** Parses the query's text. Empty or missing text means no filters. */
+export function parseFilters(text: string): Filters {
+  if (text === "" || text === "null") return NO_FILTERS;
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (error) {
+    throw new ClusterError("invalid_argument", "invalid filter: it must be a JSON object of lists or maps", {
+      cause: error,
+    });
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+    throw invalid("it must be a JSON object of lists or maps");
+  }
+  const filters = new Map<string, readonly string[]>();
+  let count = 0;
+  for (const [key, value] of Object.entries(parsed)) {
+    if (value === null) continue;
+    const values = valuesOf(key, value);
+    count += values.length;
+    if (count > FILTER_VALUE_COUNT_MAX) throw invalid(`at most ${FILTER_VALUE_COUNT_MAX} values are taken`);
+    filters.set(key, values);
+  }
+  return filters;
+}
+
+/** Throws Docker's words for a key that this list has no filter for. */
+export function checkKeys(filters: Filters, known: ReadonlySet<string>): void {
+  for (const key of filters.keys()) {
+    if (!known.has(key)) throw new ClusterError("invalid_argument", `invalid filter '${key}'`);
+  }
+}
+
+/** The values of a key, or undefined if it doesn't restrict anything. */
+function restriction(filters: Filters, key: string): readonly string[] | undefined {
+  const values = filters.get(key);
+  return values === undefined || values.length === 0 ? undefined : values;
+}
+
+/** True if the key is absent or `matches` holds for one of its values. */
+export function anyValue(filters: Filters, key: string, matches: (value: string) => boolean): boolean {
+  const values = restriction(filters, key);
+  return values === undefined || values.some(matches);
+}
+
+export function prefixMatches(filters: Filters, key: string, text: string): boolean {
+  return anyValue(filters, key, (value) => text.startsWith(value));
+}
+
+export function exactMatches(filters: Filters, key: string, text: string): boolean {
+  return anyValue(filters, key, (value) => value === text);
+}
+
+/** All of the key's values (`k` or `k=v`) must be among `labels`. */
+export function labelsMatch(
+  filters: Filters,
+  key: string,
+  labels: Readonly<Record<string, string>> | undefined,
+): boolean {
+  const values = restriction(filters, key);
+  if (values === undefined) return true;
+  return values.every((value) => {
+    const equals = value.indexOf("=");
+    const name = equals < 0 ? value : value.slice(0, equals);
+    if (labels === undefined || !Object.hasOwn(labels, name)) return false;
+    return equals < 0 || labels[name] === value.slice(equals + 1);
+  });
+}
+
+/** A filter of one boolean, like dangling; undefined if absent. */
+export function flagFilter(filters: Filters, key: string): boolean | undefined {
+  const values = restriction(filters, key);
+  if (values === undefined) return undefined;
+  const words = new Set(values.map((value) => value.toLowerCase()));
+  const isTrue = words.has("true") || words.has("1");
+  const isFalse = words.has("false") || words.has("0");
+  if (isTrue === isFalse) {
+    throw new ClusterError("invalid_argument", `invalid filter '${key}=${JSON.stringify(values)}'`);
+  }
+  return isTrue;
+}

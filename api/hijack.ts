@@ -1,0 +1,160 @@
+/**
+ * Connections that stop being HTTP: attach and exec. Takes the connection from Node's parser, answers 101 or the bare
+ * 200, and moves bytes between it and a process, with half-close, frames and back-pressure. Called by the container and
+ * exec routes; knows nothing of containers.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import type { Duplex, Readable } from "node:stream";
+import type { Timers } from "../common/env.ts";
+import { ClusterError } from "../common/errors.ts";
+import type { AttachStreams } from "../model/engine.ts";
+import { ByteSink } from "./byte-sink.ts";
+import { badParameter } from "./error-body.ts";
+import { JSON_BODY_TIMEOUT_MS, LINGER_MS } from "./limits.ts";
+import { frame } from "./stdcopy.ts";
+
+export const RAW_STREAM = "application/vnd.docker.raw-stream";
+export const MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream";
+/** From this version on, streams with frames say so in their type. */
+const MULTIPLEXED_SINCE_MINOR = 42;
+
+/** A connection that was taken over. */
+export interface Hijacked {
+  /** Both directions; what is written goes out as it is. */
+  readonly socket: Duplex;
+  /** What the client sends after its request; ends with its half-close. */
+  readonly input: Readable;
+}
+
+export interface TakeOverParts {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly upgraded: Duplex | undefined;
+  readonly contentType: string;
+}
+
+export function streamType(isTty: boolean, apiMinor: number): string {
+  return isTty || apiMinor < MULTIPLEXED_SINCE_MINOR ? RAW_STREAM : MULTIPLEXED_STREAM;
+}
+
+/** Exactly `count` bytes of a paused stream. What follows them stays in it. */
+export async function readExactly(stream: Readable, count: number, timers: Timers): Promise<Buffer> {
+  if (count === 0) return Buffer.alloc(0);
+  let isLate = false;
+  let wake: () => void = () => {};
+  const onEvent = (): void => wake();
+  const events = ["readable", "end", "close", "error"] as const;
+  for (const event of events) stream.on(event, onEvent);
+  const cancel = timers.after(JSON_BODY_TIMEOUT_MS, () => {
+    isLate = true;
+    wake();
+  });
+  try {
+    while (true) {
+      const bytes = stream.read(count) as Buffer | null;
+      if (bytes !== null && bytes.byteLength === count) return bytes;
+      if (bytes !== null || isLate || stream.readableEnded || stream.destroyed) {
+        throw badParameter(`Cannot read the request body: wanted ${count} bytes, the connection gave fewer`);
+      }
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  } finally {
+    cancel();
+    for (const event of events) stream.off(event, onEvent);
+  }
+}
+
+function headLines(parts: TakeOverParts, firstLine: string, extra: readonly string[]): string {
+  const common = Object.entries(parts.response.getHeaders()).map(([name, value]) => `${name}: ${String(value)}`);
+  return [firstLine, `Content-Type: ${parts.contentType}`, ...extra, ...common, "", ""].join("\r\n");
+}
+
+/** Node's parser lets go of a connection when its data listener is gone and another one is added. */
+function releaseFromParser(socket: Socket): void {
+  socket.removeAllListeners("data");
+  socket.removeAllListeners("end");
+  socket.setTimeout(0);
+  socket.pause();
+}
+
+/** Answers the request and hands over its connection. */
+export function takeOver(parts: TakeOverParts): Hijacked {
+  const { request, response, upgraded } = parts;
+  const { socket } = request;
+  if (upgraded !== undefined) {
+    response.detachSocket(socket);
+    upgraded.write(headLines(parts, "HTTP/1.1 101 UPGRADED", ["Connection: Upgrade", "Upgrade: tcp"]));
+    return { socket: upgraded, input: upgraded };
+  }
+  // A request whose body is still coming (chunked) has its stdin in that body; others send it bare, after the head.
+  const isBodyComing = request.headers["transfer-encoding"] !== undefined && !request.readableEnded;
+  if (!isBodyComing) releaseFromParser(socket);
+  socket.write(headLines(parts, "HTTP/1.1 200 OK", []));
+  return { socket, input: isBodyComing ? request : socket };
+}
+
+/** Sends what the client types to the process, at the pace of the process. */
+function pumpInput(input: Readable, streams: AttachStreams): void {
+  const { stdin } = streams;
+  if (stdin === undefined) {
+    input.resume();
+    return;
+  }
+  stdin.on("error", () => {
+    // The process closed its stdin or is gone: what the client still sends has no reader.
+    input.removeAllListeners("data");
+    input.resume();
+  });
+  stdin.on("drain", () => input.resume());
+  input.on("data", (chunk: Buffer) => {
+    if (stdin.writable && !stdin.write(chunk)) input.pause();
+  });
+  input.once("end", () => stdin.end());
+}
+
+/** Ends our side, lets the client end its own, and cuts the connection if it doesn't. */
+function finish(socket: Duplex, timers: Timers): void {
+  if (socket.destroyed) return;
+  const cancel = timers.after(LINGER_MS, () => socket.destroy());
+  socket.once("close", cancel);
+  socket.resume();
+  socket.end();
+}
+
+/** Moves bytes until the process has ended and everything was sent, or the client is gone. Never rejects. */
+export async function pumpStreams(hijacked: Hijacked, streams: AttachStreams, timers: Timers): Promise<void> {
+  const { socket, input } = hijacked;
+  const sink = new ByteSink(socket);
+  const letGo = (): void => streams.close();
+  socket.once("close", letGo);
+  socket.on("error", letGo);
+  pumpInput(input, streams);
+  try {
+    for await (const { stream, data } of streams.output) {
+      const isOpen = await sink.write(streams.isTty ? data : frame(stream, data));
+      if (!isOpen) break;
+    }
+  } catch (error) {
+    const text = Buffer.from(`${ClusterError.from(error).message}\n`, "utf8");
+    await sink.write(streams.isTty ? text : frame("engineError", text));
+  } finally {
+    streams.close();
+    finish(socket, timers);
+  }
+}
+
+/** Tells the client why the stream ends, in the stream itself, and closes it. */
+export async function failStream(hijacked: Hijacked, text: string, options: FailOptions): Promise<void> {
+  const bytes = Buffer.from(text, "utf8");
+  hijacked.socket.on("error", () => hijacked.socket.destroy());
+  await new ByteSink(hijacked.socket).write(options.isTty ? bytes : frame("stdout", bytes));
+  finish(hijacked.socket, options.timers);
+}
+
+export interface FailOptions {
+  readonly isTty: boolean;
+  readonly timers: Timers;
+}
