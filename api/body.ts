@@ -69,7 +69,9 @@ export function parseObject(bytes: Buffer): JsonObject | undefined {
   }
   if (parsed === null) return undefined;
   if (typeof parsed !== "object" || Array.isArray(parsed)) {
-    throw badParameter(`invalid JSON: body must be an object, got ${Array.isArray(parsed) ? "a list" : typeof parsed}`);
+    throw badParameter(
+      `invalid JSON: body must be an object, got ${Array.isArray(parsed) ? "a list" : typeof parsed}`,
+    );
   }
   return parsed as JsonObject;
 }

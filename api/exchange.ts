@@ -14,7 +14,7 @@ import { badParameter, JSON_TYPE } from "./error-body.ts";
 import { parseFilters } from "./filters.ts";
 import { readExactly, takeOver, type Hijacked } from "./hijack.ts";
 import { JSON_BODY_BYTES_MAX } from "./limits.ts";
-import { Query } from "./query.ts";
+import type { Query } from "./query.ts";
 import { canonical, type Vocabulary } from "./vocabulary.ts";
 
 export interface ExchangeParts {
@@ -132,7 +132,11 @@ export class Exchange {
     const { response } = this.#parts;
     if (response.destroyed || response.writableEnded) return;
     const bytes = Buffer.from(text, "utf8");
-    response.writeHead(status, { ...headers, "Content-Type": contentType, "Content-Length": bytes.byteLength });
+    response.writeHead(status, {
+      ...headers,
+      "Content-Type": contentType,
+      "Content-Length": bytes.byteLength,
+    });
     response.end(bytes);
   }
 
@@ -185,10 +189,10 @@ export class Exchange {
   /** Takes over an upgraded connection without an answer; the caller speaks the protocol from the first byte on. */
   hijackSilently(): Duplex {
     const { upgraded, response } = this.#parts;
-    if (upgraded === undefined) throw badParameter("Cannot switch protocols: the request has no Upgrade header");
+    if (upgraded === undefined)
+      throw badParameter("Cannot switch protocols: the request has no Upgrade header");
     this.#isHijacked = true;
     response.detachSocket(this.#parts.request.socket);
     return upgraded;
   }
 }
-

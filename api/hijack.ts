@@ -68,7 +68,9 @@ export async function readExactly(stream: Readable, count: number, timers: Timer
 }
 
 function headLines(parts: TakeOverParts, firstLine: string, extra: readonly string[]): string {
-  const common = Object.entries(parts.response.getHeaders()).map(([name, value]) => `${name}: ${String(value)}`);
+  const common = Object.entries(parts.response.getHeaders()).map(
+    ([name, value]) => `${name}: ${String(value)}`,
+  );
   return [firstLine, `Content-Type: ${parts.contentType}`, ...extra, ...common, "", ""].join("\r\n");
 }
 
@@ -113,6 +115,8 @@ function pumpInput(input: Readable, streams: AttachStreams): void {
     if (stdin.writable && !stdin.write(chunk)) input.pause();
   });
   input.once("end", () => stdin.end());
+  // It was paused while its head or body was cut off.
+  input.resume();
 }
 
 /** Ends our side, lets the client end its own, and cuts the connection if it doesn't. */

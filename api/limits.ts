@@ -6,35 +6,37 @@ export const API_VERSION = "1.50";
 export const MIN_API_VERSION = "1.24";
 
 /** Largest JSON body. A config of 1000 KiB is 1.4 MB in base64; nothing legitimate comes near this. */
-export const JSON_BODY_BYTES_MAX = 8 * 1024 * 1024;
+export const JSON_BODY_BYTES_MAX: number = 8 * 1024 * 1024;
 /** A JSON body must be complete this long after its headers, so that slow senders don't pile up. */
-export const JSON_BODY_TIMEOUT_MS = 60_000;
+export const JSON_BODY_TIMEOUT_MS: number = 60_000;
 /** Nesting of JSON bodies; real ones have about ten levels. */
-export const JSON_DEPTH_MAX = 64;
+export const JSON_DEPTH_MAX: number = 64;
 /** Some SDKs repeat the whole request body in the query, so heads may be large. */
-export const HEAD_BYTES_MAX = 256 * 1024;
+export const HEAD_BYTES_MAX: number = 256 * 1024;
 /** A request's head must be complete in this time. */
-export const HEAD_TIMEOUT_MS = 30_000;
+export const HEAD_TIMEOUT_MS: number = 30_000;
 /** How long an idle connection is kept for the client's next request. */
-export const KEEP_ALIVE_MS = 120_000;
+export const KEEP_ALIVE_MS: number = 120_000;
 /** Connections of one listener at a time. An attached client holds one for as long as it looks. */
-export const CONNECTION_COUNT_MAX = 8192;
+export const CONNECTION_COUNT_MAX: number = 8192;
 /** Streams that are still open this long after stop() are cut. */
-export const STOP_GRACE_MS = 1_000;
+export const STOP_GRACE_MS: number = 1_000;
 
 /** Past events kept for `since`, as many as Docker keeps. */
-export const EVENT_RING_COUNT = 256;
+export const EVENT_RING_COUNT: number = 256;
 /** Events waiting for one slow reader of /events; a reader that falls further behind is cut off. */
-export const EVENT_BACKLOG_COUNT_MAX = 4096;
+export const EVENT_BACKLOG_COUNT_MAX: number = 4096;
 /** How often the event feed looks whether this node has become a manager or stopped being one. */
-export const CONTROL_POLL_MS = 500;
+export const CONTROL_POLL_MS: number = 500;
 /** A stream whose `until` lies in the past ends at the latest this long after the past was read. */
-export const PAST_EVENTS_GRACE_MS = 500;
+export const PAST_EVENTS_GRACE_MS: number = 500;
 
 /** Values of one `filters` query, all keys together. */
-export const FILTER_VALUE_COUNT_MAX = 10_000;
+export const FILTER_VALUE_COUNT_MAX: number = 10_000;
 
 /** Largest WebSocket message of /attach/ws from a client; terminals send keystrokes and pastes. */
-export const WEBSOCKET_MESSAGE_BYTES_MAX = 1024 * 1024;
+export const WEBSOCKET_MESSAGE_BYTES_MAX: number = 1024 * 1024;
 /** After a hijacked stream has ended, how long its client may take to close its side before the connection is cut. */
-export const LINGER_MS = 2_000;
+export const LINGER_MS: number = 2_000;
+/** Longest body of a refused request that is read and dropped to keep its connection; longer ones cost the connection. */
+export const DRAIN_BYTES_MAX: number = 1024 * 1024;

@@ -20,7 +20,11 @@ function only<T>(what: string, wanted: string, found: readonly T[]): T | undefin
 }
 
 /** undefined if nothing has this ID, name or prefix; throws if several have it. */
-export function find<K extends TableName>(view: StoreView, table: K, wanted: string): TableTypes[K] | undefined {
+export function find<K extends TableName>(
+  view: StoreView,
+  table: K,
+  wanted: string,
+): TableTypes[K] | undefined {
   if (wanted === "") return undefined;
   const byId = view.get(table, wanted);
   if (byId !== undefined) return byId;
@@ -49,7 +53,11 @@ export function lookupNode(view: StoreView, wanted: string): Node {
   const named = all.filter((node) => node.spec.Name === wanted || node.description?.Hostname === wanted);
   const byName = only("node", wanted, named);
   if (byName !== undefined) return byName;
-  const byPrefix = only("node", wanted, wanted === "" ? [] : all.filter((node) => node.id.startsWith(wanted)));
+  const byPrefix = only(
+    "node",
+    wanted,
+    wanted === "" ? [] : all.filter((node) => node.id.startsWith(wanted)),
+  );
   if (byPrefix === undefined) throw notFound("node", wanted);
   return byPrefix;
 }

@@ -71,7 +71,9 @@ export class Query {
   objectVersion(what: string): number {
     const value = this.text("version");
     if (!/^\d{1,15}$/.test(value)) {
-      throw badParameter(`invalid ${what} version '${value}': wanted the object's Version.Index as an integer`);
+      throw badParameter(
+        `invalid ${what} version '${value}': wanted the object's Version.Index as an integer`,
+      );
     }
     return Number(value);
   }

@@ -115,7 +115,9 @@ function isOfKind(value: unknown, kind: Kind): boolean {
     case "L":
       return typeof value === "string" || isStringList(value);
     case "m":
-      return isObject(value) && Object.values(value).every((each) => typeof each === "string" || each === null);
+      return (
+        isObject(value) && Object.values(value).every((each) => typeof each === "string" || each === null)
+      );
     case "o":
       return isObject(value);
     case "a":
@@ -131,7 +133,10 @@ function isOfKind(value: unknown, kind: Kind): boolean {
 function wrongKind(path: string, kind: Kind, value: unknown): ClusterError {
   const got = JSON.stringify(value);
   const short = got.length > 80 ? `${got.slice(0, 80)}…` : got;
-  return new ClusterError("invalid_argument", `invalid JSON: ${path} must be ${KIND_WORDS[kind]}, got ${short}`);
+  return new ClusterError(
+    "invalid_argument",
+    `invalid JSON: ${path} must be ${KIND_WORDS[kind]}, got ${short}`,
+  );
 }
 
 function tooDeep(): ClusterError {

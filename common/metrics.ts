@@ -130,7 +130,8 @@ export class MetricsRegistry {
   #metric(name: string, help: string, kind: MetricKind, bounds: readonly number[]): Metric {
     const found = this.#metrics.get(name);
     if (found !== undefined) return found;
-    if (!NAME.test(name)) throw new TypeError(`Cannot register metric ${JSON.stringify(name)}: wanted a-z, 0-9 and _`);
+    if (!NAME.test(name))
+      throw new TypeError(`Cannot register metric ${JSON.stringify(name)}: wanted a-z, 0-9 and _`);
     const metric = new Metric(name, help, kind, bounds);
     this.#metrics.set(name, metric);
     return metric;

@@ -1,0 +1,198 @@
+/** /images, /build and /distribution. Image names have slashes, so these patterns take more than one segment. */
+import { badParameter } from "../error-body.ts";
+import type { ApiContext } from "../context.ts";
+import type { Exchange } from "../exchange.ts";
+import { checkKeys } from "../filters.ts";
+import { writeProgress } from "../progress.ts";
+import { pruneFilters } from "./containers.ts";
+import { get, post, remove, type Route } from "./table.ts";
+
+const LIST_KEYS = new Set(["before", "dangling", "label", "label!", "reference", "since", "until"]);
+const PRUNE_KEYS = new Set(["dangling", "label", "label!", "until"]);
+const CACHE_PRUNE_KEYS = new Set([
+  "description",
+  "id",
+  "inuse",
+  "label",
+  "label!",
+  "mutable",
+  "parent",
+  "private",
+  "shared",
+  "type",
+  "until",
+  "unused-for",
+  "immutable",
+]);
+const SEARCH_KEYS = new Set(["is-automated", "is-official", "stars"]);
+const SEARCH_LIMIT = 25;
+
+function registryAuth(exchange: Exchange): { readonly registryAuth?: string } {
+  const header = exchange.header("x-registry-auth");
+  return header === undefined ? {} : { registryAuth: header };
+}
+
+async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  const { query } = exchange;
+  const filters = new Map(exchange.filters());
+  checkKeys(filters, LIST_KEYS);
+  // Before filters there was a parameter for the reference.
+  const reference = query.optional("filter");
+  if (reference !== undefined) filters.set("reference", [...(filters.get("reference") ?? []), reference]);
+  const images = await engine.images.list({
+    all: query.flag("all"),
+    digests: query.flag("digests"),
+    sharedSize: query.flag("shared-size"),
+    manifests: query.flag("manifests"),
+    filters,
+  });
+  exchange.send(200, images);
+}
+
+async function inspect(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  exchange.send(200, await engine.images.inspect(exchange.param("name")));
+}
+
+async function history(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  exchange.send(200, await engine.images.history(exchange.param("name")));
+}
+
+async function tag(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  const repo = exchange.query.optional("repo");
+  if (repo === undefined) throw badParameter("repository name must have at least one component");
+  await engine.images.tag(exchange.param("name"), repo, exchange.query.text("tag"));
+  exchange.empty(201);
+}
+
+async function removeImage(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  const { query } = exchange;
+  const options = { force: query.flag("force"), noPrune: query.flag("noprune") };
+  exchange.send(200, await engine.images.remove(exchange.param("name"), options));
+}
+
+async function prune(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  exchange.send(200, await engine.images.prune(pruneFilters(exchange, PRUNE_KEYS)));
+}
+
+/** `fromImage` with its tag or digest as one reference. */
+export function pullReference(image: string, tag: string): string {
+  if (tag === "") return image;
+  if (tag.includes(":")) return `${image}@${tag}`;
+  const lastSegment = image.slice(image.lastIndexOf("/") + 1);
+  return lastSegment.includes("@") || lastSegment.includes(":") ? image : `${image}:${tag}`;
+}
+
+async function importTar(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  const { query } = exchange;
+  if (query.text("fromSrc") !== "-") {
+    throw badParameter(
+      `Cannot import from ${JSON.stringify(query.text("fromSrc"))}: only "-", the request's body, is taken`,
+    );
+  }
+  const [repo, tagText] = [query.optional("repo"), query.optional("tag")];
+  const [message, platform] = [query.optional("message"), query.optional("platform")];
+  const lines = engine.images.import(exchange.body, {
+    ...(repo === undefined ? {} : { repo }),
+    ...(tagText === undefined ? {} : { tag: tagText }),
+    ...(message === undefined ? {} : { message }),
+    ...(platform === undefined ? {} : { platform }),
+    changes: query.all("changes").filter((each) => each !== ""),
+  });
+  await writeProgress(exchange, lines);
+}
+
+async function create(exchange: Exchange, context: ApiContext): Promise<void> {
+  const { query } = exchange;
+  const image = query.optional("fromImage");
+  if (image === undefined) {
+    await importTar(exchange, context);
+    return;
+  }
+  const platform = query.optional("platform");
+  const reference = pullReference(image, query.text("tag"));
+  const options = { reference, ...(platform === undefined ? {} : { platform }), ...registryAuth(exchange) };
+  await writeProgress(exchange, context.engine.images.pull(options, exchange.signal));
+}
+
+async function push(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  const tagText = exchange.query.optional("tag");
+  const reference = exchange.param("name");
+  const options = {
+    reference,
+    ...(tagText === undefined ? {} : { tag: tagText }),
+    ...registryAuth(exchange),
+  };
+  await writeProgress(exchange, engine.images.push(options, exchange.signal));
+}
+
+async function load(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  await writeProgress(exchange, engine.images.load(exchange.body, { quiet: exchange.query.flag("quiet") }));
+}
+
+async function saveMany(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  const names = exchange.query.all("names").filter((name) => name !== "");
+  if (names.length === 0) throw badParameter("no image names given");
+  await exchange.pipe("application/x-tar", await engine.images.save(names));
+}
+
+async function saveOne(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  await exchange.pipe("application/x-tar", await engine.images.save([exchange.param("name")]));
+}
+
+async function search(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  const term = exchange.query.optional("term");
+  if (term === undefined) throw badParameter("search term is empty");
+  const limit = exchange.query.integer("limit") || SEARCH_LIMIT;
+  const filters = exchange.filters();
+  checkKeys(filters, SEARCH_KEYS);
+  exchange.send(200, await engine.images.search(term, limit, filters));
+}
+
+async function distribution(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  const answer = await engine.images.distribution(exchange.param("name"), exchange.header("x-registry-auth"));
+  exchange.send(200, answer);
+}
+
+async function build(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  if (exchange.query.text("version") === "2") {
+    throw badParameter(
+      "BuildKit is not part of this engine: set DOCKER_BUILDKIT=0 to use the classic builder",
+    );
+  }
+  const registryConfig = exchange.header("x-registry-config");
+  const options = {
+    query: exchange.query.params,
+    ...(registryConfig === undefined ? {} : { registryConfig }),
+    context: exchange.body,
+  };
+  await writeProgress(exchange, engine.images.build(options, exchange.signal));
+}
+
+async function pruneCache(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+  const filters = pruneFilters(exchange, CACHE_PRUNE_KEYS);
+  exchange.send(200, await engine.images.pruneBuildCache({ all: exchange.query.flag("all"), filters }));
+}
+
+/** Builds are cancelled by closing their connection; there is nothing else to cancel. */
+function cancelBuild(exchange: Exchange): void {
+  exchange.empty(204);
+}
+
+export const IMAGE_ROUTES: readonly Route[] = [
+  get("/images/json", list),
+  get("/images/search", search),
+  get("/images/get", saveMany),
+  post("/images/create", create),
+  post("/images/load", load),
+  post("/images/prune", prune),
+  get("/images/{name*}/json", inspect),
+  get("/images/{name*}/history", history),
+  get("/images/{name*}/get", saveOne),
+  post("/images/{name*}/tag", tag),
+  post("/images/{name*}/push", push),
+  remove("/images/{name*}", removeImage),
+  get("/distribution/{name*}/json", distribution),
+  post("/build", build),
+  post("/build/prune", pruneCache),
+  post("/build/cancel", cancelBuild),
+];

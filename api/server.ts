@@ -1,0 +1,286 @@
+/**
+ * The HTTP server: listeners on UNIX sockets and TCP (with TLS), versions, headers, dispatch, errors, upgrades. The
+ * daemon makes one and adds listeners; routes/ does the work. A request may fail in any way without harm to others.
+ */
+import {
+  createServer as createHttpServer,
+  ServerResponse,
+  type IncomingMessage,
+  type Server,
+} from "node:http";
+import { createServer as createHttpsServer } from "node:https";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { AssertionError } from "../common/assert.ts";
+import { ClusterError } from "../common/errors.ts";
+import type { Counter, Histogram } from "../common/metrics.ts";
+import type { ApiContext } from "./context.ts";
+import { errorReply, JSON_TYPE, pageNotFound, type ErrorReply } from "./error-body.ts";
+import { Exchange } from "./exchange.ts";
+import {
+  API_VERSION,
+  CONNECTION_COUNT_MAX,
+  DRAIN_BYTES_MAX,
+  HEAD_BYTES_MAX,
+  HEAD_TIMEOUT_MS,
+  KEEP_ALIVE_MS,
+  STOP_GRACE_MS,
+} from "./limits.ts";
+import { bindUnix, type UnixAccess } from "./listeners.ts";
+import { Query } from "./query.ts";
+import { Router, type RouteMatch } from "./router.ts";
+import type { Route } from "./routes/table.ts";
+import { checkOrigin, checkReadOnly } from "./safety.ts";
+import { minorOf, negotiate, splitPath } from "./versions.ts";
+
+export interface TlsOptions {
+  readonly cert: string | Buffer;
+  readonly key: string | Buffer;
+  /** Given: clients must show a certificate that this authority signed. */
+  readonly ca?: string | Buffer;
+}
+
+export interface ListenOptions {
+  /** Refuses everything that changes something. */
+  readonly isReadOnly?: boolean;
+}
+
+export type ListenAddress =
+  | ({ readonly unix: string } & UnixAccess & ListenOptions)
+  | ({
+      readonly tcp: { readonly host: string; readonly port: number };
+      readonly tls?: TlsOptions;
+    } & ListenOptions);
+
+interface RouteEntry {
+  readonly route: Route;
+}
+
+export class HttpApi {
+  readonly #context: ApiContext;
+  readonly #router = new Router<RouteEntry>();
+  readonly #servers = new Set<Server>();
+  readonly #sockets = new Set<Duplex>();
+  readonly #requests: Counter;
+  readonly #durations: Histogram;
+  readonly #cleanups: (() => Promise<void>)[] = [];
+  #isStopping = false;
+
+  constructor(context: ApiContext, routes: readonly Route[]) {
+    this.#context = context;
+    for (const route of routes) this.#router.add(route.method, route.pattern, { route });
+    this.#requests = context.metrics.counter(
+      "shoal_api_requests_total",
+      "API requests by route, method and status",
+    );
+    this.#durations = context.metrics.histogram("shoal_api_request_seconds", "Time to answer API requests");
+  }
+
+  /** Resolves when connections are accepted; with port 0, to the port that was chosen. */
+  async listen(address: ListenAddress): Promise<number> {
+    const server = this.#makeServer(address);
+    if ("unix" in address) {
+      this.#cleanups.push(await bindUnix(server, address.unix, address));
+    } else {
+      await new Promise<void>((resolve, reject) => {
+        server.once("error", reject);
+        server.listen(address.tcp.port, address.tcp.host, () => {
+          server.off("error", reject);
+          resolve();
+        });
+      });
+    }
+    server.on("error", (error) => this.#context.log.error("listener failed", { error }));
+    this.#servers.add(server);
+    const bound = server.address();
+    return typeof bound === "object" && bound !== null ? bound.port : 0;
+  }
+
+  /** Stops accepting, lets short requests end, cuts streams after STOP_GRACE_MS. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    const closed = [...this.#servers].map(
+      (server) => new Promise<void>((resolve) => void server.close(() => resolve())),
+    );
+    for (const server of this.#servers) server.closeIdleConnections();
+    const cancel = this.#context.env.timers.after(STOP_GRACE_MS, () => {
+      for (const socket of this.#sockets) socket.destroy();
+    });
+    for (const cleanUp of this.#cleanups.splice(0)) await cleanUp();
+    await Promise.all(closed);
+    cancel();
+    this.#servers.clear();
+  }
+
+  #makeServer(address: ListenAddress): Server {
+    const options = {
+      maxHeaderSize: HEAD_BYTES_MAX,
+      headersTimeout: HEAD_TIMEOUT_MS,
+      // Uploads of contexts and images take as long as they take; JSON bodies have their own limit.
+      requestTimeout: 0,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      // Only routes that hand the connection over get upgrades; other requests with such headers are plain ones.
+      shouldUpgradeCallback: (request: IncomingMessage) =>
+        this.#findRoute(request)?.handler.route.canHijack === true,
+    };
+    const tls = "tls" in address ? address.tls : undefined;
+    const server =
+      tls === undefined
+        ? createHttpServer(options)
+        : createHttpsServer({
+            ...options,
+            cert: tls.cert,
+            key: tls.key,
+            minVersion: "TLSv1.2",
+            ...(tls.ca === undefined ? {} : { ca: tls.ca, requestCert: true, rejectUnauthorized: true }),
+          });
+    // A client may shut down its side and still wait for the answer.
+    Object.assign(server, { httpAllowHalfOpen: true });
+    server.maxConnections = CONNECTION_COUNT_MAX;
+    const isReadOnly = address.isReadOnly ?? false;
+    server.on("connection", (socket: Socket) => this.#track(socket));
+    server.on("request", (request, response) => {
+      void this.#serve({ request, response, upgraded: undefined, isReadOnly });
+    });
+    server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      this.#upgrade(request, socket, { head, isReadOnly });
+    });
+    server.on("clientError", (error, socket) => refuse(error, socket));
+    return server;
+  }
+
+  #track(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once("close", () => this.#sockets.delete(socket));
+    socket.on("error", () => socket.destroy());
+  }
+
+  #upgrade(request: IncomingMessage, socket: Duplex, extra: UpgradeExtra): void {
+    if (extra.head.byteLength > 0) socket.unshift(extra.head);
+    const response = new ServerResponse(request);
+    response.shouldKeepAlive = false;
+    response.assignSocket(request.socket);
+    response.once("finish", () => {
+      response.detachSocket(request.socket);
+      socket.end();
+    });
+    void this.#serve({ request, response, upgraded: socket, isReadOnly: extra.isReadOnly });
+  }
+
+  #findRoute(request: IncomingMessage): RouteMatch<RouteEntry> | undefined {
+    const { path } = splitPath(request.url ?? "/");
+    return this.#router.find(request.method ?? "GET", path);
+  }
+
+  async #serve(parts: ServeParts): Promise<void> {
+    const { request, response } = parts;
+    const startedMs = this.#context.env.clock.monotonicMs();
+    response.setHeader("Api-Version", API_VERSION);
+    response.setHeader("Docker-Experimental", "false");
+    response.setHeader("Ostype", "linux");
+    response.setHeader("Server", `Docker/${this.#context.version.version} (linux)`);
+    if (this.#isStopping) response.setHeader("Connection", "close");
+    let pattern = "none";
+    let exchange: Exchange | undefined;
+    try {
+      const { path, version, params } = splitPath(request.url ?? "/");
+      negotiate(version);
+      if (parts.isReadOnly) checkReadOnly(request);
+      checkOrigin(request);
+      const match = this.#router.find(request.method ?? "GET", path);
+      if (match === undefined) throw pageNotFound();
+      pattern = match.pattern;
+      exchange = new Exchange({
+        request,
+        response,
+        params: match.params,
+        query: new Query(params),
+        apiMinor: minorOf(version),
+        timers: this.#context.env.timers,
+        upgraded: parts.upgraded,
+      });
+      await match.handler.route.handler(exchange, this.#context);
+    } catch (error) {
+      this.#fail(error, parts, exchange);
+    }
+    if (exchange?.isHijacked !== true) drain(request, parts.upgraded);
+    this.#requests.add(1, {
+      route: pattern,
+      method: request.method ?? "",
+      status: String(response.statusCode),
+    });
+    this.#durations.observe((this.#context.env.clock.monotonicMs() - startedMs) / 1000, { route: pattern });
+  }
+
+  #fail(caught: unknown, { request, response }: ServeParts, exchange: Exchange | undefined): void {
+    const error = ClusterError.from(caught);
+    if (error.code === "internal") this.#logInternal(caught, request);
+    if (response.headersSent || exchange?.isHijacked === true) {
+      // The status is out; a cut connection is the only way left to say that the answer is not whole.
+      if (!response.writableEnded) request.socket.destroy();
+      return;
+    }
+    const reply = errorReply(error);
+    // A long rest of a refused body is not waited for; a short one is read and dropped.
+    if (!request.complete && statedBytes(request) > DRAIN_BYTES_MAX)
+      response.setHeader("Connection", "close");
+    sendReply(response, reply);
+  }
+
+  #logInternal(caught: unknown, request: IncomingMessage): void {
+    const path = splitPath(request.url ?? "/").path;
+    const stack = caught instanceof Error ? caught.stack : undefined;
+    this.#context.log.error("request failed", { method: request.method, path, error: caught, stack });
+    // A broken invariant of the process must not be answered and forgotten.
+    if (caught instanceof AssertionError) this.#context.log.error("broken invariant", { error: caught });
+  }
+}
+
+interface UpgradeExtra {
+  readonly head: Buffer;
+  readonly isReadOnly: boolean;
+}
+
+interface ServeParts {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly upgraded: Duplex | undefined;
+  readonly isReadOnly: boolean;
+}
+
+function sendReply(response: ServerResponse, reply: ErrorReply): void {
+  if (response.destroyed) return;
+  if (reply.body === "") {
+    response.writeHead(reply.status);
+    response.end();
+    return;
+  }
+  const bytes = Buffer.from(reply.body, "utf8");
+  response.writeHead(reply.status, { "Content-Type": reply.contentType, "Content-Length": bytes.byteLength });
+  response.end(bytes);
+}
+
+/** What the request says that its body has; a body without a length has any. */
+function statedBytes(request: IncomingMessage): number {
+  if (request.headers["transfer-encoding"] !== undefined) return Number.POSITIVE_INFINITY;
+  return Number(request.headers["content-length"] ?? "0");
+}
+
+/** Bodies that no one asked for are read and dropped, or the next request on the connection would never be seen. */
+function drain(request: IncomingMessage, upgraded: Duplex | undefined): void {
+  if (upgraded === undefined) request.resume();
+}
+
+/** Not HTTP, or a head that is too large or too slow. */
+function refuse(error: Error, socket: Duplex): void {
+  if (!socket.writable || ("code" in error && error.code === "ECONNRESET")) {
+    socket.destroy();
+    return;
+  }
+  const isTooLarge = "code" in error && error.code === "HPE_HEADER_OVERFLOW";
+  const status = isTooLarge ? "431 Request Header Fields Too Large" : "400 Bad Request";
+  const body = `${JSON.stringify({ message: isTooLarge ? "request head too large" : "malformed HTTP request" })}\n`;
+  socket.end(
+    `HTTP/1.1 ${status}\r\nContent-Type: ${JSON_TYPE}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+}

@@ -1,0 +1,161 @@
+/**
+ * Services in Docker's JSON, and the defaults that `insertDefaults` fills in. Pure. The spec goes out as it came in, but
+ * for the fields that clients dereference without looking (Replicas, MaxConcurrent, ContainerSpec, Labels).
+ */
+import type { Endpoint, Service, Task, UpdateStatus } from "../../model/objects.ts";
+import type { ServiceMode, ServiceSpec, TaskSpec, UpdateConfig } from "../../model/specs.ts";
+import { TaskState } from "../../model/task-state.ts";
+import { metaJson, withLabels } from "./meta.ts";
+
+const SECOND_NS = 1_000_000_000;
+
+export type ModeName = "replicated" | "global" | "replicated-job" | "global-job";
+
+export function modeName(spec: ServiceSpec): ModeName {
+  const mode = spec.Mode ?? {};
+  if (mode.Global !== undefined) return "global";
+  if (mode.ReplicatedJob !== undefined) return "replicated-job";
+  if (mode.GlobalJob !== undefined) return "global-job";
+  return "replicated";
+}
+
+/** Completions of a job default to its concurrency and the other way round; both to 1. */
+function modeJson(mode: ServiceMode | undefined): ServiceMode {
+  if (mode?.Global !== undefined) return { Global: mode.Global };
+  if (mode?.GlobalJob !== undefined) return { GlobalJob: mode.GlobalJob };
+  if (mode?.ReplicatedJob !== undefined) {
+    const { MaxConcurrent, TotalCompletions } = mode.ReplicatedJob;
+    const concurrent = MaxConcurrent ?? 1;
+    return {
+      ReplicatedJob: {
+        ...mode.ReplicatedJob,
+        MaxConcurrent: concurrent,
+        TotalCompletions: TotalCompletions ?? concurrent,
+      },
+    };
+  }
+  return { Replicated: { ...mode?.Replicated, Replicas: mode?.Replicated?.Replicas ?? 1 } };
+}
+
+export function taskSpecJson(spec: TaskSpec): TaskSpec {
+  return {
+    ...spec,
+    ContainerSpec: spec.ContainerSpec ?? { Image: "" },
+    ForceUpdate: spec.ForceUpdate ?? 0,
+    Runtime: spec.Runtime ?? "container",
+  };
+}
+
+/** What Docker's own defaults are, for clients that ask for them. */
+const DEFAULT_UPDATE = {
+  Parallelism: 1,
+  FailureAction: "pause",
+  Monitor: 5 * SECOND_NS,
+  MaxFailureRatio: 0,
+  Order: "stop-first",
+} as const satisfies UpdateConfig;
+
+function insertDefaults(spec: ServiceSpec): ServiceSpec {
+  const template = spec.TaskTemplate;
+  return {
+    ...spec,
+    TaskTemplate: {
+      ...template,
+      ContainerSpec: { StopGracePeriod: 10 * SECOND_NS, DNSConfig: {}, ...template.ContainerSpec },
+      Resources: template.Resources ?? {},
+      RestartPolicy: { Condition: "any", Delay: 5 * SECOND_NS, MaxAttempts: 0, ...template.RestartPolicy },
+      Placement: template.Placement ?? {},
+    },
+    UpdateConfig: { ...DEFAULT_UPDATE, ...spec.UpdateConfig },
+    RollbackConfig: { ...DEFAULT_UPDATE, ...spec.RollbackConfig },
+  };
+}
+
+/** The spec as clients read it. */
+export function serviceSpecJson(spec: ServiceSpec, wantsDefaults: boolean): ServiceSpec {
+  const full: ServiceSpec = {
+    ...withLabels(spec),
+    TaskTemplate: taskSpecJson(spec.TaskTemplate),
+    Mode: modeJson(spec.Mode),
+    EndpointSpec: { ...spec.EndpointSpec, Mode: spec.EndpointSpec?.Mode ?? "vip" },
+  };
+  return wantsDefaults ? insertDefaults(full) : full;
+}
+
+function endpointJson(endpoint: Endpoint | undefined, spec: ServiceSpec): object {
+  // Docker shows an empty endpoint for services that publish nothing and have no network.
+  if (endpoint === undefined) return { Spec: {} };
+  const vips = endpoint.virtualIps.map(({ networkId, addr }) => ({ NetworkID: networkId, Addr: addr }));
+  if (endpoint.ports.length === 0 && vips.length === 0) return { Spec: { Mode: endpoint.spec.Mode } };
+  return {
+    Spec: { ...spec.EndpointSpec, Mode: endpoint.spec.Mode },
+    ...(endpoint.ports.length > 0 ? { Ports: endpoint.ports } : {}),
+    ...(vips.length > 0 ? { VirtualIPs: vips } : {}),
+  };
+}
+
+function updateStatusJson(status: UpdateStatus): object {
+  return {
+    State: status.state,
+    StartedAt: status.startedAt,
+    ...(status.completedAt === undefined ? {} : { CompletedAt: status.completedAt }),
+    Message: status.message,
+  };
+}
+
+export interface ServiceCounts {
+  readonly RunningTasks: number;
+  readonly DesiredTasks: number;
+  readonly CompletedTasks: number;
+}
+
+function desiredCount(service: Service, tasks: readonly Task[]): number {
+  const mode = modeJson(service.spec.Mode);
+  if (mode.Replicated !== undefined) return mode.Replicated.Replicas ?? 1;
+  if (mode.ReplicatedJob !== undefined) return mode.ReplicatedJob.MaxConcurrent ?? 1;
+  const isJob = mode.GlobalJob !== undefined;
+  const wanted = isJob ? TaskState.complete : TaskState.running;
+  return tasks.filter((task) => task.desiredState === wanted && isOfIteration(service, task)).length;
+}
+
+function isOfIteration(service: Service, task: Task): boolean {
+  return service.jobStatus === undefined || task.jobIteration === service.jobStatus.jobIteration;
+}
+
+/** Counted from the service's tasks, for lists that ask for `status`. */
+export function serviceCounts(service: Service, tasks: readonly Task[]): ServiceCounts {
+  const own = tasks.filter((task) => isOfIteration(service, task));
+  const isRunning = (task: Task): boolean =>
+    task.status.state === TaskState.running && task.desiredState <= TaskState.complete;
+  return {
+    RunningTasks: own.filter(isRunning).length,
+    DesiredTasks: desiredCount(service, tasks),
+    CompletedTasks: own.filter((task) => task.status.state === TaskState.complete).length,
+  };
+}
+
+export interface ServiceJsonOptions {
+  readonly insertDefaults: boolean;
+  readonly counts?: ServiceCounts;
+}
+
+export function serviceJson(service: Service, options: ServiceJsonOptions): object {
+  const wantsDefaults = options.insertDefaults;
+  const { previousSpec, updateStatus, jobStatus } = service;
+  return {
+    ...metaJson(service),
+    Spec: serviceSpecJson(service.spec, wantsDefaults),
+    ...(previousSpec === undefined ? {} : { PreviousSpec: serviceSpecJson(previousSpec, wantsDefaults) }),
+    Endpoint: endpointJson(service.endpoint, service.spec),
+    ...(updateStatus === undefined ? {} : { UpdateStatus: updateStatusJson(updateStatus) }),
+    ...(options.counts === undefined ? {} : { ServiceStatus: options.counts }),
+    ...(jobStatus === undefined
+      ? {}
+      : {
+          JobStatus: {
+            JobIteration: { Index: jobStatus.jobIteration },
+            LastExecution: jobStatus.lastExecution,
+          },
+        }),
+  };
+}

@@ -1,0 +1,143 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Service } from "../../model/objects.ts";
+import { TaskState } from "../../model/task-state.ts";
+import { FakeSwarm } from "../testing/fake-swarm.ts";
+import { clusterInfoJson, swarmJson } from "./cluster.ts";
+import { toEngineEvent } from "./events.ts";
+import { networkJson } from "./network.ts";
+import { serviceCounts, serviceJson } from "./service.ts";
+import { isUpToDate, taskJson } from "./task.ts";
+
+async function swarmWithService(
+  extra: Partial<Service> = {},
+): Promise<{ swarm: FakeSwarm; service: Service }> {
+  const swarm = new FakeSwarm();
+  await swarm.init();
+  const spec = { Name: "web", TaskTemplate: { ContainerSpec: { Image: "x:1" } }, Mode: { Replicated: {} } };
+  const service = swarm.store.put("service", { id: swarm.store.newId(), spec, specVersion: 5, ...extra });
+  return { swarm, service };
+}
+
+test("serviceJson() gives what clients dereference without looking", async () => {
+  const { service } = await swarmWithService();
+  const json = serviceJson(service, { insertDefaults: false }) as {
+    Spec: Record<string, unknown>;
+    Endpoint: object;
+  };
+  assert.deepEqual(json.Spec["Mode"], { Replicated: { Replicas: 1 } });
+  assert.deepEqual(json.Spec["Labels"], {});
+  assert.equal(json.Spec["UpdateConfig"], undefined);
+  assert.equal(typeof json.Endpoint, "object");
+});
+
+test("serviceJson() inserts Docker's defaults when asked", async () => {
+  const { service } = await swarmWithService();
+  const json = serviceJson(service, { insertDefaults: true }) as {
+    Spec: { UpdateConfig: object; TaskTemplate: { RestartPolicy: object } };
+  };
+  assert.deepEqual(json.Spec.UpdateConfig, {
+    Parallelism: 1,
+    FailureAction: "pause",
+    Monitor: 5_000_000_000,
+    MaxFailureRatio: 0,
+    Order: "stop-first",
+  });
+  assert.deepEqual(json.Spec.TaskTemplate.RestartPolicy, {
+    Condition: "any",
+    Delay: 5_000_000_000,
+    MaxAttempts: 0,
+  });
+});
+
+test("serviceCounts() counts running of wanted, and completions of a job", async () => {
+  const { swarm, service } = await swarmWithService({
+    spec: {
+      Name: "job",
+      TaskTemplate: { ContainerSpec: { Image: "x" } },
+      Mode: { ReplicatedJob: { MaxConcurrent: 2, TotalCompletions: 3 } },
+    },
+    jobStatus: { jobIteration: 1, lastExecution: "2026-01-01T00:00:00Z" },
+  });
+  const done = { state: TaskState.complete, timestamp: "", message: "", err: "" };
+  const tasks = [0, 1, 2].map((slot) =>
+    swarm.putTask(service, { slot, jobIteration: 1, status: done, desiredState: TaskState.complete }),
+  );
+  tasks.push(
+    swarm.putTask(service, { slot: 0, jobIteration: 0, status: done, desiredState: TaskState.complete }),
+  );
+  assert.deepEqual(serviceCounts(service, tasks), { RunningTasks: 0, DesiredTasks: 2, CompletedTasks: 3 });
+});
+
+test("taskJson() leaves slot 0 out and shows container, error and iteration", async () => {
+  const { swarm, service } = await swarmWithService();
+  const task = swarm.putTask(service, {
+    slot: 0,
+    jobIteration: 0,
+    status: {
+      state: TaskState.failed,
+      timestamp: "2026-01-01T00:00:00Z",
+      message: "started",
+      err: "task: non-zero exit (1)",
+      container: { containerId: "abc", pid: 7, exitCode: 1 },
+    },
+  });
+  const json = taskJson(task, swarm.store) as Record<string, unknown> & { Status: Record<string, unknown> };
+  assert.ok(!("Slot" in json));
+  assert.equal(json.Status["Err"], "task: non-zero exit (1)");
+  assert.deepEqual(json.Status["ContainerStatus"], { ContainerID: "abc", PID: 7, ExitCode: 1 });
+  assert.deepEqual(json["JobIteration"], { Index: 0 });
+});
+
+test("isUpToDate() follows the spec, not only its version", async () => {
+  const { swarm, service } = await swarmWithService();
+  const same = swarm.putTask(service, { specVersion: 4, spec: structuredClone(service.spec.TaskTemplate) });
+  assert.ok(isUpToDate(same, service), "an equal spec of an older version");
+  const other = swarm.putTask(service, { specVersion: 4, spec: { ContainerSpec: { Image: "x:0" } } });
+  assert.ok(!isUpToDate(other, service), "another image");
+  assert.ok(isUpToDate(swarm.putTask(service, {}), service));
+});
+
+test("clusterInfoJson() hides tokens and keys and fills in what info prints", async () => {
+  const { swarm } = await swarmWithService();
+  const [cluster] = swarm.store.list("cluster");
+  assert.ok(cluster !== undefined);
+  const withKey = { ...cluster, spec: { ...cluster.spec, CAConfig: { SigningCAKey: "private" } } };
+  const text = JSON.stringify(clusterInfoJson(withKey));
+  assert.doesNotMatch(text, /private|SWMTKN/);
+  assert.match(text, /"TaskHistoryRetentionLimit":5/);
+  assert.match(JSON.stringify(swarmJson(withKey)), /"Worker":"SWMTKN-1-w"/);
+});
+
+test("networkJson() shows the allocated subnet and VNI", async () => {
+  const { swarm } = await swarmWithService();
+  const network = swarm.store.put("network", {
+    id: swarm.store.newId(),
+    spec: { Name: "n", Options: { encrypted: "" } },
+    allocation: { vni: 4097, subnets: [{ subnet: "10.0.1.0/24", gateway: "10.0.1.1" }] },
+  });
+  const json = networkJson(network);
+  assert.deepEqual(json["IPAM"], {
+    Driver: "default",
+    Options: null,
+    Config: [{ Subnet: "10.0.1.0/24", Gateway: "10.0.1.1" }],
+  });
+  assert.deepEqual(json["Options"], {
+    "com.docker.network.driver.overlay.vxlanid_list": "4097",
+    encrypted: "",
+  });
+  assert.equal(json.Scope, "swarm");
+});
+
+test("toEngineEvent() tells what changed, and nothing of a mere status write", async () => {
+  const { service } = await swarmWithService();
+  const scaled = { ...service, spec: { ...service.spec, Mode: { Replicated: { Replicas: 3 } } } };
+  const change = { table: "service", action: "update", version: 9 } as const;
+  const event = toEngineEvent({ ...change, object: scaled, previous: service }, 1_700_000_000_123);
+  assert.deepEqual(event?.Actor.Attributes, { name: "web", "replicas.new": "3", "replicas.old": "1" });
+  assert.equal(event?.timeNano, 1_700_000_000_123_000_000n);
+  assert.equal(
+    toEngineEvent({ ...change, object: { ...service, version: 9 }, previous: service }, 0),
+    undefined,
+  );
+});

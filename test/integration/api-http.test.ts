@@ -1,0 +1,138 @@
+import assert from "node:assert/strict";
+import { lstat } from "node:fs/promises";
+import { test } from "node:test";
+import { call, RawClient, startApi } from "./api-harness.ts";
+
+test("every answer carries the version headers; /_ping tells the swarm's state", async (context) => {
+  const api = await startApi(context);
+  const ping = await call(api, "HEAD /_ping");
+  assert.equal(ping.status, 200);
+  assert.equal(ping.headers["content-length"], "0");
+  assert.equal(ping.headers["api-version"], "1.50");
+  assert.equal(ping.headers["ostype"], "linux");
+  assert.equal(ping.headers["swarm"], "inactive");
+  await api.swarm.init();
+  const active = await call(api, "GET /v1.41/_ping");
+  assert.equal(active.text, "OK");
+  assert.equal(active.headers["swarm"], "active/manager");
+  const missing = await call(api, "GET /v1.41/containers/x/json");
+  assert.equal(missing.headers["api-version"], "1.50");
+});
+
+test("errors are exactly application/json with a message", async (context) => {
+  const api = await startApi(context);
+  const cases: readonly (readonly [string, number, RegExp])[] = [
+    ["GET /v1.41/no/such/route", 404, /^page not found$/],
+    ["PUT /v1.41/containers/json", 404, /^page not found$/],
+    ["GET /v9.99/info", 400, /^client version 9\.99 is too new\. Maximum/],
+    ["GET /v1.41/containers/x/json", 404, /^No such container: x$/],
+    ["GET /v1.41/containers/json?filters=%7B%22nosuch%22%3A%5B%5D%7D", 400, /^invalid filter 'nosuch'$/],
+    ["GET /v1.41/containers/json?filters=%7B", 400, /^invalid filter/],
+    ["GET /services", 503, /^This node is not a swarm manager\. Use "docker swarm init"/],
+    ["POST /swarm/leave", 503, /^This node is not part of a swarm$/],
+  ];
+  for (const [line, status, message] of cases) {
+    const answer = await call(api, line);
+    assert.equal(answer.status, status, line);
+    assert.equal(answer.headers["content-type"], "application/json", line);
+    assert.match((JSON.parse(answer.text) as { message: string }).message, message, line);
+  }
+});
+
+test("bad bodies are 400 and name the field; nothing is changed", async (context) => {
+  const api = await startApi(context);
+  const create = "POST /containers/create";
+  assert.match((await call(api, create)).text, /got EOF while reading request body/);
+  assert.match((await call(api, create, { body: "{" })).text, /invalid JSON/);
+  assert.match((await call(api, create, { body: "[]" })).text, /must be an object, got a list/);
+  assert.match((await call(api, create, { body: { Env: 3 } })).text, /Env must be a list of strings, got 3/);
+  const plain = await call(api, create, { body: "{}", headers: { "Content-Type": "text/plain" } });
+  assert.equal(plain.status, 400);
+  const huge = await call(api, create, { body: `"${"x".repeat(9 * 1024 * 1024)}"` }).catch(() => undefined);
+  assert.ok(huge === undefined || huge.status === 400);
+  assert.equal(api.engine.containerMap.size, 0);
+  assert.equal((await call(api, "GET /_ping")).text, "OK");
+});
+
+test("what is not HTTP, or cut off, harms no one else", async (context) => {
+  const api = await startApi(context);
+  const garbage = new RawClient(api.socketPath);
+  garbage.send("\u0000\u0001 garbage");
+  assert.match(await garbage.ended(), /^HTTP\/1\.1 400 /);
+  const cut = new RawClient(api.socketPath);
+  cut.send(
+    "POST /containers/create HTTP/1.1",
+    "Host: d",
+    "Content-Type: application/json",
+    "Content-Length: 100",
+  );
+  cut.socket.write("{");
+  cut.socket.destroy();
+  assert.equal((await call(api, "GET /_ping")).text, "OK");
+});
+
+test("two requests share a connection, and an unread body is skipped", async (context) => {
+  const api = await startApi(context);
+  const client = new RawClient(api.socketPath);
+  client.send("POST /nothing HTTP/1.1", "Host: d", "Content-Length: 5");
+  client.socket.write("12345");
+  await client.until("page not found");
+  client.send("GET /_ping HTTP/1.1", "Host: d", "Connection: close");
+  assert.match(await client.ended(), /404 Not Found[\s\S]*200 OK[\s\S]*OK$/);
+});
+
+test("a client that half-closes after a plain request still gets the answer", async (context) => {
+  const api = await startApi(context);
+  const client = new RawClient(api.socketPath);
+  client.socket.end("GET /info HTTP/1.1\r\nHost: d\r\n\r\n");
+  assert.match(await client.ended(), /200 OK[\s\S]*"fake-host"/);
+});
+
+test("requests from other web origins are refused", async (context) => {
+  const api = await startApi(context);
+  const answer = await call(api, "POST /containers/prune", {
+    headers: { Origin: "https://evil.example", Host: "d" },
+  });
+  assert.equal(answer.status, 403);
+  assert.equal((await call(api, "GET /_ping", { headers: { Origin: "http://d", Host: "d" } })).status, 200);
+});
+
+test("a second server leaves a live socket alone, takes a dead one's place, and stop() removes it", async (context) => {
+  const api = await startApi(context);
+  await assert.rejects(api.server.listen({ unix: api.socketPath }), { code: "conflict" });
+  assert.equal((await lstat(api.socketPath)).mode & 0o777, 0o600);
+  await api.server.stop();
+  await assert.rejects(lstat(api.socketPath), { code: "ENOENT" });
+});
+
+test("a read-only listener serves reads and refuses changes", async (context) => {
+  const api = await startApi(context);
+  const socketPath = `${api.folder}/ro.sock`;
+  await api.server.listen({ unix: socketPath, isReadOnly: true });
+  const readOnly = { ...api, socketPath };
+  assert.equal((await call(readOnly, "GET /info")).status, 200);
+  assert.equal((await call(readOnly, "POST /containers/prune")).status, 403);
+});
+
+test("pull and build tell failures before the first line by status, later ones in the stream", async (context) => {
+  const api = await startApi(context);
+  const { ClusterError } = await import("../../common/errors.ts");
+  api.engine.progress = [new ClusterError("not_found", "manifest for x:1 not found: manifest unknown")];
+  assert.equal((await call(api, "POST /images/create?fromImage=x&tag=1")).status, 404);
+  const failure = new ClusterError(
+    "internal",
+    "The command '/bin/sh -c exit 3' returned a non-zero code: 3",
+    {
+      details: { exitCode: 3 },
+    },
+  );
+  api.engine.progress = [{ stream: "Step 1/1 : FROM x\n" }, failure];
+  const build = await call(api, "POST /build?version=1");
+  assert.equal(build.status, 200);
+  assert.equal(build.headers["content-type"], "application/json");
+  const lines = build.text.split("\r\n").filter((line) => line !== "");
+  assert.deepEqual(JSON.parse(lines[1] ?? ""), {
+    errorDetail: { code: 3, message: failure.message },
+    error: failure.message,
+  });
+});
