@@ -12,8 +12,7 @@ import { checkJsonType, parseObject, readWhole } from "./body.ts";
 import { ByteSink } from "./byte-sink.ts";
 import { badParameter, JSON_TYPE } from "./error-body.ts";
 import { parseFilters } from "./filters.ts";
-import { readExactly, takeOver, type Hijacked } from "./hijack.ts";
-import { JSON_BODY_BYTES_MAX } from "./limits.ts";
+import { takeOver, type Hijacked } from "./hijack.ts";
 import type { Query } from "./query.ts";
 import { canonical, type Vocabulary } from "./vocabulary.ts";
 
@@ -25,7 +24,7 @@ export interface ExchangeParts {
   /** Minor number of the API version asked for: 41 for /v1.41. */
   readonly apiMinor: number;
   readonly timers: Timers;
-  /** Set when the client asked for an upgrade: the bare connection, with everything after the head still in it. */
+  /** Set when the client asked for an upgrade: the bare connection after the request and its body. */
   readonly upgraded: Duplex | undefined;
 }
 
@@ -102,25 +101,11 @@ export class Exchange {
   }
 
   async #readJson(words: Vocabulary): Promise<JsonObject | undefined> {
-    const bytes = await this.#readBody();
+    const bytes = await readWhole(this.#parts.request, this.#parts.timers);
     if (bytes.byteLength === 0) return undefined;
     checkJsonType(this.header("content-type"));
     const object = parseObject(bytes);
     return object === undefined ? undefined : canonical(object, words);
-  }
-
-  #readBody(): Promise<Buffer> {
-    const { request, upgraded, timers } = this.#parts;
-    if (upgraded === undefined) return readWhole(request, timers);
-    // The parser stopped at the head: the body has to be cut off by its length before stdin begins.
-    if (request.headers["transfer-encoding"] !== undefined) {
-      throw badParameter("Cannot read the request body: a request to upgrade must give its Content-Length");
-    }
-    const length = Number(request.headers["content-length"] ?? "0");
-    if (!Number.isSafeInteger(length) || length < 0 || length > JSON_BODY_BYTES_MAX) {
-      throw badParameter(`invalid Content-Length ${JSON.stringify(request.headers["content-length"])}`);
-    }
-    return readExactly(upgraded, length, timers);
   }
 
   /** Answers with JSON. */

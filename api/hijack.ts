@@ -5,13 +5,12 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import type { Duplex, Readable } from "node:stream";
+import { PassThrough, type Duplex, type Readable } from "node:stream";
 import type { Timers } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { AttachStreams } from "../model/engine.ts";
 import { ByteSink } from "./byte-sink.ts";
-import { badParameter } from "./error-body.ts";
-import { JSON_BODY_TIMEOUT_MS, LINGER_MS } from "./limits.ts";
+import { LINGER_MS } from "./limits.ts";
 import { frame } from "./stdcopy.ts";
 
 export const RAW_STREAM = "application/vnd.docker.raw-stream";
@@ -38,35 +37,6 @@ export function streamType(isTty: boolean, apiMinor: number): string {
   return isTty || apiMinor < MULTIPLEXED_SINCE_MINOR ? RAW_STREAM : MULTIPLEXED_STREAM;
 }
 
-/** Exactly `count` bytes of a paused stream. What follows them stays in it. */
-export async function readExactly(stream: Readable, count: number, timers: Timers): Promise<Buffer> {
-  if (count === 0) return Buffer.alloc(0);
-  let isLate = false;
-  let wake: () => void = () => {};
-  const onEvent = (): void => wake();
-  const events = ["readable", "end", "close", "error"] as const;
-  for (const event of events) stream.on(event, onEvent);
-  const cancel = timers.after(JSON_BODY_TIMEOUT_MS, () => {
-    isLate = true;
-    wake();
-  });
-  try {
-    while (true) {
-      const bytes = stream.read(count) as Buffer | null;
-      if (bytes !== null && bytes.byteLength === count) return bytes;
-      if (bytes !== null || isLate || stream.readableEnded || stream.destroyed) {
-        throw badParameter(`Cannot read the request body: wanted ${count} bytes, the connection gave fewer`);
-      }
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
-    }
-  } finally {
-    cancel();
-    for (const event of events) stream.off(event, onEvent);
-  }
-}
-
 function headLines(parts: TakeOverParts, firstLine: string, extra: readonly string[]): string {
   const common = Object.entries(parts.response.getHeaders()).map(
     ([name, value]) => `${name}: ${String(value)}`,
@@ -74,12 +44,15 @@ function headLines(parts: TakeOverParts, firstLine: string, extra: readonly stri
   return [firstLine, `Content-Type: ${parts.contentType}`, ...extra, ...common, "", ""].join("\r\n");
 }
 
-/** Node's parser lets go of a connection when its data listener is gone and another one is added. */
-function releaseFromParser(socket: Socket): void {
+/**
+ * Node's parser lets go of a connection when its data listener is gone and another one is added, which has to happen in
+ * the same turn. The connection must not be paused in between: the parser's own pause would then never be undone.
+ */
+function releaseFromParser(socket: Socket): Readable {
   socket.removeAllListeners("data");
   socket.removeAllListeners("end");
   socket.setTimeout(0);
-  socket.pause();
+  return socket.pipe(new PassThrough());
 }
 
 /** Answers the request and hands over its connection. */
@@ -88,14 +61,16 @@ export function takeOver(parts: TakeOverParts): Hijacked {
   const { socket } = request;
   if (upgraded !== undefined) {
     response.detachSocket(socket);
+    // What follows the request's body comes only after that was read, whoever wants it.
+    request.resume();
     upgraded.write(headLines(parts, "HTTP/1.1 101 UPGRADED", ["Connection: Upgrade", "Upgrade: tcp"]));
     return { socket: upgraded, input: upgraded };
   }
   // A request whose body is still coming (chunked) has its stdin in that body; others send it bare, after the head.
   const isBodyComing = request.headers["transfer-encoding"] !== undefined && !request.readableEnded;
-  if (!isBodyComing) releaseFromParser(socket);
+  const input = isBodyComing ? request : releaseFromParser(socket);
   socket.write(headLines(parts, "HTTP/1.1 200 OK", []));
-  return { socket, input: isBodyComing ? request : socket };
+  return { socket, input };
 }
 
 /** Sends what the client types to the process, at the pace of the process. */
@@ -124,7 +99,6 @@ function finish(socket: Duplex, timers: Timers): void {
   if (socket.destroyed) return;
   const cancel = timers.after(LINGER_MS, () => socket.destroy());
   socket.once("close", cancel);
-  socket.resume();
   socket.end();
 }
 
@@ -146,6 +120,7 @@ export async function pumpStreams(hijacked: Hijacked, streams: AttachStreams, ti
     await sink.write(streams.isTty ? text : frame("engineError", text));
   } finally {
     streams.close();
+    input.resume();
     finish(socket, timers);
   }
 }
