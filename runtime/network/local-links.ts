@@ -64,7 +64,7 @@ function addDefaultRoute(container: NetworkNamespace, device: number, gateway: s
 }
 
 /** After a network was taken away: another leads out, if the lost one did. */
-export function removeDefaultRouteGap(
+export function closeDefaultRouteGap(
   pid: number,
   endpoint: { readonly ip: string; readonly gateway: string },
 ): void {
@@ -76,10 +76,6 @@ export function removeDefaultRouteGap(
   } finally {
     container.close();
   }
-}
-
-export async function unplugBridged(root: NetworkNamespace, hostName: string): Promise<void> {
-  await root.deleteLinks([hostName]);
 }
 
 /** Index of the process's interface that has the address; undefined if there is none, or no process. */

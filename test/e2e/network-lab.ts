@@ -142,7 +142,7 @@ export class NetworkLab {
   /** Nothing passes between this host and the others until heal(). */
   async partition(host: LabHost): Promise<void> {
     await this.#switch.nft.run(
-      `table netdev cut_${host.name} { chain in { type filter hook ingress device "p-${host.name}" priority 0; policy drop; } }`,
+      `table netdev cut_${host.name} { chain in { type filter hook ingress device "p-${host.name}" priority 0; policy drop; }\n}`,
     );
   }
 

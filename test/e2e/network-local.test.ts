@@ -3,7 +3,7 @@
  * what a restart of the daemon finds. Needs root.
  */
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import path from "node:path";
 import type { ContainerNetworkRequest, ContainerNetworkResult } from "../../runtime/ports.ts";
 import { listLinks } from "../../runtime/network/routing.ts";
@@ -12,7 +12,7 @@ import type { LabHost, LabProcess } from "./network-lab.ts";
 
 const isRoot = process.getuid?.() === 0;
 const options = { skip: isRoot ? false : "needs root" };
-const lab = isRoot ? new NetworkLab() : undefined;
+let lab: NetworkLab | undefined;
 
 let host: LabHost;
 let daemon: LabProcess;
@@ -28,216 +28,222 @@ async function startDaemon(): Promise<void> {
   await daemon.call("startLocal", { instance: "lab", dataRoot: path.join(lab.folder, "data") });
 }
 
-before(async () => {
-  if (lab === undefined) return;
-  host = lab.addHost("machine");
-  outside = await lab.processOn(lab.addHost("outside"));
-  await startDaemon();
-});
-
-after(() => lab?.close());
-
-interface Started {
-  readonly process: LabProcess;
-  readonly result: ContainerNetworkResult;
-  readonly ip: string;
-}
-
-function requestFor(
-  name: string,
-  pid: number,
-  extra: Partial<ContainerNetworkRequest> = {},
-): ContainerNetworkRequest {
-  return {
-    target: { containerId: name, pid },
-    name,
-    hostname: name,
-    hostConfig: {},
-    config: {},
-    networkingConfig: undefined,
-    ...extra,
-  };
-}
-
-async function start(name: string, extra: Partial<ContainerNetworkRequest> = {}): Promise<Started> {
-  assert.ok(lab !== undefined);
-  const container = await lab.container();
-  await container.call("serve", { port: 80, name });
-  const result = await local<ContainerNetworkResult>("attach", requestFor(name, container.pid, extra));
-  const [endpoint] = Object.values(result.endpoints);
-  return { process: container, result, ip: endpoint?.IPAddress ?? "" };
-}
-
-let web: Started;
-let client: Started;
-
-test("the default bridge gives addresses, a way out and published ports", options, async () => {
-  web = await start("web", {
-    hostConfig: {
-      PortBindings: { "80/tcp": [{ HostPort: "8080" }], "80/udp": [{ HostIp: "127.0.0.1", HostPort: "" }] },
-    },
+describe("local networks", () => {
+  before(async () => {
+    if (!isRoot) return;
+    lab = new NetworkLab();
+    host = lab.addHost("machine");
+    outside = await lab.processOn(lab.addHost("outside"));
+    await startDaemon();
   });
-  client = await start("client");
-  assert.equal(web.ip, "172.17.0.2");
-  assert.equal(client.ip, "172.17.0.3");
-  assert.equal(await client.process.call("http", { url: `http://${web.ip}/` }), `web ${client.ip}`);
-  await outside.call("serve", { port: 81, name: "outside" });
-  assert.equal(
-    await client.process.call("http", { url: "http://192.168.77.2:81/" }),
-    "outside 192.168.77.1",
-    "out with the host's address",
-  );
-});
 
-test(
-  "a published port answers from outside, on localhost by IPv4 and IPv6, and to containers of its own bridge",
-  options,
-  async () => {
-    assert.equal(await outside.call("http", { url: "http://192.168.77.1:8080/" }), "web 192.168.77.2");
-    for (const url of ["http://127.0.0.1:8080/", "http://192.168.77.1:8080/", "http://[::1]:8080/"])
-      assert.match(await daemon.call("http", { url }), /^web /, url);
-    for (const from of [client, web])
-      assert.match(await from.process.call("http", { url: "http://192.168.77.1:8080/" }), /^web /);
-    const [binding] = web.result.ports["80/udp"] ?? [];
-    assert.equal(binding?.HostIp, "127.0.0.1");
-    const port = Number(binding?.HostPort);
-    assert.match(await daemon.call("udp", { host: "127.0.0.1", port, text: "hi" }), /^web .* hi$/);
-  },
-);
+  after(() => lab?.close());
 
-test("a port that is taken is refused, by a container or by another program", options, async () => {
-  const hostConfig = { PortBindings: { "80/tcp": [{ HostPort: "8080" }] } };
-  await assert.rejects(
-    start("second", { hostConfig }),
-    /Bind for 0\.0\.0\.0:8080 failed: port is already allocated/,
-  );
-  const other = await lab?.processOn(host);
-  await other?.call("serve", { port: 8099, name: "other" });
-  const taken = { PortBindings: { "80/tcp": [{ HostPort: "8099" }] } };
-  await assert.rejects(start("third", { hostConfig: taken }), /port is already allocated/);
-});
+  interface Started {
+    readonly process: LabProcess;
+    readonly result: ContainerNetworkResult;
+    readonly ip: string;
+  }
 
-test("what is not published can't be reached from outside", options, async () => {
-  assert.equal(
-    await outside.call("connectTo", { host: "192.168.77.1", port: 80 }),
-    "connect ECONNREFUSED 192.168.77.1:80",
-  );
-  lab?.routeVia({ ...host, namespace: host.namespace }, "198.51.100.0", 24, "192.168.77.2");
-  await assert.rejects(outside.call("http", { url: `http://${client.ip}/`, timeoutMs: 500 }));
-});
+  function requestFor(
+    name: string,
+    pid: number,
+    extra: Partial<ContainerNetworkRequest> = {},
+  ): ContainerNetworkRequest {
+    return {
+      target: { containerId: name, pid },
+      name,
+      hostname: name,
+      hostConfig: {},
+      config: {},
+      networkingConfig: undefined,
+      ...extra,
+    };
+  }
 
-test(
-  "a user network has names, aliases and fixed addresses, and is closed to other networks",
-  options,
-  async () => {
-    const { Id } = await local<{ Id: string }>("create", {
-      Name: "app",
-      IPAM: { Config: [{ Subnet: "10.91.0.0/24", IPRange: "10.91.0.128/25" }] },
-    });
-    assert.match(Id, /^[0-9a-f]{64}$/);
-    const db = await start("db", {
-      hostConfig: { NetworkMode: "app" },
-      networkingConfig: {
-        EndpointsConfig: { app: { Aliases: ["postgres"], IPAMConfig: { IPv4Address: "10.91.0.42" } } },
+  async function start(name: string, extra: Partial<ContainerNetworkRequest> = {}): Promise<Started> {
+    assert.ok(lab !== undefined);
+    const container = await lab.container();
+    await container.call("serve", { port: 80, name });
+    const result = await local<ContainerNetworkResult>("attach", requestFor(name, container.pid, extra));
+    const [endpoint] = Object.values(result.endpoints);
+    return { process: container, result, ip: endpoint?.IPAddress ?? "" };
+  }
+
+  let web: Started;
+  let client: Started;
+
+  test("the default bridge gives addresses, a way out and published ports", options, async () => {
+    web = await start("web", {
+      hostConfig: {
+        PortBindings: { "80/tcp": [{ HostPort: "8080" }], "80/udp": [{ HostIp: "127.0.0.1", HostPort: "" }] },
       },
     });
-    const api = await start("api", { hostConfig: { NetworkMode: "app" } });
-    assert.equal(db.ip, "10.91.0.42");
-    assert.equal(api.ip, "10.91.0.128");
-    const [server = ""] = api.result.nameservers;
-    for (const name of ["db", "postgres", "db.app", "DB"])
-      assert.deepEqual(await api.process.call("resolve", { server, name, kind: "A" }), [db.ip], name);
-    await assert.rejects(api.process.call("resolve", { server, name: "web", kind: "A" }), /ENOTFOUND/);
-    assert.deepEqual(await api.process.call("resolve", { server, name: db.ip, kind: "PTR" }), ["db.app"]);
-    assert.equal(await api.process.call("http", { url: `http://${db.ip}/` }), `db ${api.ip}`);
-    await assert.rejects(client.process.call("http", { url: `http://${db.ip}/`, timeoutMs: 500 }), /timeout/);
-    await assert.rejects(local("remove", "app"), /has active endpoints/);
-    await assert.rejects(
-      local(
-        "validate",
-        requestFor("x", 0, {
-          hostConfig: { NetworkMode: "app" },
-          networkingConfig: { EndpointsConfig: { app: { IPAMConfig: { IPv4Address: "10.92.0.1" } } } },
-        }),
-      ),
-      /no configured subnet or ip-range contain the IP address 10\.92\.0\.1/,
+    client = await start("client");
+    assert.equal(web.ip, "172.17.0.2");
+    assert.equal(client.ip, "172.17.0.3");
+    assert.equal(await client.process.call("http", { url: `http://${web.ip}/` }), `web ${client.ip}`);
+    await outside.call("serve", { port: 81, name: "outside" });
+    assert.equal(
+      await client.process.call("http", { url: "http://192.168.77.2:81/" }),
+      "outside 192.168.77.1",
+      "out with the host's address",
     );
-  },
-);
-
-test("connect and disconnect change a running container's networks", options, async () => {
-  await local("connect", "app", "client", { Aliases: ["visitor"] });
-  assert.equal(await client.process.call("http", { url: "http://10.91.0.42/" }), "db 10.91.0.129");
-  const inspected = await local<{ Containers: Record<string, { IPv4Address: string }> }>("inspect", "app", {
-    verbose: false,
   });
-  assert.equal(inspected.Containers["client"]?.IPv4Address, "10.91.0.129/24");
-  assert.deepEqual(
-    await client.process.call("resolve", { server: "172.17.0.1", name: "db", kind: "A" }),
-    ["10.91.0.42"],
-    "its name server knows its new network",
+
+  test(
+    "a published port answers from outside, on localhost by IPv4 and IPv6, and to containers of its own bridge",
+    options,
+    async () => {
+      assert.equal(await outside.call("http", { url: "http://192.168.77.1:8080/" }), "web 192.168.77.2");
+      for (const url of ["http://127.0.0.1:8080/", "http://192.168.77.1:8080/", "http://[::1]:8080/"])
+        assert.match(await daemon.call("http", { url }), /^web /, url);
+      for (const from of [client, web])
+        assert.match(await from.process.call("http", { url: "http://192.168.77.1:8080/" }), /^web /);
+      const [binding] = web.result.ports["80/udp"] ?? [];
+      assert.equal(binding?.HostIp, "127.0.0.1");
+      const port = Number(binding?.HostPort);
+      assert.match(await daemon.call("udp", { host: "127.0.0.1", port, text: "hi" }), /^web .* hi$/);
+    },
   );
-  await assert.rejects(local("connect", "app", "client", {}), /already exists in network app/);
-  await local("disconnect", "app", "client", false);
-  await assert.rejects(client.process.call("http", { url: "http://10.91.0.42/", timeoutMs: 500 }));
-  await outside.call("http", { url: "http://192.168.77.1:8080/" });
-});
 
-test("an internal network has no way out", options, async () => {
-  await local("create", { Name: "closed", Internal: true });
-  const one = await start("one", { hostConfig: { NetworkMode: "closed" } });
-  const two = await start("two", { hostConfig: { NetworkMode: "closed" } });
-  assert.equal(await one.process.call("http", { url: `http://${two.ip}/` }), `two ${one.ip}`);
-  await assert.rejects(
-    one.process.call("http", { url: "http://192.168.77.2:81/", timeoutMs: 500 }),
-    /ENETUNREACH/,
+  test("a port that is taken is refused, by a container or by another program", options, async () => {
+    const hostConfig = { PortBindings: { "80/tcp": [{ HostPort: "8080" }] } };
+    await assert.rejects(
+      start("second", { hostConfig }),
+      /Bind for 0\.0\.0\.0:8080 failed: port is already allocated/,
+    );
+    const other = await lab?.processOn(host);
+    await other?.call("serve", { port: 8099, name: "other" });
+    const taken = { PortBindings: { "80/tcp": [{ HostPort: "8099" }] } };
+    await assert.rejects(start("third", { hostConfig: taken }), /port is already allocated/);
+  });
+
+  test("what is not published can't be reached from outside", options, async () => {
+    assert.equal(
+      await outside.call("connectTo", { host: "192.168.77.1", port: 80 }),
+      "connect ECONNREFUSED 192.168.77.1:80",
+    );
+    lab?.routeVia({ ...host, namespace: host.namespace }, "198.51.100.0", 24, "192.168.77.2");
+    await assert.rejects(outside.call("http", { url: `http://${client.ip}/`, timeoutMs: 500 }));
+  });
+
+  test(
+    "a user network has names, aliases and fixed addresses, and is closed to other networks",
+    options,
+    async () => {
+      const { Id } = await local<{ Id: string }>("create", {
+        Name: "app",
+        IPAM: { Config: [{ Subnet: "10.91.0.0/24", IPRange: "10.91.0.128/25" }] },
+      });
+      assert.match(Id, /^[0-9a-f]{64}$/);
+      const db = await start("db", {
+        hostConfig: { NetworkMode: "app" },
+        networkingConfig: {
+          EndpointsConfig: { app: { Aliases: ["postgres"], IPAMConfig: { IPv4Address: "10.91.0.42" } } },
+        },
+      });
+      const api = await start("api", { hostConfig: { NetworkMode: "app" } });
+      assert.equal(db.ip, "10.91.0.42");
+      assert.equal(api.ip, "10.91.0.128");
+      const [server = ""] = api.result.nameservers;
+      for (const name of ["db", "postgres", "db.app", "DB"])
+        assert.deepEqual(await api.process.call("resolve", { server, name, kind: "A" }), [db.ip], name);
+      await assert.rejects(api.process.call("resolve", { server, name: "web", kind: "A" }), /ENOTFOUND/);
+      assert.deepEqual(await api.process.call("resolve", { server, name: db.ip, kind: "PTR" }), ["db.app"]);
+      assert.equal(await api.process.call("http", { url: `http://${db.ip}/` }), `db ${api.ip}`);
+      await assert.rejects(
+        client.process.call("http", { url: `http://${db.ip}/`, timeoutMs: 500 }),
+        /timeout/,
+      );
+      await assert.rejects(local("remove", "app"), /has active endpoints/);
+      await assert.rejects(
+        local(
+          "validate",
+          requestFor("x", 0, {
+            hostConfig: { NetworkMode: "app" },
+            networkingConfig: { EndpointsConfig: { app: { IPAMConfig: { IPv4Address: "10.92.0.1" } } } },
+          }),
+        ),
+        /no configured subnet or ip-range contain the IP address 10\.92\.0\.1/,
+      );
+    },
   );
-});
 
-test("bad requests are refused and change nothing", options, async () => {
-  const refused: readonly (readonly [object, RegExp])[] = [
-    [{ Name: "" }, /network name cannot be empty/],
-    [{ Name: "bad name" }, /invalid network name/],
-    [{ Name: "app" }, /network with name app already exists/],
-    [{ Name: "x", Driver: "nosuch" }, /could not find plugin nosuch/],
-    [{ Name: "x", IPAM: { Config: [{ Subnet: "10.91.0.0/25" }] } }, /Pool overlaps/],
-    [{ Name: "x", IPAM: { Config: [{ Subnet: "10.93.0.1/24" }] } }, /it should be 10\.93\.0\.0\/24/],
-    [
-      { Name: "x", IPAM: { Config: [{ Subnet: "10.93.0.0/24", Gateway: "10.94.0.1" }] } },
-      /does not contain it/,
-    ],
-  ];
-  for (const [request, message] of refused) await assert.rejects(local("create", request), message);
-  await assert.rejects(local("inspect", "x", { verbose: false }), /network x not found/);
-  await assert.rejects(local("remove", "bridge"), /pre-defined network and cannot be removed/);
-});
+  test("connect and disconnect change a running container's networks", options, async () => {
+    await local("connect", "app", "client", { Aliases: ["visitor"] });
+    assert.equal(await client.process.call("http", { url: "http://10.91.0.42/" }), "db 10.91.0.129");
+    const inspected = await local<{ Containers: Record<string, { IPv4Address: string }> }>("inspect", "app", {
+      verbose: false,
+    });
+    assert.equal(inspected.Containers["client"]?.IPv4Address, "10.91.0.129/24");
+    assert.deepEqual(
+      await client.process.call("resolve", { server: "172.17.0.1", name: "db", kind: "A" }),
+      ["10.91.0.42"],
+      "its name server knows its new network",
+    );
+    await assert.rejects(local("connect", "app", "client", {}), /already exists in network app/);
+    await local("disconnect", "app", "client", false);
+    await assert.rejects(client.process.call("http", { url: "http://10.91.0.42/", timeoutMs: 500 }));
+    await outside.call("http", { url: "http://192.168.77.1:8080/" });
+  });
 
-test("a new daemon takes over what the killed one left", options, async () => {
-  const load = outside.call("load", { url: "http://192.168.77.1:8080/", ms: 2_500, parallel: 4 });
-  await daemon.kill();
-  assert.match(await outside.call("http", { url: "http://192.168.77.1:8080/" }), /^web /);
-  await startDaemon();
-  await local("adopt", "web", web.process.pid, web.result);
-  const result = await load;
-  assert.equal(result.failed, 0, result.errors.join());
-  const hostConfig = { PortBindings: { "80/tcp": [{ HostPort: "8080" }] } };
-  await assert.rejects(start("again", { hostConfig }), /port is already allocated/);
-  const fresh = await start("fresh");
-  assert.notEqual(fresh.ip, web.ip);
-  assert.notEqual(fresh.ip, client.ip);
-});
+  test("an internal network has no way out", options, async () => {
+    await local("create", { Name: "closed", Internal: true });
+    const one = await start("one", { hostConfig: { NetworkMode: "closed" } });
+    const two = await start("two", { hostConfig: { NetworkMode: "closed" } });
+    assert.equal(await one.process.call("http", { url: `http://${two.ip}/` }), `two ${one.ip}`);
+    await assert.rejects(
+      one.process.call("http", { url: "http://192.168.77.2:81/", timeoutMs: 500 }),
+      /ENETUNREACH/,
+    );
+  });
 
-test("detach frees the port and close() leaves nothing when no container is left", options, async () => {
-  for (const id of ["web", "client", "db", "api", "one", "two", "fresh"]) await local("detach", id);
-  assert.match(await outside.call("connectTo", { host: "192.168.77.1", port: 8080 }), /ECONNREFUSED/);
-  await local("remove", "app");
-  assert.deepEqual(await local("prune", new Map()), { NetworksDeleted: ["closed"] });
-  for (const { process: container } of [web, client]) await container.kill();
-  await local("close");
-  const links = listLinks(host.namespace.route).map((link) => link.name);
-  assert.deepEqual(
-    links.filter((name) => name !== "lo" && name !== "eth0" && !name.startsWith("sl")),
-    [],
-  );
-  assert.equal(await host.namespace.nft.run("list ruleset"), "");
+  test("bad requests are refused and change nothing", options, async () => {
+    const refused: readonly (readonly [object, RegExp])[] = [
+      [{ Name: "" }, /network name cannot be empty/],
+      [{ Name: "bad name" }, /invalid network name/],
+      [{ Name: "app" }, /network with name app already exists/],
+      [{ Name: "x", Driver: "nosuch" }, /could not find plugin nosuch/],
+      [{ Name: "x", IPAM: { Config: [{ Subnet: "10.91.0.0/25" }] } }, /Pool overlaps/],
+      [{ Name: "x", IPAM: { Config: [{ Subnet: "10.93.0.1/24" }] } }, /it should be 10\.93\.0\.0\/24/],
+      [
+        { Name: "x", IPAM: { Config: [{ Subnet: "10.93.0.0/24", Gateway: "10.94.0.1" }] } },
+        /does not contain it/,
+      ],
+    ];
+    for (const [request, message] of refused) await assert.rejects(local("create", request), message);
+    await assert.rejects(local("inspect", "x", { verbose: false }), /network x not found/);
+    await assert.rejects(local("remove", "bridge"), /pre-defined network and cannot be removed/);
+  });
+
+  test("a new daemon takes over what the killed one left", options, async () => {
+    const load = outside.call("load", { url: "http://192.168.77.1:8080/", ms: 2_500, parallel: 4 });
+    await daemon.kill();
+    assert.match(await outside.call("http", { url: "http://192.168.77.1:8080/" }), /^web /);
+    await startDaemon();
+    await local("adopt", "web", web.process.pid, web.result);
+    const result = await load;
+    assert.equal(result.failed, 0, result.errors.join());
+    const hostConfig = { PortBindings: { "80/tcp": [{ HostPort: "8080" }] } };
+    await assert.rejects(start("again", { hostConfig }), /port is already allocated/);
+    const fresh = await start("fresh");
+    assert.notEqual(fresh.ip, web.ip);
+    assert.notEqual(fresh.ip, client.ip);
+  });
+
+  test("detach frees the port and close() leaves nothing when no container is left", options, async () => {
+    for (const id of ["web", "client", "db", "api", "one", "two", "fresh"]) await local("detach", id);
+    assert.match(await outside.call("connectTo", { host: "192.168.77.1", port: 8080 }), /ECONNREFUSED/);
+    await local("remove", "app");
+    assert.deepEqual(await local("prune", new Map()), { NetworksDeleted: ["closed"] });
+    for (const { process: container } of [web, client]) await container.kill();
+    await local("close");
+    const links = listLinks(host.namespace.route).map((link) => link.name);
+    assert.deepEqual(
+      links.filter((name) => name !== "lo" && name !== "eth0" && !name.startsWith("sl")),
+      [],
+    );
+    assert.equal(await host.namespace.nft.run("list ruleset"), "");
+  });
 });

@@ -3,7 +3,7 @@
  * clients see of published ports, and what stays when daemons die and hosts are cut off. Needs root.
  */
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import type { IngressPort, MeshAssignment, RemoteEndpoint } from "../../model/dispatch.ts";
 import type { Task } from "../../model/objects.ts";
 import { listFlows } from "../../runtime/network/conntrack.ts";
@@ -125,7 +125,7 @@ class Cluster {
   }
 }
 
-const cluster = isRoot ? new Cluster() : undefined;
+let cluster: Cluster | undefined;
 const options = { skip: isRoot ? false : "needs root" };
 
 function lab(): Cluster {
@@ -138,215 +138,219 @@ let b: Running;
 let idle: Node;
 let outside: LabProcess;
 
-before(async () => {
-  if (cluster === undefined) return;
-  const one = await cluster.addNode("one");
-  const two = await cluster.addNode("two");
-  idle = await cluster.addNode("idle");
-  a = await cluster.run(one, "a", "10.77.1.10");
-  b = await cluster.run(two, "b", "10.77.1.11");
-  outside = await cluster.lab.processOn(cluster.lab.addHost("outside"));
-});
+describe("overlay networks", () => {
+  before(async () => {
+    if (!isRoot) return;
+    cluster = new Cluster();
+    const one = await cluster.addNode("one");
+    const two = await cluster.addNode("two");
+    idle = await cluster.addNode("idle");
+    a = await cluster.run(one, "a", "10.77.1.10");
+    b = await cluster.run(two, "b", "10.77.1.11");
+    outside = await cluster.lab.processOn(cluster.lab.addHost("outside"));
+  });
 
-after(() => cluster?.lab.close());
+  after(() => cluster?.lab.close());
 
-test("tasks on two hosts reach each other by address and see each other's", options, async () => {
-  assert.equal(await a.process.call("http", { url: `http://${b.ip}/` }), `b ${a.ip}`);
-  assert.equal(await b.process.call("http", { url: `http://${a.ip}/` }), `a ${b.ip}`);
-});
+  test("tasks on two hosts reach each other by address and see each other's", options, async () => {
+    assert.equal(await a.process.call("http", { url: `http://${b.ip}/` }), `b ${a.ip}`);
+    assert.equal(await b.process.call("http", { url: `http://${a.ip}/` }), `a ${b.ip}`);
+  });
 
-test(
-  "the virtual address spreads new connections over both hosts, also for the backends themselves",
-  options,
-  async () => {
-    for (const client of [a, b]) {
-      const answers = new Set<string>();
-      for (let count = 0; count < 8; count += 1)
-        answers.add((await client.process.call("http", { url: `http://${VIP}/` })).split(" ")[0] ?? "");
-      assert.deepEqual([...answers].toSorted(), ["a", "b"]);
+  test(
+    "the virtual address spreads new connections over both hosts, also for the backends themselves",
+    options,
+    async () => {
+      for (const client of [a, b]) {
+        const answers = new Set<string>();
+        for (let count = 0; count < 8; count += 1)
+          answers.add((await client.process.call("http", { url: `http://${VIP}/` })).split(" ")[0] ?? "");
+        assert.deepEqual([...answers].toSorted(), ["a", "b"]);
+      }
+    },
+  );
+
+  test("names: service and alias give the virtual address, tasks.NAME the endpoints", options, async () => {
+    const server = "10.210.0.1";
+    const ask = (name: string, kind: "A" | "AAAA" | "PTR" | "SRV" = "A"): Promise<string[]> =>
+      a.process.call("resolve", { server, name, kind });
+    assert.deepEqual(await ask("web"), [VIP]);
+    assert.deepEqual(await ask("www"), [VIP]);
+    assert.deepEqual(await ask("web.backnet"), [VIP]);
+    assert.deepEqual(await ask("tasks.web"), [a.ip, b.ip]);
+    assert.deepEqual(await ask("b.1"), [b.ip]);
+    assert.deepEqual(await ask(b.ip, "PTR"), ["b.1.backnet"]);
+    assert.deepEqual(await ask("_8080._tcp.web", "SRV"), ["web:8080"]);
+    await assert.rejects(ask("web", "AAAA"), /ENODATA/);
+    await assert.rejects(ask("nobody"), /ENOTFOUND/);
+  });
+
+  test("a published port answers on every host, with the client's own address", options, async () => {
+    for (const node of lab().nodes) {
+      const names = new Set<string>();
+      for (let count = 0; count < 8; count += 1) {
+        const answer = await outside.call("http", { url: `http://${node.host.address}:8080/` });
+        const [name = "", from] = answer.split(" ");
+        assert.equal(from, "192.168.77.4", answer);
+        names.add(name);
+      }
+      assert.deepEqual([...names].toSorted(), ["a", "b"]);
     }
-  },
-);
+  });
 
-test("names: service and alias give the virtual address, tasks.NAME the endpoints", options, async () => {
-  const server = "10.210.0.1";
-  const ask = (name: string, kind: "A" | "AAAA" | "PTR" | "SRV" = "A"): Promise<string[]> =>
-    a.process.call("resolve", { server, name, kind });
-  assert.deepEqual(await ask("web"), [VIP]);
-  assert.deepEqual(await ask("www"), [VIP]);
-  assert.deepEqual(await ask("web.backnet"), [VIP]);
-  assert.deepEqual(await ask("tasks.web"), [a.ip, b.ip]);
-  assert.deepEqual(await ask("b.1"), [b.ip]);
-  assert.deepEqual(await ask(b.ip, "PTR"), ["b.1.backnet"]);
-  assert.deepEqual(await ask("_8080._tcp.web", "SRV"), ["web:8080"]);
-  await assert.rejects(ask("web", "AAAA"), /ENODATA/);
-  await assert.rejects(ask("nobody"), /ENOTFOUND/);
-});
+  test("a published port answers on localhost and for the host's own address", options, async () => {
+    const local = await lab().lab.processOn(idle.host);
+    for (const address of ["127.0.0.1", idle.host.address]) {
+      const names = new Set<string>();
+      for (let count = 0; count < 8; count += 1) {
+        const answer = await local.call("http", { url: `http://${address}:8080/` });
+        names.add(answer.split(" ")[0] ?? "");
+      }
+      assert.deepEqual([...names].toSorted(), ["a", "b"], address);
+    }
+    await local.kill();
+  });
 
-test("a published port answers on every host, with the client's own address", options, async () => {
-  for (const node of lab().nodes) {
+  test("a task reaches its own service through its node's published port", options, async () => {
+    const url = `http://${a.node.host.address}:8080/`;
     const names = new Set<string>();
-    for (let count = 0; count < 8; count += 1) {
-      const answer = await outside.call("http", { url: `http://${node.host.address}:8080/` });
-      const [name = "", from] = answer.split(" ");
-      assert.equal(from, "192.168.77.4", answer);
-      names.add(name);
-    }
+    for (let count = 0; count < 8; count += 1)
+      names.add((await a.process.call("http", { url })).split(" ")[0] ?? "");
     assert.deepEqual([...names].toSorted(), ["a", "b"]);
-  }
-});
+  });
 
-test("a published port answers on localhost and for the host's own address", options, async () => {
-  const local = await lab().lab.processOn(idle.host);
-  for (const address of ["127.0.0.1", idle.host.address]) {
-    const names = new Set<string>();
-    for (let count = 0; count < 8; count += 1) {
-      const answer = await local.call("http", { url: `http://${address}:8080/` });
-      names.add(answer.split(" ")[0] ?? "");
-    }
-    assert.deepEqual([...names].toSorted(), ["a", "b"], address);
-  }
-  await local.kill();
-});
+  test("datagrams go through the published port and the virtual address", options, async () => {
+    const host = idle.host.address;
+    assert.match(await outside.call("udp", { host, port: 8080, text: "hi" }), /^[ab] 192\.168\.77\.4 hi$/);
+    assert.match(await a.process.call("udp", { host: VIP, port: 80, text: "yo" }), /^[ab] .* yo$/);
+  });
 
-test("a task reaches its own service through its node's published port", options, async () => {
-  const url = `http://${a.node.host.address}:8080/`;
-  const names = new Set<string>();
-  for (let count = 0; count < 8; count += 1)
-    names.add((await a.process.call("http", { url })).split(" ")[0] ?? "");
-  assert.deepEqual([...names].toSorted(), ["a", "b"]);
-});
+  test("a task gets out through its node, with the node's address", options, async () => {
+    await outside.call("serve", { port: 81, name: "outside" });
+    const answer = await a.process.call("http", { url: "http://192.168.77.4:81/" });
+    assert.equal(answer, `outside ${a.node.host.address}`);
+  });
 
-test("datagrams go through the published port and the virtual address", options, async () => {
-  const host = idle.host.address;
-  assert.match(await outside.call("udp", { host, port: 8080, text: "hi" }), /^[ab] 192\.168\.77\.4 hi$/);
-  assert.match(await a.process.call("udp", { host: VIP, port: 80, text: "yo" }), /^[ab] .* yo$/);
-});
-
-test("a task gets out through its node, with the node's address", options, async () => {
-  await outside.call("serve", { port: 81, name: "outside" });
-  const answer = await a.process.call("http", { url: "http://192.168.77.4:81/" });
-  assert.equal(answer, `outside ${a.node.host.address}`);
-});
-
-test(
-  "tasks can't reach each other over the mesh, nor can the outside reach a mesh address",
-  options,
-  async () => {
-    const timeoutMs = 700;
-    await assert.rejects(a.process.call("http", { url: `http://${b.meshIp}/`, timeoutMs }));
-    lab().lab.routeVia(lab().nodes[2]?.host ?? idle.host, "203.0.113.0", 24, "192.168.77.4");
-    await assert.rejects(outside.call("http", { url: `http://${b.meshIp}/`, timeoutMs }));
-  },
-);
-
-test("an address of the network that nobody has is refused at once", options, async () => {
-  const startMs = performance.now();
-  await assert.rejects(a.process.call("http", { url: "http://10.77.1.99/" }), /ECONNREFUSED/);
-  assert.ok(performance.now() - startMs < 1_000);
-});
-
-test("drain loses no new connection, and an established one goes on", options, async () => {
-  const { nodes } = lab();
-  const url = `http://${idle.host.address}:8080/`;
-  const load = outside.call("load", { url, ms: 3_000, parallel: 8 });
-  await new Promise((resolve) => setTimeout(resolve, 700));
-  await a.process.call("hold", { host: b.ip, port: 80 });
-  await b.node.agent.call("drain", "b");
-  b.state = "draining";
-  await lab().tell(nodes);
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  assert.match(await a.process.call("heldAnswers"), /200 OK/);
-  const before = (await outside.call("http", { url })).split(" ")[0];
-  assert.equal(before, "a");
-  assert.deepEqual(await a.process.call("resolve", { server: "10.210.0.1", name: "tasks.web", kind: "A" }), [
-    a.ip,
-  ]);
-  const result = await load;
-  assert.equal(result.failed, 0, result.errors.join());
-  assert.ok(result.ok > 100, `only ${result.ok} requests`);
-  b.state = "ready";
-});
-
-test("a detached task's connections end with a reset, and its flows are forgotten", options, async () => {
-  const c = await lab().run(b.node, "c", "10.77.1.12");
-  await a.process.call("http", { url: `http://${c.ip}/` });
-  await a.process.call("hold", { host: c.ip, port: 80 });
-  await lab().stop(c);
-  assert.match(await a.process.call("heldAnswers"), /ERROR.*ECONNRESET/);
-  assert.deepEqual(
-    listFlows(b.node.host.namespace).filter((flow) => flow.replySource === c.meshIp),
-    [],
+  test(
+    "tasks can't reach each other over the mesh, nor can the outside reach a mesh address",
+    options,
+    async () => {
+      const timeoutMs = 700;
+      await assert.rejects(a.process.call("http", { url: `http://${b.meshIp}/`, timeoutMs }));
+      lab().lab.routeVia(lab().nodes[2]?.host ?? idle.host, "203.0.113.0", 24, "192.168.77.4");
+      await assert.rejects(outside.call("http", { url: `http://${b.meshIp}/`, timeoutMs }));
+    },
   );
-});
 
-test("traffic goes on without the daemon, and a new one takes everything over", options, async () => {
-  const node = b.node;
-  const load = a.process.call("load", { url: `http://${b.ip}/`, ms: 4_000, parallel: 4 });
-  await node.agent.kill();
-  assert.equal(await a.process.call("http", { url: `http://${b.ip}/` }), `b ${a.ip}`);
-  node.agent = await lab().lab.processOn(node.host);
-  await lab().startNetwork(node);
-  assert.deepEqual(
-    await lab()
-      .running.find((each) => each === b)
-      ?.process.call("resolve", { server: "10.210.2.1", name: "nobody.at.all", kind: "A" })
-      .catch((error: unknown) => /SERVFAIL/.test(String(error))),
-    true,
-    "the name server answers again before any manager has spoken",
-  );
-  await node.agent.call("adopt", { task: b.task, pid: b.process.pid, meshIp: b.meshIp });
-  await lab().tell();
-  assert.equal(await b.process.call("http", { url: `http://${a.ip}/` }), `a ${b.ip}`);
-  const result = await load;
-  assert.equal(result.failed, 0, result.errors.join());
-});
+  test("an address of the network that nobody has is refused at once", options, async () => {
+    const startMs = performance.now();
+    await assert.rejects(a.process.call("http", { url: "http://10.77.1.99/" }), /ECONNREFUSED/);
+    assert.ok(performance.now() - startMs < 1_000);
+  });
 
-test("what was taken away behind our back is made again on adoption", options, async () => {
-  const node = b.node;
-  await node.agent.kill();
-  const links = listLinks(node.host.namespace.route).filter((link) => link.kind === "veth");
-  await node.host.namespace.deleteLinks(
-    links.map((link) => link.name).filter((name) => name.startsWith("sm")),
-  );
-  await node.host.namespace.nft.run("flush ruleset");
-  node.agent = await lab().lab.processOn(node.host);
-  await lab().startNetwork(node);
-  await node.agent.call("adopt", { task: b.task, pid: b.process.pid, meshIp: b.meshIp });
-  await lab().tell();
-  const url = `http://${idle.host.address}:8080/`;
-  const result = await outside.call("load", { url, ms: 500, parallel: 4 });
-  assert.equal(result.failed, 0, result.errors.join());
-  assert.ok((result.byServer["b"] ?? 0) > 0, "b takes traffic again");
-});
-
-test("a partition heals by itself", options, async () => {
-  const { host } = b.node;
-  await lab().lab.partition(host);
-  await assert.rejects(a.process.call("http", { url: `http://${b.ip}/`, timeoutMs: 500 }), /timeout/);
-  await lab().lab.heal(host);
-  assert.equal(await a.process.call("http", { url: `http://${b.ip}/` }), `b ${a.ip}`);
-});
-
-test("a service without endpoints refuses at once", options, async () => {
-  await lab().stop(b);
-  a.state = "starting";
-  await lab().tell();
-  const startMs = performance.now();
-  await assert.rejects(a.process.call("http", { url: `http://${VIP}/` }), /ECONNREFUSED/);
-  await assert.rejects(outside.call("http", { url: `http://${idle.host.address}:8080/` }), /ECONNREFUSED/);
-  assert.ok(performance.now() - startMs < 1_000);
-});
-
-test("removeAll() leaves a host as it was", options, async () => {
-  await lab().stop(a);
-  for (const node of lab().nodes) {
-    await node.agent.call("removeAll");
-    const { namespace } = node.host;
+  test("drain loses no new connection, and an established one goes on", options, async () => {
+    const { nodes } = lab();
+    const url = `http://${idle.host.address}:8080/`;
+    const load = outside.call("load", { url, ms: 3_000, parallel: 8 });
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    await a.process.call("hold", { host: b.ip, port: 80 });
+    await b.node.agent.call("drain", "b");
+    b.state = "draining";
+    await lab().tell(nodes);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.match(await a.process.call("heldAnswers"), /200 OK/);
+    const before = (await outside.call("http", { url })).split(" ")[0];
+    assert.equal(before, "a");
     assert.deepEqual(
-      listLinks(namespace.route).map((link) => link.name),
-      ["lo", "eth0"],
+      await a.process.call("resolve", { server: "10.210.0.1", name: "tasks.web", kind: "A" }),
+      [a.ip],
     );
-    assert.equal(await namespace.nft.run("list ruleset"), "");
-  }
+    const result = await load;
+    assert.equal(result.failed, 0, result.errors.join());
+    assert.ok(result.ok > 100, `only ${result.ok} requests`);
+    b.state = "ready";
+  });
+
+  test("a detached task's connections end with a reset, and its flows are forgotten", options, async () => {
+    const c = await lab().run(b.node, "c", "10.77.1.12");
+    await a.process.call("http", { url: `http://${c.ip}/` });
+    await a.process.call("hold", { host: c.ip, port: 80 });
+    await lab().stop(c);
+    assert.match(await a.process.call("heldAnswers"), /ERROR.*ECONNRESET/);
+    assert.deepEqual(
+      listFlows(b.node.host.namespace).filter((flow) => flow.replySource === c.meshIp),
+      [],
+    );
+  });
+
+  test("traffic goes on without the daemon, and a new one takes everything over", options, async () => {
+    const node = b.node;
+    const load = a.process.call("load", { url: `http://${b.ip}/`, ms: 4_000, parallel: 4 });
+    await node.agent.kill();
+    assert.equal(await a.process.call("http", { url: `http://${b.ip}/` }), `b ${a.ip}`);
+    node.agent = await lab().lab.processOn(node.host);
+    await lab().startNetwork(node);
+    assert.deepEqual(
+      await lab()
+        .running.find((each) => each === b)
+        ?.process.call("resolve", { server: "10.210.2.1", name: "nobody.at.all", kind: "A" })
+        .catch((error: unknown) => /SERVFAIL/.test(String(error))),
+      true,
+      "the name server answers again before any manager has spoken",
+    );
+    await node.agent.call("adopt", { task: b.task, pid: b.process.pid, meshIp: b.meshIp });
+    await lab().tell();
+    assert.equal(await b.process.call("http", { url: `http://${a.ip}/` }), `a ${b.ip}`);
+    const result = await load;
+    assert.equal(result.failed, 0, result.errors.join());
+  });
+
+  test("what was taken away behind our back is made again on adoption", options, async () => {
+    const node = b.node;
+    await node.agent.kill();
+    const links = listLinks(node.host.namespace.route).filter((link) => link.kind === "veth");
+    await node.host.namespace.deleteLinks(
+      links.map((link) => link.name).filter((name) => name.startsWith("sm")),
+    );
+    await node.host.namespace.nft.run("flush ruleset");
+    node.agent = await lab().lab.processOn(node.host);
+    await lab().startNetwork(node);
+    await node.agent.call("adopt", { task: b.task, pid: b.process.pid, meshIp: b.meshIp });
+    await lab().tell();
+    const url = `http://${idle.host.address}:8080/`;
+    const result = await outside.call("load", { url, ms: 500, parallel: 4 });
+    assert.equal(result.failed, 0, result.errors.join());
+    assert.ok((result.byServer["b"] ?? 0) > 0, "b takes traffic again");
+  });
+
+  test("a partition heals by itself", options, async () => {
+    const { host } = b.node;
+    await lab().lab.partition(host);
+    await assert.rejects(a.process.call("http", { url: `http://${b.ip}/`, timeoutMs: 500 }), /timeout/);
+    await lab().lab.heal(host);
+    assert.equal(await a.process.call("http", { url: `http://${b.ip}/` }), `b ${a.ip}`);
+  });
+
+  test("a service without endpoints refuses at once", options, async () => {
+    await lab().stop(b);
+    a.state = "starting";
+    await lab().tell();
+    const startMs = performance.now();
+    await assert.rejects(a.process.call("http", { url: `http://${VIP}/` }), /ECONNREFUSED/);
+    await assert.rejects(outside.call("http", { url: `http://${idle.host.address}:8080/` }), /ECONNREFUSED/);
+    assert.ok(performance.now() - startMs < 1_000);
+  });
+
+  test("removeAll() leaves a host as it was", options, async () => {
+    await lab().stop(a);
+    for (const node of lab().nodes) {
+      await node.agent.call("removeAll");
+      const { namespace } = node.host;
+      assert.deepEqual(
+        listLinks(namespace.route).map((link) => link.name),
+        ["lo", "eth0"],
+      );
+      assert.equal(await namespace.nft.run("list ruleset"), "");
+    }
+  });
 });

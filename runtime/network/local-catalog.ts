@@ -1,0 +1,191 @@
+/**
+ * The networks that this machine has: finding them as Docker finds them, adding and removing, their subnets and addresses.
+ * Records are on disk; nothing of the kernel here. Used by local-networks.ts and local-members.ts.
+ */
+import type { Env } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import { newHexId } from "../../common/ids.ts";
+import type { EndpointSettings, JsonObject } from "../../model/engine.ts";
+import { macBytes, overlaps, parseBlock } from "./addresses.ts";
+import type { Block } from "./addresses.ts";
+import { LocalAddresses } from "./local-addresses.ts";
+import {
+  chooseSubnet,
+  NetworkFile,
+  parseCreateRequest,
+  PREDEFINED,
+  predefinedRecord,
+} from "./local-records.ts";
+import type { LocalNetworkRecord } from "./local-records.ts";
+
+export interface NetworkCatalogDeps {
+  readonly env: Pick<Env, "clock" | "random">;
+  readonly folder: string;
+  /** Blocks that this host uses or routes to already. */
+  readonly usedBlocks: () => readonly Block[];
+}
+
+export class NetworkCatalog {
+  readonly #deps: NetworkCatalogDeps;
+  readonly #file: NetworkFile;
+  readonly #records = new Map<string, LocalNetworkRecord>();
+  readonly #addresses = new Map<string, LocalAddresses>();
+
+  constructor(deps: NetworkCatalogDeps) {
+    this.#deps = deps;
+    this.#file = new NetworkFile(deps.folder);
+  }
+
+  /** Reads what is on disk, and makes the networks that every machine has. */
+  async open(): Promise<void> {
+    for (const record of this.#file.load()) this.#records.set(record.id, record);
+    for (const [name, driver] of PREDEFINED) {
+      if (this.byName(name) !== undefined) continue;
+      const record = predefinedRecord(name, driver, this.#identity());
+      this.#records.set(record.id, record);
+    }
+    await this.#save();
+  }
+
+  all(): readonly LocalNetworkRecord[] {
+    return [...this.#records.values()];
+  }
+
+  get(id: string): LocalNetworkRecord | undefined {
+    return this.#records.get(id);
+  }
+
+  byName(name: string): LocalNetworkRecord | undefined {
+    return this.all().find((record) => record.name === name);
+  }
+
+  /** By id, name, or unambiguous prefix of an id; "default" is the default bridge. */
+  lookup(id: string): LocalNetworkRecord | undefined {
+    const exact = this.#records.get(id) ?? this.byName(id === "default" ? "bridge" : id);
+    if (exact !== undefined || id === "") return exact;
+    const matches = this.all().filter((record) => record.id.startsWith(id));
+    if (matches.length > 1)
+      throw new ClusterError(
+        "invalid_argument",
+        `network ${id} is ambiguous (${matches.length} matches found)`,
+      );
+    return matches[0];
+  }
+
+  require(id: string): LocalNetworkRecord {
+    const record = this.lookup(id);
+    if (record === undefined) throw new ClusterError("not_found", `network ${id} not found`);
+    return record;
+  }
+
+  /** A new network as a Docker client asks for it; refused with Docker's words. */
+  async create(request: JsonObject): Promise<LocalNetworkRecord> {
+    const parsed = parseCreateRequest(request, this.#identity());
+    if (this.byName(parsed.name) !== undefined)
+      throw new ClusterError("already_exists", `network with name ${parsed.name} already exists`);
+    const configured = this.#inherit(parsed);
+    this.#checkOverlap(configured);
+    const record = await this.withSubnet(configured);
+    this.#records.set(record.id, record);
+    await this.#save();
+    return record;
+  }
+
+  /** The record with a subnet, chosen now if it has none. */
+  async withSubnet(record: LocalNetworkRecord): Promise<LocalNetworkRecord> {
+    const needsNone = record.isConfigOnly || record.driver === "host" || record.driver === "null";
+    if (record.plans.length > 0 || needsNone) return record;
+    const own = this.all().flatMap((each) => each.plans.map((plan) => parseBlock(plan.Subnet)));
+    const complete = { ...record, plans: [chooseSubnet([...this.#deps.usedBlocks(), ...own])] };
+    if (this.#records.has(record.id)) {
+      this.#records.set(record.id, complete);
+      await this.#save();
+    }
+    return complete;
+  }
+
+  /** True if a network takes its settings from this one. */
+  isInherited(record: LocalNetworkRecord): boolean {
+    return this.all().some((each) => each.configFrom === record.name);
+  }
+
+  async delete(record: LocalNetworkRecord): Promise<void> {
+    this.#records.delete(record.id);
+    this.#addresses.delete(record.id);
+    await this.#save();
+  }
+
+  /** Refuses settings of an endpoint that the network can't meet. */
+  checkSettings(record: LocalNetworkRecord, settings: EndpointSettings): void {
+    if (record.isConfigOnly)
+      throw new ClusterError(
+        "permission_denied",
+        `network ${record.name} is a configuration network, which can only be used by other networks`,
+      );
+    if (settings.MacAddress !== undefined && settings.MacAddress !== "") macBytes(settings.MacAddress);
+    const address = settings.IPAMConfig?.IPv4Address ?? "";
+    if (address === "") return;
+    if (PREDEFINED.has(record.name))
+      throw new ClusterError(
+        "invalid_argument",
+        "user specified IP address is supported on user defined networks only",
+      );
+    if (!record.hasChosenSubnet)
+      throw new ClusterError(
+        "invalid_argument",
+        "user specified IP address is supported only when connecting to networks with user configured subnets",
+      );
+    this.addressesOf(record).check(address);
+  }
+
+  addressesOf(record: LocalNetworkRecord): LocalAddresses {
+    const known = this.#addresses.get(record.id);
+    if (known !== undefined) return known;
+    const [plan] = record.plans;
+    if (plan === undefined)
+      throw new ClusterError(
+        "internal",
+        `Cannot give out addresses of network "${record.name}": it has no subnet`,
+      );
+    const made = new LocalAddresses(plan);
+    this.#addresses.set(record.id, made);
+    return made;
+  }
+
+  #identity(): { readonly id: string; readonly created: string } {
+    const created = new Date(this.#deps.env.clock.wallMs()).toISOString().replace("Z", "000000Z");
+    return { id: newHexId(this.#deps.env.random), created };
+  }
+
+  #save(): Promise<void> {
+    return this.#file.save(this.all());
+  }
+
+  /** Settings of the configuration network that `record` names, if any. */
+  #inherit(record: LocalNetworkRecord): LocalNetworkRecord {
+    if (record.configFrom === "") return record;
+    const source = this.lookup(record.configFrom);
+    if (source?.isConfigOnly !== true)
+      throw new ClusterError("not_found", `network ${record.configFrom} not found`);
+    return {
+      ...record,
+      plans: source.plans,
+      hasChosenSubnet: source.hasChosenSubnet,
+      isInternal: source.isInternal,
+      isIpv6Wanted: source.isIpv6Wanted,
+      options: source.options,
+      labels: { ...source.labels, ...record.labels },
+    };
+  }
+
+  #checkOverlap(record: LocalNetworkRecord): void {
+    if (record.isConfigOnly || record.driver !== "bridge") return;
+    const others = this.all().filter((other) => !other.isConfigOnly);
+    const taken = others.flatMap((other) => other.plans.map((plan) => parseBlock(plan.Subnet)));
+    const isClash = record.plans.some((plan) =>
+      taken.some((block) => overlaps(block, parseBlock(plan.Subnet))),
+    );
+    if (isClash)
+      throw new ClusterError("permission_denied", "Pool overlaps with other one on this address space");
+  }
+}

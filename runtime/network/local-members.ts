@@ -1,0 +1,319 @@
+/**
+ * Containers that run on this machine's networks: their interfaces, addresses and host ports, noted on disk so that a new
+ * daemon finds them. Called by local-networks.ts one step at a time; never decides what a container shall have.
+ */
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import path from "node:path";
+import type { Cancel, Env } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import { newHexId } from "../../common/ids.ts";
+import type { Logger } from "../../common/log.ts";
+import type { EndpointSettings } from "../../model/engine.ts";
+import type { ContainerNetworkResult } from "../ports.ts";
+import { bytesToMac, macBytes, macOf } from "./addresses.ts";
+import { deleteFlows } from "./conntrack.ts";
+import type { LocalBridges } from "./local-bridges.ts";
+import type { NetworkCatalog } from "./local-catalog.ts";
+import { describeEndpoint } from "./local-describe.ts";
+import type { EndpointOwner, LocalEndpoint } from "./local-describe.ts";
+import { closeDefaultRouteGap, interfaceOf, plugBridged } from "./local-links.ts";
+import { PortReservations } from "./local-ports.ts";
+import type { PortRequest, PublishedPort } from "./local-ports.ts";
+import { PREDEFINED, writeVolatile } from "./local-records.ts";
+import type { LocalNetworkRecord } from "./local-records.ts";
+import { asRequest, publishedOf } from "./local-results.ts";
+import { namespaceIdentity } from "./namespace.ts";
+import type { NetworkNamespace } from "./namespace.ts";
+
+const LEFTOVER_LINK_MS = 5_000;
+
+export interface Member {
+  readonly containerId: string;
+  readonly name: string;
+  readonly hostname: string;
+  readonly pid: number;
+  /** Inode of its network namespace, by which a new daemon knows that the process is still that one. */
+  readonly sandbox: number;
+  /** By network id; the first leads out. */
+  readonly endpoints: Readonly<Record<string, LocalEndpoint>>;
+  readonly ports: readonly PublishedPort[];
+  readonly isPublishing: boolean;
+  /** Name servers of its own; empty: the host's. */
+  readonly dns: readonly string[];
+}
+
+export interface MembersDeps {
+  readonly env: Pick<Env, "timers" | "random">;
+  readonly log: Logger;
+  readonly root: NetworkNamespace;
+  readonly tag: string;
+  readonly folder: string;
+  readonly catalog: NetworkCatalog;
+  readonly bridges: LocalBridges;
+}
+
+export class Members {
+  readonly #deps: MembersDeps;
+  readonly #reservations = new PortReservations();
+  readonly #members = new Map<string, Member>();
+  readonly #timers = new Set<Cancel>();
+  /** Grows with every change, so that what is derived can tell that it is old. */
+  generation = 0;
+
+  constructor(deps: MembersDeps) {
+    this.#deps = deps;
+  }
+
+  get size(): number {
+    return this.#members.size;
+  }
+
+  get(containerId: string): Member | undefined {
+    return this.#members.get(containerId);
+  }
+
+  find(matches: (member: Member) => boolean): Member | undefined {
+    return [...this.#members.values()].find(matches);
+  }
+
+  owners(networkId: string): EndpointOwner[] {
+    return [...this.#members.values()].flatMap((member) => {
+      const endpoint = member.endpoints[networkId];
+      return endpoint === undefined
+        ? []
+        : [{ containerId: member.containerId, containerName: member.name, endpoint }];
+    });
+  }
+
+  /** Gives the member an interface on one more network. */
+  async addEndpoint(
+    member: Member,
+    incomplete: LocalNetworkRecord,
+    settings: EndpointSettings,
+  ): Promise<Member> {
+    const record = await this.#deps.catalog.withSubnet(incomplete);
+    await this.#deps.bridges.ensure(record);
+    const endpoint = this.#newEndpoint(record, settings, member);
+    const next = this.#remember({ ...member, endpoints: { ...member.endpoints, [record.id]: endpoint } });
+    await this.#plug(next, record, endpoint);
+    return next;
+  }
+
+  async removeEndpoint(member: Member, record: LocalNetworkRecord): Promise<Member> {
+    const endpoint = member.endpoints[record.id];
+    if (endpoint === undefined) return member;
+    const rest = Object.fromEntries(Object.entries(member.endpoints).filter(([id]) => id !== record.id));
+    const next = this.#remember({ ...member, endpoints: rest });
+    await this.#deps.root.deleteLinks([this.#linkName(member.containerId, record.id)]);
+    this.#deps.catalog.addressesOf(record).release(endpoint.ip);
+    const gateway = Object.values(rest).find((each) => each.gateway !== "");
+    if (gateway !== undefined) closeDefaultRouteGap(member.pid, gateway);
+    return next;
+  }
+
+  async addPort(member: Member, request: PortRequest): Promise<Member> {
+    const held = await this.#hold(request, member.containerId);
+    return this.#remember({ ...member, ports: [...member.ports, held] });
+  }
+
+  /** The packet filter follows what members publish. */
+  async publish(): Promise<void> {
+    const published = [...this.#members.values()].flatMap((member) => {
+      const address = publishAddress(member);
+      return address === undefined || member.ports.length === 0 ? [] : [{ address, ports: member.ports }];
+    });
+    await this.#deps.bridges.publish(published);
+  }
+
+  /** Forgets the member and gives back all that it had; its interfaces go with its namespace. */
+  async drop(member: Member): Promise<void> {
+    this.#members.delete(member.containerId);
+    this.generation += 1;
+    rmSync(this.#file(member.containerId), { force: true });
+    await this.publish();
+    for (const port of member.ports) await this.#reservations.release(port);
+    for (const [networkId, endpoint] of Object.entries(member.endpoints)) {
+      const record = this.#deps.catalog.get(networkId);
+      if (record !== undefined) this.#deps.catalog.addressesOf(record).release(endpoint.ip);
+      deleteFlows(this.#deps.root, { replySource: endpoint.ip });
+    }
+    this.#sweepLater(member);
+  }
+
+  /** Docker's NetworkSettings.Networks. */
+  describe(member: Member): Record<string, EndpointSettings> {
+    return Object.fromEntries(
+      Object.entries(member.endpoints).flatMap(([id, endpoint]) => {
+        const record = this.#deps.catalog.get(id);
+        return record === undefined ? [] : [[record.name, describeEndpoint(record, endpoint)]];
+      }),
+    );
+  }
+
+  /** Containers that still run as the former daemon left them; those that ended meanwhile are forgotten. */
+  async resume(): Promise<void> {
+    this.#deps.bridges.hold();
+    for (const name of listFolder(this.#folder)) {
+      const file = path.join(this.#folder, name);
+      const member = readMember(file);
+      if (member === undefined || namespaceIdentity(member.pid) !== member.sandbox)
+        rmSync(file, { force: true });
+      else await this.#takeOver(member);
+    }
+    await this.publish();
+  }
+
+  /** A container of which no note is left: what it remembers itself must do. */
+  async adopt(
+    container: { readonly id: string; readonly pid: number; readonly sandbox: number },
+    result: ContainerNetworkResult,
+  ): Promise<void> {
+    const endpoints: Record<string, LocalEndpoint> = {};
+    for (const [name, settings] of Object.entries(result.endpoints)) {
+      const record = this.#deps.catalog.lookup(settings.NetworkID ?? name);
+      if (record === undefined || settings.IPAddress === undefined) continue;
+      endpoints[record.id] = {
+        endpointId: settings.EndpointID ?? newHexId(this.#deps.env.random),
+        ip: settings.IPAddress,
+        prefixLength: settings.IPPrefixLen ?? 16,
+        gateway: settings.Gateway ?? "",
+        mac: settings.MacAddress ?? macOf(settings.IPAddress),
+        settings,
+        dnsNames: settings.DNSNames ?? [],
+      };
+    }
+    const { id: containerId, pid, sandbox } = container;
+    const name = Object.values(endpoints)[0]?.dnsNames[0] ?? containerId.slice(0, 12);
+    const ports = publishedOf(result.ports);
+    const base = { containerId, name, hostname: "", pid, sandbox, endpoints, dns: [] };
+    await this.#takeOver(this.#remember({ ...base, ports, isPublishing: ports.length > 0 }));
+    await this.publish();
+  }
+
+  async close(): Promise<void> {
+    for (const cancel of this.#timers) cancel();
+    await this.#reservations.close();
+  }
+
+  get #folder(): string {
+    return path.join(this.#deps.folder, "containers");
+  }
+
+  #file(containerId: string): string {
+    return path.join(this.#folder, `${containerId}.json`);
+  }
+
+  #linkName(containerId: string, networkId: string): string {
+    const digest = createHash("sha256").update(`${containerId} ${networkId}`).digest("hex");
+    return `sl${this.#deps.tag}-${digest.slice(0, 8)}`;
+  }
+
+  #remember(member: Member): Member {
+    this.#members.set(member.containerId, member);
+    this.generation += 1;
+    writeVolatile(this.#file(member.containerId), member);
+    return member;
+  }
+
+  #newEndpoint(record: LocalNetworkRecord, settings: EndpointSettings, member: Member): LocalEndpoint {
+    const addresses = this.#deps.catalog.addressesOf(record);
+    const chosen = settings.IPAMConfig?.IPv4Address ?? "";
+    if (chosen !== "") addresses.claim(chosen);
+    const ip = chosen === "" ? addresses.take() : chosen;
+    const mac = settings.MacAddress ?? "";
+    const names = [member.name, ...(settings.Aliases ?? []), member.containerId.slice(0, 12)];
+    if (member.hostname !== "") names.push(member.hostname);
+    return {
+      endpointId: newHexId(this.#deps.env.random),
+      ip,
+      prefixLength: addresses.prefixLength,
+      gateway: record.isInternal ? "" : (record.plans[0]?.Gateway ?? ""),
+      mac: mac === "" ? macOf(ip) : bytesToMac(macBytes(mac)),
+      settings,
+      dnsNames: PREDEFINED.has(record.name) ? [] : [...new Set(names)],
+    };
+  }
+
+  async #plug(member: Member, record: LocalNetworkRecord, endpoint: LocalEndpoint): Promise<void> {
+    const { bridges, root } = this.#deps;
+    await plugBridged(root, {
+      hostName: this.#linkName(member.containerId, record.id),
+      bridge: bridges.facts(record.id)?.device ?? "",
+      pid: member.pid,
+      mtu: bridges.mtuOf(record),
+      mac: endpoint.mac,
+      address: endpoint.ip,
+      prefixLength: endpoint.prefixLength,
+      gateway: endpoint.gateway,
+      isReflecting: member.isPublishing,
+    });
+  }
+
+  #hold(port: PortRequest, containerId: string): Promise<PublishedPort> {
+    return this.#reservations.take(port, () => {
+      const member = this.#members.get(containerId);
+      const host = member === undefined ? undefined : publishAddress(member);
+      return host === undefined ? undefined : { host, port: port.containerPort };
+    });
+  }
+
+  /** Interfaces go with the namespace; should something hold that, they are taken away a little later. */
+  #sweepLater(member: Member): void {
+    const names = Object.keys(member.endpoints).map((id) => this.#linkName(member.containerId, id));
+    const cancel = this.#deps.env.timers.after(LEFTOVER_LINK_MS, () => {
+      this.#timers.delete(cancel);
+      if (this.#members.has(member.containerId)) return;
+      this.#deps.root.deleteLinks(names).catch((caught: unknown) =>
+        this.#deps.log.warn("links of a container could not be removed", {
+          error: ClusterError.from(caught),
+        }),
+      );
+    });
+    this.#timers.add(cancel);
+  }
+
+  async #takeOver(member: Member): Promise<void> {
+    this.#members.set(member.containerId, member);
+    this.generation += 1;
+    try {
+      for (const [networkId, endpoint] of Object.entries(member.endpoints)) {
+        const record = this.#deps.catalog.get(networkId);
+        if (record === undefined) continue;
+        await this.#deps.bridges.ensure(record);
+        this.#deps.catalog.addressesOf(record).claim(endpoint.ip);
+        if (interfaceOf(member.pid, endpoint.ip) === undefined) await this.#plug(member, record, endpoint);
+      }
+      for (const port of member.ports) await this.#hold(asRequest(port), member.containerId);
+    } catch (caught) {
+      this.#deps.log.warn("network of a running container could not be taken over in full", {
+        containerId: member.containerId,
+        error: ClusterError.from(caught),
+      });
+    }
+  }
+}
+
+/** Where its published ports lead: an address on a network that leads out, if there is one. */
+function publishAddress(member: Member): string | undefined {
+  const endpoints = Object.values(member.endpoints);
+  return (endpoints.find((endpoint) => endpoint.gateway !== "") ?? endpoints[0])?.ip;
+}
+
+function listFolder(folder: string): string[] {
+  try {
+    return readdirSync(folder).filter((name) => name.endsWith(".json"));
+  } catch (caught) {
+    if (ClusterError.from(caught).code === "not_found") return [];
+    throw caught;
+  }
+}
+
+/** Undefined if the note is torn: it is not synced, and a crash of the machine ends the container anyway. */
+function readMember(file: string): Member | undefined {
+  try {
+    return JSON.parse(readFileSync(file, "utf8")) as Member;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,72 @@
+/** Small translations between what containers ask for, what they got, and Docker's shapes of it. Pure. */
+import { ClusterError } from "../../common/errors.ts";
+import type { EndpointSettings, Filters, HostConfig } from "../../model/engine.ts";
+import type { ContainerNetworkResult } from "../ports.ts";
+import type { PortRequest, PublishedPort } from "./local-ports.ts";
+
+/** The interface with the highest gateway priority first, else in the order asked for. */
+export function byGateway<T extends { readonly settings: EndpointSettings }>(wanted: readonly T[]): T[] {
+  return wanted.toSorted((one, other) => (other.settings.GwPriority ?? 0) - (one.settings.GwPriority ?? 0));
+}
+
+/** Asks for exactly what was published before. */
+export function asRequest(port: PublishedPort): PortRequest {
+  const { protocol, containerPort, hostIp, hostPort } = port;
+  return { protocol, containerPort, hostIp, first: hostPort, last: hostPort };
+}
+
+/** Docker's NetworkSettings.Ports. */
+export function describePorts(ports: readonly PublishedPort[]): ContainerNetworkResult["ports"] {
+  const described: Record<string, { HostIp: string; HostPort: string }[]> = {};
+  for (const port of ports) {
+    const key = `${port.containerPort}/${port.protocol}`;
+    described[key] = [...(described[key] ?? []), { HostIp: port.hostIp, HostPort: String(port.hostPort) }];
+  }
+  return described;
+}
+
+export function publishedOf(ports: ContainerNetworkResult["ports"]): PublishedPort[] {
+  return Object.entries(ports).flatMap(([key, bindings]) => {
+    const [port = "", protocol] = key.split("/");
+    return (bindings ?? []).map((binding) => ({
+      protocol: protocol === "udp" ? ("udp" as const) : ("tcp" as const),
+      containerPort: Number(port),
+      hostIp: binding.HostIp,
+      hostPort: Number(binding.HostPort),
+    }));
+  });
+}
+
+/** `--add-host NAME:IP`, "host-gateway" standing for this host as the container reaches it. */
+export function extraHosts(hostConfig: HostConfig, gateway: string): { ip: string; names: string[] }[] {
+  return (hostConfig.ExtraHosts ?? []).map((entry) => {
+    const at = entry.search(/[:=]/);
+    const ip = entry.slice(at + 1);
+    return { ip: ip === "host-gateway" ? gateway : ip, names: [entry.slice(0, at)] };
+  });
+}
+
+/** Docker's sentence around a host port that could not be had; other errors as they are. */
+export function publishFailure(caught: unknown, container: string, endpointId: string): ClusterError {
+  const error = ClusterError.from(caught);
+  if (!/port is already|bind host port|ports are allocated/.test(error.message)) return error;
+  return new ClusterError(
+    error.code,
+    `failed to set up container networking: driver failed programming external connectivity on endpoint ${container} (${endpointId}): ${error.message}`,
+    { cause: caught },
+  );
+}
+
+/** `until` of a prune as milliseconds, and the other filters. */
+export function splitUntil(filters: Filters): {
+  readonly untilMs: number | undefined;
+  readonly rest: Filters;
+} {
+  const rest = new Map([...filters].filter(([key]) => key !== "until"));
+  const [text] = filters.get("until") ?? [];
+  if (text === undefined) return { untilMs: undefined, rest };
+  const seconds = Number(text);
+  const untilMs = Number.isNaN(seconds) ? Date.parse(text) : seconds * 1_000;
+  if (Number.isNaN(untilMs)) throw new ClusterError("invalid_argument", `invalid filter 'until=[${text}]'`);
+  return { untilMs, rest };
+}
