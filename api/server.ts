@@ -11,6 +11,7 @@ import {
 import { createServer as createHttpsServer } from "node:https";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { TlsOptions } from "node:tls";
 import { AssertionError } from "../common/assert.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { Counter, Histogram } from "../common/metrics.ts";
@@ -32,13 +33,6 @@ import { Router, type RouteMatch } from "./router.ts";
 import type { Route } from "./routes/table.ts";
 import { checkOrigin, checkReadOnly } from "./safety.ts";
 import { minorOf, negotiate, splitPath } from "./versions.ts";
-
-export interface TlsOptions {
-  readonly cert: string | Buffer;
-  readonly key: string | Buffer;
-  /** Given: clients must show a certificate that this authority signed. */
-  readonly ca?: string | Buffer;
-}
 
 export interface ListenOptions {
   /** Refuses everything that changes something. */
@@ -128,11 +122,11 @@ export class HttpApi {
       tls === undefined
         ? createHttpServer(options)
         : createHttpsServer({
-            ...options,
-            cert: tls.cert,
-            key: tls.key,
             minVersion: "TLSv1.2",
-            ...(tls.ca === undefined ? {} : { ca: tls.ca, requestCert: true, rejectUnauthorized: true }),
+            ...tls,
+            // An authority is given to check clients with.
+            ...(tls.ca === undefined ? {} : { requestCert: true, rejectUnauthorized: true }),
+            ...options,
           });
     // A client may shut down its side and still wait for the answer.
     Object.assign(server, { httpAllowHalfOpen: true });

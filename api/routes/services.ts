@@ -5,6 +5,7 @@ import type { Service, Task } from "../../model/objects.ts";
 import type { ServiceSpec } from "../../model/specs.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { parseTaskState, TaskState } from "../../model/task-state.ts";
+import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import { managerOf, type ApiContext } from "../context.ts";
 import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
@@ -13,7 +14,7 @@ import { streamType } from "../hijack.ts";
 import { writeLogLines } from "../log-stream.ts";
 import { lookup, lookupNode } from "../lookup.ts";
 import { modeName, serviceCounts, serviceJson } from "../translate/service.ts";
-import { isUpToDate, taskJson } from "../translate/task.ts";
+import { taskJson } from "../translate/task.ts";
 import { SWARM_FIELDS } from "../vocabulary.ts";
 import { logOptions } from "./containers.ts";
 import { get, post, remove, type Route } from "./table.ts";
@@ -166,7 +167,7 @@ function candidates(
 
 function isCurrent(task: Task, view: StoreView): boolean {
   const service = view.get("service", task.serviceId);
-  return service !== undefined && isUpToDate(task, service);
+  return service !== undefined && isTaskUpToDate(service, task, view.get("node", task.nodeId));
 }
 
 /** The labels that `label` filters of tasks mean: their service's, as it is now or as it was. */

@@ -1,7 +1,5 @@
-/** Tasks in Docker's JSON, and whether a task is of its service's current spec. Pure. */
-import { isDeepStrictEqual } from "node:util";
-import type { NetworkAttachment, Service, Task, TaskStatus } from "../../model/objects.ts";
-import type { TaskSpec } from "../../model/specs.ts";
+/** Tasks in Docker's JSON. Pure. */
+import type { NetworkAttachment, Task, TaskStatus } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { taskStateName } from "../../model/task-state.ts";
 import { metaJson } from "./meta.ts";
@@ -55,22 +53,4 @@ export function taskJson(task: Task, view: StoreView): object {
     ...(task.jobIteration === undefined ? {} : { JobIteration: { Index: task.jobIteration } }),
     Volumes: null,
   };
-}
-
-/** Comparisons of task specs already made: polling clients ask again and again about the same immutable objects. */
-const compared = new WeakMap<TaskSpec, { readonly against: TaskSpec; readonly isEqual: boolean }>();
-
-function isSameSpec(spec: TaskSpec, wanted: TaskSpec): boolean {
-  const known = compared.get(spec);
-  if (known !== undefined && known.against === wanted) return known.isEqual;
-  const isEqual = isDeepStrictEqual(spec, wanted);
-  compared.set(spec, { against: wanted, isEqual });
-  return isEqual;
-}
-
-/** The hidden filter `_up-to-date`: a task made from the spec that its service has now, or from an equal one. */
-export function isUpToDate(task: Task, service: Service): boolean {
-  if (task.specVersion === service.specVersion) return true;
-  if (task.jobIteration !== service.jobStatus?.jobIteration) return false;
-  return isSameSpec(task.spec, service.spec.TaskTemplate);
 }

@@ -7,7 +7,7 @@ import { clusterInfoJson, swarmJson } from "./cluster.ts";
 import { toEngineEvent } from "./events.ts";
 import { networkJson } from "./network.ts";
 import { serviceCounts, serviceJson } from "./service.ts";
-import { isUpToDate, taskJson } from "./task.ts";
+import { taskJson } from "./task.ts";
 
 async function swarmWithService(
   extra: Partial<Service> = {},
@@ -87,15 +87,6 @@ test("taskJson() leaves slot 0 out and shows container, error and iteration", as
   assert.equal(json.Status["Err"], "task: non-zero exit (1)");
   assert.deepEqual(json.Status["ContainerStatus"], { ContainerID: "abc", PID: 7, ExitCode: 1 });
   assert.deepEqual(json["JobIteration"], { Index: 0 });
-});
-
-test("isUpToDate() follows the spec, not only its version", async () => {
-  const { swarm, service } = await swarmWithService();
-  const same = swarm.putTask(service, { specVersion: 4, spec: structuredClone(service.spec.TaskTemplate) });
-  assert.ok(isUpToDate(same, service), "an equal spec of an older version");
-  const other = swarm.putTask(service, { specVersion: 4, spec: { ContainerSpec: { Image: "x:0" } } });
-  assert.ok(!isUpToDate(other, service), "another image");
-  assert.ok(isUpToDate(swarm.putTask(service, {}), service));
 });
 
 test("clusterInfoJson() hides tokens and keys and fills in what info prints", async () => {
