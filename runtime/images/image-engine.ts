@@ -2,6 +2,7 @@
  * The machine's images: ImageEngine for the API and the worker, RootfsSource for containers, on one store in the data
  * root. Puts the parts of this folder, the registry client and the builder together; the work is done in those.
  */
+import type { Readable } from "node:stream";
 import { ClusterError } from "../../common/errors.ts";
 import type {
   BlobPeers,
@@ -14,15 +15,26 @@ import type {
   ProgressLine,
   PullOptions,
 } from "../../model/engine.ts";
-import { canonicalName, familiarName, parseReference, withDefaultTag } from "../../model/image-reference.ts";
-import type { Readable } from "node:stream";
+import {
+  canonicalForm,
+  canonicalName,
+  familiarName,
+  parseReference,
+  tryParseReference,
+  withDefaultTag,
+} from "../../model/image-reference.ts";
+import { parseRegistryAuth } from "../registry/registry-auth.ts";
+import { RegistryQuestions } from "../registry/registry-access.ts";
+import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "../registry/registry-config.ts";
 import type { RootfsSource } from "../ports.ts";
 import { collectGarbage } from "./garbage.ts";
 import { imageEvent } from "./image-events.ts";
+import { importImage, type ImportOptions } from "./image-import.ts";
 import { loadImages } from "./image-load.ts";
 import { imageHistory, inspectImage, listImages } from "./image-queries.ts";
 import { pruneImages, removeImage, type ContainersOf } from "./image-remove.ts";
 import { saveImages } from "./image-save.ts";
+import { ImageTransfers } from "./image-transfers.ts";
 import { openImageStorage, type ImageStorage, type ImageStorageOptions } from "./image-storage.ts";
 import { ImageRootfsSource, taggedReference } from "./rootfs-source.ts";
 
@@ -32,6 +44,8 @@ const SYNC_DELAY_MS = 10_000;
 export interface ImageEngineOptions extends ImageStorageOptions {
   /** Asked when an image is removed and by RUN steps; undefined while there is none yet. */
   readonly containers: () => ContainerEngine | undefined;
+  /** Mirrors, insecure registries, certificates; by default loopback may be plain and nothing else. */
+  readonly registry?: RegistryConfig;
 }
 
 export interface ImageEngineParts {
@@ -44,10 +58,14 @@ export interface ImageEngineParts {
 class LocalImageEngine implements ImageEngine {
   readonly #storage: ImageStorage;
   readonly #containers: ContainersOf;
+  readonly #transfers: ImageTransfers;
+  readonly #questions: RegistryQuestions;
 
-  constructor(storage: ImageStorage, options: ImageEngineOptions) {
+  constructor(storage: ImageStorage, transfers: ImageTransfers, options: ImageEngineOptions) {
     this.#storage = storage;
     this.#containers = options.containers;
+    this.#transfers = transfers;
+    this.#questions = new RegistryQuestions(options.registry ?? DEFAULT_REGISTRY_CONFIG, transfers.caller);
   }
 
   list(options: {
@@ -86,20 +104,23 @@ class LocalImageEngine implements ImageEngine {
     return pruneImages(this.#storage, filters, this.#containers);
   }
 
-  pull(_options: PullOptions, _signal: AbortSignal): AsyncIterable<ProgressLine> {
-    throw new ClusterError("unimplemented", "Pulling images is not possible yet");
+  pull(options: PullOptions, signal: AbortSignal): AsyncIterable<ProgressLine> {
+    return this.#transfers.pull(options, signal);
   }
 
-  push(): AsyncIterable<ProgressLine> {
-    throw new ClusterError("unimplemented", "Pushing images is not possible yet");
+  push(
+    options: { readonly reference: string; readonly tag?: string; readonly registryAuth?: string },
+    signal: AbortSignal,
+  ): AsyncIterable<ProgressLine> {
+    return this.#transfers.push(options, signal);
   }
 
   load(tar: Readable, options: { readonly quiet: boolean }): AsyncIterable<ProgressLine> {
     return loadImages(this.#storage, tar, options);
   }
 
-  import(): AsyncIterable<ProgressLine> {
-    throw new ClusterError("unimplemented", "Importing images is not possible yet");
+  import(tar: Readable, options: ImportOptions): AsyncIterable<ProgressLine> {
+    return importImage(this.#storage, tar, options);
   }
 
   save(references: readonly string[]): Promise<Readable> {
@@ -114,35 +135,51 @@ class LocalImageEngine implements ImageEngine {
     return Promise.resolve({ CachesDeleted: null, SpaceReclaimed: 0 });
   }
 
-  distribution(reference: string): Promise<JsonObject> {
-    const { domain } = parseReference(reference);
-    return Promise.reject(new ClusterError("unavailable", `Cannot ask registry "${domain}"`));
+  distribution(reference: string, registryAuth?: string): Promise<JsonObject> {
+    return Promise.resolve().then(() => {
+      const parsed = withDefaultTag(parseReference(reference));
+      return this.#questions.distribution(parsed, parseRegistryAuth(registryAuth));
+    });
   }
 
-  search(): Promise<readonly JsonObject[]> {
-    return Promise.reject(new ClusterError("unavailable", "Cannot search: no registry with a search index"));
+  search(term: string): Promise<readonly JsonObject[]> {
+    return Promise.reject(
+      new ClusterError(
+        "unavailable",
+        `Cannot search for "${term}": no registry with a search index is configured`,
+      ),
+    );
   }
 
-  login(): Promise<JsonObject> {
-    return Promise.reject(new ClusterError("unavailable", "Cannot log in: registry can't be reached"));
+  login(auth: JsonObject): Promise<JsonObject> {
+    return this.#questions.login(auth);
   }
 
   resolve(reference: string): string | undefined {
     return this.#storage.records.find(reference)?.id;
   }
 
-  ensure(reference: string): Promise<string> {
-    return Promise.resolve().then(() => this.#storage.records.get(reference).id);
+  ensure(
+    reference: string,
+    options: { readonly registryAuth?: string; readonly platform?: string },
+    signal: AbortSignal,
+  ): Promise<string> {
+    return this.#transfers.ensure(reference, options, signal);
   }
 
   setPeers(peers: BlobPeers | undefined): void {
-    this.#storage.log.debug("peers changed", { hasPeers: peers !== undefined });
+    this.#transfers.setPeers(peers);
   }
 
   describe(reference: string): ImageDescription | undefined {
     const { records } = this.#storage;
     const record = records.find(reference);
-    if (record === undefined) return undefined;
+    if (record === undefined) {
+      const wanted = tryParseReference(reference);
+      return wanted === undefined
+        ? undefined
+        : this.#transfers.offered(canonicalForm(withDefaultTag(wanted)));
+    }
     const parsed = withDefaultTag(parseReference(reference));
     const full = `${canonicalName(parsed)}${parsed.digest === undefined ? `:${parsed.tag ?? ""}` : `@${parsed.digest}`}`;
     return {
@@ -162,11 +199,12 @@ class LocalImageEngine implements ImageEngine {
     digest: string,
     offset: number,
   ): Promise<{ readonly sizeBytes: number; readonly content: Readable }> {
-    return Promise.resolve().then(() => this.#storage.content.open(digest, offset));
+    const { content, partial } = this.#storage;
+    return partial.open(digest, offset).then((arriving) => arriving ?? content.open(digest, offset));
   }
 
   hasBlob(digest: string): boolean {
-    return this.#storage.content.has(digest);
+    return this.#storage.content.has(digest) || this.#storage.partial.has(digest);
   }
 }
 
@@ -185,13 +223,15 @@ function keepDurable(storage: ImageStorage): () => void {
 export async function createImageEngine(options: ImageEngineOptions): Promise<ImageEngineParts> {
   const storage = await openImageStorage(options);
   const cancelSync = keepDurable(storage);
+  const transfers = new ImageTransfers(storage, options.registry ?? DEFAULT_REGISTRY_CONFIG);
   // What a crash left behind.
   collectGarbage(storage);
   return {
-    images: new LocalImageEngine(storage, options),
+    images: new LocalImageEngine(storage, transfers, options),
     rootfs: new ImageRootfsSource(storage),
     stop: async () => {
       cancelSync();
+      transfers.stop();
       await storage.pool.stop();
     },
   };

@@ -251,9 +251,12 @@ export class ImageRecords {
     return id === undefined ? undefined : this.#images.get(id);
   }
 
-  /** A digest names a manifest, known under the repository it came from, or the image itself. */
+  /** A digest names a manifest or index as its repository has it, or content that is here: that is the same by any name. */
   #byDigest(name: string, digest: string): string | undefined {
-    return this.#digests.get(`${name}@${digest}`);
+    const known = this.#digests.get(`${name}@${digest}`);
+    if (known !== undefined || this.#images.has(digest)) return known ?? digest;
+    for (const record of this.#images.values()) if (record.manifest.digest === digest) return record.id;
+    return undefined;
   }
 
   #findByPrefix(reference: string): ImageRecord | undefined {

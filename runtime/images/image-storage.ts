@@ -13,6 +13,7 @@ import { chainIdsOf, parseImageDocument, type ImageDocument, type Manifest } fro
 import { ImageRecords, type ImageRecord } from "./image-records.ts";
 import { LayerStore } from "./layer-store.ts";
 import { Leases, type Lease } from "./leases.ts";
+import { PartialBlobs } from "./partial-blobs.ts";
 import { WorkerPool } from "./worker-pool.ts";
 
 /** Enough for a few layers at once; more would only fight over the disk. */
@@ -31,6 +32,7 @@ export interface ImageStorage {
   readonly records: ImageRecords;
   readonly layers: LayerStore;
   readonly leases: Leases;
+  readonly partial: PartialBlobs;
   /** The image's config document. */
   document(record: Pick<ImageRecord, "id">): ImageDocument;
   /** RFC 3339 with nine digits, for stamps. */
@@ -60,7 +62,7 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
   const content = await ContentStore.open({ root, trash, disk, random });
   const snapshots = await SnapshotStore.open({ root, trash, disk, random });
   const records = await ImageRecords.open(root, disk);
-  const threadCount = Math.max(2, Math.min(THREADS_MAX, availableParallelism()));
+  const threadCount = Math.max(3, Math.min(THREADS_MAX, availableParallelism()));
   const pool = new WorkerPool(env.timers, threadCount);
   const documents = new Map<string, ImageDocument>();
   const document = (record: Pick<ImageRecord, "id">): ImageDocument => {
@@ -73,8 +75,24 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
   };
   const layers = new LayerStore({ pool, content, snapshots });
   const leases = new Leases();
+  const partial = new PartialBlobs();
   const now = (): string => stamp(env.clock.wallMs());
-  return { env, log, events, root, trash, pool, content, snapshots, records, layers, leases, document, now };
+  return {
+    env,
+    log,
+    events,
+    root,
+    trash,
+    pool,
+    content,
+    snapshots,
+    records,
+    layers,
+    leases,
+    partial,
+    document,
+    now,
+  };
 }
 
 export interface NewImage {

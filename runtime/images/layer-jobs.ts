@@ -22,6 +22,8 @@ export interface ApplyJob {
   /** Of bytes that were hashed before: not hashed again. */
   readonly knownDigest?: string;
   readonly expectedDiffId?: string;
+  /** Not a layer but somebody's files: names like whiteouts' are names like others. */
+  readonly isPlain?: boolean;
 }
 
 export interface AppliedLayer {

@@ -30,6 +30,12 @@ export const DEFAULT_LAYER_LIMITS: LayerLimits = {
   entriesMax: 10_000_000,
 };
 
+export interface UnpackOptions {
+  readonly limits?: LayerLimits;
+  /** Not a layer: whiteouts have no meaning. */
+  readonly isPlain?: boolean;
+}
+
 /** Kernel's own bound for symbolic links on the way to a file. */
 const LINKS_MAX = 40;
 /** Longer paths can't be opened by the container anyway (PATH_MAX). */
@@ -71,6 +77,7 @@ function isErrno(caught: unknown, ...codes: readonly string[]): boolean {
 export class LayerUnpacker implements TarSink {
   readonly #root: string;
   readonly #limits: LayerLimits;
+  readonly #isPlain: boolean;
   #file: OpenFile | undefined;
   #contentBytes = 0;
   #nextSpaceCheck = SPACE_CHECK_EVERY_BYTES;
@@ -85,9 +92,10 @@ export class LayerUnpacker implements TarSink {
   readonly #folderTimes = new Map<string, number>();
 
   /** `root`: an empty folder, absolute. */
-  constructor(root: string, limits: LayerLimits = DEFAULT_LAYER_LIMITS) {
+  constructor(root: string, options: UnpackOptions = {}) {
     this.#root = root;
-    this.#limits = limits;
+    this.#limits = options.limits ?? DEFAULT_LAYER_LIMITS;
+    this.#isPlain = options.isPlain ?? false;
   }
 
   entry(entry: TarEntry): void {
@@ -108,7 +116,7 @@ export class LayerUnpacker implements TarSink {
     const parent = this.#folder(parts);
     const path = parent === "" ? base : `${parent}/${base}`;
     if (path.length > PATH_BYTES_MAX) throw tarError("Cannot unpack layer: path of more than 4096 bytes");
-    if (base.startsWith(WHITEOUT_PREFIX)) this.#whiteout(parent, base);
+    if (!this.#isPlain && base.startsWith(WHITEOUT_PREFIX)) this.#whiteout(parent, base);
     else this.#place(entry, path);
   }
 

@@ -175,7 +175,8 @@ const NO_SINK: TarSink = { entry: () => {}, data: () => {}, entryEnd: () => {} }
 
 async function apply(job: ApplyJob, port: MessagePort | undefined, emit: Emit): Promise<AppliedLayer> {
   const tee = new BlobTee(job.blobPath, emit, job.knownDigest);
-  const unpacker = job.folder === undefined ? undefined : new LayerUnpacker(job.folder);
+  const unpacker =
+    job.folder === undefined ? undefined : new LayerUnpacker(job.folder, { isPlain: job.isPlain === true });
   const reader = new TarReader(unpacker ?? NO_SINK);
   const diffHash = createHash("sha256");
   let tarBytes = 0;

@@ -1,0 +1,258 @@
+/**
+ * Images coming and going: pulls for clients, `ensure` for tasks (here, else from peers, else from the registry), pushes. The
+ * same image is brought once however many ask at a time; it goes on while anybody still waits for it.
+ */
+import { ClusterError } from "../../common/errors.ts";
+import type { BlobPeers, ImageDescription, ProgressLine, PullOptions } from "../../model/engine.ts";
+import {
+  canonicalForm,
+  canonicalName,
+  familiarForm,
+  isTag,
+  parseReference,
+  withDefaultTag,
+  type ImageReference,
+} from "../../model/image-reference.ts";
+import { HttpCaller } from "../registry/http-call.ts";
+import { pullFromPeers } from "../registry/peer-pull.ts";
+import { parseRegistryAuth, type RegistryCredentials } from "../registry/registry-auth.ts";
+import type { RegistryConfig } from "../registry/registry-config.ts";
+import { pullFromRegistry, type RegistryAccess } from "../registry/registry-pull.ts";
+import { pushToRegistry } from "../registry/registry-push.ts";
+import { HOST_PLATFORM, parsePlatformText } from "./image-documents.ts";
+import { noSuchImage, type ImageRecord } from "./image-records.ts";
+import type { ImageStorage } from "./image-storage.ts";
+import { progressOf } from "./progress.ts";
+
+type Report = (line: ProgressLine) => void;
+
+/** An image on its way, with everybody who waits for it. */
+interface Flight {
+  readonly listeners: Set<Report>;
+  readonly stop: AbortController;
+  readonly done: Promise<ImageRecord>;
+  waiting: number;
+}
+
+interface Wanted {
+  readonly reference: ImageReference;
+  readonly platform: string;
+  readonly credentials: RegistryCredentials;
+}
+
+export class ImageTransfers {
+  readonly #storage: ImageStorage;
+  readonly #config: RegistryConfig;
+  readonly #caller = new HttpCaller();
+  #peers: BlobPeers | undefined;
+  readonly #flights = new Map<string, Flight>();
+  /** Images that are arriving and may be asked for by peers already, by canonical name. */
+  readonly #offered = new Map<string, ImageDescription>();
+
+  constructor(storage: ImageStorage, config: RegistryConfig) {
+    this.#storage = storage;
+    this.#config = config;
+  }
+
+  get caller(): HttpCaller {
+    return this.#caller;
+  }
+
+  setPeers(peers: BlobPeers | undefined): void {
+    this.#peers = peers;
+  }
+
+  offered(canonical: string): ImageDescription | undefined {
+    return this.#offered.get(canonical);
+  }
+
+  #access(credentials: RegistryCredentials): RegistryAccess {
+    return { config: this.#config, caller: this.#caller, credentials };
+  }
+
+  pull(options: PullOptions, signal: AbortSignal): AsyncIterable<ProgressLine> {
+    const own = new AbortController();
+    return progressOf(
+      async (report) => {
+        const wanted: Wanted = {
+          reference: withDefaultTag(parseReference(options.reference)),
+          platform: options.platform ?? "",
+          credentials: parseRegistryAuth(options.registryAuth),
+        };
+        const all = AbortSignal.any([signal, own.signal]);
+        await this.#join(wanted, "registry", report, all);
+      },
+      () => own.abort(),
+    );
+  }
+
+  /** Image id of `reference`, which is brought here if it must be. */
+  async ensure(
+    reference: string,
+    options: { readonly registryAuth?: string; readonly platform?: string; readonly report?: Report },
+    signal: AbortSignal,
+  ): Promise<string> {
+    const known = this.#storage.records.find(reference);
+    if (known !== undefined) return known.id;
+    const wanted: Wanted = {
+      reference: withDefaultTag(parseReference(reference)),
+      platform: options.platform ?? "",
+      credentials: parseRegistryAuth(options.registryAuth),
+    };
+    const record = await this.#join(wanted, "anywhere", options.report ?? ((): void => {}), signal);
+    return record.id;
+  }
+
+  /** Waits for a flight to `wanted`, begun if there is none. Leaving early ends it only when nobody else waits. */
+  async #join(
+    wanted: Wanted,
+    from: "registry" | "anywhere",
+    report: Report,
+    signal: AbortSignal,
+  ): Promise<ImageRecord> {
+    signal.throwIfAborted();
+    // Not shared between users: what one may see another may not.
+    const { username, identityToken, registryToken } = wanted.credentials;
+    const key = [
+      canonicalForm(wanted.reference),
+      wanted.platform,
+      from,
+      username,
+      identityToken,
+      registryToken,
+    ].join("|");
+    const flight = this.#flights.get(key) ?? this.#begin(key, wanted, from);
+    flight.listeners.add(report);
+    flight.waiting++;
+    const leave = Promise.withResolvers<never>();
+    const onAbort = (): void => leave.reject(new ClusterError("cancelled", "context canceled"));
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      return await Promise.race([flight.done, leave.promise]);
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+      flight.listeners.delete(report);
+      flight.waiting--;
+      if (flight.waiting === 0) flight.stop.abort();
+    }
+  }
+
+  #begin(key: string, wanted: Wanted, from: "registry" | "anywhere"): Flight {
+    const listeners = new Set<Report>();
+    const stop = new AbortController();
+    const report: Report = (line) => {
+      for (const each of listeners) each(line);
+    };
+    // On the next turn, so that whoever began it listens by then.
+    const done = Promise.resolve().then(() => this.#bring(wanted, from, report, stop.signal));
+    const flight: Flight = { listeners, stop, done, waiting: 0 };
+    this.#flights.set(key, flight);
+    const forget = (): void => {
+      if (this.#flights.get(key) === flight) this.#flights.delete(key);
+    };
+    done.then(forget, forget);
+    return flight;
+  }
+
+  async #bring(
+    wanted: Wanted,
+    from: "registry" | "anywhere",
+    report: Report,
+    signal: AbortSignal,
+  ): Promise<ImageRecord> {
+    const { reference } = wanted;
+    if (from === "anywhere") {
+      const record = await this.#fromPeers(reference, report, signal);
+      if (record !== undefined) return record;
+    }
+    const platform = wanted.platform === "" ? HOST_PLATFORM : parsePlatformText(wanted.platform);
+    const access = this.#access(wanted.credentials);
+    return pullFromRegistry(this.#storage, { reference, platform, access, report, signal });
+  }
+
+  async #fromPeers(
+    reference: ImageReference,
+    report: Report,
+    signal: AbortSignal,
+  ): Promise<ImageRecord | undefined> {
+    const peers = this.#peers;
+    if (peers === undefined) return undefined;
+    const name = canonicalForm(reference);
+    const offer = (image: ImageDescription | undefined): void => {
+      if (image === undefined) this.#offered.delete(name);
+      else this.#offered.set(name, image);
+    };
+    try {
+      return await pullFromPeers(this.#storage, { reference, peers, report, signal, offer });
+    } catch (caught) {
+      signal.throwIfAborted();
+      this.#storage.log.warn("image did not come from peers, asking its registry", {
+        image: name,
+        error: caught,
+      });
+      return undefined;
+    }
+  }
+
+  push(
+    options: { readonly reference: string; readonly tag?: string; readonly registryAuth?: string },
+    signal: AbortSignal,
+  ): AsyncIterable<ProgressLine> {
+    const own = new AbortController();
+    return progressOf(
+      async (report) => {
+        const all = AbortSignal.any([signal, own.signal]);
+        const access = this.#access(parseRegistryAuth(options.registryAuth));
+        for (const { reference, record } of this.#pushed(options.reference, options.tag ?? "")) {
+          await pushToRegistry(this.#storage, { reference, record, access, report, signal: all });
+        }
+      },
+      () => own.abort(),
+    );
+  }
+
+  /** What a push means: one tag, or all of a repository. */
+  #pushed(
+    name: string,
+    tag: string,
+  ): readonly { readonly reference: ImageReference; readonly record: ImageRecord }[] {
+    const { records } = this.#storage;
+    const parsed = parseReference(name);
+    if (parsed.digest !== undefined) {
+      throw new ClusterError("invalid_argument", "cannot push a digest reference");
+    }
+    const wanted = tag === "" ? parsed.tag : tag;
+    if (wanted !== undefined) {
+      if (!isTag(wanted)) throw new ClusterError("invalid_argument", "invalid tag format");
+      const reference = { ...parsed, tag: wanted };
+      const record = records.find(canonicalForm(reference));
+      if (record === undefined) {
+        throw new ClusterError(
+          "not_found",
+          `An image does not exist locally with the tag: ${familiarForm(parsed)}`,
+          {
+            cause: noSuchImage(name),
+          },
+        );
+      }
+      return [{ reference, record }];
+    }
+    const all = [...records.images()].flatMap((record) =>
+      records
+        .tagsOf(record.id)
+        .map(parseReference)
+        .filter((each) => canonicalName(each) === canonicalName(parsed))
+        .map((reference) => ({ reference, record })),
+    );
+    if (all.length > 0) return all;
+    throw new ClusterError(
+      "not_found",
+      `An image does not exist locally with the tag: ${familiarForm(parsed)}`,
+    );
+  }
+
+  stop(): void {
+    for (const flight of this.#flights.values()) flight.stop.abort();
+    this.#caller.close();
+  }
+}

@@ -1,0 +1,152 @@
+/**
+ * One HTTP request to a registry, with its errors in the words that Docker's users know ("dial tcp …: connect: connection
+ * refused"). Redirects are followed by the caller (registry-client.ts), who knows what may be sent where.
+ */
+import * as http from "node:http";
+import * as https from "node:https";
+import type { Readable } from "node:stream";
+import { ClusterError } from "../../common/errors.ts";
+
+export interface HttpCall {
+  readonly method: string;
+  readonly url: URL;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: Buffer | Readable;
+  readonly verifiesTls: boolean;
+  readonly certificates: readonly string[];
+  readonly signal: AbortSignal;
+  /** Until the answer's headers are here. */
+  readonly headersTimeoutMs: number;
+}
+
+export interface HttpAnswer {
+  readonly status: number;
+  readonly headers: http.IncomingHttpHeaders;
+  /** Must be read or destroyed. */
+  readonly body: http.IncomingMessage;
+  readonly url: URL;
+}
+
+/** A connection that stands still so long is dead. */
+const SOCKET_IDLE_MS = 60_000;
+const TEXT_BYTES_MAX = 8 * 1024 * 1024;
+
+function address(url: URL): string {
+  return `${url.hostname}:${url.port === "" ? (url.protocol === "https:" ? "443" : "80") : url.port}`;
+}
+
+/** What Go's clients say for the same failure: scripts and people look for these words. */
+function describe(error: NodeJS.ErrnoException, url: URL): string {
+  switch (error.code ?? "") {
+    case "ECONNREFUSED":
+      return `dial tcp ${address(url)}: connect: connection refused`;
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return `dial tcp: lookup ${url.hostname}: no such host`;
+    case "ETIMEDOUT":
+    case "EHOSTUNREACH":
+    case "ENETUNREACH":
+      return `dial tcp ${address(url)}: connect: ${error.code === "ETIMEDOUT" ? "connection timed out" : "no route to host"}`;
+    case "ECONNRESET":
+      return "read: connection reset by peer";
+    default:
+      return error.message;
+  }
+}
+
+/** May be gone in a moment; a refusal, a wrong certificate or plain HTTP where TLS was tried stay what they are. */
+const PASSING_CODES: ReadonlySet<string> = new Set([
+  "ECONNRESET",
+  "ETIMEDOUT",
+  "EPIPE",
+  "EAI_AGAIN",
+  "ECONNABORTED",
+]);
+
+/** A failure of the way there, not of the registry: another host or time may do better. */
+export function transportError(method: string, url: URL, caught: unknown): ClusterError {
+  const error = caught instanceof Error ? caught : new Error(String(caught));
+  const verb = method.charAt(0) + method.slice(1).toLowerCase();
+  return new ClusterError("internal", `${verb} "${url.origin}${url.pathname}": ${describe(error, url)}`, {
+    cause: error,
+    retryable: "code" in error && PASSING_CODES.has(String(error.code)),
+    details: { transport: true },
+  });
+}
+
+export function isTransportError(caught: unknown): caught is ClusterError {
+  return caught instanceof ClusterError && caught.details["transport"] === true;
+}
+
+export class HttpCaller {
+  readonly #plain = new http.Agent({ keepAlive: true, maxFreeSockets: 4, timeout: SOCKET_IDLE_MS });
+  /** By what they trust. */
+  readonly #secure = new Map<string, https.Agent>();
+
+  #agent(call: HttpCall): http.Agent {
+    if (call.url.protocol === "http:") return this.#plain;
+    const key = `${call.verifiesTls}|${call.certificates.join("")}`;
+    const known = this.#secure.get(key);
+    if (known !== undefined) return known;
+    const agent = new https.Agent({
+      keepAlive: true,
+      maxFreeSockets: 4,
+      timeout: SOCKET_IDLE_MS,
+      rejectUnauthorized: call.verifiesTls,
+      ...(call.certificates.length === 0 ? {} : { ca: [...call.certificates] }),
+    });
+    this.#secure.set(key, agent);
+    return agent;
+  }
+
+  send(call: HttpCall): Promise<HttpAnswer> {
+    const { method, url, headers, body, signal } = call;
+    return new Promise((resolve, reject) => {
+      const options = { method, headers, agent: this.#agent(call), signal };
+      const module = url.protocol === "http:" ? http : https;
+      const request = module.request(url, options, (response) => {
+        clearTimeout(timer);
+        resolve({ status: response.statusCode ?? 0, headers: response.headers, body: response, url });
+      });
+      const timer = setTimeout(
+        () => request.destroy(Object.assign(new Error("timed out"), { code: "ETIMEDOUT" })),
+        call.headersTimeoutMs,
+      );
+      request.on("timeout", () =>
+        request.destroy(Object.assign(new Error("timed out"), { code: "ETIMEDOUT" })),
+      );
+      request.on("error", (error) => {
+        clearTimeout(timer);
+        if (signal.aborted) reject(new ClusterError("cancelled", "context canceled", { cause: error }));
+        else reject(transportError(method, url, error));
+      });
+      if (body === undefined) request.end();
+      else if (Buffer.isBuffer(body)) request.end(body);
+      else {
+        body.on("error", (error) => request.destroy(error));
+        body.pipe(request);
+      }
+    });
+  }
+
+  close(): void {
+    this.#plain.destroy();
+    for (const agent of this.#secure.values()) agent.destroy();
+  }
+}
+
+/** The whole body of an answer that is known to be small. */
+export async function readBody(answer: HttpAnswer): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  let bytes = 0;
+  try {
+    for await (const piece of answer.body) {
+      bytes += (piece as Buffer).length;
+      if (bytes > TEXT_BYTES_MAX) throw new Error("answer is too large");
+      pieces.push(piece as Buffer);
+    }
+  } catch (caught) {
+    throw transportError("GET", answer.url, caught);
+  }
+  return Buffer.concat(pieces);
+}

@@ -1,0 +1,200 @@
+/**
+ * Brings an image's documents and layers into the stores from whatever sources there are (a registry's hosts, peers): used
+ * by pulls of both kinds. Layers are hashed, kept and unpacked in one pass while they arrive, and offered to peers meanwhile.
+ */
+import type { ProgressLine } from "../../model/engine.ts";
+import { ClusterError } from "../../common/errors.ts";
+import { must } from "../../common/assert.ts";
+import { DOCUMENT_BYTES_MAX, sha256 } from "../images/content-store.ts";
+import {
+  chainIdsOf,
+  parseImageDocument,
+  parseManifestOrIndex,
+  type Descriptor,
+  type Manifest,
+} from "../images/image-documents.ts";
+import type { ImageRecord } from "../images/image-records.ts";
+import { recordImage, type ImageStorage } from "../images/image-storage.ts";
+import type { LayerIdentity, StagedLayer } from "../images/layer-store.ts";
+import type { Lease } from "../images/leases.ts";
+import { progressLine, shortId } from "../images/progress.ts";
+import { blobPieces, type BlobSource } from "./blob-stream.ts";
+
+export interface FetchOptions {
+  readonly manifestBytes: Buffer;
+  readonly manifest: Manifest;
+  /** Who has a blob. */
+  readonly sourcesOf: (descriptor: Descriptor) => readonly BlobSource[];
+  readonly lease: Lease;
+  readonly report: (line: ProgressLine) => void;
+  readonly signal: AbortSignal;
+  /** The config is here and checked: the image can be offered to others. */
+  readonly onConfig?: () => void;
+}
+
+/** A whole small blob, checked. */
+export async function fetchDocument(
+  descriptor: Descriptor,
+  sources: readonly BlobSource[],
+  signal: AbortSignal,
+): Promise<Buffer> {
+  if (descriptor.sizeBytes > DOCUMENT_BYTES_MAX) {
+    throw new ClusterError("failed_precondition", `Blob ${descriptor.digest} is too large for a document`);
+  }
+  const pieces: Buffer[] = [];
+  const { digest, sizeBytes } = descriptor;
+  for await (const piece of blobPieces(sources, { digest, sizeBytes, signal })) pieces.push(piece);
+  const bytes = Buffer.concat(pieces);
+  if (digest.startsWith("sha256:") && sha256(bytes) !== digest) {
+    throw new ClusterError(
+      "failed_precondition",
+      `Blob must have the digest ${digest}, got ${sha256(bytes)}`,
+    );
+  }
+  return bytes;
+}
+
+class ImageFetch {
+  readonly #storage: ImageStorage;
+  readonly #options: FetchOptions;
+
+  constructor(storage: ImageStorage, options: FetchOptions) {
+    this.#storage = storage;
+    this.#options = options;
+  }
+
+  async run(): Promise<ImageRecord> {
+    const { content, layers, snapshots } = this.#storage;
+    const { manifest, lease, report } = this.#options;
+    const configBytes = await this.#config();
+    const { diffIds } = parseImageDocument(configBytes);
+    if (diffIds.length !== manifest.layers.length) {
+      throw new ClusterError(
+        "failed_precondition",
+        `Cannot pull image: config must name ${manifest.layers.length} layers, got ${diffIds.length}`,
+      );
+    }
+    this.#options.onConfig?.();
+    const chainIds = chainIdsOf(diffIds);
+    const identities = manifest.layers.map((layer, index) => ({
+      digest: layer.digest,
+      diffId: must(diffIds[index], "as many diff ids as layers"),
+      chainId: must(chainIds[index], "as many chain ids as layers"),
+    }));
+    for (const each of identities) lease.hold(each.digest, each.chainId);
+    for (const each of identities) {
+      const isHere = snapshots.has(each.chainId) && content.has(each.digest);
+      report(line(each.digest, isHere ? "Already exists" : "Pulling fs layer"));
+    }
+    await layers.ensure(identities, (layer, index) => this.#stage(layer, this.#layer(index)));
+    // Unpacked already for another image, with other bytes: peers and pushes want these.
+    for (const [index, each] of identities.entries()) {
+      if (!content.has(each.digest)) await this.#store(this.#layer(index));
+    }
+    const { manifestBytes } = this.#options;
+    return recordImage(this.#storage, { manifestBytes, manifest, configBytes }, lease);
+  }
+
+  #layer(index: number): Descriptor {
+    return must(this.#options.manifest.layers[index], "index is inside the list");
+  }
+
+  async #config(): Promise<Buffer> {
+    const { content } = this.#storage;
+    const { config } = this.#options.manifest;
+    this.#options.lease.hold(config.digest);
+    if (content.has(config.digest)) return content.readDocument(config.digest);
+    const bytes = await fetchDocument(config, this.#options.sourcesOf(config), this.#options.signal);
+    await content.put(bytes);
+    return bytes;
+  }
+
+  #pieces(layer: Descriptor): AsyncGenerator<Buffer> {
+    const { digest, sizeBytes } = layer;
+    const sources = this.#options.sourcesOf(layer);
+    return blobPieces(sources, { digest, sizeBytes, signal: this.#options.signal });
+  }
+
+  async #stage(identity: LayerIdentity, layer: Descriptor): Promise<StagedLayer> {
+    const { content, layers, pool } = this.#storage;
+    const { report } = this.#options;
+    if (content.has(identity.digest)) {
+      const staged = await layers.stageBlob(identity);
+      report(line(identity.digest, "Pull complete"));
+      return staged;
+    }
+    const staged = await this.#arriving(layer, (blobPath, onProgress) =>
+      layers.stage((folder) =>
+        pool.run(
+          {
+            kind: "apply",
+            input: { kind: "stream" },
+            blobPath,
+            folder,
+            expectedDigest: identity.digest,
+            expectedDiffId: identity.diffId,
+          },
+          { source: this.#pieces(layer), onProgress },
+        ),
+      ),
+    );
+    report(line(identity.digest, "Verifying Checksum"));
+    report(line(identity.digest, "Download complete"));
+    report(progressLine(shortId(identity.digest), "Extracting", layer.sizeBytes, layer.sizeBytes));
+    report(line(identity.digest, "Pull complete"));
+    return staged;
+  }
+
+  async #store(layer: Descriptor): Promise<void> {
+    const { pool } = this.#storage;
+    await this.#arriving(layer, (blobPath, onProgress) =>
+      pool.run(
+        { kind: "store", input: { kind: "stream" }, blobPath, expectedDigest: layer.digest },
+        { source: this.#pieces(layer), onProgress },
+      ),
+    );
+    this.#options.report(line(layer.digest, "Download complete"));
+  }
+
+  /** Runs `take`, which writes the blob to a file, with progress told to the client and to peers. */
+  async #arriving<T>(
+    layer: Descriptor,
+    take: (blobPath: string, onProgress: (bytes: number) => void) => Promise<T>,
+  ): Promise<T> {
+    const { content, partial, env } = this.#storage;
+    const blobPath = content.ingestPath();
+    const arriving = partial.start(layer.digest, blobPath, layer.sizeBytes);
+    let current = 0;
+    let isWhole = false;
+    try {
+      const result = await take(blobPath, (bytes) => {
+        current += bytes;
+        arriving.progress(bytes);
+        this.#options.report(progressLine(shortId(layer.digest), "Downloading", current, layer.sizeBytes));
+      });
+      await content.commit(blobPath, layer.digest);
+      isWhole = true;
+      return result;
+    } finally {
+      arriving.end(isWhole);
+      if (!isWhole) await env.disk.remove(blobPath);
+    }
+  }
+}
+
+function line(digest: string, status: string): ProgressLine {
+  return { status, progressDetail: {}, id: shortId(digest) };
+}
+
+export function fetchImage(storage: ImageStorage, options: FetchOptions): Promise<ImageRecord> {
+  return new ImageFetch(storage, options).run();
+}
+
+/** The manifest of `bytes`, which must not be an index. */
+export function parseManifest(bytes: Buffer, mediaType: string): Manifest {
+  const parsed = parseManifestOrIndex(bytes, mediaType);
+  if (parsed.kind === "index") {
+    throw new ClusterError("failed_precondition", "Cannot pull image: an index inside an index");
+  }
+  return parsed.manifest;
+}

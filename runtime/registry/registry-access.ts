@@ -1,0 +1,128 @@
+/**
+ * Small questions to registries: does a login work, which digest has a tag. A host that could not be reached is not asked
+ * again for a while, so that services of images without a registry do not wait for it each time.
+ */
+import { ClusterError } from "../../common/errors.ts";
+import type { JsonObject } from "../../model/engine.ts";
+import { DEFAULT_DOMAIN, type ImageReference } from "../../model/image-reference.ts";
+import { parseManifestOrIndex, type ImagePlatform } from "../images/image-documents.ts";
+import { isTransportError, readBody, type HttpCaller } from "./http-call.ts";
+import { toCredentials, type RegistryCredentials } from "./registry-auth.ts";
+import { RegistryClient } from "./registry-client.ts";
+import { endpointsOf, type RegistryConfig } from "./registry-config.ts";
+import { findManifest, pullScope, type RegistryAccess } from "./registry-pull.ts";
+
+const UNREACHABLE_MS = 30_000;
+const QUESTION_TIMEOUT_MS = 8_000;
+
+export class RegistryQuestions {
+  readonly #config: RegistryConfig;
+  readonly #caller: HttpCaller;
+  /** Host to why and until when. */
+  readonly #unreachable = new Map<string, { readonly error: ClusterError; readonly untilMs: number }>();
+
+  constructor(config: RegistryConfig, caller: HttpCaller) {
+    this.#config = config;
+    this.#caller = caller;
+  }
+
+  #access(credentials: RegistryCredentials): RegistryAccess {
+    return { config: this.#config, caller: this.#caller, credentials };
+  }
+
+  /** Docker's answer of /distribution/NAME/json. */
+  async distribution(reference: ImageReference, credentials: RegistryCredentials): Promise<JsonObject> {
+    const known = this.#unreachable.get(reference.domain);
+    if (known !== undefined && known.untilMs > performance.now()) throw known.error;
+    const signal = AbortSignal.timeout(QUESTION_TIMEOUT_MS);
+    try {
+      const found = await findManifest(this.#access(credentials), reference, signal);
+      this.#unreachable.delete(reference.domain);
+      const parsed = parseManifestOrIndex(found.bytes, found.mediaType);
+      const mediaType = parsed.kind === "index" ? parsed.mediaType : parsed.manifest.mediaType;
+      const platforms =
+        parsed.kind === "index"
+          ? parsed.manifests.flatMap(({ platform }) =>
+              platform === undefined || platform.os === "unknown" ? [] : [platform],
+            )
+          : [await this.#platformOf(found.client, reference, parsed.manifest.config.digest, signal)];
+      return {
+        Descriptor: { mediaType, digest: found.digest, size: found.bytes.length },
+        Platforms: platforms.map(platformJson),
+      };
+    } catch (caught) {
+      throw this.#remember(reference.domain, caught, signal);
+    }
+  }
+
+  #remember(domain: string, caught: unknown, signal: AbortSignal): unknown {
+    if (!isTransportError(caught) && !signal.aborted) return caught;
+    const error = ClusterError.from(caught);
+    this.#unreachable.set(domain, { error, untilMs: performance.now() + UNREACHABLE_MS });
+    return error;
+  }
+
+  async #platformOf(
+    client: RegistryClient,
+    reference: ImageReference,
+    digest: string,
+    signal: AbortSignal,
+  ): Promise<ImagePlatform> {
+    const answer = await client.request({
+      method: "GET",
+      target: `/v2/${reference.path}/blobs/${digest}`,
+      scope: pullScope(reference),
+      signal,
+      accepts: [200],
+    });
+    const value = JSON.parse((await readBody(answer)).toString("utf8")) as Partial<ImagePlatform>;
+    return { os: value.os ?? "linux", architecture: value.architecture ?? "", variant: value.variant ?? "" };
+  }
+
+  /** Docker's answer of /auth: whether the registry takes these credentials. */
+  async login(auth: JsonObject): Promise<JsonObject> {
+    const server = typeof auth["serveraddress"] === "string" ? auth["serveraddress"] : "";
+    const domain = loginDomain(server);
+    const credentials = toCredentials(auth);
+    let failure: unknown;
+    for (const endpoint of endpointsOf(domain, this.#config, true)) {
+      const client = new RegistryClient(endpoint, credentials, this.#caller);
+      try {
+        const answer = await client.request({
+          method: "GET",
+          target: "/v2/",
+          scope: "",
+          signal: AbortSignal.timeout(QUESTION_TIMEOUT_MS),
+          accepts: [200],
+          isOnce: true,
+        });
+        answer.body.resume();
+        return { Status: "Login Succeeded", IdentityToken: "" };
+      } catch (caught) {
+        failure = caught;
+        if (!isTransportError(caught)) break;
+      }
+    }
+    if (failure instanceof ClusterError && failure.code === "unauthenticated") {
+      throw new ClusterError(
+        "unauthenticated",
+        `login attempt to https://${domain}/v2/ failed: ${failure.message}`,
+        {
+          cause: failure,
+        },
+      );
+    }
+    throw failure;
+  }
+}
+
+/** The registry of a login's server address, which may be a URL or Docker Hub's old name. */
+function loginDomain(server: string): string {
+  const host = server.replace(/^https?:\/\//, "").replace(/\/.*$/, "");
+  return host === "" || host === "index.docker.io" || host === "registry-1.docker.io" ? DEFAULT_DOMAIN : host;
+}
+
+function platformJson(platform: ImagePlatform): JsonObject {
+  const { os, architecture, variant } = platform;
+  return { architecture, os, ...(variant === "" ? {} : { variant }) };
+}

@@ -1,0 +1,249 @@
+/**
+ * `docker pull`: an image from its registry (or a mirror of it). Finds the manifest for this machine and lets
+ * image-fetch.ts bring the rest. Errors in Docker's words.
+ */
+import { Readable } from "node:stream";
+import { ClusterError, hasCode } from "../../common/errors.ts";
+import type { ProgressLine } from "../../model/engine.ts";
+import {
+  canonicalForm,
+  familiarForm,
+  familiarName,
+  type ImageReference,
+} from "../../model/image-reference.ts";
+import { DOCUMENT_BYTES_MAX, sha256 } from "../images/content-store.ts";
+import { imageEvent } from "../images/image-events.ts";
+import {
+  choosePlatform,
+  MEDIA,
+  parseManifestOrIndex,
+  type ImagePlatform,
+  type Manifest,
+} from "../images/image-documents.ts";
+import type { ImageRecord } from "../images/image-records.ts";
+import type { ImageStorage } from "../images/image-storage.ts";
+import type { BlobSource } from "./blob-stream.ts";
+import { isTransportError, readBody, type HttpCaller } from "./http-call.ts";
+import { fetchImage, parseManifest } from "./image-fetch.ts";
+import type { RegistryCredentials } from "./registry-auth.ts";
+import { RegistryClient } from "./registry-client.ts";
+import { endpointsOf, type RegistryConfig } from "./registry-config.ts";
+
+const ACCEPT = [
+  MEDIA.ociIndex,
+  MEDIA.ociManifest,
+  MEDIA.dockerList,
+  MEDIA.dockerManifest,
+  "application/vnd.docker.distribution.manifest.v1+prettyjws",
+].join(", ");
+
+export interface RegistryAccess {
+  readonly config: RegistryConfig;
+  readonly caller: HttpCaller;
+  readonly credentials: RegistryCredentials;
+}
+
+export interface FoundManifest {
+  readonly client: RegistryClient;
+  readonly bytes: Buffer;
+  readonly mediaType: string;
+  readonly digest: string;
+}
+
+export function pullScope(reference: ImageReference): string {
+  return `repository:${reference.path}:pull`;
+}
+
+/** The manifest or index that the reference names, and the host that has it. */
+export async function findManifest(
+  access: RegistryAccess,
+  reference: ImageReference,
+  signal: AbortSignal,
+): Promise<FoundManifest> {
+  let failure: unknown;
+  for (const endpoint of endpointsOf(reference.domain, access.config)) {
+    const client = new RegistryClient(endpoint, access.credentials, access.caller);
+    try {
+      const wanted = reference.digest ?? reference.tag ?? "latest";
+      return await getManifest(client, reference, wanted, signal);
+    } catch (caught) {
+      // A host that answered "no" is more telling than one that is not there.
+      if (failure === undefined || !isTransportError(caught) || isTransportError(failure)) failure = caught;
+      const isFinal = !endpoint.isMirror && !isTransportError(caught);
+      if (isFinal || signal.aborted) break;
+    }
+  }
+  throw pullError(failure, reference);
+}
+
+async function getManifest(
+  client: RegistryClient,
+  reference: ImageReference,
+  wanted: string,
+  signal: AbortSignal,
+): Promise<FoundManifest> {
+  const answer = await client.request({
+    method: "GET",
+    target: `/v2/${reference.path}/manifests/${wanted}`,
+    headers: { Accept: ACCEPT },
+    scope: pullScope(reference),
+    signal,
+    accepts: [200],
+  });
+  const bytes = await readBody(answer);
+  if (bytes.length > DOCUMENT_BYTES_MAX)
+    throw new ClusterError("failed_precondition", "Manifest is too large");
+  const digest = sha256(bytes);
+  const stated = answer.headers["docker-content-digest"];
+  const isWrong = wanted.startsWith("sha256:") ? digest !== wanted : isOther(stated, digest);
+  if (isWrong) {
+    throw new ClusterError(
+      "failed_precondition",
+      `manifest verification failed for digest ${wanted.includes(":") ? wanted : String(stated)}`,
+    );
+  }
+  const mediaType = (answer.headers["content-type"] ?? "").split(";")[0]?.trim() ?? "";
+  return { client, bytes, mediaType: isManifestType(mediaType) ? mediaType : "", digest };
+}
+
+function isOther(stated: string | string[] | undefined, digest: string): boolean {
+  return typeof stated === "string" && stated.startsWith("sha256:") && stated !== digest;
+}
+
+/** Some registries say "application/json"; then the document must say what it is. */
+function isManifestType(mediaType: string): boolean {
+  if (mediaType.startsWith("application/vnd.docker.distribution.manifest.v1")) {
+    throw new ClusterError(
+      "failed_precondition",
+      "Cannot pull image: its manifest has schema version 1, which is no longer supported",
+    );
+  }
+  return [MEDIA.ociIndex, MEDIA.ociManifest, MEDIA.dockerList, MEDIA.dockerManifest].some(
+    (each) => each === mediaType,
+  );
+}
+
+function pullError(caught: unknown, reference: ImageReference): unknown {
+  if (!(caught instanceof ClusterError)) return caught;
+  const registryCode = caught.details["registryCode"];
+  const name = familiarName(reference);
+  if (
+    registryCode === "MANIFEST_UNKNOWN" ||
+    (hasCode(caught, "not_found") && registryCode !== "NAME_UNKNOWN")
+  ) {
+    return new ClusterError(
+      "not_found",
+      `manifest for ${familiarForm(reference)} not found: ${caught.message}`,
+      {
+        cause: caught,
+      },
+    );
+  }
+  if (registryCode === "NAME_UNKNOWN" || registryCode === "DENIED" || hasCode(caught, "permission_denied")) {
+    return new ClusterError(
+      "not_found",
+      `pull access denied for ${name}, repository does not exist or may require 'docker login': ${caught.message}`,
+      { cause: caught },
+    );
+  }
+  return caught;
+}
+
+/** A registry host as a source of blobs, by ranges where it knows them. */
+export function registrySource(
+  client: RegistryClient,
+  reference: ImageReference,
+  digest: string,
+): BlobSource {
+  return {
+    name: client.endpoint.url,
+    open: async (offset, length, signal) => {
+      const answer = await client.request({
+        method: "GET",
+        target: `/v2/${reference.path}/blobs/${digest}`,
+        headers: { Range: `bytes=${offset}-${offset + length - 1}` },
+        scope: pullScope(reference),
+        signal,
+        accepts: [200, 206],
+      });
+      const range = /^bytes (\d+)-/.exec(answer.headers["content-range"] ?? "");
+      const start = answer.status === 206 ? Number(range?.[1] ?? Number.NaN) : 0;
+      // It must give what was asked for, or all of it from the start.
+      if (start !== offset && start !== 0) {
+        answer.body.destroy();
+        throw new ClusterError("unavailable", `registry answered another range than asked for`, {
+          retryable: true,
+        });
+      }
+      return start === offset ? answer.body : skip(answer.body, offset);
+    },
+  };
+}
+
+/** The same stream without its first `count` bytes. */
+function skip(stream: Readable, count: number): Readable {
+  async function* rest(): AsyncGenerator<Buffer> {
+    let left = count;
+    for await (const chunk of stream) {
+      const bytes = chunk as Buffer;
+      if (bytes.length > left) yield bytes.subarray(left);
+      left = Math.max(0, left - bytes.length);
+    }
+  }
+  return Readable.from(rest(), { objectMode: false });
+}
+
+export interface RegistryPull {
+  readonly reference: ImageReference;
+  readonly platform: ImagePlatform;
+  readonly access: RegistryAccess;
+  readonly report: (line: ProgressLine) => void;
+  readonly signal: AbortSignal;
+}
+
+async function platformManifest(
+  found: FoundManifest,
+  pull: RegistryPull,
+): Promise<{ readonly bytes: Buffer; readonly manifest: Manifest }> {
+  const parsed = parseManifestOrIndex(found.bytes, found.mediaType);
+  if (parsed.kind === "manifest") return { bytes: found.bytes, manifest: parsed.manifest };
+  const chosen = choosePlatform(parsed.manifests, pull.platform);
+  if (chosen === undefined) {
+    const { os, architecture, variant } = pull.platform;
+    const wanted = [os, architecture, variant].filter((part) => part !== "").join("/");
+    throw new ClusterError("not_found", `no matching manifest for ${wanted} in the manifest list entries`);
+  }
+  const inner = await getManifest(found.client, pull.reference, chosen.digest, pull.signal);
+  return { bytes: inner.bytes, manifest: parseManifest(inner.bytes, inner.mediaType) };
+}
+
+export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull): Promise<ImageRecord> {
+  const { records, leases } = storage;
+  const { reference, report } = pull;
+  const found = await findManifest(pull.access, reference, pull.signal);
+  report({ status: `Pulling from ${reference.path}`, id: reference.tag ?? found.digest });
+  const { bytes, manifest } = await platformManifest(found, pull);
+  const lease = leases.open();
+  try {
+    const before = records.find(canonicalForm(reference))?.id;
+    const record = await fetchImage(storage, {
+      manifestBytes: bytes,
+      manifest,
+      lease,
+      report,
+      signal: pull.signal,
+      sourcesOf: (descriptor) => [registrySource(found.client, reference, descriptor.digest)],
+    });
+    await records.addDigest(reference, found.digest, record.id);
+    if (reference.digest === undefined) await records.tag(reference, record.id, storage.now());
+    report({ status: `Digest: ${found.digest}` });
+    const isNew = before !== record.id;
+    report({
+      status: `Status: ${isNew ? "Downloaded newer image" : "Image is up to date"} for ${familiarForm(reference)}`,
+    });
+    imageEvent(storage, "pull", record.id, canonicalForm(reference));
+    return record;
+  } finally {
+    lease.release();
+  }
+}

@@ -1,0 +1,365 @@
+/**
+ * `docker push`: what the registry lacks of an image, then its manifest. Layers it has are found by HEAD, or mounted from
+ * another repository of it that we know has them; the rest is uploaded, large ones in chunks that can be gone on with.
+ */
+import { createReadStream } from "node:fs";
+import { Readable } from "node:stream";
+import { ClusterError, hasCode } from "../../common/errors.ts";
+import type { ProgressLine } from "../../model/engine.ts";
+import {
+  canonicalForm,
+  canonicalName,
+  familiarName,
+  parseReference,
+  type ImageReference,
+} from "../../model/image-reference.ts";
+import { sha256 } from "../images/content-store.ts";
+import { imageEvent } from "../images/image-events.ts";
+import { makeManifest } from "../images/image-manifest.ts";
+import type { ImageRecord, LayerRecord } from "../images/image-records.ts";
+import { holdImage, type ImageStorage } from "../images/image-storage.ts";
+import { progressLine, shortId } from "../images/progress.ts";
+import { compressLayer, pushedForm, type PushedLayer } from "./compressed-layers.ts";
+import { isTransportError } from "./http-call.ts";
+import { RegistryClient } from "./registry-client.ts";
+import { endpointsOf } from "./registry-config.ts";
+import type { RegistryAccess } from "./registry-pull.ts";
+
+/** Larger blobs go in chunks. */
+const CHUNK_BYTES = 64 * 1024 * 1024;
+const CHUNK_ATTEMPTS_MAX = 5;
+const MOUNT_TRIES_MAX = 3;
+const PARALLEL_COUNT = 3;
+const PROGRESS_BYTES = 512 * 1024;
+
+export interface RegistryPush {
+  /** With a tag. */
+  readonly reference: ImageReference;
+  readonly record: ImageRecord;
+  readonly access: RegistryAccess;
+  readonly report: (line: ProgressLine) => void;
+  readonly signal: AbortSignal;
+  /** For tests: chunks of another size. */
+  readonly chunkBytes?: number;
+}
+
+interface Upload {
+  readonly digest: string;
+  readonly sizeBytes: number;
+  readonly open: (from: number, length: number) => Readable;
+  readonly onProgress: (bytes: number) => void;
+}
+
+class Pusher {
+  readonly #storage: ImageStorage;
+  readonly #push: RegistryPush;
+  readonly #client: RegistryClient;
+  readonly #scope: string;
+
+  constructor(storage: ImageStorage, push: RegistryPush, client: RegistryClient) {
+    this.#storage = storage;
+    this.#push = push;
+    this.#client = client;
+    this.#scope = `repository:${push.reference.path}:pull,push`;
+  }
+
+  get #path(): string {
+    return this.#push.reference.path;
+  }
+
+  #line(layer: LayerRecord, status: string): void {
+    this.#push.report({ status, progressDetail: {}, id: shortId(layer.diffId) });
+  }
+
+  async run(): Promise<void> {
+    const { record, reference, report } = this.#push;
+    for (const layer of record.layers) this.#line(layer, "Preparing");
+    const pushed = await this.#layers();
+    const configBytes = this.#storage.content.readDocument(record.id);
+    await this.#ensureBlob({
+      digest: record.id,
+      sizeBytes: configBytes.length,
+      open: (from, length) => Readable.from([configBytes.subarray(from, from + length)]),
+      onProgress: () => {},
+    });
+    const isAsStored = pushed.every((layer, index) => layer.digest === record.layers[index]?.digest);
+    const manifestBytes = isAsStored
+      ? this.#storage.content.readDocument(record.manifest.digest)
+      : makeManifest(configBytes, pushed);
+    const mediaType = isAsStored ? record.manifest.mediaType : "application/vnd.oci.image.manifest.v1+json";
+    const answer = await this.#client.request({
+      method: "PUT",
+      target: `/v2/${this.#path}/manifests/${reference.tag ?? "latest"}`,
+      headers: { "Content-Type": mediaType },
+      body: manifestBytes,
+      scope: this.#scope,
+      signal: this.#push.signal,
+      accepts: [200, 201, 202],
+    });
+    answer.body.resume();
+    const digest = sha256(manifestBytes);
+    await this.#storage.records.addDigest(reference, digest, record.id);
+    const tag = reference.tag ?? "latest";
+    report({ status: `${tag}: digest: ${digest} size: ${manifestBytes.length}` });
+    report({ progressDetail: {}, aux: { Tag: tag, Digest: digest, Size: manifestBytes.length } });
+  }
+
+  /** A few at a time, answers in order. */
+  async #layers(): Promise<readonly PushedLayer[]> {
+    const { layers } = this.#push.record;
+    const pushed: PushedLayer[] = [];
+    let next = 0;
+    const work = async (): Promise<void> => {
+      for (let index = next++; index < layers.length; index = next++) {
+        const layer = layers[index];
+        if (layer !== undefined) pushed[index] = await this.#layer(layer);
+      }
+    };
+    await Promise.all(Array.from({ length: PARALLEL_COUNT }, work));
+    return pushed;
+  }
+
+  async #layer(layer: LayerRecord): Promise<PushedLayer> {
+    const { content, env } = this.#storage;
+    const form = await pushedForm(this.#storage, layer);
+    let temporary = form.compressedPath;
+    try {
+      if (await this.#has(form.digest)) {
+        this.#line(layer, "Layer already exists");
+        return form;
+      }
+      const from = await this.#mount(form.digest);
+      if (from !== undefined) {
+        this.#line(layer, `Mounted from ${from}`);
+        return form;
+      }
+      if (form.digest !== layer.digest && temporary === undefined) {
+        const fresh = await compressLayer(this.#storage, layer);
+        temporary = fresh.compressedPath;
+        // Another version of the compressor: the memory was wrong, what we have now counts.
+        if (fresh.digest !== form.digest) return await this.#send(layer, fresh, temporary);
+      }
+      return await this.#send(layer, form, temporary ?? content.pathOf(form.digest));
+    } finally {
+      if (temporary !== undefined) await env.disk.remove(temporary);
+    }
+  }
+
+  async #send(layer: LayerRecord, form: PushedLayer, file: string): Promise<PushedLayer> {
+    let current = 0;
+    let told = 0;
+    await this.#upload({
+      digest: form.digest,
+      sizeBytes: form.sizeBytes,
+      open: (from, length) =>
+        createReadStream(file, { start: from, end: from + length - 1, highWaterMark: 256 * 1024 }),
+      onProgress: (bytes) => {
+        current += bytes;
+        if (current - told < PROGRESS_BYTES && current !== form.sizeBytes) return;
+        told = current;
+        this.#push.report(progressLine(shortId(layer.diffId), "Pushing", current, form.sizeBytes));
+      },
+    });
+    this.#line(layer, "Pushed");
+    return form;
+  }
+
+  async #has(digest: string): Promise<boolean> {
+    const answer = await this.#client.request({
+      method: "HEAD",
+      target: `/v2/${this.#path}/blobs/${digest}`,
+      scope: this.#scope,
+      signal: this.#push.signal,
+      accepts: [200, 404],
+    });
+    answer.body.resume();
+    return answer.status === 200;
+  }
+
+  /** Repositories of the same registry that images here with this layer were pulled from or pushed to. */
+  #mountCandidates(digest: string): readonly string[] {
+    const { records } = this.#storage;
+    const candidates = new Set<string>();
+    for (const record of records.images()) {
+      if (!record.layers.some((layer) => layer.digest === digest)) continue;
+      for (const name of records.digestsOf(record.id)) {
+        const parsed = parseReference(name);
+        const isOther = canonicalName(parsed) !== canonicalName(this.#push.reference);
+        if (parsed.domain === this.#push.reference.domain && isOther) candidates.add(parsed.path);
+      }
+    }
+    return [...candidates].slice(0, MOUNT_TRIES_MAX);
+  }
+
+  async #mount(digest: string): Promise<string | undefined> {
+    for (const from of this.#mountCandidates(digest)) {
+      const answer = await this.#client.request({
+        method: "POST",
+        target: `/v2/${this.#path}/blobs/uploads/?mount=${encodeURIComponent(digest)}&from=${encodeURIComponent(from)}`,
+        headers: { "Content-Length": "0" },
+        scope: `${this.#scope} repository:${from}:pull`,
+        signal: this.#push.signal,
+        accepts: [201, 202, 401, 403, 404],
+      });
+      answer.body.resume();
+      if (answer.status === 201) return from;
+      if (answer.status === 202) await this.#cancel(answer.headers.location);
+    }
+    return undefined;
+  }
+
+  /** An upload that the registry began in place of a mount. */
+  async #cancel(location: string | undefined): Promise<void> {
+    if (location === undefined) return;
+    const answer = await this.#client.request({
+      method: "DELETE",
+      target: location,
+      scope: this.#scope,
+      signal: this.#push.signal,
+      accepts: [200, 202, 204, 400, 404, 405],
+    });
+    answer.body.resume();
+  }
+
+  async #ensureBlob(upload: Upload): Promise<void> {
+    if (!(await this.#has(upload.digest))) await this.#upload(upload);
+  }
+
+  async #upload(upload: Upload): Promise<void> {
+    const answer = await this.#client.request({
+      method: "POST",
+      target: `/v2/${this.#path}/blobs/uploads/`,
+      headers: { "Content-Length": "0" },
+      scope: this.#scope,
+      signal: this.#push.signal,
+      accepts: [202],
+    });
+    answer.body.resume();
+    const location = this.#location(answer.headers.location);
+    const chunkBytes = this.#push.chunkBytes ?? CHUNK_BYTES;
+    if (upload.sizeBytes <= chunkBytes) {
+      await this.#finish(location, upload, { from: 0, length: upload.sizeBytes });
+      return;
+    }
+    await this.#chunks(location, upload, chunkBytes);
+  }
+
+  #location(location: string | undefined): string {
+    if (location === undefined) {
+      throw new ClusterError("internal", "Cannot push: registry began an upload without saying where");
+    }
+    return new URL(location, this.#client.endpoint.url).href;
+  }
+
+  /** The last request of an upload, with all or the rest of the bytes. */
+  async #finish(
+    location: string,
+    upload: Upload,
+    part: { readonly from: number; readonly length: number },
+  ): Promise<void> {
+    const url = new URL(location);
+    url.searchParams.set("digest", upload.digest);
+    const answer = await this.#client.request({
+      method: "PUT",
+      target: url.href,
+      headers: { "Content-Type": "application/octet-stream", "Content-Length": String(part.length) },
+      ...(part.length === 0
+        ? {}
+        : { openBody: () => counted(upload.open(part.from, part.length), upload.onProgress) }),
+      scope: this.#scope,
+      signal: this.#push.signal,
+      accepts: [201, 204],
+    });
+    answer.body.resume();
+  }
+
+  async #chunks(start: string, upload: Upload, chunkBytes: number): Promise<void> {
+    let location = start;
+    let sent = 0;
+    let failures = 0;
+    while (sent < upload.sizeBytes) {
+      const length = Math.min(chunkBytes, upload.sizeBytes - sent);
+      try {
+        const answer = await this.#client.request({
+          method: "PATCH",
+          target: location,
+          headers: {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": String(length),
+            "Content-Range": `${sent}-${sent + length - 1}`,
+          },
+          openBody: () => counted(upload.open(sent, length), upload.onProgress),
+          scope: this.#scope,
+          signal: this.#push.signal,
+          accepts: [201, 202, 204],
+          isOnce: true,
+        });
+        answer.body.resume();
+        location = this.#location(answer.headers.location);
+        sent += length;
+        failures = 0;
+      } catch (caught) {
+        if (++failures >= CHUNK_ATTEMPTS_MAX || !isTransportError(caught)) throw caught;
+        // What arrived before the break counts.
+        ({ location, sent } = await this.#uploaded(location, sent));
+      }
+    }
+    await this.#finish(location, upload, { from: sent, length: 0 });
+  }
+
+  async #uploaded(
+    location: string,
+    sent: number,
+  ): Promise<{ readonly location: string; readonly sent: number }> {
+    const answer = await this.#client.request({
+      method: "GET",
+      target: location,
+      scope: this.#scope,
+      signal: this.#push.signal,
+      accepts: [204],
+    });
+    answer.body.resume();
+    const end = /^(?:bytes=)?0-(\d+)$/.exec(String(answer.headers["range"] ?? ""))?.[1];
+    const next = answer.headers.location === undefined ? location : this.#location(answer.headers.location);
+    return { location: next, sent: end === undefined ? sent : Number(end) + 1 };
+  }
+}
+
+function counted(stream: Readable, onBytes: (bytes: number) => void): Readable {
+  stream.on("data", (chunk: Buffer) => onBytes(chunk.length));
+  return stream;
+}
+
+export async function pushToRegistry(storage: ImageStorage, push: RegistryPush): Promise<void> {
+  const { reference, record } = push;
+  push.report({ status: `The push refers to repository [${canonicalName(reference)}]` });
+  const lease = storage.leases.open();
+  try {
+    holdImage(record, lease);
+    let failure: unknown;
+    for (const endpoint of endpointsOf(reference.domain, push.access.config, true)) {
+      const client = new RegistryClient(endpoint, push.access.credentials, push.access.caller);
+      try {
+        await new Pusher(storage, push, client).run();
+        imageEvent(storage, "push", record.id, canonicalForm(reference));
+        return;
+      } catch (caught) {
+        failure = caught;
+        if (!isTransportError(caught)) break;
+      }
+    }
+    throw pushError(failure, reference);
+  } finally {
+    lease.release();
+  }
+}
+
+function pushError(caught: unknown, reference: ImageReference): unknown {
+  if (hasCode(caught, "unauthenticated", "permission_denied") && !caught.message.startsWith("unauthorized")) {
+    return new ClusterError("permission_denied", `denied: requested access to the resource is denied`, {
+      cause: caught,
+      details: { repository: familiarName(reference) },
+    });
+  }
+  return caught;
+}

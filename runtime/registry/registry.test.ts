@@ -1,0 +1,505 @@
+import assert from "node:assert/strict";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import * as fs from "node:fs";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { Readable } from "node:stream";
+import { after, test } from "node:test";
+import { silentLogger } from "../../common/log.ts";
+import { realEnv } from "../../common/real-env.ts";
+import type { BlobPeers, JsonObject } from "../../model/engine.ts";
+import { createImageEngine, type ImageEngineParts } from "../images/image-engine.ts";
+import { buildImage, dockerArchive, sha256Of, streamOf, type TestImage } from "../images/testing/archives.ts";
+import { blobPieces, type BlobSource } from "./blob-stream.ts";
+import { parseChallenge, parseRegistryAuth, parseToken, tokenRequest } from "./registry-auth.ts";
+import { endpointsOf, isInsecure } from "./registry-config.ts";
+
+const folders: string[] = [];
+const engines: ImageEngineParts[] = [];
+const servers: Server[] = [];
+
+after(async () => {
+  for (const engine of engines) await engine.stop();
+  for (const server of servers) server.close();
+  for (const server of servers) server.closeAllConnections();
+  for (const folder of folders) fs.rmSync(folder, { recursive: true, force: true });
+});
+
+async function open(registry?: {
+  readonly mirrors: Readonly<Record<string, readonly string[]>>;
+}): Promise<ImageEngineParts> {
+  const dataRoot = fs.mkdtempSync(path.join(tmpdir(), "shoal-registry-"));
+  folders.push(dataRoot);
+  const engine = await createImageEngine({
+    env: realEnv,
+    log: silentLogger,
+    dataRoot,
+    events: { emit: () => {} },
+    containers: () => undefined,
+    ...(registry === undefined ? {} : { registry: { insecure: [], certificateFolders: [], ...registry } }),
+  });
+  engines.push(engine);
+  return engine;
+}
+
+const IMAGE: TestImage = {
+  tags: ["app:1"],
+  layers: [[{ name: "one", content: "1".repeat(100_000) }], [{ name: "two", content: "2" }]],
+};
+
+type Handler = (request: IncomingMessage, response: ServerResponse) => boolean;
+
+/** A registry that holds one image and lets a test spoil its answers. */
+class FakeRegistry {
+  readonly blobs = new Map<string, Buffer>();
+  readonly requests: string[] = [];
+  readonly manifestDigest: string;
+  spoil: Handler = () => false;
+  host = "";
+  readonly #manifest: Buffer;
+
+  constructor(image: TestImage) {
+    const built = buildImage(image);
+    for (const bytes of [built.configBytes, ...built.blobs])
+      this.blobs.set(`sha256:${sha256Of(bytes)}`, bytes);
+    this.#manifest = Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: "application/vnd.oci.image.manifest.v1+json",
+        config: {
+          mediaType: "application/vnd.oci.image.config.v1+json",
+          digest: built.id,
+          size: built.configBytes.length,
+        },
+        layers: built.blobs.map((blob) => ({
+          mediaType: "application/vnd.oci.image.layer.v1.tar",
+          digest: `sha256:${sha256Of(blob)}`,
+          size: blob.length,
+        })),
+      }),
+    );
+    this.manifestDigest = `sha256:${sha256Of(this.#manifest)}`;
+  }
+
+  async start(): Promise<void> {
+    const server = createServer((request, response) => {
+      this.requests.push(`${request.method} ${request.url}`);
+      if (!this.spoil(request, response)) this.#answer(request, response);
+    });
+    servers.push(server);
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    this.host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    const url = request.url ?? "";
+    if (url.includes("/manifests/")) {
+      response.writeHead(200, {
+        "Content-Type": "application/vnd.oci.image.manifest.v1+json",
+        "Docker-Content-Digest": this.manifestDigest,
+      });
+      response.end(this.#manifest);
+      return;
+    }
+    const blob = this.blobs.get(url.slice(url.lastIndexOf("/") + 1));
+    if (blob === undefined) {
+      response.writeHead(404).end();
+      return;
+    }
+    const [, from = "0", to = String(blob.length - 1)] =
+      /bytes=(\d+)-(\d*)/.exec(request.headers.range ?? "") ?? [];
+    if (request.headers.range === undefined) response.writeHead(200);
+    else response.writeHead(206, { "Content-Range": `bytes ${from}-${to}/${blob.length}` });
+    response.end(blob.subarray(Number(from), Number(to) + 1));
+  }
+}
+
+async function linesOf(lines: AsyncIterable<JsonObject>): Promise<JsonObject[]> {
+  const all: JsonObject[] = [];
+  for await (const line of lines) all.push(line);
+  return all;
+}
+
+async function pull(
+  engine: ImageEngineParts,
+  reference: string,
+  registryAuth?: string,
+): Promise<JsonObject[]> {
+  const options = registryAuth === undefined ? { reference } : { reference, registryAuth };
+  return linesOf(engine.images.pull(options, AbortSignal.timeout(20_000)));
+}
+
+async function started(): Promise<FakeRegistry> {
+  const registry = new FakeRegistry(IMAGE);
+  await registry.start();
+  return registry;
+}
+
+function isBlob(request: IncomingMessage): boolean {
+  return (request.url ?? "").includes("/blobs/");
+}
+
+test("ImageEngine.pull() brings an image and tells it as Docker does", async () => {
+  const registry = await started();
+  const engine = await open();
+  const name = `${registry.host}/team/app:1`;
+  const lines = await pull(engine, name);
+  assert.deepEqual(lines[0], { status: "Pulling from team/app", id: "1" });
+  assert.deepEqual(lines.slice(-2), [
+    { status: `Digest: ${registry.manifestDigest}` },
+    { status: `Status: Downloaded newer image for ${name}` },
+  ]);
+  const { id } = buildImage(IMAGE);
+  assert.equal(engine.images.resolve(name), id);
+  assert.equal(engine.images.resolve(`${registry.host}/team/app@${registry.manifestDigest}`), id);
+  assert.deepEqual((await engine.images.inspect(id))["RepoDigests"], [
+    `${registry.host}/team/app@${registry.manifestDigest}`,
+  ]);
+  const again = await pull(engine, name);
+  assert.deepEqual(again.at(-1), { status: `Status: Image is up to date for ${name}` });
+});
+
+test("ImageEngine.pull() goes on where a connection broke off", async () => {
+  const registry = await started();
+  const broken = new Set<string>();
+  registry.spoil = (request, response) => {
+    const url = request.url ?? "";
+    if (!isBlob(request) || broken.has(url)) return false;
+    broken.add(url);
+    const blob = registry.blobs.get(url.slice(url.lastIndexOf("/") + 1)) ?? Buffer.alloc(0);
+    response.writeHead(206, { "Content-Range": `bytes 0-${blob.length - 1}/${blob.length}` });
+    response.write(blob.subarray(0, blob.length / 2), () => response.destroy());
+    return true;
+  };
+  const engine = await open();
+  await pull(engine, `${registry.host}/app:1`);
+  assert.equal(engine.images.resolve(`${registry.host}/app:1`), buildImage(IMAGE).id);
+  assert.equal(broken.size, 3);
+});
+
+test("ImageEngine.pull() refuses content with another digest and keeps nothing", async () => {
+  const registry = await started();
+  registry.spoil = (request, response) => {
+    const url = request.url ?? "";
+    const blob = registry.blobs.get(url.slice(url.lastIndexOf("/") + 1));
+    if (blob === undefined || blob.length < 50_000) return false;
+    response.writeHead(200).end(Buffer.alloc(blob.length));
+    return true;
+  };
+  const engine = await open();
+  await assert.rejects(pull(engine, `${registry.host}/app:1`), {
+    code: "failed_precondition",
+    message: /digest/,
+  });
+  assert.equal(engine.images.resolve(`${registry.host}/app:1`), undefined);
+  assert.equal(engine.images.hasBlob([...registry.blobs.keys()].at(-2) ?? ""), false);
+});
+
+test("ImageEngine.pull() refuses a manifest that is not the one asked for", async () => {
+  const registry = await started();
+  const engine = await open();
+  const other = `sha256:${"12".repeat(32)}`;
+  await assert.rejects(pull(engine, `${registry.host}/app@${other}`), /manifest verification failed/);
+});
+
+test("ImageEngine.pull() understands registries without ranges and ones that lie about them", async () => {
+  for (const isLie of [false, true]) {
+    const registry = await started();
+    let count = 0;
+    registry.spoil = (request, response) => {
+      const url = request.url ?? "";
+      const blob = registry.blobs.get(url.slice(url.lastIndexOf("/") + 1));
+      if (blob === undefined) return false;
+      // The first answer of each kind breaks off, so that a range is asked for; that is then answered in full or wrongly.
+      const isFirst = count++ === 0;
+      if (isFirst) response.writeHead(200).write(blob.subarray(0, 100), () => response.destroy());
+      else if (isLie && count === 2) response.writeHead(206, { "Content-Range": "bytes 7-9/10" }).end("abc");
+      else response.writeHead(200).end(blob);
+      return true;
+    };
+    const engine = await open();
+    await pull(engine, `${registry.host}/app:1`);
+    assert.equal(engine.images.resolve(`${registry.host}/app:1`), buildImage(IMAGE).id);
+  }
+});
+
+test("ImageEngine.pull() tries again after 503 and waits for Retry-After", async () => {
+  const registry = await started();
+  let count = 0;
+  registry.spoil = (_request, response) => {
+    if (++count > 2) return false;
+    response.writeHead(count === 1 ? 503 : 429, { "Retry-After": "0" }).end();
+    return true;
+  };
+  const engine = await open();
+  await pull(engine, `${registry.host}/app:1`);
+  assert.equal(count > 2, true);
+});
+
+test("ImageEngine.pull() gets a token and never sends it to another host", async () => {
+  const registry = await started();
+  const storage = await started();
+  const authorizations: string[] = [];
+  const foreign: unknown[] = [];
+  storage.spoil = (request) => {
+    foreign.push(request.headers.authorization);
+    return false;
+  };
+  registry.spoil = (request, response) => {
+    const url = request.url ?? "";
+    if (url.startsWith("/token")) {
+      authorizations.push(request.headers.authorization ?? "none");
+      assert.match(url, /service=fake/);
+      assert.match(url, /scope=repository%3Aapp%3Apull/);
+      response.end(JSON.stringify({ token: "secret", expires_in: 300 }));
+      return true;
+    }
+    if (request.headers.authorization !== "Bearer secret") {
+      const challenge = `Bearer realm="http://${registry.host}/token",service="fake",scope="repository:app:pull"`;
+      response.writeHead(401, { "WWW-Authenticate": challenge }).end();
+      return true;
+    }
+    if (!isBlob(request)) return false;
+    response.writeHead(307, { Location: `http://${storage.host}${url}` }).end();
+    return true;
+  };
+  const engine = await open();
+  const auth = Buffer.from(JSON.stringify({ username: "me", password: "pw" })).toString("base64url");
+  await pull(engine, `${registry.host}/app:1`, auth);
+  assert.deepEqual(authorizations, [`Basic ${Buffer.from("me:pw").toString("base64")}`]);
+  assert.equal(foreign.length >= 3, true);
+  assert.deepEqual(new Set(foreign), new Set([undefined]));
+});
+
+test("ImageEngine.pull() asks mirrors first and falls back", async () => {
+  const registry = await started();
+  const empty = await started();
+  empty.spoil = (_request, response) => {
+    response.writeHead(404).end();
+    return true;
+  };
+  const engine = await open({
+    mirrors: { "docker.io": [`http://${empty.host}`, `http://${registry.host}`] },
+  });
+  await pull(engine, "app:1");
+  assert.equal(engine.images.resolve("app:1"), buildImage(IMAGE).id);
+  assert.deepEqual(empty.requests, ["GET /v2/library/app/manifests/1"]);
+});
+
+const ERRORS: readonly (readonly [number, string, RegExp, string])[] = [
+  [
+    404,
+    "MANIFEST_UNKNOWN",
+    /^manifest for .*\/app:1 not found: manifest unknown: no such thing$/,
+    "not_found",
+  ],
+  [
+    404,
+    "NAME_UNKNOWN",
+    /^pull access denied for .*\/app, repository does not exist or may require 'docker login'/,
+    "not_found",
+  ],
+  [403, "DENIED", /^pull access denied for /, "not_found"],
+  [429, "TOOMANYREQUESTS", /^toomanyrequests: no such thing$/, "resource_exhausted"],
+];
+
+for (const [status, code, message, kind] of ERRORS) {
+  test(`ImageEngine.pull() says ${code} in Docker's words`, async () => {
+    const registry = await started();
+    registry.spoil = (_request, response) => {
+      response.writeHead(status, { "Retry-After": "0" });
+      response.end(JSON.stringify({ errors: [{ code, message: "no such thing" }] }));
+      return true;
+    };
+    await assert.rejects(pull(await open(), `${registry.host}/app:1`), { code: kind, message });
+  });
+}
+
+test("ImageEngine.pull() and distribution() of a dead registry say who refused, quickly", async () => {
+  const engine = await open();
+  await assert.rejects(pull(engine, "127.0.0.1:1/app:1"), {
+    code: "internal",
+    message:
+      /^Get "http:\/\/127\.0\.0\.1:1\/v2\/app\/manifests\/1": dial tcp 127\.0\.0\.1:1: connect: connection refused$/,
+  });
+  await assert.rejects(engine.images.distribution("127.0.0.1:1/app:1"), /connection refused/);
+  const start = performance.now();
+  await assert.rejects(engine.images.distribution("127.0.0.1:1/app:2"), /connection refused/);
+  assert.equal(performance.now() - start < 50, true);
+});
+
+test("ImageEngine.distribution() gives digest and platforms", async () => {
+  const registry = await started();
+  const answer = await (await open()).images.distribution(`${registry.host}/app:1`);
+  assert.equal((answer["Descriptor"] as JsonObject)["digest"], registry.manifestDigest);
+  assert.deepEqual(answer["Platforms"], [{ architecture: "amd64", os: "linux" }]);
+});
+
+test("ImageEngine.ensure() is here, then from several peers at once, then from the registry", async () => {
+  const first = await open();
+  const second = await open();
+  const third = await open();
+  for (const engine of [first, second])
+    await linesOf(engine.images.load(streamOf(dockerArchive([IMAGE])), { quiet: true }));
+  const nodes = new Map([
+    ["n1", first],
+    ["n2", second],
+  ]);
+  const fetched: string[] = [];
+  let isFlaky = true;
+  const peers: BlobPeers = {
+    find: (reference) =>
+      Promise.resolve(
+        [...nodes].flatMap(([peer, engine]) => {
+          const image = engine.images.describe(reference);
+          return image === undefined ? [] : [{ peer, image }];
+        }),
+      ),
+    fetch: async (peer, digest, offset) => {
+      fetched.push(peer);
+      const node = nodes.get(peer);
+      assert.ok(node !== undefined);
+      const { content } = await node.images.openBlob(digest, offset);
+      if (!isFlaky) return content;
+      isFlaky = false;
+      return Readable.from([Buffer.from("{")]);
+    },
+  };
+  await assert.rejects(third.images.ensure("app:2", {}, AbortSignal.timeout(10_000)));
+  third.images.setPeers(peers);
+  const id = await third.images.ensure("app:1", {}, AbortSignal.timeout(10_000));
+  assert.equal(id, buildImage(IMAGE).id);
+  assert.deepEqual([...new Set(fetched)].sort(), ["n1", "n2"]);
+  assert.equal(third.images.describe("app:1")?.taggedAt, first.images.describe("app:1")?.taggedAt);
+  const count = fetched.length;
+  await third.images.ensure("app:1", {}, AbortSignal.timeout(10_000));
+  assert.equal(fetched.length, count);
+});
+
+test("openBlob() serves a blob that is still arriving", async () => {
+  const registry = await started();
+  const gate = Promise.withResolvers<void>();
+  const layer = [...registry.blobs].find(([, bytes]) => bytes.length > 50_000);
+  assert.ok(layer !== undefined);
+  const [digest, bytes] = layer;
+  registry.spoil = (request, response) => {
+    if (!(request.url ?? "").endsWith(digest)) return false;
+    response.writeHead(200).write(bytes.subarray(0, 60_000));
+    void gate.promise.then(() => response.end(bytes.subarray(60_000)));
+    return true;
+  };
+  const engine = await open();
+  const pulling = pull(engine, `${registry.host}/app:1`);
+  while (!engine.images.hasBlob(digest)) await new Promise((resolve) => setImmediate(resolve));
+  let opened = await engine.images.openBlob(digest, 10).catch(() => undefined);
+  while (opened === undefined) opened = await engine.images.openBlob(digest, 10).catch(() => undefined);
+  gate.resolve();
+  const pieces: Buffer[] = [];
+  for await (const piece of opened.content) pieces.push(piece as Buffer);
+  assert.equal(Buffer.concat(pieces).equals(bytes.subarray(10)), true);
+  await pulling;
+});
+
+test("pulls of the same image share one download, and leaving one does not end the other", async () => {
+  const registry = await started();
+  const gate = Promise.withResolvers<void>();
+  registry.spoil = (request, response) => {
+    if (!(request.url ?? "").includes("/manifests/")) return false;
+    void gate.promise.then(() => {
+      registry.spoil = () => false;
+      response.writeHead(307, { Location: request.url ?? "" }).end();
+    });
+    return true;
+  };
+  const engine = await open();
+  const leaving = new AbortController();
+  const name = `${registry.host}/app:1`;
+  const first = engine.images.ensure(name, {}, leaving.signal);
+  const second = engine.images.ensure(name, {}, AbortSignal.timeout(10_000));
+  leaving.abort();
+  await assert.rejects(first, { code: "cancelled" });
+  gate.resolve();
+  assert.equal(await second, buildImage(IMAGE).id);
+});
+
+test("blobPieces() puts pieces from several sources in order and leaves bad sources out", async () => {
+  const bytes = Buffer.from(Array.from({ length: 1000 }, (_, index) => index % 251));
+  const used: string[] = [];
+  const source = (name: string, fails: boolean): BlobSource => ({
+    name,
+    open: (offset) => {
+      used.push(name);
+      if (fails) return Promise.reject(new Error("gone"));
+      return Promise.resolve(Readable.from([bytes.subarray(offset)]));
+    },
+  });
+  const options = {
+    digest: "x",
+    sizeBytes: 1000,
+    signal: new AbortController().signal,
+    pieceBytes: 64,
+    retryMs: 1,
+  };
+  const pieces: Buffer[] = [];
+  for await (const piece of blobPieces(
+    [source("a", false), source("bad", true), source("b", false)],
+    options,
+  )) {
+    pieces.push(piece);
+  }
+  assert.equal(Buffer.concat(pieces).equals(bytes), true);
+  assert.equal(used.filter((name) => name === "bad").length <= 2, true);
+  assert.equal(used.includes("a") && used.includes("b"), true);
+  await assert.rejects(async () => {
+    for await (const piece of blobPieces([source("bad", true)], options)) assert.ok(piece);
+  }, /gone/);
+});
+
+test("parseChallenge() and tokenRequest() follow the token protocol", () => {
+  const challenge = parseChallenge(
+    'Bearer realm="https://a.example/t?x=1",service="reg",scope="repository:a:pull,push"',
+  );
+  assert.deepEqual(challenge, {
+    scheme: "bearer",
+    realm: "https://a.example/t?x=1",
+    service: "reg",
+    scope: "repository:a:pull,push",
+  });
+  const request = tokenRequest(
+    challenge,
+    "repository:a:pull repository:b:pull",
+    parseRegistryAuth(undefined),
+  );
+  assert.equal(
+    request.url,
+    "https://a.example/t?x=1&service=reg&scope=repository%3Aa%3Apull&scope=repository%3Ab%3Apull",
+  );
+  const refresh = Buffer.from(JSON.stringify({ identitytoken: "r" })).toString("base64url");
+  assert.equal(tokenRequest(challenge, "s", parseRegistryAuth(refresh)).method, "POST");
+  assert.equal(parseChallenge("Negotiate"), undefined);
+  assert.deepEqual(parseToken('{"access_token":"t"}'), { token: "t", lifeMs: 55_000 });
+  assert.throws(() => parseToken("{}"), { code: "unauthenticated" });
+  assert.throws(() => parseRegistryAuth("!!"), { code: "invalid_argument" });
+  const old = Buffer.from(JSON.stringify({ auth: Buffer.from("u:p:q").toString("base64") })).toString(
+    "base64url",
+  );
+  assert.deepEqual([parseRegistryAuth(old).username, parseRegistryAuth(old).password], ["u", "p:q"]);
+});
+
+test("endpointsOf() allows plain HTTP only where it may be", () => {
+  const config = { insecure: ["10.0.0.0/8", "lab:5000"], mirrors: {}, certificateFolders: [] };
+  assert.deepEqual(
+    endpointsOf("docker.io", config).map((each) => each.url),
+    ["https://registry-1.docker.io"],
+  );
+  assert.deepEqual(
+    endpointsOf("localhost:5000", config).map((each) => each.url),
+    ["https://localhost:5000", "http://localhost:5000"],
+  );
+  assert.equal(isInsecure("10.1.2.3:5000", config), true);
+  assert.equal(isInsecure("lab:5000", config), true);
+  assert.equal(isInsecure("lab:5001", config), false);
+  assert.equal(isInsecure("11.1.2.3", config), false);
+  assert.equal(isInsecure("[::1]:5000", config), true);
+});

@@ -1,0 +1,213 @@
+/** Pull and push against Debian's docker-registry on loopback, plain and over TLS. Needs root, for unpacking layers. */
+import assert from "node:assert/strict";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import * as fs from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
+import { get } from "node:http";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import { silentLogger } from "../../common/log.ts";
+import { realEnv } from "../../common/real-env.ts";
+import type { JsonObject } from "../../model/engine.ts";
+import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
+import {
+  buildImage,
+  dockerArchive,
+  streamOf,
+  type TestImage,
+} from "../../runtime/images/testing/archives.ts";
+import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "../../runtime/registry/registry-config.ts";
+
+const REGISTRY = "/usr/bin/docker-registry";
+const missing =
+  process.getuid?.() !== 0
+    ? "needs root"
+    : fs.existsSync(REGISTRY)
+      ? false
+      : "docker-registry is not installed";
+
+const IMAGE: TestImage = {
+  tags: ["app:1"],
+  layers: [[{ name: "big", content: Buffer.alloc(300_000, "abcdefg") }], [{ name: "small", content: "s" }]],
+};
+
+function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address() as AddressInfo;
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+async function linesOf(lines: AsyncIterable<JsonObject>): Promise<JsonObject[]> {
+  const all: JsonObject[] = [];
+  for await (const line of lines) all.push(line);
+  return all;
+}
+
+function answers(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    get({ host: "127.0.0.1", port, path: "/" }, (response) => {
+      response.resume();
+      resolve(true);
+    }).on("error", (error: NodeJS.ErrnoException) => resolve(error.code !== "ECONNREFUSED"));
+  });
+}
+
+describe("images against docker-registry", { skip: missing }, () => {
+  const folder = fs.mkdtempSync(path.join(tmpdir(), "shoal-images-registry-"));
+  const children: ChildProcess[] = [];
+  const engines: ImageEngineParts[] = [];
+  let plain = "";
+  let secure = "";
+
+  async function startRegistry(name: string, tls: string): Promise<string> {
+    const port = await freePort();
+    const file = path.join(folder, `${name}.yml`);
+    fs.writeFileSync(
+      file,
+      `version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: ${folder}/${name}}, delete: {enabled: true}}\n` +
+        `http: {addr: "127.0.0.1:${port}"${tls}}\n`,
+    );
+    const child = spawn(REGISTRY, ["serve", file], {
+      stdio: "ignore",
+      env: { OTEL_TRACES_EXPORTER: "none" },
+    });
+    children.push(child);
+    while (!(await answers(port))) assert.equal(child.exitCode, null);
+    return `127.0.0.1:${port}`;
+  }
+
+  async function open(config: RegistryConfig = DEFAULT_REGISTRY_CONFIG): Promise<ImageEngineParts> {
+    const dataRoot = fs.mkdtempSync(path.join(folder, "data-"));
+    const engine = await createImageEngine({
+      env: realEnv,
+      log: silentLogger,
+      dataRoot,
+      events: { emit: () => {} },
+      containers: () => undefined,
+      registry: config,
+    });
+    engines.push(engine);
+    return engine;
+  }
+
+  before(async () => {
+    const certificate = path.join(folder, "tls.crt");
+    const key = path.join(folder, "tls.key");
+    const args = [
+      "req",
+      "-x509",
+      "-newkey",
+      "ec",
+      "-pkeyopt",
+      "ec_paramgen_curve:prime256v1",
+      "-nodes",
+      "-days",
+      "2",
+    ];
+    execFileSync(
+      "openssl",
+      [
+        ...args,
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+        "-subj",
+        "/CN=r",
+        "-addext",
+        "subjectAltName=DNS:registry.test,IP:127.0.0.1",
+      ],
+      { stdio: "ignore" },
+    );
+    plain = await startRegistry("plain", "");
+    secure = await startRegistry("secure", `, tls: {certificate: ${certificate}, key: ${key}}`);
+  });
+
+  after(async () => {
+    for (const engine of engines) await engine.stop();
+    for (const child of children) {
+      child.kill();
+      await new Promise((resolve) => child.once("exit", resolve));
+    }
+    fs.rmSync(folder, { recursive: true, force: true });
+  });
+
+  async function roundTrip(host: string, compression: "none" | "gzip" | "zstd"): Promise<void> {
+    const first = await open();
+    await linesOf(first.images.load(streamOf(dockerArchive([{ ...IMAGE, compression }])), { quiet: true }));
+    const name = `${host}/team/${compression}:1`;
+    await first.images.tag("app:1", `${host}/team/${compression}`, "1");
+    const signal = AbortSignal.timeout(20_000);
+    const lines = await linesOf(
+      first.images.push({ reference: `${host}/team/${compression}`, tag: "1" }, signal),
+    );
+    assert.deepEqual(lines[0], { status: `The push refers to repository [${host}/team/${compression}]` });
+    assert.match(String(JSON.stringify(lines.at(-2))), /1: digest: sha256:[0-9a-f]{64} size: \d+/);
+    const again = await linesOf(first.images.push({ reference: name }, signal));
+    assert.equal(again.filter((line) => line["status"] === "Layer already exists").length, 2);
+    const second = await open();
+    await linesOf(second.images.pull({ reference: name }, signal));
+    assert.equal(second.images.resolve(name), buildImage(IMAGE).id);
+    const layers = await second.rootfs.prepare("c", second.images.resolve(name) ?? "");
+    assert.equal(fs.readFileSync(path.join(layers.lower[2] ?? "", "big")).length, 300_000);
+    const distribution = await second.images.distribution(name);
+    const { digest } = distribution["Descriptor"] as { readonly digest: string };
+    const third = await open();
+    await linesOf(third.images.pull({ reference: `${host}/team/${compression}@${digest}` }, signal));
+    assert.equal(third.images.resolve(`${host}/team/${compression}@${digest}`), buildImage(IMAGE).id);
+  }
+
+  for (const compression of ["none", "gzip", "zstd"] as const) {
+    test(`an image with ${compression} layers goes there and back over plain HTTP`, () =>
+      roundTrip(plain, compression));
+  }
+
+  test("an image goes there and back over TLS", () => roundTrip(secure, "gzip"));
+
+  test("a certificate that nobody vouches for is refused where the registry is not loopback", async () => {
+    const strict = {
+      insecure: [],
+      mirrors: { "docker.io": [`https://localhost:${secure.split(":")[1]}`] },
+      certificateFolders: [],
+    };
+    const engine = await open(strict);
+    // Loopback is trusted without a check, so this reaches the registry, which has no such image.
+    await assert.rejects(linesOf(engine.images.pull({ reference: "nosuch:1" }, AbortSignal.timeout(20_000))));
+    const remote = await open({
+      ...strict,
+      mirrors: { "docker.io": [`https://registry.test:${secure.split(":")[1]}`] },
+    });
+    await assert.rejects(linesOf(remote.images.pull({ reference: "nosuch:1" }, AbortSignal.timeout(20_000))));
+  });
+
+  test("layers are mounted from another repository of the registry", async () => {
+    const engine = await open();
+    await linesOf(
+      engine.images.load(streamOf(dockerArchive([{ ...IMAGE, compression: "gzip" }])), { quiet: true }),
+    );
+    const signal = AbortSignal.timeout(20_000);
+    for (const repository of ["mount/one", "mount/two"]) {
+      await engine.images.tag("app:1", `${plain}/${repository}`, "1");
+    }
+    await linesOf(engine.images.push({ reference: `${plain}/mount/one:1` }, signal));
+    const lines = await linesOf(engine.images.push({ reference: `${plain}/mount/two:1` }, signal));
+    assert.equal(lines.filter((line) => line["status"] === "Mounted from mount/one").length, 2);
+  });
+
+  test("a push of what is not here and a pull of what is not there are told apart", async () => {
+    const engine = await open();
+    const signal = AbortSignal.timeout(20_000);
+    await assert.rejects(
+      linesOf(engine.images.push({ reference: `${plain}/no:1` }, signal)),
+      /An image does not exist locally/,
+    );
+    await assert.rejects(linesOf(engine.images.pull({ reference: `${plain}/no:1` }, signal)), {
+      code: "not_found",
+      message: /^manifest for .* not found: manifest unknown/,
+    });
+  });
+});
