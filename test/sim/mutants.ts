@@ -60,18 +60,25 @@ export const MUTANTS: readonly Mutant[] = [
       [
         LOG,
         "return lastTerm > this.lastTerm || (lastTerm === this.lastTerm && lastIndex >= this.lastIndex);",
-        "return lastIndex >= this.lastIndex && lastTerm > 0;",
+        "return lastTerm >= 0 && lastIndex >= this.lastIndex;",
       ],
     ],
   }),
   mutant(5, "PreVote raises the term", "liveness", {
     profile: "quiet",
-    patches: [[CORE, 'if (message.type === "vote") this.#becomeFollower', "this.#becomeFollower"]],
+    patches: [
+      [
+        CORE,
+        'if (kind === "preVote") {\n',
+        'if (kind === "preVote") {\n      this.#term += 1;\n      this.#vote = 0;\n',
+      ],
+    ],
   }),
   mutant(7, "leader id kept on becoming a pre-candidate", "liveness", {
     patches: [[CORE, "    this.#leaderId = 0;\n    this.#tally", "    this.#tally"]],
   }),
   mutant(8, "messages of an old term ignored without a word", "liveness", {
+    profile: "network",
     patches: [[CORE, 'this.#sendDurable({ type: "termNotice", ...this.#envelope(message.from) });\n', "\n"]],
   }),
   mutant(9, "no CheckQuorum", "liveness", {

@@ -120,7 +120,7 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
         lossRate: 0.05,
         duplicateRate: 0.05,
         meanDelayMs: 10,
-        every: { ...NEVER, partition: 5, slowLink: 5, pause: 10, transfer: 10, falseRefusal: 5 },
+        every: { ...NEVER, partition: 4, slowLink: 5, pause: 10, transfer: 2, falseRefusal: 5 },
       };
     case "disk":
       return {
@@ -132,7 +132,15 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
         every: { ...NEVER, crash: 5, stalledDisk: 8, fullDisk: 8, rot: 15 },
       };
     case "crash":
-      return { ...CALM, name, memberCount, every: { ...NEVER, crash: 2, allCrash: 20, partition: 15 } };
+      return {
+        ...CALM,
+        name,
+        memberCount,
+        // Slow, so that a crash often meets a write on its way.
+        diskLatencyMs: 20,
+        meanDelayMs: 3,
+        every: { ...NEVER, crash: 1, allCrash: 15, partition: 15, transfer: 4 },
+      };
     case "membership":
       return {
         ...CALM,
