@@ -162,7 +162,7 @@ export class NftTable {
   /** Compares counts of elements and presence of chains: enough to see a flush, a delete or a foreign edit of size. */
   async #matches(definition: TableDefinition): Promise<boolean> {
     try {
-      const listing = await this.#nft.run(`list table ip ${definition.name}`);
+      const listing = await this.#nft.runElsewhere(`list table ip ${definition.name}`);
       const chainNames = [...definition.chains.matchAll(/^\s*chain (\S+)/gm)].map((match) => match[1]);
       if (chainNames.some((name) => !listing.includes(`chain ${name} {`))) return false;
       return definition.sets.every(([name]) => {

@@ -72,11 +72,15 @@ export class Nftables {
 
   /** Runs the commands as one transaction. Small ones take effect before this returns its promise. */
   run(commands: string): Promise<string> {
-    if (this.#waiting === 0 && commands.length < LARGE_BYTES) {
+    if (this.#waiting === 0 && commands.length < LARGE_BYTES)
       return new Promise((resolve) => resolve(this.runNow(commands)));
-    }
+    return this.runElsewhere(commands);
+  }
+
+  /** On another thread, after what runs there already: for large changes and for listings. */
+  runElsewhere(commands: string): Promise<string> {
     this.#waiting += 1;
-    const turn = this.#tail.then(() => this.#runElsewhere(commands));
+    const turn = this.#tail.then(() => this.#onThread(commands));
     this.#tail = turn.then(
       () => this.#leave(),
       () => this.#leave(),
@@ -110,7 +114,7 @@ export class Nftables {
     this.#waiting -= 1;
   }
 
-  #runElsewhere(commands: string): Promise<string> {
+  #onThread(commands: string): Promise<string> {
     return new Promise((resolve, reject) => {
       this.#library.run.async(this.#open(), commands, (failure: unknown, result: number) => {
         if (failure instanceof Error) return reject(failure);

@@ -68,7 +68,9 @@ export class Mesh {
   #addresses: MeshAddresses | undefined;
   #drained: ReadonlySet<string> = new Set();
   #dnsPort = 53;
-  #mtu = 0;
+  #underlay = { mtu: 0, local: "" };
+  /** Addresses in the kernel's set of those that are gone, and until when. */
+  readonly #gone = new Map<string, number>();
 
   constructor(deps: MeshDeps) {
     this.#deps = deps;
@@ -94,9 +96,9 @@ export class Mesh {
     return this.#assignment;
   }
 
-  /** MTU inside of tunnels. */
-  get mtu(): number {
-    return this.#mtu;
+  /** MTU inside of tunnels, and this node's own end of them. */
+  get underlay(): { readonly mtu: number; readonly local: string } {
+    return this.#underlay;
   }
 
   taskOf(meshIp: string): string | undefined {
@@ -114,8 +116,12 @@ export class Mesh {
     this.#assignment = assignment;
     this.#drained = options.drained;
     if (isNewBlock) this.#renewAddresses(assignment.subnet);
-    const isNewDevice = await this.#ensureDevice(assignment);
-    if (isNewDevice || isNewBlock || options.isAudit === true) this.#observe();
+    // Looking at all links and addresses takes milliseconds on a full node: not for every change of an endpoint.
+    const isSure = !isNewBlock && options.isAudit !== true && this.#underlay.mtu > 0;
+    if (!isSure) {
+      await this.#ensureDevice(assignment);
+      this.#observe();
+    }
     this.#objects.apply(this.#deps.root.route, this.#wanted(assignment));
     if (options.isAudit === true && !(await this.#table.audit()))
       this.#deps.log.warn("packet filter of the mesh was repaired");
@@ -160,9 +166,7 @@ export class Mesh {
     this.#attachments.delete(taskId);
     this.#addresses?.release(attachment.meshIp, this.#deps.clock.monotonicMs());
     await this.#applyFilter();
-    await this.#table.run(
-      `add element ip ${this.#tableName} gone { ${attachment.meshIp} timeout ${QUARANTINE_SECONDS}s }`,
-    );
+    await this.#refuseGone(attachment.meshIp);
     deleteFlows(this.#deps.root, { replySource: attachment.meshIp });
     return attachment.meshIp;
   }
@@ -212,13 +216,13 @@ export class Mesh {
     this.#addresses = addresses;
   }
 
-  async #ensureDevice(assignment: MeshAssignment): Promise<boolean> {
+  async #ensureDevice(assignment: MeshAssignment): Promise<void> {
     const { root, dataPathAddress } = this.#deps;
-    const { mtu, local } = underlay(root, dataPathAddress);
-    this.#mtu = mtu;
+    this.#underlay = underlay(root, dataPathAddress);
+    const { mtu, local } = this.#underlay;
     if (root.readSysctl("ipv4/ip_forward") !== "1") root.setSysctls({ "ipv4/ip_forward": "1" });
     const address = firstHost(parseBlock(assignment.subnet));
-    const isNew = await ensureTunnel(root, root, {
+    await ensureTunnel(root, root, {
       name: this.#vxlan,
       vni: assignment.vni,
       port: assignment.dataPathPort,
@@ -229,7 +233,6 @@ export class Mesh {
     const index = linkIndex(root, this.#vxlan);
     root.route.send([addAddress(index, { address, prefixLength: 32 })]);
     this.#relaxReversePathCheck();
-    return isNew;
   }
 
   /** Packets come through the tunnel with the addresses of clients, whom this node would reach another way. */
@@ -347,8 +350,19 @@ export class Mesh {
     return (staying.length > 0 ? staying : usable).map((backend) => backend.meshIp);
   }
 
+  /** For a while, whoever still has connections to the address is told that they are over. */
+  async #refuseGone(meshIp: string): Promise<void> {
+    const nowMs = this.#deps.clock.monotonicMs();
+    for (const [address, untilMs] of this.#gone) if (untilMs < nowMs) this.#gone.delete(address);
+    this.#gone.set(meshIp, nowMs + QUARANTINE_SECONDS * 1_000);
+    await this.#table.run(
+      `add element ip ${this.#tableName} gone { ${meshIp} timeout ${QUARANTINE_SECONDS}s }`,
+    );
+  }
+
   /** The address may still be marked as gone from its last owner. */
   async #forgive(meshIp: string): Promise<void> {
+    if (!this.#gone.delete(meshIp)) return;
     const set = `element ip ${this.#tableName} gone { ${meshIp} }`;
     await this.#table.run(`add ${set}\ndelete ${set}`);
   }
@@ -367,7 +381,7 @@ export class Mesh {
         hostName,
         hostMac: HOST_LINK_MAC,
         containerMac: macOf(meshIp),
-        mtu: this.#mtu,
+        mtu: this.#underlay.mtu,
         address: meshIp,
         prefixLength: 32,
         gateway: address,

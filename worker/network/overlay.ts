@@ -63,6 +63,7 @@ export class Overlay {
   #mtu = 0;
   #drained: ReadonlySet<string> = new Set();
   #isFresh = true;
+  readonly #gone = new Set<string>();
 
   /** Opens the namespace bound to `file`, or makes it. */
   constructor(options: {
@@ -110,14 +111,17 @@ export class Overlay {
     this.#assignment = assignment;
     this.#drained = options.drained;
     this.#mtu = this.#mtuOf(underlay);
-    const isNewDevice = await this.#ensureDevices(underlay);
-    if (isNewDevice || this.#isFresh || options.isAudit === true) this.#observe();
-    this.#isFresh = false;
+    const isUnsure = this.#isFresh || options.isAudit === true;
+    if (isUnsure) {
+      await this.#ensureDevices(underlay);
+      this.#observe();
+    }
     this.#objects.apply(this.#home.route, this.#wanted(underlay));
     if (options.isAudit === true && !(await this.#table.audit()))
       this.#log.warn("packet filter of an overlay was repaired", { network: assignment.name });
     await this.#applyFilter();
-    for (const [taskId, { pid, address }] of this.#attachments) await this.#plug(taskId, pid, address);
+    if (isUnsure) await this.#mendLinks();
+    this.#isFresh = false;
   }
 
   /** Gives the task its interface on this network. Fine if it has it already; mends what is missing. */
@@ -139,6 +143,7 @@ export class Overlay {
     this.#attachments.delete(taskId);
     const { address } = splitCidr(attachment.address);
     await this.#applyFilter();
+    this.#gone.add(address);
     await this.#table.run(
       `add element ip ${OVERLAY_TABLE} gone { ${address} timeout ${QUARANTINE_SECONDS}s }`,
     );
@@ -165,9 +170,9 @@ export class Overlay {
   }
 
   /** Ends the namespace with all that is in it. */
-  remove(): void {
+  async remove(): Promise<void> {
     this.#home.close();
-    NetworkNamespace.removePinned(this.#file);
+    await removeNamespace(this.#file);
   }
 
   get #subnets(): readonly { readonly subnet: string; readonly gateway: string }[] {
@@ -179,9 +184,23 @@ export class Overlay {
     return Number.isInteger(asked) && asked >= 576 ? Math.min(asked, underlay.mtu) : underlay.mtu;
   }
 
-  async #ensureDevices(underlay: Underlay): Promise<boolean> {
+  /** Tasks that run have their interfaces, also after the namespace was lost. */
+  async #mendLinks(): Promise<void> {
+    for (const [taskId, { pid, address }] of this.#attachments) {
+      try {
+        await this.#plug(taskId, pid, address);
+      } catch (caught) {
+        this.#log.warn("a task's interface could not be mended", {
+          taskId,
+          error: ClusterError.from(caught),
+        });
+      }
+    }
+  }
+
+  async #ensureDevices(underlay: Underlay): Promise<void> {
     const home = this.#home;
-    const isNew = await ensureTunnel(this.#root, home, {
+    await ensureTunnel(this.#root, home, {
       name: TUNNEL,
       vni: this.#assignment.vni,
       port: underlay.port,
@@ -194,7 +213,6 @@ export class Overlay {
       setLink("lo", { isUp: true }),
       addAddress(loopback, { address: this.gateway, prefixLength: 32 }),
     ]);
-    return isNew;
   }
 
   #observe(): void {
@@ -265,6 +283,7 @@ export class Overlay {
   }
 
   async #forgive(address: string): Promise<void> {
+    if (!this.#gone.delete(address)) return;
     const set = `element ip ${OVERLAY_TABLE} gone { ${address} }`;
     await this.#table.run(`add ${set}\ndelete ${set}`);
   }
@@ -291,5 +310,19 @@ export class Overlay {
     } finally {
       container.close();
     }
+  }
+}
+
+/**
+ * Ends an overlay's namespace. The tunnel device goes first: the kernel takes namespaces down in its own time, and until then
+ * the network's number could not be used again on this node.
+ */
+export async function removeNamespace(file: string): Promise<void> {
+  const home = NetworkNamespace.openPinned(file);
+  try {
+    await home?.deleteLinks([TUNNEL]);
+  } finally {
+    home?.close();
+    NetworkNamespace.removePinned(file);
   }
 }

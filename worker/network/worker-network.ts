@@ -21,11 +21,10 @@ import { AUDIT_INTERVAL_MS, LEFTOVER_LINK_MS, SAVE_INTERVAL_MS } from "./limits.
 import { Mesh } from "./mesh.ts";
 import { instanceTag } from "./names.ts";
 import { joinNames, NetworkNames } from "./network-names.ts";
-import { Overlay } from "./overlay.ts";
+import { Overlay, removeNamespace } from "./overlay.ts";
 import type { Underlay } from "./overlay.ts";
 import { tunnelMac } from "./peers.ts";
 import { SavedAssignment } from "./saved-assignment.ts";
-import { underlay } from "./tunnel.ts";
 
 export interface NetworkState {
   readonly networks: ReadonlyMap<string, NetworkAssignment>;
@@ -195,10 +194,10 @@ class NodeNetwork implements WorkerNetwork {
       await this.#saved.remove();
       await this.#dns?.stop();
       this.#dns = undefined;
-      for (const overlay of this.#overlays.values()) overlay.remove();
+      for (const overlay of this.#overlays.values()) await overlay.remove();
       this.#overlays.clear();
       this.#names.clear();
-      this.#removeStrayNamespaces(new Set());
+      await this.#removeStrayNamespaces(new Set());
       await this.#mesh.remove();
       this.#state = { networks: new Map(), mesh: undefined };
       this.#tasks.clear();
@@ -221,11 +220,11 @@ class NodeNetwork implements WorkerNetwork {
     const { mesh } = state;
     if (mesh === undefined) return { errors };
     await attempt("mesh", () => this.#applyMesh(mesh, isAudit));
-    const isMeshUp = this.#mesh.address !== undefined && this.#mesh.mtu > 0;
+    const isMeshUp = this.#mesh.address !== undefined && this.#mesh.underlay.mtu > 0;
     if (!isMeshUp) return { errors };
     for (const assignment of state.networks.values())
       await attempt(`network "${assignment.name}"`, () => this.#applyNetwork(assignment, mesh, isAudit));
-    this.#removeOverlays(state);
+    await attempt("networks that are over", () => this.#removeOverlays(state));
     return { errors };
   }
 
@@ -262,20 +261,20 @@ class NodeNetwork implements WorkerNetwork {
   }
 
   /** Networks that no task here is on any more. One with a task is kept whatever the managers say. */
-  #removeOverlays(state: NetworkState): void {
+  async #removeOverlays(state: NetworkState): Promise<void> {
     for (const [networkId, overlay] of this.#overlays) {
       if (state.networks.has(networkId) || overlay.attachedTaskIds.length > 0) continue;
-      overlay.remove();
+      await overlay.remove();
       this.#overlays.delete(networkId);
       this.#names.delete(networkId);
     }
-    this.#removeStrayNamespaces(new Set([...this.#overlays.keys(), ...state.networks.keys()]));
+    await this.#removeStrayNamespaces(new Set([...this.#overlays.keys(), ...state.networks.keys()]));
   }
 
   /** Left by a former daemon for networks that are not this node's any more. */
-  #removeStrayNamespaces(keep: ReadonlySet<string>): void {
+  async #removeStrayNamespaces(keep: ReadonlySet<string>): Promise<void> {
     for (const name of NetworkNamespace.listPinned(this.#namespaceFolder))
-      if (!keep.has(name)) NetworkNamespace.removePinned(path.join(this.#namespaceFolder, name));
+      if (!keep.has(name)) await removeNamespace(path.join(this.#namespaceFolder, name));
   }
 
   get #namespaceFolder(): string {
@@ -283,13 +282,11 @@ class NodeNetwork implements WorkerNetwork {
   }
 
   #underlay(mesh: MeshAssignment): Underlay {
-    const { nodeId, dataPathAddress } = this.#options;
     return {
-      nodeId,
+      nodeId: this.#options.nodeId,
       port: mesh.dataPathPort,
-      local: underlay(this.#root, dataPathAddress).local,
+      ...this.#mesh.underlay,
       mac: tunnelMac(this.#mesh.address ?? ""),
-      mtu: this.#mesh.mtu,
       ends: this.#mesh.ends,
     };
   }
