@@ -10,6 +10,7 @@ import type { Engine } from "../model/engine.ts";
 import type { ApiContext, VersionInfo } from "./context.ts";
 import { EventFeed } from "./event-feed.ts";
 import { CONTAINER_ROUTES } from "./routes/containers.ts";
+import { DASHBOARD_ROUTES } from "./routes/dashboard.ts";
 import { IMAGE_ROUTES } from "./routes/images.ts";
 import { NETWORK_ROUTES } from "./routes/networks.ts";
 import { SECRET_ROUTES } from "./routes/secrets.ts";
@@ -51,6 +52,7 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
     ...SERVICE_ROUTES,
     ...SECRET_ROUTES,
     ...SHOAL_ROUTES,
+    ...DASHBOARD_ROUTES,
   ]);
   events.start();
   return {

@@ -173,6 +173,7 @@ export class HttpApi {
     response.setHeader("Docker-Experimental", "false");
     response.setHeader("Ostype", "linux");
     response.setHeader("Server", `Docker/${this.#context.version.version} (linux)`);
+    if (parts.isReadOnly) response.setHeader("X-Shoal-Read-Only", "true");
     if (this.#isStopping) response.setHeader("Connection", "close");
     let pattern = "none";
     let exchange: Exchange | undefined;

@@ -136,3 +136,31 @@ test("pull and build tell failures before the first line by status, later ones i
     error: failure.message,
   });
 });
+
+test("the dashboard is served with a strict policy, and nothing beside it", async (context) => {
+  const api = await startApi(context);
+  const page = await call(api, "GET /dashboard/");
+  assert.equal(page.headers["content-type"], "text/html; charset=utf-8");
+  assert.match(String(page.headers["content-security-policy"]), /default-src 'none'/);
+  for (const [, file = ""] of page.text.matchAll(/(?:src|href)="([a-z]+\.[a-z]+)"/g)) {
+    assert.equal((await call(api, `GET /dashboard/${file}`)).status, 200, file);
+  }
+  assert.equal((await call(api, "GET /dashboard")).headers["location"], "/dashboard/");
+  for (const hostile of ["..%2f..%2fpackage.json", "constructor", "nosuch.js"]) {
+    assert.equal((await call(api, `GET /dashboard/${hostile}`)).status, 404, hostile);
+  }
+});
+
+test("/shoal/v1/cluster sums up health, /shoal/v1/metrics is Prometheus text", async (context) => {
+  const api = await startApi(context);
+  assert.equal((await call(api, "GET /shoal/v1/cluster")).status, 503);
+  await api.swarm.init();
+  const cluster = JSON.parse((await call(api, "GET /shoal/v1/cluster")).text) as Record<string, unknown>;
+  assert.equal(cluster["healthy"], true);
+  assert.deepEqual(cluster["quorum"], { has: true, reachable: 1, members: 1 });
+  const metrics = await call(api, "GET /shoal/v1/metrics");
+  assert.match(
+    metrics.text,
+    /shoal_api_requests_total\{route="\/shoal\/v1\/cluster",method="GET",status="200"\} 1/,
+  );
+});
