@@ -1,0 +1,167 @@
+/* See cgroup.h. Called by the monitor; which groups and limits there are comes with the job. */
+#define _GNU_SOURCE
+#include "cgroup.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sys.h"
+#include "util.h"
+
+enum { REMOVE_ATTEMPTS = 100, REMOVE_PAUSE_MS = 5, KILL_ROUNDS = 50 };
+
+static char failure[PATH_BYTES_MAX + 256];
+
+static const char *fail(const char *what, const char *path, int error) {
+  snprintf(failure, sizeof failure, "%s %s: %s", what, path, strerror(error));
+  return failure;
+}
+
+static void pause_ms(long milliseconds) {
+  struct timespec span = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+  nanosleep(&span, NULL);
+}
+
+const char *cgroup_create(const struct job *job) {
+  for (uint32_t i = 0; i < job->cgroups.count; i++) {
+    int error = make_folders(job->cgroups.items[i].key, 0755);
+    if (error < 0) return fail("unable to make cgroup", job->cgroups.items[i].key, -error);
+  }
+  for (uint32_t i = 0; i < job->cgroup_writes.count; i++) {
+    const struct pair_record *one = &job->cgroup_writes.items[i];
+    int error = write_file(AT_FDCWD, one->key, one->value);
+    if (error < 0 && one->number == 0) {
+      snprintf(failure, sizeof failure, "unable to apply cgroup configuration: failed to write \"%s\" to %s: %s", one->value,
+               one->key, strerror(-error));
+      return failure;
+    }
+  }
+  return NULL;
+}
+
+int cgroup_open_v2(const struct job *job) {
+  for (uint32_t i = 0; i < job->cgroups.count; i++)
+    if (job->cgroups.items[i].number == 2)
+      return open(job->cgroups.items[i].key, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  return -1;
+}
+
+static bool group_file(char path[PATH_BYTES_MAX], const char *folder, const char *name) {
+  return snprintf(path, PATH_BYTES_MAX, "%s/%s", folder, name) < PATH_BYTES_MAX;
+}
+
+const char *cgroup_enter(const struct job *job, int pid, bool with_v2) {
+  char path[PATH_BYTES_MAX], number[16];
+  snprintf(number, sizeof number, "%d", pid);
+  for (uint32_t i = 0; i < job->cgroups.count; i++) {
+    if (job->cgroups.items[i].number == 2 && !with_v2) continue;
+    if (!group_file(path, job->cgroups.items[i].key, "cgroup.procs")) continue;
+    int error = write_file(AT_FDCWD, path, number);
+    if (error < 0) return fail("unable to enter cgroup", path, -error);
+  }
+  return NULL;
+}
+
+/* Calls `each` for every process in the folder and below; returns how many there were. */
+static int for_each_process(const char *folder, void (*each)(int pid)) {
+  char path[PATH_BYTES_MAX], line[32];
+  int count = 0;
+  if (group_file(path, folder, "cgroup.procs")) {
+    FILE *file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+      int pid = atoi(line);
+      if (pid <= 0) continue;
+      each(pid);
+      count++;
+    }
+    if (file != NULL) fclose(file);
+  }
+  DIR *dir = opendir(folder);
+  for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
+    if (entry->d_type != DT_DIR || entry->d_name[0] == '.') continue;
+    if (group_file(path, folder, entry->d_name)) count += for_each_process(path, each);
+  }
+  if (dir != NULL) closedir(dir);
+  return count;
+}
+
+static void kill_one(int pid) { kill(pid, SIGKILL); }
+
+void cgroup_kill(const struct job *job) {
+  char path[PATH_BYTES_MAX];
+  for (uint32_t i = 0; i < job->cgroups.count; i++) {
+    if (job->cgroups.items[i].number != 2) continue;
+    if (group_file(path, job->cgroups.items[i].key, "cgroup.freeze")) write_file(AT_FDCWD, path, "0");
+    if (group_file(path, job->cgroups.items[i].key, "cgroup.kill") && write_file(AT_FDCWD, path, "1") == 0) return;
+  }
+  /* No v2 tree: a fork may run away from one round, so go on until a round finds nobody. */
+  for (int round = 0; round < KILL_ROUNDS && job->cgroups.count > 0; round++) {
+    const char *folder = job->cgroups.items[0].key;
+    for (uint32_t i = 0; i < job->cgroups.count; i++)
+      if (group_file(path, job->cgroups.items[i].key, "freezer.state")) write_file(AT_FDCWD, path, "THAWED");
+    if (for_each_process(folder, kill_one) == 0) return;
+    pause_ms(REMOVE_PAUSE_MS);
+  }
+}
+
+static bool remove_tree(const char *folder) {
+  if (rmdir(folder) == 0 || errno == ENOENT) return true;
+  char path[PATH_BYTES_MAX];
+  DIR *dir = opendir(folder);
+  for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;)
+    if (entry->d_type == DT_DIR && entry->d_name[0] != '.' && group_file(path, folder, entry->d_name)) remove_tree(path);
+  if (dir != NULL) closedir(dir);
+  return rmdir(folder) == 0 || errno == ENOENT;
+}
+
+void cgroup_remove(const struct job *job) {
+  for (uint32_t i = 0; i < job->cgroups.count; i++)
+    /* A process that has just been killed still counts for a moment. */
+    for (int attempt = 0; attempt < REMOVE_ATTEMPTS && !remove_tree(job->cgroups.items[i].key); attempt++)
+      pause_ms(REMOVE_PAUSE_MS);
+}
+
+static uint32_t counter(const char *folder, const char *name, const char *field) {
+  char path[PATH_BYTES_MAX], text[512];
+  if (!group_file(path, folder, name) || read_file(AT_FDCWD, path, text, sizeof text) <= 0) return 0;
+  size_t length = strlen(field);
+  for (char *line = text; line != NULL && *line != 0; line = strchr(line, '\n')) {
+    if (*line == '\n') line++;
+    if (strncmp(line, field, length) == 0 && line[length] == ' ') return (uint32_t)strtoul(line + length, NULL, 10);
+  }
+  return 0;
+}
+
+uint32_t cgroup_oom_kills(const struct job *job) {
+  uint32_t kills = 0;
+  for (uint32_t i = 0; i < job->cgroups.count; i++) {
+    const struct pair_record *group = &job->cgroups.items[i];
+    kills += counter(group->key, group->number == 2 ? "memory.events" : "memory.oom_control", "oom_kill");
+  }
+  return kills;
+}
+
+int cgroup_oom_events(const struct job *job) {
+  char path[PATH_BYTES_MAX], line[64];
+  for (uint32_t i = 0; i < job->cgroups.count; i++) {
+    if (job->cgroups.items[i].number != 1 || !group_file(path, job->cgroups.items[i].key, "memory.oom_control")) continue;
+    int control = open(path, O_RDONLY | O_CLOEXEC);
+    if (control < 0) continue;
+    int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    snprintf(line, sizeof line, "%d %d", event, control);
+    bool done = group_file(path, job->cgroups.items[i].key, "cgroup.event_control") && write_file(AT_FDCWD, path, line) == 0;
+    close(control);
+    if (done) return event;
+    close(event);
+  }
+  return -1;
+}

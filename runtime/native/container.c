@@ -1,0 +1,128 @@
+/*
+ * See container.h. The order is fixed: wait for cgroups and maps, join namespaces, build the file system, leave the old
+ * root, terminal, identity and program checked, ready, wait for start, give up rights, execute.
+ */
+#define _GNU_SOURCE
+#include "container.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "mounts.h"
+#include "process.h"
+#include "sys.h"
+#include "util.h"
+
+static char failure[PATH_BYTES_MAX];
+#define FAIL(...) (snprintf(failure, sizeof failure, __VA_ARGS__), failure)
+
+enum { CLOSE_RANGE_ON_EXEC = 4 };
+
+void child_fail(int sync, const char *error) {
+  static char message[PATH_BYTES_MAX + 1024];
+  int length = snprintf(message, sizeof message, "E%s", error);
+  if (length > 0) send(sync, message, (size_t)(length < (int)sizeof message ? length : (int)sizeof message - 1), MSG_NOSIGNAL);
+  _exit(125);
+}
+
+void child_reset(int sync, const int stdio[3], bool has_terminal) {
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  for (int number = 1; number < 65; number++)
+    if (number != SIGKILL && number != SIGSTOP) signal(number, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  setsid();
+  if (!has_terminal)
+    for (int fd = 0; fd < 3; fd++)
+      if (dup2(stdio[fd], fd) < 0) child_fail(sync, "stdio");
+  x_close_range(3, ~0U, CLOSE_RANGE_ON_EXEC);
+  /* A keyring of its own, so that keys of the host's session are out of reach. Kernels without keys do without. */
+  syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL);
+}
+
+static const char *join_namespaces(const struct job *job) {
+  /* A pid namespace was joined by the monitor before the clone: it takes effect for children only. */
+  for (uint32_t i = 0; i < job->join.count; i++) {
+    const struct pair_record *one = &job->join.items[i];
+    if (one->number == CLONE_NEWPID) continue;
+    int fd = open(one->key, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return FAIL("namespace %s: %s", one->key, strerror(errno));
+    if (setns(fd, (int)one->number) != 0) return FAIL("joining namespace %s: %s", one->key, strerror(errno));
+    close(fd);
+  }
+  return NULL;
+}
+
+static const char *set_names(const struct job *job) {
+  if (job->hostname != NULL && *job->hostname != 0 && sethostname(job->hostname, strlen(job->hostname)) != 0)
+    return FAIL("sethostname: %s", strerror(errno));
+  if (job->domainname != NULL && *job->domainname != 0 && setdomainname(job->domainname, strlen(job->domainname)) != 0)
+    return FAIL("setdomainname: %s", strerror(errno));
+  return NULL;
+}
+
+/* The terminal that is stdin now also shows as /dev/console. */
+static const char *bind_console(void) {
+  int made = open("/dev/console", O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0600);
+  if (made >= 0) close(made);
+  int target = open("/dev/console", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  int tree = x_open_tree(0, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
+  if (target < 0 || tree < 0 || x_move_mount(tree, target) != 0) return FAIL("/dev/console: %s", strerror(errno));
+  close(target);
+  close(tree);
+  return NULL;
+}
+
+static bool wait_for(int sync, char word) {
+  char got = 0;
+  ssize_t count;
+  do count = read(sync, &got, 1);
+  while (count < 0 && errno == EINTR);
+  return count == 1 && got == word;
+}
+
+static const char *set_up(struct container_start *start, struct identity *identity) {
+  struct job *job = start->job;
+  const char *error;
+  int root = -1;
+  if ((error = join_namespaces(job)) != NULL) return error;
+  if (job->flags & J_NEW_CGROUP && unshare(CLONE_NEWCGROUP) != 0) return FAIL("cgroup namespace: %s", strerror(errno));
+  if ((error = set_names(job)) != NULL) return error;
+  if ((error = mounts_open_sources(job)) != NULL) return error;
+  if ((error = mounts_build(job, &root)) != NULL) return error;
+  if ((error = mounts_seal(job, root)) != NULL) return error;
+  if ((error = mounts_pivot(job, root)) != NULL) return error;
+  if ((error = process_identity(job, identity)) != NULL) return error;
+  if (job->flags & J_TTY) {
+    if ((error = process_terminal(job, identity, start->sync)) != NULL) return error;
+    if ((error = bind_console()) != NULL) return error;
+  } else {
+    /* So that /dev/stdout can be opened again by the user the program runs as. */
+    for (int fd = 0; fd < 3; fd++) fchown(fd, identity->uid, (gid_t)-1);
+  }
+  if ((error = process_prepare(job, identity)) != NULL) return error;
+  return process_find(job);
+}
+
+void container_child(struct container_start *start) {
+  struct identity identity;
+  if (!wait_for(start->sync, 'G')) _exit(125);
+  if (start->job->flags & J_NEW_USER && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0))
+    child_fail(start->sync, "becoming root of the user namespace");
+  child_reset(start->sync, start->stdio, (start->job->flags & J_TTY) != 0);
+  const char *error = set_up(start, &identity);
+  if (error != NULL) child_fail(start->sync, error);
+  if (send(start->sync, "R", 1, MSG_NOSIGNAL) != 1) _exit(125);
+  if (!wait_for(start->sync, 'S')) _exit(125);
+  child_fail(start->sync, process_exec(start->job, &identity));
+}

@@ -1,0 +1,159 @@
+/*
+ * See launcher.h. Started by the daemon, detached from it: it answers on ROOT/launcher.sock, forks for every connection and
+ * reaps. It holds no state, so a daemon may be replaced at any time. It goes away by itself when there is nothing left for it:
+ * no child (monitors and the connection that a daemon holds are its children) for a few seconds.
+ */
+#define _GNU_SOURCE
+#include "launcher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "job.h"
+#include "monitor.h"
+#include "util.h"
+
+enum { IDLE_ROUND_MS = 500, IDLE_ROUNDS_MAX = 10, BACKLOG = 512 };
+
+static uint8_t *job_bytes;
+static uint32_t job_length;
+static int child_count;
+
+void launcher_release_job(void) {
+  if (job_bytes != NULL) munmap(job_bytes, job_length);
+  job_bytes = NULL;
+}
+
+static void reap_children(void) {
+  while (waitpid(-1, NULL, WNOHANG) > 0)
+    if (child_count > 0) child_count--;
+}
+
+static void on_child(int number) { (void)number; }
+
+/* Runs in the fork: reads the one frame, becomes what it asks for. */
+static _Noreturn void serve(int connection) {
+  uint8_t head[5];
+  uint32_t total;
+  if (!read_all(connection, head, sizeof head)) _exit(0);
+  memcpy(&total, head, 4);
+  if (head[4] == F_HOLD) {
+    send_frame(connection, F_DONE, NULL, 0);
+    char byte;
+    while (read(connection, &byte, 1) > 0) continue;
+    _exit(0);
+  }
+  if (total < 1 || total > JOB_BYTES_MAX) {
+    send_text_frame(connection, F_ERROR, "job: too long");
+    _exit(1);
+  }
+  job_length = total;
+  job_bytes = mmap(NULL, job_length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (job_bytes == MAP_FAILED || !read_all(connection, job_bytes, total - 1)) _exit(1);
+  struct job job;
+  const char *error = job_parse(&job, job_bytes, total - 1);
+  if (error == NULL && head[4] == F_CREATE) monitor_create(&job, connection);
+  if (error == NULL && head[4] == F_EXEC) monitor_exec(&job, connection);
+  send_text_frame(connection, F_ERROR, error == NULL ? "job: unknown kind" : error);
+  _exit(1);
+}
+
+static int listen_at(const char *root) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "launcher.sock"};
+  if (chdir(root) != 0) return -1;
+  int lock = open("launcher.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  /* A lock that forks don't inherit: it says whether a launcher lives. */
+  if (lock < 0 || fcntl(lock, F_SETLK, &whole) != 0) return -1;
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  unlink(address.sun_path);
+  umask(0177);
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, BACKLOG) != 0) return -1;
+  umask(022);
+  return fd;
+}
+
+static void accept_all(int listener) {
+  for (;;) {
+    int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (connection < 0) return;
+    pid_t pid = fork();
+    if (pid == 0) {
+      close(listener);
+      signal(SIGCHLD, SIG_DFL);
+      sigset_t none;
+      sigemptyset(&none);
+      sigprocmask(SIG_SETMASK, &none, NULL);
+      serve(connection);
+    }
+    if (pid > 0) child_count++;
+    else send_text_frame(connection, F_ERROR, strerror(errno));
+    close(connection);
+  }
+}
+
+static _Noreturn void run(int listener) {
+  struct pollfd polled = {listener, POLLIN, 0};
+  int idle_rounds = 0;
+  sigset_t waiting;
+  sigemptyset(&waiting);
+  for (;;) {
+    struct timespec round = {IDLE_ROUND_MS / 1000, IDLE_ROUND_MS % 1000 * 1000000};
+    int ready = ppoll(&polled, 1, child_count == 0 ? &round : NULL, &waiting);
+    reap_children();
+    if (ready > 0) accept_all(listener);
+    idle_rounds = child_count > 0 || ready != 0 ? 0 : idle_rounds + 1;
+    if (idle_rounds < IDLE_ROUNDS_MAX) continue;
+    unlink("launcher.sock");
+    /* Whoever connected before the name went is still served. */
+    accept_all(listener);
+    if (child_count == 0) _exit(0);
+    _exit(0);
+  }
+}
+
+static _Noreturn void live(const char *root, int ready) {
+  setsid();
+  int listener = listen_at(root);
+  char result = listener >= 0 ? 0 : (char)errno;
+  write_all(ready, &result, 1);
+  if (listener < 0) _exit(1);
+  close(ready);
+  prctl(PR_SET_NAME, "shoal-launcher", 0, 0, 0);
+  struct sigaction action = {.sa_handler = on_child};
+  sigaction(SIGCHLD, &action, NULL);
+  signal(SIGPIPE, SIG_IGN);
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &blocked, NULL);
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  for (int fd = 0; fd < 3; fd++) dup2(null, fd);
+  run(listener);
+}
+
+int launcher_main(const char *root) {
+  int ready[2];
+  char result = 0;
+  if (pipe2(ready, O_CLOEXEC) != 0) return 1;
+  /* The lock belongs to a process, so the one that stays takes it. */
+  if (fork() == 0) live(root, ready[1]);
+  close(ready[1]);
+  if (!read_all(ready[0], &result, 1)) result = EIO;
+  if (result == 0) return 0;
+  fprintf(stderr, "shoal-runtime: launcher at %s: %s\n", root, strerror(result));
+  /* 2: another one lives there. */
+  return result == EAGAIN || result == EACCES ? 2 : 1;
+}

@@ -1,0 +1,222 @@
+/*
+ * See log.h. A line is written whole or not at all into the page cache; a full disk keeps the bytes and the writer tries
+ * again, so that a slow or full disk holds the container back rather than losing lines.
+ */
+#define _GNU_SOURCE
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "util.h"
+
+enum { LINE_BYTES_MAX = 16384, OUT_BYTES = 131072, RETRY_MS = 50, ATTRIBUTES_BYTES_MAX = 16384 };
+
+struct log_file {
+  int fd;
+  char *path, *attributes;
+  uint64_t size, bytes_max;
+  uint32_t file_count;
+  char *partial[2];
+  uint32_t partial_length[2];
+  char *out;
+  uint32_t out_length;
+};
+
+struct log_file *log_open(const struct job *job) {
+  if (job->log_driver == 0 || job->log_path == NULL) return NULL;
+  struct log_file *log = calloc(1, sizeof *log);
+  if (log == NULL) return NULL;
+  log->path = strdup(job->log_path);
+  log->attributes = strdup(job->log_attributes == NULL ? "" : job->log_attributes);
+  log->bytes_max = job->log_bytes_max;
+  log->file_count = job->log_file_count == 0 ? 1 : job->log_file_count;
+  log->fd = open(log->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+  struct stat stat;
+  if (log->fd >= 0 && fstat(log->fd, &stat) == 0) log->size = (uint64_t)stat.st_size;
+  return log;
+}
+
+static void pause_a_little(void) {
+  struct timespec span = {0, RETRY_MS * 1000000L};
+  nanosleep(&span, NULL);
+}
+
+/* log, log.1, log.2 …: the oldest is dropped. A reader holds its file open and goes on to the next by inode. */
+static void rotate(struct log_file *log) {
+  char from[PATH_BYTES_MAX], to[PATH_BYTES_MAX];
+  if (log->file_count <= 1) {
+    if (ftruncate(log->fd, 0) == 0) log->size = 0;
+    return;
+  }
+  for (uint32_t i = log->file_count - 1; i >= 1; i--) {
+    snprintf(to, sizeof to, "%s.%u", log->path, i);
+    if (i == 1) snprintf(from, sizeof from, "%s", log->path);
+    else snprintf(from, sizeof from, "%s.%u", log->path, i - 1);
+    rename(from, to);
+    /* Compressed ones move along; the daemon compresses. */
+    size_t used = strlen(to);
+    snprintf(to + used, sizeof to - used, ".gz");
+    used = strlen(from);
+    snprintf(from + used, sizeof from - used, ".gz");
+    if (i > 1) rename(from, to);
+  }
+  int fresh = open(log->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+  if (fresh < 0) return;
+  close(log->fd);
+  log->fd = fresh;
+  log->size = 0;
+}
+
+static void flush(struct log_file *log) {
+  const char *at = log->out;
+  uint32_t left = log->out_length;
+  while (left > 0 && log->fd >= 0) {
+    ssize_t count = write(log->fd, at, left);
+    if (count < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EINTR || errno == EIO)) {
+      if (errno != EINTR) pause_a_little();
+      continue;
+    }
+    if (count < 0) break;
+    at += count;
+    left -= (uint32_t)count;
+    log->size += (uint64_t)count;
+  }
+  log->out_length = 0;
+}
+
+/* Length of the valid UTF-8 sequence at `at`, or 0. */
+static uint32_t utf8_length(const unsigned char *at, const unsigned char *end) {
+  uint32_t need = *at >= 0xf0 && *at <= 0xf4 ? 4 : *at >= 0xe0 && *at < 0xf0 ? 3 : *at >= 0xc2 && *at < 0xe0 ? 2 : 0;
+  if (need == 0 || end - at < (ptrdiff_t)need) return 0;
+  for (uint32_t i = 1; i < need; i++)
+    if ((at[i] & 0xc0) != 0x80) return 0;
+  if (*at == 0xe0 && at[1] < 0xa0) return 0;
+  if (*at == 0xed && at[1] > 0x9f) return 0;
+  if (*at == 0xf0 && at[1] < 0x90) return 0;
+  if (*at == 0xf4 && at[1] > 0x8f) return 0;
+  return need;
+}
+
+static char *escape(char *out, const unsigned char *at, uint32_t length) {
+  static const char hex[] = "0123456789abcdef";
+  const unsigned char *end = at + length;
+  while (at < end) {
+    if (*at >= 0x20 && *at < 0x7f && *at != '"' && *at != '\\') {
+      *out++ = (char)*at++;
+      continue;
+    }
+    uint32_t sequence = *at >= 0x80 ? utf8_length(at, end) : 0;
+    if (sequence > 0) {
+      memcpy(out, at, sequence);
+      out += sequence;
+      at += sequence;
+      continue;
+    }
+    *out++ = '\\';
+    switch (*at) {
+      case '"': *out++ = '"'; break;
+      case '\\': *out++ = '\\'; break;
+      case '\n': *out++ = 'n'; break;
+      case '\r': *out++ = 'r'; break;
+      case '\t': *out++ = 't'; break;
+      default:
+        if (*at >= 0x80) {
+          memcpy(out, "ufffd", 5);
+        } else {
+          memcpy(out, "u00", 3);
+          out[3] = hex[*at >> 4];
+          out[4] = hex[*at & 15];
+        }
+        out += 5;
+    }
+    at++;
+  }
+  return out;
+}
+
+static void put_line(struct log_file *log, int stream, const char *bytes, uint32_t length, const char time[31]) {
+  /* Six characters for one at worst. */
+  uint32_t worst = length * 6 + 128 + ATTRIBUTES_BYTES_MAX;
+  if (log->out_length + worst > OUT_BYTES + LINE_BYTES_MAX * 6 + ATTRIBUTES_BYTES_MAX) flush(log);
+  if (log->bytes_max > 0 && log->size + log->out_length >= log->bytes_max) {
+    flush(log);
+    rotate(log);
+  }
+  char *out = log->out + log->out_length;
+  memcpy(out, "{\"log\":\"", 8);
+  out = escape(out + 8, (const unsigned char *)bytes, length);
+  memcpy(out, "\",\"stream\":\"", 12);
+  memcpy(out + 12, stream == 1 ? "stdout" : "stderr", 6);
+  out += 18;
+  *out++ = '"';
+  *out++ = ',';
+  size_t attributes = strlen(log->attributes);
+  if (attributes > 0 && attributes < ATTRIBUTES_BYTES_MAX - 16) {
+    memcpy(out, "\"attrs\":", 8);
+    memcpy(out + 8, log->attributes, attributes);
+    out += 8 + attributes;
+    *out++ = ',';
+  }
+  memcpy(out, "\"time\":\"", 8);
+  memcpy(out + 8, time, 30);
+  memcpy(out + 38, "\"}\n", 3);
+  log->out_length = (uint32_t)(out + 41 - log->out);
+}
+
+bool log_write(struct log_file *log, int stream, const char *bytes, uint32_t length) {
+  if (log == NULL || log->fd < 0) return true;
+  if (log->out == NULL) log->out = malloc(OUT_BYTES + 2 * (LINE_BYTES_MAX * 6 + ATTRIBUTES_BYTES_MAX));
+  if (log->out == NULL) return false;
+  char time[31];
+  format_time(wall_nanoseconds(), time);
+  char **partial = &log->partial[stream - 1];
+  uint32_t *held = &log->partial_length[stream - 1];
+  while (length > 0) {
+    const char *newline = memchr(bytes, '\n', length);
+    uint32_t take = newline == NULL ? length : (uint32_t)(newline - bytes) + 1;
+    bool is_whole = newline != NULL;
+    uint32_t room = LINE_BYTES_MAX - *held;
+    if (take > room) {
+      take = room;
+      is_whole = false;
+    }
+    if (*held == 0 && (is_whole || take == LINE_BYTES_MAX)) {
+      put_line(log, stream, bytes, take, time);
+    } else {
+      if (*partial == NULL) *partial = malloc(LINE_BYTES_MAX);
+      if (*partial == NULL) return false;
+      memcpy(*partial + *held, bytes, take);
+      *held += take;
+      if (is_whole || *held == LINE_BYTES_MAX) {
+        put_line(log, stream, *partial, *held, time);
+        *held = 0;
+      }
+    }
+    bytes += take;
+    length -= take;
+  }
+  flush(log);
+  /* A quiet container's monitor stays small. */
+  if (*held == 0 && *partial != NULL) {
+    free(*partial);
+    *partial = NULL;
+  }
+  return true;
+}
+
+void log_close(struct log_file *log) {
+  if (log == NULL) return;
+  char time[31];
+  format_time(wall_nanoseconds(), time);
+  for (int stream = 1; stream <= 2; stream++)
+    if (log->partial_length[stream - 1] > 0) put_line(log, stream, log->partial[stream - 1], log->partial_length[stream - 1], time);
+  flush(log);
+  if (log->fd >= 0) close(log->fd);
+}

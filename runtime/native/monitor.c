@@ -1,0 +1,276 @@
+/*
+ * See monitor.h. It is born by the launcher's fork with the daemon's connection open, makes cgroups and the child, answers, and
+ * then only moves bytes until the end: exit file first (temporary, then renamed), then the frame to whoever watches.
+ */
+#define _GNU_SOURCE
+#include "monitor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "bpf.h"
+#include "cgroup.h"
+#include "container.h"
+#include "launcher.h"
+#include "streams.h"
+#include "sys.h"
+#include "util.h"
+
+static char failure[PATH_BYTES_MAX];
+#define FAIL(...) (snprintf(failure, sizeof failure, __VA_ARGS__), failure)
+
+/* Takes back what was made so far and says why. */
+static _Noreturn void refuse(struct job *job, int connection, const char *error) {
+  cgroup_kill(job);
+  cgroup_remove(job);
+  send_text_frame(connection, F_ERROR, error);
+  _exit(1);
+}
+
+bool monitor_stdio(const struct job *job, int ours[3], int theirs[3]) {
+  for (int i = 0; i < 3; i++) ours[i] = theirs[i] = -1;
+  if (job->flags & J_TTY) return true;
+  int pair[2];
+  for (int i = 1; i < 3; i++) {
+    if (pipe2(pair, O_CLOEXEC) != 0) return false;
+    ours[i] = pair[0];
+    theirs[i] = pair[1];
+    set_nonblocking(pair[0]);
+  }
+  if (job->flags & J_OPEN_STDIN) {
+    if (pipe2(pair, O_CLOEXEC) != 0) return false;
+    theirs[0] = pair[0];
+    ours[0] = pair[1];
+    set_nonblocking(pair[1]);
+  } else {
+    theirs[0] = open("/dev/null", O_RDWR | O_CLOEXEC);
+  }
+  return theirs[0] >= 0;
+}
+
+static const char *write_map(int pid, const char *name, const struct map_record *maps, uint32_t count) {
+  char path[64], text[4096];
+  size_t used = 0;
+  for (uint32_t i = 0; i < count && used < sizeof text - 64; i++)
+    used += (size_t)snprintf(text + used, sizeof text - used, "%u %u %u\n", maps[i].inside, maps[i].outside, maps[i].count);
+  snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+  int error = count == 0 ? 0 : write_file(AT_FDCWD, path, text);
+  return error < 0 ? FAIL("writing %s: %s", name, strerror(-error)) : NULL;
+}
+
+static int open_listener(const char *path) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  char place[sizeof address.sun_path];
+  if (path == NULL) return -1;
+  if (strlen(path) >= sizeof address.sun_path) {
+    /* A long folder name is reached through a descriptor. */
+    char folder[PATH_BYTES_MAX];
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (slash == NULL) return -1;
+    *slash = 0;
+    int dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if ((size_t)snprintf(place, sizeof place, "/proc/self/fd/%d/%s", dir, slash + 1) >= sizeof place) return -1;
+  } else {
+    snprintf(place, sizeof place, "%s", path);
+  }
+  memcpy(address.sun_path, place, sizeof place);
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  unlink(place);
+  mode_t old = umask(0177);
+  bool is_bound = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 64) == 0;
+  umask(old);
+  if (!is_bound && fd >= 0) close(fd);
+  return is_bound ? fd : -1;
+}
+
+static uint64_t namespace_flags(uint32_t flags) {
+  uint64_t clone = CLONE_NEWNS;
+  if (flags & J_NEW_NET) clone |= CLONE_NEWNET;
+  if (flags & J_NEW_PID) clone |= CLONE_NEWPID;
+  if (flags & J_NEW_IPC) clone |= CLONE_NEWIPC;
+  if (flags & J_NEW_UTS) clone |= CLONE_NEWUTS;
+  if (flags & J_NEW_USER) clone |= CLONE_NEWUSER;
+  return clone;
+}
+
+static const char *join_pid_namespace(const struct job *job) {
+  for (uint32_t i = 0; i < job->join.count; i++) {
+    if (job->join.items[i].number != CLONE_NEWPID) continue;
+    int fd = open(job->join.items[i].key, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || setns(fd, CLONE_NEWPID) != 0) return FAIL("joining pid namespace %s: %s", job->join.items[i].key, strerror(errno));
+    close(fd);
+  }
+  return NULL;
+}
+
+static const char *make_child(struct job *job, struct streams *streams, struct container_start *start) {
+  const char *error = join_pid_namespace(job);
+  if (error != NULL) return error;
+  int group = cgroup_open_v2(job), pidfd = -1;
+  struct x_clone_args arguments = {.flags = namespace_flags(job->flags) | X_CLONE_PIDFD,
+                                   .pidfd = (uint64_t)(uintptr_t)&pidfd,
+                                   .exit_signal = SIGCHLD};
+  if (group >= 0) {
+    arguments.flags |= X_CLONE_INTO_CGROUP;
+    arguments.cgroup = (uint64_t)group;
+  }
+  long pid = x_clone3(&arguments);
+  bool is_in_v2 = group >= 0;
+  if (pid < 0 && group >= 0) {
+    /* Delegation may not reach that far: the child is moved afterwards. */
+    arguments.flags &= ~X_CLONE_INTO_CGROUP;
+    is_in_v2 = false;
+    pid = x_clone3(&arguments);
+  }
+  if (pid == 0) container_child(start);
+  close(group);
+  if (pid < 0) return FAIL("clone: %s", strerror(errno));
+  streams->pid = (int)pid;
+  streams->pidfd = pidfd;
+  if (job->flags & J_NEW_USER) {
+    if ((error = write_map(streams->pid, "uid_map", job->uid_map.items, job->uid_map.count)) != NULL) return error;
+    if ((error = write_map(streams->pid, "gid_map", job->gid_map.items, job->gid_map.count)) != NULL) return error;
+  }
+  if (job->has_oom_adj) {
+    char path[64], text[16];
+    snprintf(path, sizeof path, "/proc/%d/oom_score_adj", streams->pid);
+    snprintf(text, sizeof text, "%d", job->oom_adj);
+    int result = write_file(AT_FDCWD, path, text);
+    if (result < 0) return FAIL("oom_score_adj %d: %s", job->oom_adj, strerror(-result));
+  }
+  return cgroup_enter(job, streams->pid, !is_in_v2);
+}
+
+/* Until the child says that it waits for the start. The terminal's master may come first. */
+static const char *wait_ready(int sync, struct streams *streams) {
+  static char text[8192];
+  for (;;) {
+    int fd = -1;
+    ssize_t count = receive_descriptor(sync, text, sizeof text - 1, &fd);
+    if (count <= 0) return "container process ended during its set-up";
+    text[count] = 0;
+    if (text[0] == 'R') return NULL;
+    if (text[0] == 'E') return text + 1;
+    if (text[0] == 'T' && fd >= 0) {
+      set_nonblocking(fd);
+      streams->sources[0] = fd;
+      streams->input = fd;
+    }
+  }
+}
+
+/* What is needed until the end; the job itself (files, environment) is given back to the system. */
+static void keep(struct job *job) {
+  job->state_dir = strdup(job->state_dir);
+  job->socket = job->socket == NULL ? NULL : strdup(job->socket);
+  for (uint32_t i = 0; i < job->cgroups.count; i++) job->cgroups.items[i].key = strdup(job->cgroups.items[i].key);
+  free(job->mounts.items);
+  free(job->args.items);
+  free(job->masked.items);
+  free(job->readonly.items);
+  free(job->cgroup_writes.items);
+}
+
+static void end_processes(void *context) {
+  struct job *job = context;
+  cgroup_kill(job);
+}
+
+static uint32_t exit_code(const struct streams *streams) {
+  return streams->was_signal ? 128u + (uint32_t)streams->exit_status : (uint32_t)streams->exit_status;
+}
+
+struct exit_record {
+  uint32_t code, signal, oom_kills, is_started;
+  uint64_t started_at, finished_at;
+};
+
+static void write_exit(const struct job *job, const struct exit_record *record) {
+  char path[PATH_BYTES_MAX], next[PATH_BYTES_MAX], text[512], started[31], finished[31];
+  format_time(record->started_at, started);
+  format_time(record->finished_at, finished);
+  int length = snprintf(text, sizeof text,
+                        "{\"exitCode\":%u,\"signal\":%u,\"oomKills\":%u,\"isStarted\":%s,\"startedAt\":\"%s\",\"finishedAt\":\"%s\"}\n",
+                        record->code, record->signal, record->oom_kills, record->is_started ? "true" : "false", started, finished);
+  snprintf(path, sizeof path, "%s/exit", job->state_dir);
+  snprintf(next, sizeof next, "%s/exit.new", job->state_dir);
+  int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (fd < 0) return;
+  bool done = write_all(fd, text, (size_t)length);
+  close(fd);
+  if (done) rename(next, path);
+}
+
+static struct exit_record exit_record_of(const struct streams *streams, uint32_t oom_kills) {
+  struct exit_record record = {exit_code(streams), streams->was_signal ? (uint32_t)streams->exit_status : 0, oom_kills,
+                               streams->is_started, streams->started_at, streams->finished_at};
+  return record;
+}
+
+static void name_process(const struct job *job) {
+  char name[16];
+  snprintf(name, sizeof name, "shoal-%.8s", job->id == NULL ? "" : job->id);
+  prctl(PR_SET_NAME, name, 0, 0, 0);
+}
+
+void monitor_create(struct job *job, int connection) {
+  struct streams streams = {.pidfd = -1, .listener = -1, .sources = {-1, -1}, .input = -1, .oom = -1};
+  int ours[3], theirs[3], sync[2];
+  setsid();
+  name_process(job);
+  const char *error = cgroup_create(job);
+  if (error == NULL) error = bpf_attach_devices(job);
+  if (error != NULL) refuse(job, connection, error);
+  if (!monitor_stdio(job, ours, theirs) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) != 0)
+    refuse(job, connection, strerror(errno));
+  struct container_start start = {job, sync[1], {theirs[0], theirs[1], theirs[2]}};
+  error = make_child(job, &streams, &start);
+  close(sync[1]);
+  for (int i = 0; i < 3; i++)
+    if (theirs[i] >= 0) close(theirs[i]);
+  streams.input = ours[0];
+  streams.sources[0] = ours[1];
+  streams.sources[1] = ours[2];
+  streams.sync = sync[0];
+  streams.is_tty = (job->flags & J_TTY) != 0;
+  streams.is_stdin_once = (job->flags & J_STDIN_ONCE) != 0;
+  if (error == NULL && send(sync[0], "G", 1, MSG_NOSIGNAL) != 1) error = "container process ended before its set-up";
+  if (error == NULL) error = wait_ready(sync[0], &streams);
+  if (error == NULL && (streams.listener = open_listener(job->socket)) < 0 && job->socket != NULL)
+    error = FAIL("monitor socket %s: %s", job->socket, strerror(errno));
+  if (error != NULL) {
+    if (streams.pidfd >= 0) x_pidfd_signal(streams.pidfd, SIGKILL);
+    refuse(job, connection, error);
+  }
+  streams.log = log_open(job);
+  streams.oom = cgroup_oom_events(job);
+  uint32_t pid = (uint32_t)streams.pid;
+  send_frame(connection, F_DONE, &pid, sizeof pid);
+  streams_add_client(&streams, connection, 0, true);
+  keep(job);
+  launcher_release_job();
+
+  streams_run(&streams, end_processes, job);
+  log_close(streams.log);
+  struct exit_record record = exit_record_of(&streams, cgroup_oom_kills(job));
+  cgroup_remove(job);
+  write_exit(job, &record);
+  if (streams.listener >= 0) {
+    close(streams.listener);
+    streams.listener = -1;
+    unlink(job->socket);
+  }
+  streams_finish(&streams, &record, sizeof record);
+  _exit(0);
+}

@@ -1,0 +1,14 @@
+/* One process per container: parent of its first process, owner of its log, terminal and exit status. Outlives the daemon. */
+#ifndef SHOAL_MONITOR_H
+#define SHOAL_MONITOR_H
+
+#include "job.h"
+
+/* Does the job that came over `connection`, which becomes its first client. Never return. */
+_Noreturn void monitor_create(struct job *job, int connection);
+_Noreturn void monitor_exec(struct job *job, int connection);
+
+/* Makes pipes for stdio (none for a terminal). `ours` are the monitor's ends, `theirs` the process's. */
+bool monitor_stdio(const struct job *job, int ours[3], int theirs[3]);
+
+#endif

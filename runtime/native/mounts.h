@@ -1,0 +1,19 @@
+/* The container's file system, built inside its own mount namespace: nothing of it shows in the host's mount table. */
+#ifndef SHOAL_MOUNTS_H
+#define SHOAL_MOUNTS_H
+
+#include "job.h"
+
+/*
+ * All return NULL or an error text (static buffer). In this order: open the sources while the host's mounts still have their
+ * peers, build the tree, seal
+ * what must not be seen, pivot into it.
+ */
+const char *mounts_open_sources(struct job *job);
+/* Returns with `root` open on the new root folder. */
+const char *mounts_build(struct job *job, int *root);
+/* Masked and read-only paths, sysctls, read-only root. Before the pivot: the host's null device must still be mounted. */
+const char *mounts_seal(const struct job *job, int root);
+const char *mounts_pivot(const struct job *job, int root);
+
+#endif

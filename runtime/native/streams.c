@@ -1,0 +1,366 @@
+/*
+ * See streams.h. Everything is bounded: a client that does not read holds the process back once 64 KiB wait for it (its kernel
+ * buffer comes on top), as a slow disk does; bytes are never dropped. Buffers exist only while they hold something,
+ * so that an idle container's monitor is a few pages.
+ */
+#define _GNU_SOURCE
+#include "streams.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "sys.h"
+#include "util.h"
+
+enum {
+  CLIENT_COUNT_MAX = 256,
+  READ_BYTES = 32768,
+  WAITING_BYTES_MAX = 65536,
+  FRAME_BYTES_MAX = 65536 + 5,
+  DRAIN_QUIET_MS = 2000,
+};
+
+struct client {
+  int fd;
+  uint32_t flags;
+  bool is_watching, is_dead;
+  char *out, *in;
+  uint32_t out_length, out_size, in_length;
+  struct client *next;
+};
+
+static char read_buffer[READ_BYTES];
+
+struct client *streams_add_client(struct streams *streams, int fd, uint32_t flags, bool is_watching) {
+  struct client *client = calloc(1, sizeof *client);
+  if (client == NULL) {
+    close(fd);
+    return NULL;
+  }
+  client->fd = fd;
+  client->flags = flags;
+  client->is_watching = is_watching;
+  set_nonblocking(fd);
+  client->next = streams->clients;
+  streams->clients = client;
+  return client;
+}
+
+static void flush_client(struct client *client) {
+  while (client->out_length > 0) {
+    ssize_t count = send(client->fd, client->out, client->out_length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno == EAGAIN) return;
+    if (count <= 0) {
+      client->is_dead = true;
+      return;
+    }
+    memmove(client->out, client->out + count, client->out_length - (uint32_t)count);
+    client->out_length -= (uint32_t)count;
+  }
+  free(client->out);
+  client->out = NULL;
+  client->out_size = 0;
+}
+
+static void queue(struct client *client, const void *bytes, uint32_t length) {
+  if (client->out_length + length > client->out_size) {
+    uint32_t size = client->out_length + length + 256;
+    char *more = realloc(client->out, size);
+    if (more == NULL) {
+      client->is_dead = true;
+      return;
+    }
+    client->out = more;
+    client->out_size = size;
+  }
+  memcpy(client->out + client->out_length, bytes, length);
+  client->out_length += length;
+}
+
+static void queue_frame(struct client *client, uint8_t type, const void *bytes, uint32_t length) {
+  uint8_t head[5];
+  uint32_t total = length + 1;
+  if (client->is_dead) return;
+  memcpy(head, &total, 4);
+  head[4] = type;
+  queue(client, head, 5);
+  if (length > 0) queue(client, bytes, length);
+  flush_client(client);
+}
+
+static void answer(struct client *client, const char *error) {
+  if (error == NULL) queue_frame(client, F_DONE, NULL, 0);
+  else queue_frame(client, F_ERROR, error, (uint32_t)strlen(error));
+}
+
+/* Lets the child execute and waits for what comes of it: its end of the socket closes by execve, or an error text comes. */
+static void start_process(struct streams *streams, struct client *client) {
+  char text[8192];
+  if (streams->sync < 0) return answer(client, "container is started already");
+  if (send(streams->sync, "S", 1, MSG_NOSIGNAL) != 1) return answer(client, "container process has ended before its start");
+  streams->started_at = wall_nanoseconds();
+  ssize_t count;
+  do count = read(streams->sync, text, sizeof text - 1);
+  while (count < 0 && errno == EINTR);
+  close(streams->sync);
+  streams->sync = -1;
+  if (count > 0) {
+    text[count] = 0;
+    return answer(client, text + 1);
+  }
+  streams->is_started = true;
+  answer(client, NULL);
+}
+
+static void close_input(struct streams *streams) {
+  if (streams->input < 0) return;
+  /* A terminal has no half-close: its end-of-file is a character that the client sends. */
+  if (!streams->is_tty) close(streams->input);
+  streams->input = -1;
+}
+
+static void flush_input(struct streams *streams) {
+  uint32_t done = 0;
+  while (streams->input >= 0 && done < streams->input_length) {
+    ssize_t count = write(streams->input, streams->input_held + done, streams->input_length - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno == EAGAIN) break;
+    if (count <= 0) {
+      close_input(streams);
+      break;
+    }
+    done += (uint32_t)count;
+  }
+  if (streams->input < 0 || done == streams->input_length) {
+    free(streams->input_held);
+    streams->input_held = NULL;
+    streams->input_length = 0;
+    if (streams->is_input_ending) close_input(streams);
+    return;
+  }
+  memmove(streams->input_held, streams->input_held + done, streams->input_length - done);
+  streams->input_length -= done;
+}
+
+static void take_input(struct streams *streams, const char *bytes, uint32_t length) {
+  if (streams->input < 0 || length == 0) return;
+  char *more = realloc(streams->input_held, streams->input_length + length);
+  if (more == NULL) return;
+  streams->input_held = more;
+  memcpy(more + streams->input_length, bytes, length);
+  streams->input_length += length;
+  flush_input(streams);
+}
+
+static void send_status(struct streams *streams, struct client *client) {
+  uint8_t status[13];
+  uint32_t pid = (uint32_t)streams->pid;
+  memcpy(status, &pid, 4);
+  status[4] = streams->is_started;
+  memcpy(status + 5, &streams->started_at, 8);
+  queue_frame(client, F_DONE, status, sizeof status);
+}
+
+static void obey(struct streams *streams, struct client *client, uint8_t type, const char *bytes, uint32_t length) {
+  uint32_t number = 0;
+  if (length >= 4) memcpy(&number, bytes, 4);
+  switch (type) {
+    case F_START: return start_process(streams, client);
+    case F_SIGNAL:
+      if (streams->is_exited || x_pidfd_signal(streams->pidfd, (int)number) != 0) answer(client, strerror(streams->is_exited ? ESRCH : errno));
+      else answer(client, NULL);
+      return;
+    case F_RESIZE: {
+      struct winsize size = {(unsigned short)(number & 0xffff), (unsigned short)(number >> 16), 0, 0};
+      if (!streams->is_tty || streams->sources[0] < 0) answer(client, "process has no terminal");
+      else if (ioctl(streams->sources[0], TIOCSWINSZ, &size) != 0) answer(client, strerror(errno));
+      else answer(client, NULL);
+      return;
+    }
+    case F_STDIN: return take_input(streams, bytes, length);
+    case F_CLOSE_STDIN:
+      streams->is_input_ending = true;
+      return flush_input(streams);
+    case F_ATTACH:
+      client->flags = number;
+      return answer(client, NULL);
+    case F_WATCH:
+      client->is_watching = true;
+      return send_status(streams, client);
+    default: client->is_dead = true;
+  }
+}
+
+static void read_client(struct streams *streams, struct client *client) {
+  if (client->in == NULL) client->in = malloc(FRAME_BYTES_MAX);
+  if (client->in == NULL) {
+    client->is_dead = true;
+    return;
+  }
+  ssize_t count = recv(client->fd, client->in + client->in_length, FRAME_BYTES_MAX - client->in_length, MSG_DONTWAIT);
+  if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (count <= 0) {
+    client->is_dead = true;
+    return;
+  }
+  client->in_length += (uint32_t)count;
+  uint32_t at = 0, total;
+  while (client->in_length - at >= 5 && !client->is_dead) {
+    memcpy(&total, client->in + at, 4);
+    if (total < 1 || total > FRAME_BYTES_MAX - 4) {
+      client->is_dead = true;
+      return;
+    }
+    if (client->in_length - at < total + 4) break;
+    obey(streams, client, (uint8_t)client->in[at + 4], client->in + at + 5, total - 1);
+    at += total + 4;
+  }
+  memmove(client->in, client->in + at, client->in_length - at);
+  client->in_length -= at;
+  if (client->in_length == 0) {
+    free(client->in);
+    client->in = NULL;
+  }
+}
+
+static void forget_dead(struct streams *streams) {
+  for (struct client **link = &streams->clients; *link != NULL;) {
+    struct client *client = *link;
+    if (!client->is_dead) {
+      link = &client->next;
+      continue;
+    }
+    *link = client->next;
+    close(client->fd);
+    free(client->out);
+    free(client->in);
+    free(client);
+  }
+}
+
+/* True while a client that gets `stream` has too much waiting. */
+static bool is_held_back(const struct streams *streams, int stream) {
+  uint32_t wanted = stream == 0 ? A_STDOUT : A_STDERR;
+  for (const struct client *client = streams->clients; client != NULL; client = client->next)
+    if (client->flags & wanted && client->out_length >= WAITING_BYTES_MAX) return true;
+  return false;
+}
+
+static void read_source(struct streams *streams, int index) {
+  ssize_t count = read(streams->sources[index], read_buffer, sizeof read_buffer);
+  if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (count <= 0) {
+    /* EIO: the last holder of the terminal has closed it. */
+    if (streams->is_tty && !streams->is_exited) {
+      /* It may be opened again; ask less often than poll would. */
+      usleep(10000);
+      return;
+    }
+    close(streams->sources[index]);
+    streams->sources[index] = -1;
+    if (streams->is_tty) streams->input = -1;
+    return;
+  }
+  if (streams->is_discarding) return;
+  log_write(streams->log, index + 1, read_buffer, (uint32_t)count);
+  for (struct client *client = streams->clients; client != NULL; client = client->next)
+    if (client->flags & (index == 0 ? A_STDOUT : A_STDERR))
+      queue_frame(client, index == 0 ? F_STDOUT : F_STDERR, read_buffer, (uint32_t)count);
+}
+
+static void reap(struct streams *streams) {
+  siginfo_t info = {0};
+  if (waitid(P_PID, (id_t)streams->pid, &info, WEXITED) != 0) return;
+  streams->is_exited = true;
+  streams->finished_at = wall_nanoseconds();
+  streams->was_signal = info.si_code != CLD_EXITED;
+  streams->exit_status = info.si_status;
+}
+
+static void accept_client(struct streams *streams) {
+  int fd = accept4(streams->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (fd >= 0) streams_add_client(streams, fd, 0, false);
+}
+
+static void tell_oom(struct streams *streams) {
+  uint64_t count;
+  if (read(streams->oom, &count, sizeof count) != sizeof count) return;
+  for (struct client *client = streams->clients; client != NULL; client = client->next)
+    if (client->is_watching) queue_frame(client, F_OOM, NULL, 0);
+}
+
+enum slot { S_PID, S_LISTENER, S_OUT, S_ERR, S_INPUT, S_OOM, S_FIRST_CLIENT };
+
+static int poll_all(struct streams *streams, struct pollfd *polls, struct client **owners, int timeout) {
+  int count = S_FIRST_CLIENT;
+  polls[S_PID] = (struct pollfd){streams->is_exited ? -1 : streams->pidfd, POLLIN, 0};
+  polls[S_LISTENER] = (struct pollfd){streams->listener, POLLIN, 0};
+  for (int i = 0; i < 2; i++)
+    polls[S_OUT + i] = (struct pollfd){is_held_back(streams, i) ? -1 : streams->sources[i], POLLIN, 0};
+  polls[S_INPUT] = (struct pollfd){streams->input_length > 0 ? streams->input : -1, POLLOUT, 0};
+  polls[S_OOM] = (struct pollfd){streams->oom, POLLIN, 0};
+  for (struct client *client = streams->clients; client != NULL && count < CLIENT_COUNT_MAX; client = client->next) {
+    short events = streams->input_length < WAITING_BYTES_MAX ? POLLIN : 0;
+    if (client->out_length > 0) events |= POLLOUT;
+    owners[count] = client;
+    polls[count++] = (struct pollfd){client->fd, events, 0};
+  }
+  int ready = poll(polls, (nfds_t)count, timeout);
+  return ready <= 0 ? ready : count;
+}
+
+static void serve_clients(struct streams *streams, struct pollfd *polls, struct client **owners, int count) {
+  for (int i = S_FIRST_CLIENT; i < count; i++) {
+    if (polls[i].revents & POLLOUT) flush_client(owners[i]);
+    if (polls[i].revents & (POLLIN | POLLHUP | POLLERR)) read_client(streams, owners[i]);
+  }
+  forget_dead(streams);
+}
+
+void streams_run(struct streams *streams, void (*on_exit_reached)(void *), void *context) {
+  static struct pollfd polls[CLIENT_COUNT_MAX];
+  static struct client *owners[CLIENT_COUNT_MAX];
+  while (!streams->is_exited || streams->sources[0] >= 0 || streams->sources[1] >= 0) {
+    int count = poll_all(streams, polls, owners, streams->is_exited ? DRAIN_QUIET_MS : -1);
+    if (count < 0 && errno != EINTR) break;
+    /* Somebody outside holds the pipe open (a shared pid namespace) and says nothing: that is not this container's output. */
+    if (count == 0 && streams->is_exited && !is_held_back(streams, 0) && !is_held_back(streams, 1)) break;
+    if (count <= 0) continue;
+    if (polls[S_OOM].revents & POLLIN) tell_oom(streams);
+    for (int i = 0; i < 2; i++)
+      if (polls[S_OUT + i].revents != 0) read_source(streams, i);
+    if (polls[S_INPUT].revents != 0) flush_input(streams);
+    if (polls[S_PID].revents != 0) {
+      reap(streams);
+      on_exit_reached(context);
+    }
+    serve_clients(streams, polls, owners, count);
+    if (polls[S_LISTENER].revents != 0) accept_client(streams);
+  }
+}
+
+void streams_finish(struct streams *streams, const void *exit_frame, uint32_t length) {
+  static struct pollfd polls[CLIENT_COUNT_MAX];
+  static struct client *owners[CLIENT_COUNT_MAX];
+  for (struct client *client = streams->clients; client != NULL; client = client->next)
+    if (client->is_watching) queue_frame(client, F_EXIT, exit_frame, length);
+  forget_dead(streams);
+  for (;;) {
+    for (struct client *client = streams->clients; client != NULL; client = client->next)
+      if (client->out_length == 0) client->is_dead = true;
+    forget_dead(streams);
+    if (streams->clients == NULL) return;
+    int count = poll_all(streams, polls, owners, -1);
+    if (count < 0 && errno != EINTR) return;
+    if (count > 0) serve_clients(streams, polls, owners, count);
+  }
+}

@@ -1,0 +1,42 @@
+/*
+ * The loop that a monitor is: moves bytes between one process's stdio and any number of clients on stream sockets, writes
+ * the log, and learns of the process's end. Used for a container's first process and, without log and listener, for an exec.
+ */
+#ifndef SHOAL_STREAMS_H
+#define SHOAL_STREAMS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "log.h"
+
+struct client;
+
+struct streams {
+  int pidfd, pid;
+  int listener; /* -1: none */
+  int sources[2]; /* stdout (or the terminal) and stderr; -1: ended */
+  int input; /* the process's stdin (or the terminal again); -1: none or closed */
+  int sync; /* to the child until it has executed; -1 afterwards */
+  int oom; /* eventfd, or -1 */
+  bool is_tty, is_started, is_stdin_once, is_exited, is_discarding;
+  int exit_status; /* as waitid gives it */
+  bool was_signal;
+  uint64_t started_at, finished_at;
+  struct log_file *log;
+  struct client *clients;
+  char *input_held;
+  uint32_t input_length;
+  bool is_input_ending;
+};
+
+enum attach_flag { A_STDIN = 1, A_STDOUT = 2, A_STDERR = 4 };
+
+/* Takes over `fd`; `flags` as in attach_flag; `is_watching` gets the exit frame. */
+struct client *streams_add_client(struct streams *streams, int fd, uint32_t flags, bool is_watching);
+/* Runs until the process has ended and its output was read; `on_exit_reached` is called once at its end, before draining. */
+void streams_run(struct streams *streams, void (*on_exit_reached)(void *), void *context);
+/* Sends the exit to those who watch, then goes on until every client has got all, or has gone. */
+void streams_finish(struct streams *streams, const void *exit_frame, uint32_t length);
+
+#endif
