@@ -1,0 +1,142 @@
+/** `docker create`: every check that can be made before anything is changed, then the record. */
+import * as os from "node:os";
+import { ClusterError } from "../../common/errors.ts";
+import type { ContainerConfig, CreateContainerRequest, HostConfig } from "../../model/engine.ts";
+import type { ImageConfig } from "../ports.ts";
+import { capabilityMask, capabilityNames } from "./capabilities.ts";
+import { commandOf, mergeConfig } from "./config-merge.ts";
+import { validateLogOptions } from "./log-options.ts";
+import { validateResources } from "./resource-limits.ts";
+import { resourceLimit } from "./rlimits.ts";
+import { compileProfile } from "./seccomp/profiles.ts";
+import { parseSecurityOptions } from "./security-options.ts";
+import { parseSignal } from "./signals.ts";
+
+const HEALTH_NS_MIN = 1_000_000;
+const RESTART_POLICIES = ["", "no", "always", "unless-stopped", "on-failure"];
+const HOSTNAME_BYTES_MAX = 63;
+
+function refuse(text: string): never {
+  throw new ClusterError("invalid_argument", text);
+}
+
+function checkRestartPolicy(hostConfig: HostConfig): void {
+  const { Name = "", MaximumRetryCount = 0 } = hostConfig.RestartPolicy ?? {};
+  if (!RESTART_POLICIES.includes(Name)) {
+    refuse(`invalid restart policy: unknown policy '${Name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'`);
+  }
+  if (Name !== "on-failure" && MaximumRetryCount !== 0) {
+    refuse("invalid restart policy: maximum retry count can only be used with 'on-failure'");
+  }
+  if (MaximumRetryCount < 0) refuse("invalid restart policy: maximum retry count cannot be negative");
+  if (hostConfig.AutoRemove === true && Name !== "" && Name !== "no") {
+    refuse("can't create 'AutoRemove' container with restart policy");
+  }
+}
+
+function checkHealth(config: ContainerConfig): void {
+  const health = config.Healthcheck;
+  if (health === undefined) return;
+  const fields = ["Interval", "Timeout", "StartPeriod", "StartInterval"] as const;
+  for (const field of fields) {
+    const value = health[field] ?? 0;
+    if (value !== 0 && value < HEALTH_NS_MIN) refuse(`${field} in Healthcheck cannot be less than 1ms`);
+  }
+  if ((health.Retries ?? 0) < 0) refuse("Retries in Healthcheck cannot be negative");
+}
+
+function checkModes(hostConfig: HostConfig, config: ContainerConfig): void {
+  const check = (name: string, value: string | undefined, allowed: readonly string[]): void => {
+    const isShared = value?.startsWith("container:") === true && value.length > "container:".length;
+    const mayShare = allowed.includes("container:");
+    if (value === undefined || allowed.includes(value) || (isShared && mayShare)) return;
+    refuse(`invalid ${name} mode: ${value}`);
+  };
+  check("PID", hostConfig.PidMode, ["", "host", "container:"]);
+  check("IPC", hostConfig.IpcMode, ["", "none", "private", "shareable", "host", "container:"]);
+  check("UTS", hostConfig.UTSMode, ["", "host"]);
+  check("cgroup namespace", hostConfig.CgroupnsMode, ["", "private", "host"]);
+  check("userns", hostConfig.UsernsMode, ["", "host"]);
+  if (hostConfig.UTSMode === "host" && (config.Hostname ?? "") !== "") {
+    refuse("conflicting options: hostname and the UTS mode");
+  }
+  const mode = hostConfig.NetworkMode ?? "";
+  if (mode.startsWith("container:")) {
+    if ((config.Hostname ?? "") !== "") refuse("conflicting options: hostname and the network mode");
+    if (Object.keys(hostConfig.PortBindings ?? {}).length > 0) {
+      refuse("conflicting options: port publishing and the container type network mode");
+    }
+  }
+  const isolation = hostConfig.Isolation ?? "";
+  if (isolation !== "" && isolation !== "default") refuse(`invalid isolation '${isolation}' on linux`);
+}
+
+function checkSysctls(hostConfig: HostConfig): void {
+  const ipc = /^(kernel\.(shm|msg|sem)|fs\.mqueue\.)/;
+  for (const key of Object.keys(hostConfig.Sysctls ?? {})) {
+    if (key.startsWith("net.")) {
+      if (hostConfig.NetworkMode === "host") refuse(`sysctl '${key}' not allowed in host network namespace`);
+    } else if (ipc.test(key)) {
+      if (hostConfig.IpcMode === "host") refuse(`sysctl '${key}' not allowed in host ipc namespace`);
+    } else {
+      refuse(`sysctl '${key}' is not allowed`);
+    }
+  }
+}
+
+function checkConfig(config: ContainerConfig): void {
+  for (const entry of config.Env ?? []) if (entry.startsWith("=") || entry === "") refuse(`invalid environment variable: ${entry}`);
+  if ((config.WorkingDir ?? "") !== "" && !(config.WorkingDir ?? "").startsWith("/")) {
+    refuse(`the working directory '${config.WorkingDir}' is invalid, it needs to be an absolute path`);
+  }
+  if ((config.StopSignal ?? "") !== "") parseSignal(config.StopSignal ?? "");
+  if (Buffer.byteLength(config.Hostname ?? "") > HOSTNAME_BYTES_MAX) refuse(`invalid hostname: ${config.Hostname}`);
+  checkHealth(config);
+}
+
+function checkHostConfig(hostConfig: HostConfig, config: ContainerConfig): void {
+  checkRestartPolicy(hostConfig);
+  checkModes(hostConfig, config);
+  checkSysctls(hostConfig);
+  validateLogOptions(hostConfig);
+  validateResources(hostConfig, os.cpus().length);
+  const score = hostConfig.OomScoreAdj ?? 0;
+  if (score < -1000 || score > 1000) refuse(`Invalid value ${score}, range for oom score adj is [-1000, 1000]`);
+  if ((hostConfig.ShmSize ?? 0) < 0) refuse("SHM size can not be less than 0");
+  for (const limit of hostConfig.Ulimits ?? []) resourceLimit(limit);
+  const security = parseSecurityOptions(hostConfig);
+  const mask = capabilityMask({
+    add: hostConfig.CapAdd ?? [],
+    drop: hostConfig.CapDrop ?? [],
+    isPrivileged: hostConfig.Privileged === true,
+  });
+  compileProfile(security.seccomp, capabilityNames(mask));
+  const runtime = hostConfig.Runtime ?? "";
+  if (runtime !== "" && runtime !== "runc" && runtime !== "shoal" && runtime !== "io.containerd.runc.v2") {
+    refuse(`unknown or invalid runtime name: ${runtime}`);
+  }
+}
+
+/** The config on top of the image's, checked with the host config. Changes nothing. */
+export function checkedConfig(request: CreateContainerRequest, image: ImageConfig): ContainerConfig {
+  const config = mergeConfig(request.config, image.config);
+  checkConfig(config);
+  checkHostConfig(request.hostConfig, request.config);
+  if (commandOf(config).length === 0) refuse("no command specified");
+  return config;
+}
+
+/** What the client should know though the container is made. */
+export function createWarnings(request: CreateContainerRequest, image: ImageConfig): readonly string[] {
+  const warnings: string[] = [];
+  const own = process.arch === "x64" ? "amd64" : process.arch;
+  if (image.architecture !== "" && image.architecture !== own) {
+    warnings.push(
+      `The requested image's platform (linux/${image.architecture}) does not match the detected host platform (linux/${own}) and no specific platform was requested`,
+    );
+  }
+  if (request.hostConfig.OomKillDisable === true && (request.hostConfig.Memory ?? 0) === 0) {
+    warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.");
+  }
+  return warnings;
+}

@@ -1,0 +1,99 @@
+/** hosts, hostname and resolv.conf of a container: real files in its folder, bound into it, so that they can change while it runs. */
+import * as fs from "node:fs/promises";
+import path from "node:path";
+import type { AttachedNetworks, HostConfig } from "../../model/engine.ts";
+import type { ContainerNetworkResult } from "../ports.ts";
+
+const HOSTS_HEAD = [
+  "127.0.0.1\tlocalhost",
+  "::1\tlocalhost ip6-localhost ip6-loopback",
+  "fe00::\tip6-localnet",
+  "ff00::\tip6-mcastprefix",
+  "ff02::1\tip6-allnodes",
+  "ff02::2\tip6-allrouters",
+];
+
+/** Written in place: a bind follows the file, not its name. */
+async function rewrite(file: string, text: string): Promise<void> {
+  await fs.writeFile(file, text, { mode: 0o644 });
+}
+
+export function hostsText(hosts: readonly { readonly ip: string; readonly names: readonly string[] }[]): string {
+  const lines = hosts.map(({ ip, names }) => `${ip}\t${names.join(" ")}`);
+  return `${[...HOSTS_HEAD, ...lines].join("\n")}\n`;
+}
+
+export function resolvText(config: {
+  readonly nameservers: readonly string[];
+  readonly searchDomains: readonly string[];
+  readonly dnsOptions: readonly string[];
+}): string {
+  const lines = config.nameservers.map((each) => `nameserver ${each}`);
+  if (config.searchDomains.length > 0) lines.push(`search ${config.searchDomains.join(" ")}`);
+  if (config.dnsOptions.length > 0) lines.push(`options ${config.dnsOptions.join(" ")}`);
+  return `${lines.join("\n")}\n`;
+}
+
+/** The host's own, for containers that use its network. */
+export async function hostResolv(): Promise<string> {
+  return fs.readFile("/etc/resolv.conf", "utf8").catch(() => "");
+}
+
+/** `--add-host` of containers whose network is not from a local network: "name:ip" or "ip name…" as task specs have it. */
+export function extraHosts(hostConfig: HostConfig): readonly { ip: string; names: readonly string[] }[] {
+  return (hostConfig.ExtraHosts ?? []).flatMap((entry) => {
+    const words = entry.trim().split(/\s+/);
+    const [first = ""] = words;
+    if (words.length > 1) return [{ ip: first, names: words.slice(1) }];
+    const at = entry.search(/[:=]/);
+    return at < 0 ? [] : [{ ip: entry.slice(at + 1), names: [entry.slice(0, at)] }];
+  });
+}
+
+export class ContainerFiles {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** Before the network is known: the files must be there to be bound. */
+  async prepare(hostname: string, hostConfig: HostConfig): Promise<void> {
+    const isHost = hostConfig.NetworkMode === "host";
+    await rewrite(path.join(this.#folder, "hostname"), `${hostname}\n`);
+    const hosts = isHost
+      ? await fs.readFile("/etc/hosts", "utf8").catch(() => hostsText([]))
+      : hostsText(extraHosts(hostConfig));
+    const added = isHost ? hostsText(extraHosts(hostConfig)).split("\n").slice(HOSTS_HEAD.length).join("\n") : "";
+    await rewrite(path.join(this.#folder, "hosts"), hosts + added);
+    const own = this.ownResolv(hostConfig);
+    await rewrite(path.join(this.#folder, "resolv.conf"), own ?? (await hostResolv()));
+  }
+
+  async networkAttached(result: ContainerNetworkResult): Promise<void> {
+    await rewrite(path.join(this.#folder, "hosts"), hostsText(result.hosts));
+    await this.#resolv(result);
+  }
+
+  async taskAttached(attached: AttachedNetworks, hostname: string, hostConfig: HostConfig): Promise<void> {
+    const own = Object.values(attached.endpoints).flatMap((endpoint) =>
+      endpoint.IPAddress === undefined || endpoint.IPAddress === "" ? [] : [{ ip: endpoint.IPAddress, names: [hostname] }],
+    );
+    await rewrite(path.join(this.#folder, "hosts"), hostsText([...own, ...extraHosts(hostConfig)]));
+    await this.#resolv(attached);
+  }
+
+  /** `--dns` and friends, where no network gives the rest. */
+  ownResolv(hostConfig: HostConfig): string | undefined {
+    const nameservers = hostConfig.Dns ?? [];
+    const searchDomains = hostConfig.DnsSearch ?? [];
+    const dnsOptions = hostConfig.DnsOptions ?? [];
+    if (nameservers.length + searchDomains.length + dnsOptions.length === 0) return undefined;
+    return resolvText({ nameservers, searchDomains, dnsOptions });
+  }
+
+  async #resolv(attached: AttachedNetworks): Promise<void> {
+    const text = attached.nameservers.length === 0 ? await hostResolv() : resolvText(attached);
+    await rewrite(path.join(this.#folder, "resolv.conf"), text);
+  }
+}

@@ -1,0 +1,117 @@
+/** `docker ps --filter` and prune's filters. Pure. */
+import { ClusterError } from "../../common/errors.ts";
+import type { Filters } from "../../model/engine.ts";
+import type { LiveContainer } from "./live-container.ts";
+
+const LIST_KEYS = [
+  "ancestor",
+  "before",
+  "exited",
+  "expose",
+  "health",
+  "id",
+  "is-task",
+  "isolation",
+  "label",
+  "name",
+  "network",
+  "publish",
+  "since",
+  "status",
+  "volume",
+];
+const STATUSES = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+
+export function checkFilterKeys(filters: Filters, known: readonly string[]): void {
+  for (const key of filters.keys()) {
+    if (!known.includes(key)) throw new ClusterError("invalid_argument", `invalid filter '${key}'`);
+  }
+}
+
+/** "key" or "key=value". */
+export function matchesLabel(labels: Readonly<Record<string, string>>, wanted: string): boolean {
+  const at = wanted.indexOf("=");
+  if (at < 0) return wanted in labels;
+  return labels[wanted.slice(0, at)] === wanted.slice(at + 1);
+}
+
+/** "80", "80/tcp", "8000-8010/udp" against "80/tcp". */
+function matchesPort(wanted: string, port: string): boolean {
+  const [range = "", protocol = "tcp"] = wanted.split("/");
+  const [start = "", end = start] = range.split("-");
+  const [number = "", kind = "tcp"] = port.split("/");
+  return kind === protocol && Number(number) >= Number(start) && Number(number) <= Number(end);
+}
+
+export interface FilterContext {
+  readonly find: (id: string) => LiveContainer;
+  /** Image ids that `ancestor` names (the image itself and those built on it). */
+  readonly imageId: (reference: string) => string | undefined;
+}
+
+type Test = (live: LiveContainer, wanted: string, context: FilterContext) => boolean;
+
+/** Creation times compare as text. */
+const TESTS: Readonly<Record<string, Test>> = {
+  id: (live, wanted) => new RegExp(wanted).test(live.id),
+  name: (live, wanted) => new RegExp(wanted).test(live.record.name) || new RegExp(wanted).test(`/${live.record.name}`),
+  status: (live, wanted) => live.state().status === wanted,
+  exited: (live, wanted) => live.record.state.status === "exited" && live.record.state.exitCode === Number(wanted),
+  health: (live, wanted) => live.health.status === wanted,
+  "is-task": (live, wanted) => ("com.docker.swarm.task.id" in (live.record.config.Labels ?? {})) === (wanted === "true" || wanted === "1"),
+  isolation: () => true,
+  ancestor: (live, wanted, { imageId }) => live.record.image === wanted || live.record.imageId === (imageId(wanted) ?? wanted),
+  before: (live, wanted, { find }) => live.record.created < find(wanted).record.created,
+  since: (live, wanted, { find }) => live.record.created > find(wanted).record.created,
+  volume: (live, wanted) => live.record.mounts.some((each) => each.Name === wanted || each.Destination === wanted || each.Source === wanted),
+  network: (live, wanted) => {
+    const mode = live.record.hostConfig.NetworkMode ?? "default";
+    const endpoints = { ...live.record.networkingConfig?.EndpointsConfig, ...live.record.network?.endpoints };
+    if ((mode === "default" ? "bridge" : mode) === wanted) return true;
+    return Object.entries(endpoints).some(([name, each]) => name === wanted || each.NetworkID === wanted);
+  },
+  expose: (live, wanted) => Object.keys(live.record.config.ExposedPorts ?? {}).some((port) => matchesPort(wanted, port)),
+  publish: (live, wanted) =>
+    Object.entries(live.record.network?.ports ?? {}).some(
+      ([port, bindings]) =>
+        (bindings ?? []).some((each) => matchesPort(wanted, `${each.HostPort}/${port.split("/")[1] ?? "tcp"}`)),
+    ),
+};
+
+/** Values of one key are alternatives, but for labels, which must all be there; keys must all hold. */
+export function matchesFilters(live: LiveContainer, filters: Filters, context: FilterContext): boolean {
+  for (const [key, values] of filters) {
+    if (key === "label") {
+      if (!values.every((value) => matchesLabel(live.record.config.Labels ?? {}, value))) return false;
+      continue;
+    }
+    const test = TESTS[key];
+    if (test !== undefined && values.length > 0 && !values.some((value) => test(live, value, context))) return false;
+  }
+  return true;
+}
+
+export function checkListFilters(filters: Filters): void {
+  checkFilterKeys(filters, LIST_KEYS);
+  for (const status of filters.get("status") ?? []) {
+    if (!STATUSES.includes(status)) {
+      throw new ClusterError("invalid_argument", `invalid filter 'status=${status}'`);
+    }
+  }
+  for (const code of filters.get("exited") ?? []) {
+    if (!/^-?\d+$/.test(code)) throw new ClusterError("invalid_argument", `invalid filter 'exited=${code}'`);
+  }
+}
+
+/** "24h", "2026-01-02T…" or unix seconds to milliseconds since 1970: things created before that are meant. */
+export function parseUntil(text: string, nowMs: number): number {
+  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
+  const match = /^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?$/.exec(text);
+  if (match !== null && text !== "") {
+    const [, hours = "0", minutes = "0", seconds = "0"] = match;
+    return nowMs - ((Number(hours) * 60 + Number(minutes)) * 60 + Number(seconds)) * 1000;
+  }
+  const time = Date.parse(text);
+  if (Number.isNaN(time)) throw new ClusterError("invalid_argument", `invalid filter 'until=${text}'`);
+  return time;
+}

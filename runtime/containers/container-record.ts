@@ -1,0 +1,134 @@
+/**
+ * A container as it is kept on disk (DATA_ROOT/containers/ID/container.json, written atomically): what was asked, what it became, where
+ * it stands. Secrets and callbacks of a task are not in it.
+ */
+import * as fs from "node:fs/promises";
+import path from "node:path";
+import type { ContainerConfig, ContainerStatus, CreateContainerRequest, HostConfig } from "../../model/engine.ts";
+import type { ContainerNetworkResult } from "../ports.ts";
+
+export const NEVER = "0001-01-01T00:00:00Z";
+const RECORD_FILE = "container.json";
+
+/** One entry of inspect's Mounts, and what spec.ts mounts. */
+export interface MountPoint {
+  readonly Type: "bind" | "volume" | "tmpfs" | "image";
+  readonly Name?: string;
+  readonly Source: string;
+  readonly Destination: string;
+  readonly Driver?: string;
+  /** Options as given: "z", "ro,rslave". */
+  readonly Mode: string;
+  readonly RW: boolean;
+  readonly Propagation: string;
+  readonly subpath: string;
+  readonly isRecursive: boolean;
+  /** "recursive" if every mount below is made read-only too, "shallow" for the top alone. */
+  readonly readonlyDepth: "recursive" | "shallow";
+  /** Image content is copied into an empty volume at first use. */
+  readonly isCopied: boolean;
+  /** tmpfs options. */
+  readonly options: string;
+  /** Made for this container: goes with `rm -v` and `--rm`. */
+  readonly isAnonymous: boolean;
+}
+
+export interface PersistedState {
+  readonly status: ContainerStatus;
+  readonly pid: number;
+  /** Start time of `pid` in ticks since boot, as text: tells it from a later process of that number. */
+  readonly pidStartTicks: string;
+  readonly exitCode: number;
+  readonly error: string;
+  readonly isOomKilled: boolean;
+  readonly startedAt: string;
+  readonly finishedAt: string;
+}
+
+export interface ContainerRecord {
+  readonly id: string;
+  readonly name: string;
+  /** RFC 3339 with nine digits. */
+  readonly created: string;
+  /** The reference that was asked for. */
+  readonly image: string;
+  readonly imageId: string;
+  /** Merged with the image's. */
+  readonly config: ContainerConfig;
+  readonly hostConfig: HostConfig;
+  readonly networkingConfig: CreateContainerRequest["networkingConfig"] | null;
+  readonly mounts: readonly MountPoint[];
+  readonly state: PersistedState;
+  readonly restartCount: number;
+  /** A person stopped it: "unless-stopped" does not bring it back. */
+  readonly isStoppedByUser: boolean;
+  /** What the network gave it while it runs. */
+  readonly network: ContainerNetworkResult | null;
+  /** Endpoints of a task, which the worker attached. */
+  readonly isNetworkOfTask: boolean;
+  /** The container whose network, ipc or pid namespace is shared is named in hostConfig; a task's files are not kept. */
+  readonly hasTaskFiles: boolean;
+}
+
+export const INITIAL_STATE: PersistedState = {
+  status: "created",
+  pid: 0,
+  pidStartTicks: "0",
+  exitCode: 0,
+  error: "",
+  isOomKilled: false,
+  startedAt: NEVER,
+  finishedAt: NEVER,
+};
+
+export async function saveRecord(folder: string, record: ContainerRecord): Promise<void> {
+  // Not synced: losing the last change with the machine's power is harmless, and a sync for each start would cost more than the start.
+  const file = path.join(folder, RECORD_FILE);
+  const next = `${file}.new`;
+  await fs.writeFile(next, JSON.stringify(record), { mode: 0o600 });
+  await fs.rename(next, file);
+}
+
+/** All containers on disk; folders without a whole record are left over from a crash and named in `broken`. */
+export async function loadRecords(
+  root: string,
+): Promise<{ readonly records: readonly ContainerRecord[]; readonly broken: readonly string[] }> {
+  const records: ContainerRecord[] = [];
+  const broken: string[] = [];
+  for (const name of (await fs.readdir(root)).sort()) {
+    try {
+      const text = await fs.readFile(path.join(root, name, RECORD_FILE), "utf8");
+      const record = JSON.parse(text) as ContainerRecord;
+      if (record.id === name) records.push(record);
+      else broken.push(name);
+    } catch {
+      broken.push(name);
+    }
+  }
+  records.sort((a, b) => (a.created < b.created ? -1 : a.created > b.created ? 1 : 0));
+  return { records, broken };
+}
+
+/** Nanoseconds since 1970 as RFC 3339 with nine digits and Z; NEVER for 0. */
+export function formatNanoseconds(nanoseconds: bigint): string {
+  if (nanoseconds === 0n) return NEVER;
+  const seconds = nanoseconds / 1_000_000_000n;
+  const fraction = String(nanoseconds % 1_000_000_000n).padStart(9, "0");
+  return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}.${fraction}Z`;
+}
+
+/** RFC 3339 with any number of digits to nanoseconds since 1970; 0 for NEVER and what is no time. */
+export function parseNanoseconds(text: string): bigint {
+  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z$/.exec(text);
+  if (match === null || text.startsWith("0001-")) return 0n;
+  const seconds = BigInt(Date.parse(`${match[1]}Z`) / 1000);
+  return seconds * 1_000_000_000n + BigInt((match[2] ?? "").padEnd(9, "0"));
+}
+
+let lastNanoseconds = 0n;
+/** Wall time with nine digits; strictly growing, so that an order of creation can be told. */
+export function nowNanoseconds(): bigint {
+  const now = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
+  lastNanoseconds = now > lastNanoseconds ? now : lastNanoseconds + 1n;
+  return lastNanoseconds;
+}

@@ -1,0 +1,267 @@
+/** Processes that join a running container: created, started, resized, inspected. Kept until the container goes, with a bound. */
+import { readFileSync } from "node:fs";
+import type { Random } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import { newHexId } from "../../common/ids.ts";
+import type { AttachStreams, ExecConfig, JsonObject } from "../../model/engine.ts";
+import { DEFAULT_DETACH_KEYS } from "./attach.ts";
+import type { Cgroups } from "./cgroups.ts";
+import { DEFAULT_PATH } from "./container-defaults.ts";
+import type { ContainerEvents } from "./events-of.ts";
+import { DetachScanner, inputStream, parseDetachKeys } from "./input-stream.ts";
+import type { LiveContainer } from "./live-container.ts";
+import { FrameType, u32, type NativeConnection, type NativeExit } from "./native-frames.ts";
+import { encodeExecJob, JobFlag, NamespaceFlag } from "./native-job.ts";
+import type { NativeLauncher } from "./native-launcher.ts";
+import { OutputStream } from "./output-stream.ts";
+import { groupOptions, hostnameOf, processOf } from "./spec.ts";
+import { parseSecurityOptions } from "./security-options.ts";
+import { execError, startExitCode } from "./start-errors.ts";
+
+/** Finished ones are forgotten oldest first beyond this. */
+const FINISHED_EXECS_MAX = 500;
+
+export interface Exec {
+  readonly id: string;
+  readonly container: LiveContainer;
+  readonly config: ExecConfig;
+  isRunning: boolean;
+  isStarted: boolean;
+  exitCode: number | null;
+  pid: number;
+  connection: NativeConnection | undefined;
+}
+
+export interface ExecDeps {
+  readonly launcher: NativeLauncher;
+  readonly cgroups: Cgroups;
+  readonly random: Pick<Random, "bytes">;
+  readonly events: ContainerEvents;
+}
+
+/** Field 22 of /proc/PID/stat. */
+export function startTicks(pid: number): bigint {
+  const text = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return BigInt(fields[19] ?? "0");
+}
+
+/** Namespaces that the container does not share with us: entering one's own user namespace is an error, the rest is waste. */
+function namespacesOf(live: LiveContainer): number {
+  const { NetworkMode, PidMode, IpcMode, UTSMode, CgroupnsMode } = live.record.hostConfig;
+  let flags: number = NamespaceFlag.mount;
+  if (NetworkMode !== "host") flags |= NamespaceFlag.net;
+  if (PidMode !== "host") flags |= NamespaceFlag.pid;
+  if (IpcMode !== "host") flags |= NamespaceFlag.ipc;
+  if (UTSMode !== "host") flags |= NamespaceFlag.uts;
+  if (CgroupnsMode !== "host") flags |= NamespaceFlag.cgroup;
+  return flags;
+}
+
+export class Execs {
+  readonly #deps: ExecDeps;
+  readonly #execs = new Map<string, Exec>();
+
+  constructor(deps: ExecDeps) {
+    this.#deps = deps;
+  }
+
+  create(container: LiveContainer, config: ExecConfig): Exec {
+    if (container.record.state.status === "paused") {
+      throw new ClusterError("conflict", `container ${container.record.name} is paused, unpause the container before exec`);
+    }
+    if (!container.isRunning) {
+      throw new ClusterError("conflict", `container ${container.id} is not running`);
+    }
+    if (config.Cmd.length === 0) throw new ClusterError("invalid_argument", "No exec command specified");
+    const exec: Exec = {
+      id: newHexId(this.#deps.random),
+      container,
+      config,
+      isRunning: false,
+      isStarted: false,
+      exitCode: null,
+      pid: 0,
+      connection: undefined,
+    };
+    this.#forgetOldest();
+    this.#execs.set(exec.id, exec);
+    this.#deps.events(container.record, `exec_create: ${config.Cmd.join(" ")}`, { execID: exec.id });
+    return exec;
+  }
+
+  get(id: string): Exec {
+    const exec = this.#execs.get(id);
+    if (exec === undefined) throw new ClusterError("not_found", `No such exec instance: ${id}`);
+    return exec;
+  }
+
+  idsOf(container: LiveContainer): readonly string[] {
+    return [...this.#execs.values()].filter((each) => each.container === container && each.isRunning).map((each) => each.id);
+  }
+
+  forget(container: LiveContainer): void {
+    for (const exec of this.#execs.values()) if (exec.container === container) this.#execs.delete(exec.id);
+  }
+
+  #forgetOldest(): void {
+    if (this.#execs.size < FINISHED_EXECS_MAX) return;
+    for (const exec of this.#execs.values()) {
+      if (exec.isRunning) continue;
+      this.#execs.delete(exec.id);
+      return;
+    }
+  }
+
+  #job(exec: Exec, options: { readonly isDiscarding: boolean; readonly consoleSize: readonly number[] | undefined }): Buffer {
+    const { container, config } = exec;
+    const { record } = container;
+    const isPrivileged = config.Privileged === true || record.hostConfig.Privileged === true;
+    const inherited = [DEFAULT_PATH, `HOSTNAME=${hostnameOf(record)}`, ...(record.config.Env ?? [])];
+    const env = new Map<string, string>();
+    if (config.Tty === true) env.set("TERM", "TERM=xterm");
+    for (const entry of [...inherited, ...(config.Env ?? [])]) env.set(entry.split("=", 1)[0] ?? "", entry);
+    const noNewPrivileges = parseSecurityOptions(record.hostConfig).hasNoNewPrivileges;
+    return encodeExecJob({
+      flags:
+        (config.Tty === true ? JobFlag.tty : 0) |
+        (config.AttachStdin === true ? JobFlag.openStdin : 0) |
+        (noNewPrivileges ? JobFlag.noNewPrivileges : 0) |
+        (options.isDiscarding ? JobFlag.discardOutput : 0),
+      process: processOf(record, {
+        args: config.Cmd,
+        env: [...env.values()].filter((entry) => entry.includes("=")),
+        cwd: (config.WorkingDir ?? "") === "" ? (record.config.WorkingDir ?? "") : (config.WorkingDir ?? ""),
+        user: (config.User ?? "") === "" ? (record.config.User ?? "") : (config.User ?? ""),
+        isPrivileged,
+        consoleSize: options.consoleSize ?? config.ConsoleSize,
+      }),
+      cgroups: this.#deps.cgroups.groups(record.id, groupOptions(record.hostConfig)),
+      pid: record.state.pid,
+      pidStartTicks: startTicks(record.state.pid),
+      namespaces: namespacesOf(container),
+    });
+  }
+
+  /** Resolves once the program runs; `onExit` comes later, once. */
+  async run(
+    exec: Exec,
+    options: {
+      readonly isDiscarding: boolean;
+      readonly consoleSize?: readonly number[] | undefined;
+      readonly output?: (stream: "stdout" | "stderr", data: Buffer) => void;
+      readonly onEnd?: () => void;
+    },
+  ): Promise<NativeConnection> {
+    if (exec.isStarted) throw new ClusterError("conflict", `exec ${exec.id} has already been started`);
+    if (!exec.container.isRunning) throw new ClusterError("conflict", `container ${exec.container.id} is not running`);
+    exec.isStarted = true;
+    const { container } = exec;
+    try {
+      const job = this.#job(exec, { isDiscarding: options.isDiscarding, consoleSize: options.consoleSize });
+      const { connection, pid } = await this.#deps.launcher.run("exec", job);
+      connection.handle({
+        ...(options.output === undefined ? {} : { output: options.output }),
+        exit: (exit) => this.#exited(exec, exit),
+        closed: () => {
+          if (exec.isRunning) this.#exited(exec, undefined);
+          options.onEnd?.();
+        },
+      });
+      exec.pid = pid;
+      exec.connection = connection;
+      await connection.ask(FrameType.start, u32(0));
+      exec.isRunning = exec.exitCode === null;
+      this.#deps.events(container.record, `exec_start: ${exec.config.Cmd.join(" ")}`, { execID: exec.id });
+      return connection;
+    } catch (caught) {
+      const { message } = ClusterError.from(caught);
+      const code = startExitCode(message);
+      exec.exitCode = code === 128 ? 126 : code;
+      exec.connection?.close();
+      exec.connection = undefined;
+      this.#deps.events(container.record, "exec_die", { execID: exec.id, exitCode: String(exec.exitCode) });
+      throw new ClusterError("invalid_argument", execError(message), { cause: caught });
+    }
+  }
+
+  #exited(exec: Exec, exit: NativeExit | undefined): void {
+    // A program that could not be executed is told by start's error.
+    if (exit?.isStarted === false) return;
+    exec.isRunning = false;
+    exec.exitCode = exit?.exitCode ?? 137;
+    exec.connection = undefined;
+    this.#deps.events(exec.container.record, "exec_die", { execID: exec.id, exitCode: String(exec.exitCode) });
+  }
+
+  async start(
+    id: string,
+    options: { readonly detach: boolean; readonly tty: boolean; readonly consoleSize?: readonly number[] },
+  ): Promise<AttachStreams | undefined> {
+    const exec = this.get(id);
+    if (options.detach) {
+      await this.run(exec, { isDiscarding: true, consoleSize: options.consoleSize });
+      return undefined;
+    }
+    const output = new OutputStream();
+    const connection = await this.run(exec, {
+      isDiscarding: false,
+      consoleSize: options.consoleSize,
+      output: (stream, data) => output.push(stream, data),
+      onEnd: () => output.end(),
+    });
+    output.source = connection;
+    const isTty = exec.config.Tty === true;
+    const close = (): void => {
+      connection.close();
+      output.end();
+    };
+    const detach = (): void => {
+      output.end();
+      this.#deps.events(exec.container.record, "exec_detach", { execID: exec.id });
+    };
+    const keys = parseDetachKeys((exec.config.DetachKeys ?? "") === "" ? DEFAULT_DETACH_KEYS : (exec.config.DetachKeys ?? ""));
+    const stdin =
+      exec.config.AttachStdin === true
+        ? inputStream({
+            connection: Promise.resolve(connection),
+            scanner: isTty ? new DetachScanner(keys) : undefined,
+            onDetach: detach,
+            onEnd: (native) => native.send(FrameType.closeStdin),
+          })
+        : undefined;
+    return { isTty, output, ...(stdin === undefined ? {} : { stdin }), close };
+  }
+
+  async resize(id: string, height: number, width: number): Promise<void> {
+    const exec = this.get(id);
+    if (exec.connection === undefined || !exec.isRunning) {
+      throw new ClusterError("conflict", `exec ${id} is not running`);
+    }
+    await exec.connection.ask(FrameType.resize, u32((height & 0xffff) | ((width & 0xffff) << 16)));
+  }
+
+  inspect(id: string): JsonObject {
+    const { config, container, isRunning, exitCode, pid, isStarted } = this.get(id);
+    const [entrypoint = "", ...args] = config.Cmd;
+    return {
+      ID: id,
+      Running: isRunning,
+      ExitCode: exitCode,
+      ProcessConfig: {
+        tty: config.Tty === true,
+        entrypoint,
+        arguments: args,
+        privileged: config.Privileged === true,
+        ...((config.User ?? "") === "" ? {} : { user: config.User ?? "" }),
+      },
+      OpenStdin: config.AttachStdin === true,
+      OpenStderr: config.AttachStderr === true,
+      OpenStdout: config.AttachStdout === true,
+      CanRemove: isStarted && !isRunning,
+      ContainerID: container.id,
+      DetachKeys: config.DetachKeys ?? "",
+      Pid: pid,
+    };
+  }
+}

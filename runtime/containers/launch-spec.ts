@@ -1,0 +1,125 @@
+/** What the native program is told to run, fully decided: paths, mounts, limits, rights. Made by spec.ts, written by native-job.ts. */
+
+export interface LaunchMount {
+  readonly kind: "bind" | "filesystem";
+  /** MountFlag bits. */
+  readonly flags: number;
+  /** MS_PRIVATE and the like, 0 for the kind's default. */
+  readonly propagation: number;
+  /** MountAttribute bits. */
+  readonly attributes: number;
+  readonly type: string;
+  readonly source: string;
+  /** Below a bind's source, looked up without leaving it; or "". */
+  readonly subpath: string;
+  readonly target: string;
+  /** "key=value,key" of a file system. */
+  readonly options: string;
+}
+
+export const MountFlag = {
+  recursive: 1,
+  readonlyRecursive: 2,
+  noSymlinkTarget: 4,
+  copyUp: 8,
+  optional: 16,
+} as const;
+
+export const MountAttribute = { readonly: 1, nosuid: 2, nodev: 4, noexec: 8, noatime: 0x10 } as const;
+
+export interface LaunchDevice {
+  readonly path: string;
+  readonly type: "c" | "b" | "p";
+  readonly major: number;
+  readonly minor: number;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export interface CapabilitySets {
+  readonly bounding: bigint;
+  readonly effective: bigint;
+  readonly permitted: bigint;
+  readonly inheritable: bigint;
+  readonly ambient: bigint;
+}
+
+export interface LaunchProcess {
+  readonly args: readonly string[];
+  readonly env: readonly string[];
+  readonly cwd: string;
+  /** name|uid[:group|gid], looked up inside the container; "" is root. */
+  readonly user: string;
+  readonly groups: readonly string[];
+  readonly capabilities: CapabilitySets;
+  /** Compiled filter, absent: unconfined. */
+  readonly seccomp: Uint8Array | undefined;
+  readonly rlimits: readonly { readonly resource: number; readonly soft: bigint; readonly hard: bigint }[];
+  readonly umask: number | undefined;
+  readonly apparmor: string | undefined;
+  readonly consoleSize: { readonly rows: number; readonly columns: number };
+}
+
+export interface LaunchLog {
+  readonly isKept: boolean;
+  readonly path: string;
+  /** 0: never rotated. */
+  readonly bytesMax: number;
+  readonly fileCountMax: number;
+  /** JSON object that each line carries as `attrs`, or "". */
+  readonly attributes: string;
+  readonly isBlocking: boolean;
+}
+
+export interface IdMap {
+  readonly inside: number;
+  readonly outside: number;
+  readonly count: number;
+}
+
+export interface LaunchSpec {
+  readonly id: string;
+  /** Folder of this container in the exec root: exit file, and the place its root is mounted on in its own namespace. */
+  readonly stateDir: string;
+  /** Of the monitor, relative to the exec root. */
+  readonly socket: string;
+  readonly log: LaunchLog;
+  /** JobFlag bits. */
+  readonly flags: number;
+  readonly process: LaunchProcess;
+  readonly oomScoreAdj: number | undefined;
+  readonly hostname: string;
+  readonly domainname: string;
+  readonly sysctls: readonly (readonly [string, string])[];
+  readonly root:
+    | {
+        readonly kind: "overlay";
+        readonly lower: readonly string[];
+        readonly upper: string;
+        readonly work: string;
+      }
+    | { readonly kind: "folder"; readonly path: string };
+  readonly mounts: readonly LaunchMount[];
+  readonly devices: readonly LaunchDevice[];
+  readonly files: readonly {
+    readonly path: string;
+    readonly mode: number;
+    readonly uid: number;
+    readonly gid: number;
+    readonly data: Uint8Array;
+  }[];
+  readonly maskedPaths: readonly string[];
+  readonly readonlyPaths: readonly string[];
+  readonly cgroups: readonly { readonly version: 1 | 2; readonly folder: string }[];
+  readonly cgroupWrites: readonly {
+    readonly file: string;
+    readonly value: string;
+    readonly isOptional: boolean;
+  }[];
+  readonly joinNamespaces: readonly { readonly flag: number; readonly path: string }[];
+  readonly uidMaps: readonly IdMap[];
+  readonly gidMaps: readonly IdMap[];
+  /** BPF program of the device rules, on hosts with the v2 controller. */
+  readonly deviceProgram: Uint8Array | undefined;
+}

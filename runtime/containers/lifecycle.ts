@@ -1,0 +1,581 @@
+/**
+ * Start, stop, exit, restart and removal of containers, and taking over those that a former daemon started. Every change of a
+ * container's state is made here, one at a time for each container; the native side is told what to do and reports ends.
+ */
+import { existsSync } from "node:fs";
+import * as fs from "node:fs/promises";
+import path from "node:path";
+import type { Env } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
+import type { ExitStatus } from "../../model/engine.ts";
+import type { ContainerNetworkRequest, ContainerNetworks, RootfsSource, VolumeSource } from "../ports.ts";
+import type { Cgroups } from "./cgroups.ts";
+import { DEFAULT_STOP_TIMEOUT_SECONDS } from "./container-defaults.ts";
+import { formatNanoseconds, parseNanoseconds, type ContainerRecord } from "./container-record.ts";
+import { copyUp } from "./copy-up.ts";
+import type { ContainerEvents } from "./events-of.ts";
+import type { LiveContainer } from "./live-container.ts";
+import { FrameType, u32, type NativeConnection, type NativeExit } from "./native-frames.ts";
+import { encodeCreateJob } from "./native-job.ts";
+import type { NativeLauncher } from "./native-launcher.ts";
+import { nextRestartDelayMs, shouldRestart } from "./restart-policy.ts";
+import { parseSignal } from "./signals.ts";
+import { hostnameOf, launchSpec, monitorSocket, sharedWith } from "./spec.ts";
+import { startError } from "./start-errors.ts";
+
+const SIGKILL = 9;
+/** After SIGKILL an end comes at once, unless the kernel holds the process in a call that can't be broken off. */
+const KILL_WAIT_MS = 10_000;
+
+export interface LifecycleDeps {
+  readonly env: Env;
+  readonly log: Logger;
+  readonly execRoot: string;
+  readonly nativeBinary: string;
+  readonly launcher: NativeLauncher;
+  readonly cgroups: Cgroups;
+  readonly rootfs: RootfsSource;
+  readonly volumes: VolumeSource;
+  readonly networks: ContainerNetworks;
+  readonly events: ContainerEvents;
+  readonly find: (id: string) => LiveContainer;
+  /** After a record's disappearance: names are free again. */
+  readonly forget: (live: LiveContainer) => void;
+  readonly healthStarted: (live: LiveContainer) => void;
+}
+
+export class Lifecycle {
+  readonly #deps: LifecycleDeps;
+  #isStopped = false;
+
+  constructor(deps: LifecycleDeps) {
+    this.#deps = deps;
+  }
+
+  /** No more restarts by policy; containers go on. */
+  stop(): void {
+    this.#isStopped = true;
+  }
+
+  start(live: LiveContainer): Promise<boolean> {
+    live.cancelRestart?.();
+    live.cancelRestart = undefined;
+    return live.exclusive(async () => {
+      const { status } = live.record.state;
+      if (live.isRemoving) throw new ClusterError("conflict", "container is marked for removal and cannot be started");
+      if (status === "paused") {
+        throw new ClusterError("conflict", "cannot start a paused container, try unpause instead");
+      }
+      if (status === "running") return false;
+      live.isStopping = false;
+      live.restartDelayMs = 0;
+      live.change({ isStoppedByUser: false, restartCount: 0 });
+      await this.#launch(live);
+      return true;
+    });
+  }
+
+  /** Called with the container's line held. */
+  async #launch(live: LiveContainer): Promise<void> {
+    const { events } = this.#deps;
+    const done: (() => Promise<unknown>)[] = [];
+    try {
+      await this.#prepare(live, done);
+    } catch (caught) {
+      await this.#startFailed(live, done, ClusterError.from(caught));
+    }
+    events(live.record, "start");
+    this.#deps.healthStarted(live);
+    for (const wake of live.changed) wake();
+  }
+
+  async #prepare(live: LiveContainer, undo: (() => Promise<unknown>)[]): Promise<void> {
+    const { launcher, rootfs, cgroups, execRoot, nativeBinary } = this.#deps;
+    const { record } = live;
+    const stateDir = path.join(execRoot, "c", live.id);
+    const [layers] = await Promise.all([
+      rootfs.layers(live.id),
+      fs.mkdir(stateDir, { recursive: true, mode: 0o711 }),
+      fs.rm(path.join(stateDir, "exit"), { force: true }),
+      live.files.prepare(hostnameOf(record), record.hostConfig),
+      record.hostConfig.CgroupParent === undefined || record.hostConfig.CgroupParent === ""
+        ? Promise.resolve()
+        : cgroups.prepare(record.hostConfig.CgroupParent),
+    ]);
+    if (record.hostConfig.IpcMode === "shareable") await makeSharedMemory(stateDir);
+    await this.#mountVolumes(live, [layers.upper, ...layers.lower], undo);
+    const spec = launchSpec({
+      record,
+      layers,
+      folder: live.folder,
+      execRoot,
+      nativeBinary,
+      cgroups,
+      files: live.task?.files ?? [],
+      environment: live.task?.genericResourceEnv ?? [],
+      pidOf: (id) => this.#runningPid(id),
+      shmOf: (id) => path.join(execRoot, "c", this.#deps.find(id).id, "shm"),
+    });
+    await this.#run(live, encodeCreateJob(spec), undo);
+  }
+
+  async #run(live: LiveContainer, job: Uint8Array, undo: (() => Promise<unknown>)[]): Promise<void> {
+    const { connection, pid } = await this.#deps.launcher.run("create", job);
+    const never = new Promise<void>((resolve) => {
+      connection.handle({ closed: resolve });
+    });
+    undo.push(async () => {
+      connection.send(FrameType.signal, u32(SIGKILL));
+      await never;
+    });
+    await this.#attachNetwork(live, pid, undo);
+    for (const pending of live.pendingAttachments) {
+      await pending.connected(await this.#deps.launcher.connectMonitor(monitorSocket(live.id)));
+    }
+    live.pendingAttachments.clear();
+    this.#adoptConnection(live, connection);
+    await connection.ask(FrameType.start, u32(0));
+    live.changeState({
+      status: "running",
+      pid,
+      exitCode: 0,
+      error: "",
+      isOomKilled: false,
+      startedAt: formatNanoseconds(BigInt(Math.round(this.#deps.env.clock.wallMs() * 1000)) * 1000n),
+      finishedAt: live.record.state.finishedAt,
+    });
+  }
+
+  /** From here on the monitor's exit frame ends the run. */
+  #adoptConnection(live: LiveContainer, connection: NativeConnection): void {
+    live.connection = connection;
+    live.ended = new Promise((resolve) => {
+      live.resolveEnded = resolve;
+    });
+    let isReported = false;
+    connection.handle({
+      exit: (exit) => {
+        isReported = true;
+        // A start that failed is cleaned up by the one who tried.
+        if (exit.isStarted) this.#endSoon(live, exit);
+      },
+      oom: () => this.#deps.events(live.record, "oom"),
+      closed: () => {
+        if (isReported || live.connection !== connection) return;
+        // The monitor was killed: its file may still say how it ended.
+        if (!this.#isStopped) this.#endSoon(live, undefined);
+      },
+    });
+  }
+
+  #endSoon(live: LiveContainer, exit: NativeExit | undefined): void {
+    live.exclusive(() => this.#end(live, exit)).catch((caught: unknown) => {
+      this.#deps.log.error("end of container not handled", { containerId: live.id, error: caught });
+    });
+  }
+
+  async #startFailed(
+    live: LiveContainer,
+    undo: (() => Promise<unknown>)[],
+    caught: ClusterError,
+  ): Promise<never> {
+    live.connection = undefined;
+    for (const each of undo.toReversed()) {
+      await each().catch((error: unknown) => {
+        this.#deps.log.warn("clean-up after a failed start", { containerId: live.id, error });
+      });
+    }
+    for (const pending of live.pendingAttachments) pending.failed();
+    live.pendingAttachments.clear();
+    const isNative = caught.code === "internal" && caught.cause === undefined;
+    const { exitCode, error } = isNative ? startError(caught.message) : { exitCode: 128, error: caught };
+    live.changeState({ status: "created", pid: 0, exitCode, error: error.message });
+    this.#deps.log.info("container start failed", { containerId: live.id, error: error.message });
+    const exit = live.exitStatus();
+    for (const waiter of live.exitWaiters) waiter(exit);
+    live.exitWaiters.clear();
+    if (live.record.hostConfig.AutoRemove === true) void this.#autoRemove(live);
+    throw error;
+  }
+
+  #runningPid(id: string): number {
+    const other = this.#deps.find(id);
+    if (!other.isRunning) {
+      throw new ClusterError("conflict", `cannot join network of a non running container: ${other.id}`);
+    }
+    return other.record.state.pid;
+  }
+
+  async #mountVolumes(live: LiveContainer, layers: readonly string[], undo: (() => Promise<unknown>)[]): Promise<void> {
+    const { volumes } = this.#deps;
+    for (const point of live.record.mounts) {
+      if (point.Type === "bind" && !existsSync(point.Source)) {
+        throw new ClusterError(
+          "invalid_argument",
+          `invalid mount config for type "bind": bind source path does not exist: ${point.Source}`,
+        );
+      }
+      if (point.Type !== "volume" || point.Name === undefined) continue;
+      const name = point.Name;
+      const volume = await volumes.mount(name, live.id);
+      undo.push(() => volumes.unmount(name, live.id));
+      if (point.isCopied && point.subpath === "") await copyUp(layers, point.Destination, volume.mountpoint);
+    }
+  }
+
+  async #attachNetwork(live: LiveContainer, pid: number, undo: (() => Promise<unknown>)[]): Promise<void> {
+    const { record, task } = live;
+    const target = { containerId: live.id, pid };
+    if (task?.attachNetwork !== undefined) {
+      undo.push(async () => task.detachNetwork?.());
+      const attached = await task.attachNetwork(target);
+      await live.files.taskAttached(attached, hostnameOf(record), record.hostConfig);
+      live.change({ network: { ...attached, ports: {}, hosts: [], sandboxId: "" }, isNetworkOfTask: true });
+      return;
+    }
+    const mode = record.hostConfig.NetworkMode ?? "default";
+    if (mode === "host" || mode === "none" || sharedWith(mode) !== undefined) return;
+    undo.push(() => this.#deps.networks.detach(live.id));
+    const result = await this.#deps.networks.attach(networkRequest(live, pid));
+    await live.files.networkAttached(result);
+    live.change({ network: result, isNetworkOfTask: false });
+  }
+
+  /** With the line held. `exit` undefined: the monitor is gone without a word, its file decides. */
+  async #end(live: LiveContainer, exit: NativeExit | undefined): Promise<void> {
+    if (!live.isRunning) return;
+    const last = exit ?? (await this.#exitFile(live.id));
+    live.connection?.close();
+    live.connection = undefined;
+    live.stopHealth?.();
+    await this.#release(live);
+    const startedAt = parseNanoseconds(live.record.state.startedAt);
+    const finishedAt = last?.finishedAtNs ?? BigInt(Math.round(this.#deps.env.clock.wallMs() * 1000)) * 1000n;
+    const exitCode = last?.exitCode ?? 255;
+    live.changeState({
+      status: "exited",
+      pid: 0,
+      exitCode,
+      isOomKilled: (last?.oomKills ?? 0) > 0,
+      finishedAt: formatNanoseconds(finishedAt),
+    });
+    const seconds = (finishedAt - startedAt) / 1_000_000_000n;
+    this.#deps.events(live.record, "die", { exitCode: String(exitCode), execDuration: String(seconds) });
+    this.#ended(live, Number(finishedAt - startedAt) / 1e6);
+  }
+
+  #ended(live: LiveContainer, ranMs: number): void {
+    const exit = live.exitStatus();
+    const isAgain = !this.#isStopped && shouldRestart(live.record, { isStopping: live.isStopping, exit });
+    if (isAgain) {
+      live.restartDelayMs = nextRestartDelayMs(live.restartDelayMs, ranMs);
+      live.changeState({ status: "restarting" });
+      live.cancelRestart = this.#deps.env.timers.after(live.restartDelayMs, () => this.#restartByPolicy(live));
+    }
+    live.resolveEnded?.(exit);
+    for (const waiter of live.exitWaiters) waiter(exit);
+    live.exitWaiters.clear();
+    for (const wake of live.changed) wake();
+    // A restart on request starts it again itself.
+    if (!isAgain && live.record.hostConfig.AutoRemove === true && !live.isRestarting) void this.#autoRemove(live);
+  }
+
+  #restartByPolicy(live: LiveContainer): void {
+    live.cancelRestart = undefined;
+    live
+      .exclusive(async () => {
+        if (live.isStopping || live.isRemoving || live.record.state.status !== "restarting") return;
+        live.change({ restartCount: live.record.restartCount + 1 });
+        await this.#launch(live);
+      })
+      .catch((caught: unknown) => {
+        this.#deps.log.warn("restart failed", { containerId: live.id, error: caught });
+        if (live.isStopping || live.isRemoving || this.#isStopped) return;
+        const exit = { ...live.exitStatus(), exitCode: live.record.state.exitCode || 128 };
+        if (!shouldRestart(live.record, { isStopping: false, exit })) {
+          live.changeState({ status: "exited" });
+          return;
+        }
+        live.restartDelayMs = nextRestartDelayMs(live.restartDelayMs, 0);
+        live.changeState({ status: "restarting" });
+        live.cancelRestart = this.#deps.env.timers.after(live.restartDelayMs, () => this.#restartByPolicy(live));
+      });
+  }
+
+  async #autoRemove(live: LiveContainer): Promise<void> {
+    try {
+      await this.remove(live, { force: true, volumes: true });
+    } catch (caught) {
+      this.#deps.log.warn("automatic removal failed", { containerId: live.id, error: caught });
+    }
+  }
+
+  /** Network addresses and volumes are given back. Goes through to the end whatever fails. */
+  async #release(live: LiveContainer): Promise<void> {
+    const { record, task } = live;
+    const failed = (what: string) => (error: unknown) => {
+      this.#deps.log.warn(what, { containerId: live.id, error });
+    };
+    if (record.network !== null) {
+      if (record.isNetworkOfTask) await task?.detachNetwork?.().catch(failed("network of task not detached"));
+      else await this.#deps.networks.detach(live.id).catch(failed("network not detached"));
+      live.change({ network: null });
+    }
+    for (const point of record.mounts) {
+      if (point.Type === "volume" && point.Name !== undefined) {
+        await this.#deps.volumes.unmount(point.Name, live.id).catch(failed("volume not unmounted"));
+      }
+    }
+  }
+
+  async #exitFile(id: string): Promise<NativeExit | undefined> {
+    try {
+      const file = path.join(this.#deps.execRoot, "c", id, "exit");
+      const parsed = JSON.parse(await fs.readFile(file, "utf8")) as {
+        readonly exitCode: number;
+        readonly signal: number;
+        readonly oomKills: number;
+        readonly isStarted: boolean;
+        readonly startedAt: string;
+        readonly finishedAt: string;
+      };
+      return {
+        ...parsed,
+        startedAtNs: parseNanoseconds(parsed.startedAt),
+        finishedAtNs: parseNanoseconds(parsed.finishedAt),
+      };
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Sends a signal to the first process. */
+  async signal(live: LiveContainer, number: number): Promise<void> {
+    if (live.connection === undefined) {
+      throw new ClusterError("conflict", `container ${live.id} is not running`);
+    }
+    await live.connection.ask(FrameType.signal, u32(number));
+  }
+
+  async stopGracefully(live: LiveContainer, options: { timeoutSeconds?: number; signal?: string }): Promise<boolean> {
+    const signal = parseSignal(options.signal ?? live.record.config.StopSignal ?? "SIGTERM");
+    const seconds = options.timeoutSeconds ?? live.record.config.StopTimeout ?? DEFAULT_STOP_TIMEOUT_SECONDS;
+    live.isStopping = true;
+    // A start that is under way is let finish first.
+    await live.exclusive(async () => this.#cancelRestart(live));
+    const { ended } = live;
+    if (!live.isRunning || ended === undefined) return false;
+    live.change({ isStoppedByUser: true });
+    if (live.record.state.status === "paused") await this.#thaw(live);
+    await this.#tell(live, signal);
+    this.#deps.events(live.record, "kill", { signal: String(signal) });
+    const isEnded = seconds === 0 ? false : await this.#within(ended, seconds < 0 ? undefined : seconds * 1000);
+    if (!isEnded) await this.kill(live);
+    this.#deps.events(live.record, "stop");
+    return true;
+  }
+
+  #cancelRestart(live: LiveContainer): Promise<void> {
+    live.cancelRestart?.();
+    live.cancelRestart = undefined;
+    if (live.record.state.status === "restarting") live.changeState({ status: "exited" });
+    return Promise.resolve();
+  }
+
+  async #tell(live: LiveContainer, signal: number): Promise<void> {
+    // It may have ended by itself meanwhile.
+    await this.signal(live, signal).catch(() => undefined);
+  }
+
+  /** SIGKILL, and waits until it is gone. */
+  async kill(live: LiveContainer): Promise<void> {
+    live.isStopping = true;
+    const { ended } = live;
+    if (ended === undefined || !live.isRunning) return;
+    if (live.record.state.status === "paused") await this.#thaw(live);
+    await this.#tell(live, SIGKILL);
+    if (!(await this.#within(ended, KILL_WAIT_MS))) {
+      throw new ClusterError(
+        "deadline_exceeded",
+        `Cannot kill container ${live.id}: it must end within ${KILL_WAIT_MS} ms of SIGKILL, but it still runs`,
+      );
+    }
+  }
+
+  #within(ended: Promise<ExitStatus>, limitMs: number | undefined): Promise<boolean> {
+    if (limitMs === undefined) return ended.then(() => true);
+    return new Promise((resolve) => {
+      const cancel = this.#deps.env.timers.after(limitMs, () => resolve(false));
+      void ended.then(() => {
+        cancel();
+        resolve(true);
+      });
+    });
+  }
+
+  async restart(live: LiveContainer, options: { timeoutSeconds?: number; signal?: string }): Promise<void> {
+    live.isRestarting = true;
+    try {
+      await this.stopGracefully(live, options);
+      await this.start(live);
+    } finally {
+      live.isRestarting = false;
+    }
+    this.#deps.events(live.record, "restart");
+  }
+
+  async #thaw(live: LiveContainer): Promise<void> {
+    const { parent } = groupParent(live.record);
+    await this.#deps.cgroups.freeze(live.id, false, parent);
+    live.changeState({ status: "running" });
+  }
+
+  pause(live: LiveContainer): Promise<void> {
+    return live.exclusive(async () => {
+      if (live.record.state.status === "paused") {
+        throw new ClusterError("conflict", `Container ${live.id} is already paused`);
+      }
+      if (!live.isRunning) throw new ClusterError("conflict", `Container ${live.id} is not running`);
+      await this.#deps.cgroups.freeze(live.id, true, groupParent(live.record).parent);
+      live.changeState({ status: "paused" });
+      this.#deps.events(live.record, "pause");
+    });
+  }
+
+  unpause(live: LiveContainer): Promise<void> {
+    return live.exclusive(async () => {
+      if (live.record.state.status !== "paused") {
+        throw new ClusterError("conflict", `Container ${live.id} is not paused`);
+      }
+      await this.#thaw(live);
+      this.#deps.events(live.record, "unpause");
+    });
+  }
+
+  async remove(live: LiveContainer, options: { force: boolean; volumes: boolean }): Promise<void> {
+    const { status } = live.record.state;
+    if (live.isRemoving) {
+      if (options.force) return new Promise((resolve) => live.removeWaiters.add(() => resolve()));
+      throw new ClusterError("conflict", `removal of container ${live.id} is already in progress`);
+    }
+    if (!options.force && (live.isRunning || status === "restarting")) {
+      const what = status === "paused" ? "paused" : status === "restarting" ? "restarting" : "running";
+      const hint = what === "paused" ? "unpause and then stop the container before removal or force remove" : "stop the container before removal or force remove";
+      throw new ClusterError("conflict", `cannot remove container "/${live.record.name}": container is ${what}: ${hint}`);
+    }
+    live.isStopping = true;
+    await live.exclusive(async () => this.#cancelRestart(live));
+    if (live.isRunning) {
+      this.#deps.events(live.record, "kill", { signal: String(SIGKILL) });
+      await this.kill(live);
+    }
+    await live.exclusive(() => this.#erase(live, options.volumes));
+  }
+
+  async #erase(live: LiveContainer, withVolumes: boolean): Promise<void> {
+    if (live.isRemoving) return;
+    live.isRemoving = true;
+    const { rootfs, volumes, execRoot, log } = this.#deps;
+    const failed = (error: unknown): void => log.warn("removal left something", { containerId: live.id, error });
+    await live.saved();
+    await rootfs.remove(live.id).catch(failed);
+    await fs.rm(path.join(execRoot, "c", live.id), { recursive: true, force: true }).catch(failed);
+    for (const point of live.record.mounts) {
+      if (point.Type !== "volume" || point.Name === undefined) continue;
+      volumes.unreference(point.Name, live.id);
+      if (withVolumes && point.isAnonymous) await volumes.removeAnonymous(point.Name).catch(failed);
+    }
+    await fs.rm(live.folder, { recursive: true, force: true }).catch(failed);
+    this.#deps.forget(live);
+    this.#deps.events(live.record, "destroy");
+    const exit = live.exitStatus();
+    for (const waiter of [...live.removeWaiters, ...live.exitWaiters]) waiter(exit);
+    live.removeWaiters.clear();
+    live.exitWaiters.clear();
+    for (const wake of live.changed) wake();
+  }
+
+  /**
+   * After a restart of the daemon: finds out by the monitor's socket, else by the exit file, where the container stands. Then the
+   * restart policy has its say.
+   */
+  async adopt(live: LiveContainer): Promise<void> {
+    const { launcher, networks, log } = this.#deps;
+    for (const point of live.record.mounts) {
+      if (point.Type === "volume" && point.Name !== undefined) this.#deps.volumes.reference(point.Name, live.id);
+    }
+    const connection = await launcher.connectMonitor(monitorSocket(live.id)).catch(() => undefined);
+    if (connection === undefined) return this.#adoptEnded(live);
+    const found = await launcher.watch(connection).catch(() => undefined);
+    if (found === undefined) return this.#adoptEnded(live);
+    if (!found.isStarted) {
+      connection.send(FrameType.signal, u32(SIGKILL));
+      live.changeState({ status: "created", pid: 0 });
+      return this.#release(live);
+    }
+    this.#adoptConnection(live, connection);
+    const wasPaused = live.record.state.status === "paused";
+    live.changeState({
+      status: wasPaused ? "paused" : "running",
+      pid: found.pid,
+      startedAt: formatNanoseconds(found.startedAtNs),
+    });
+    for (const point of live.record.mounts) {
+      if (point.Type === "volume" && point.Name !== undefined) {
+        await this.#deps.volumes.mount(point.Name, live.id).catch((error: unknown) => {
+          log.warn("volume of a running container", { containerId: live.id, error });
+        });
+      }
+    }
+    const { network, isNetworkOfTask } = live.record;
+    if (network !== null && !isNetworkOfTask) await networks.adopt(live.id, found.pid, network);
+    this.#deps.healthStarted(live);
+    log.info("container adopted", { containerId: live.id, pid: found.pid });
+  }
+
+  async #adoptEnded(live: LiveContainer): Promise<void> {
+    const exit = await this.#exitFile(live.id);
+    const { status } = live.record.state;
+    const wasRunning = status === "running" || status === "paused";
+    if (exit?.isStarted === true && exit.finishedAtNs > parseNanoseconds(live.record.state.finishedAt)) {
+      live.changeState({ status: "running", startedAt: formatNanoseconds(exit.startedAtNs) });
+      return live.exclusive(() => this.#end(live, exit));
+    }
+    if (wasRunning) return live.exclusive(() => this.#end(live, exit));
+    if (status === "restarting") this.#ended(live, 0);
+  }
+
+  /** Those whose policy says that they run whenever the daemon does, and which ended with the machine. */
+  revive(live: LiveContainer): void {
+    const { Name } = live.record.hostConfig.RestartPolicy ?? {};
+    const isWanted = Name === "always" || (Name === "unless-stopped" && !live.record.isStoppedByUser);
+    if (!isWanted || live.record.state.status !== "exited") return;
+    live.changeState({ status: "restarting" });
+    this.#restartByPolicy(live);
+  }
+}
+
+/** Shared memory that other containers may join: a folder of the exec root, which is memory itself. */
+async function makeSharedMemory(stateDir: string): Promise<void> {
+  const folder = path.join(stateDir, "shm");
+  await fs.mkdir(folder, { recursive: true });
+  await fs.chmod(folder, 0o1777);
+}
+
+export function groupParent(record: ContainerRecord): { readonly parent?: string } {
+  const parent = record.hostConfig.CgroupParent ?? "";
+  return parent === "" ? {} : { parent };
+}
+
+export function networkRequest(live: LiveContainer, pid: number): ContainerNetworkRequest {
+  const { record } = live;
+  return {
+    target: { containerId: live.id, pid },
+    name: record.name,
+    hostname: hostnameOf(record),
+    hostConfig: record.hostConfig,
+    config: record.config,
+    networkingConfig: record.networkingConfig ?? undefined,
+  };
+}

@@ -1,0 +1,135 @@
+/**
+ * One container in memory: its record, the connection to its monitor while it runs, those who wait for it, and one line in
+ * which changes to it queue. Holds no policy: lifecycle.ts moves it from state to state.
+ */
+import path from "node:path";
+import type { Cancel } from "../../common/env.ts";
+import type { ContainerState, ExitStatus, TaskExtras } from "../../model/engine.ts";
+import { ContainerFiles } from "./container-files.ts";
+import { saveRecord, type ContainerRecord, type PersistedState } from "./container-record.ts";
+import type { NativeConnection } from "./native-frames.ts";
+
+/** Somebody attached before the start: given a connection to the monitor between create and start. */
+export interface PendingAttachment {
+  readonly connected: (connection: NativeConnection) => Promise<void>;
+  readonly failed: () => void;
+}
+
+export interface HealthStatus {
+  readonly status: "none" | "starting" | "healthy" | "unhealthy";
+  readonly failingStreak: number;
+  readonly log: readonly {
+    readonly Start: string;
+    readonly End: string;
+    readonly ExitCode: number;
+    readonly Output: string;
+  }[];
+}
+
+export const NO_HEALTH: HealthStatus = { status: "none", failingStreak: 0, log: [] };
+
+export class LiveContainer {
+  readonly folder: string;
+  readonly files: ContainerFiles;
+  readonly task: TaskExtras | undefined;
+  #record: ContainerRecord;
+  #line: Promise<unknown> = Promise.resolve();
+  #saves: Promise<void> = Promise.resolve();
+  readonly #onSaveFailed: (caught: unknown) => void;
+
+  /** To the monitor, while there is one. */
+  connection: NativeConnection | undefined;
+  /** Resolves when the present run has ended and is cleaned up. */
+  ended: Promise<ExitStatus> | undefined;
+  resolveEnded: ((exit: ExitStatus) => void) | undefined;
+  readonly exitWaiters = new Set<(exit: ExitStatus) => void>();
+  readonly removeWaiters = new Set<(exit: ExitStatus) => void>();
+  readonly pendingAttachments = new Set<PendingAttachment>();
+  /** Stop or kill was asked: the restart policy stays quiet. */
+  isStopping = false;
+  isRemoving = false;
+  isRestarting = false;
+  cancelRestart: Cancel | undefined;
+  stopHealth: (() => void) | undefined;
+  health: HealthStatus = NO_HEALTH;
+  /** Length of the last pause before a restart. */
+  restartDelayMs = 0;
+  /** Called when output may have come or the container has ended, for log followers. */
+  readonly changed = new Set<() => void>();
+
+  constructor(
+    record: ContainerRecord,
+    options: {
+      readonly root: string;
+      readonly task?: TaskExtras | undefined;
+      readonly onSaveFailed: (caught: unknown) => void;
+    },
+  ) {
+    this.#record = record;
+    this.folder = path.join(options.root, record.id);
+    this.files = new ContainerFiles(this.folder);
+    this.task = options.task;
+    this.#onSaveFailed = options.onSaveFailed;
+  }
+
+  get record(): ContainerRecord {
+    return this.#record;
+  }
+
+  get id(): string {
+    return this.#record.id;
+  }
+
+  get isRunning(): boolean {
+    const { status } = this.#record.state;
+    return status === "running" || status === "paused";
+  }
+
+  /** Changes the record; writing it follows in the background, in order. */
+  change(change: Partial<ContainerRecord>): void {
+    this.#record = { ...this.#record, ...change };
+    const record = this.#record;
+    this.#saves = this.#saves.then(async () => {
+      if (record === this.#record && !this.isRemoving) {
+        await saveRecord(this.folder, record).catch(this.#onSaveFailed);
+      }
+    });
+  }
+
+  changeState(change: Partial<PersistedState>): void {
+    this.change({ state: { ...this.#record.state, ...change } });
+  }
+
+  /** Resolves when the record on disk is that in memory. */
+  saved(): Promise<void> {
+    return this.#saves;
+  }
+
+  /** Runs `work` after everything that was queued before. */
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#line.then(work, work);
+    this.#line = result.catch(() => undefined);
+    return result;
+  }
+
+  exitStatus(): ExitStatus {
+    const { exitCode, isOomKilled, error } = this.#record.state;
+    return { exitCode, isOomKilled, error };
+  }
+
+  state(): ContainerState {
+    const { status, pid, exitCode, isOomKilled, error, startedAt, finishedAt } = this.#record.state;
+    return {
+      status: this.isRemoving ? "removing" : status,
+      isRunning: this.isRunning || status === "restarting",
+      isPaused: status === "paused",
+      pid,
+      exitCode,
+      isOomKilled,
+      error,
+      startedAt,
+      finishedAt,
+      health: this.health.status,
+    };
+  }
+}

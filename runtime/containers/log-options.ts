@@ -1,0 +1,108 @@
+/** `--log-driver` and `--log-opt` as what the monitor writes. Pure. */
+import path from "node:path";
+import { ClusterError } from "../../common/errors.ts";
+import type { HostConfig } from "../../model/engine.ts";
+import { DEFAULT_LOG_FILE_COUNT } from "./container-defaults.ts";
+import type { ContainerRecord } from "./container-record.ts";
+import type { LaunchLog } from "./launch-spec.ts";
+
+const UNIT: Readonly<Record<string, number>> = { "": 1, b: 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
+const LOCAL_BYTES_MAX = 20 * 1024 * 1024;
+const LOCAL_FILE_COUNT = 5;
+const COMMON_OPTIONS = ["mode", "max-buffer-size", "max-size", "max-file", "compress"];
+const ATTRIBUTE_OPTIONS = ["labels", "labels-regex", "env", "env-regex", "tag"];
+
+function refuse(text: string): never {
+  throw new ClusterError("invalid_argument", text);
+}
+
+/** "10m" to bytes; "-1" means no limit, given as 0. */
+export function parseByteSize(text: string, option: string): number {
+  if (text === "-1") return 0;
+  const match = /^(\d+(?:\.\d+)?) ?([bkmgt]?)(?:i?b)?$/i.exec(text);
+  const factor = UNIT[(match?.[2] ?? "?").toLowerCase()];
+  if (match === null || factor === undefined) return refuse(`invalid value for ${option}: invalid size: '${text}'`);
+  return Math.floor(Number(match[1]) * factor);
+}
+
+export function logDriver(hostConfig: HostConfig): "json-file" | "local" | "none" {
+  const type = hostConfig.LogConfig?.Type ?? "";
+  if (type === "" || type === "json-file") return "json-file";
+  if (type === "local" || type === "none") return type;
+  return refuse(`logger: no log driver named '${type}' is registered`);
+}
+
+/** Throws as `docker create` would. */
+export function validateLogOptions(hostConfig: HostConfig): void {
+  const driver = logDriver(hostConfig);
+  const options = hostConfig.LogConfig?.Config ?? {};
+  if (driver === "none") return;
+  const known = driver === "json-file" ? [...COMMON_OPTIONS, ...ATTRIBUTE_OPTIONS] : COMMON_OPTIONS;
+  for (const [key, value] of Object.entries(options)) {
+    if (!known.includes(key)) refuse(`unknown log opt '${key}' for ${driver} log driver`);
+    if (key === "max-size" || key === "max-buffer-size") parseByteSize(value, key);
+    if (key === "max-file" && !/^[1-9]\d*$/.test(value)) refuse("max-file cannot be less than 1");
+    if (key === "mode" && value !== "blocking" && value !== "non-blocking") {
+      refuse(`logger: logging mode not supported: ${value}`);
+    }
+    if (key === "compress" && value !== "true" && value !== "false") refuse(`invalid value for compress: ${value}`);
+  }
+  const hasSize = (options["max-size"] ?? "-1") !== "-1" || driver === "local";
+  if (Number(options["max-file"] ?? "1") > 1 && !hasSize) {
+    refuse("max-file requires max-size to be set");
+  }
+}
+
+function matching(text: string | undefined, regex: string | undefined, keys: readonly string[]): readonly string[] {
+  const named = (text ?? "").split(",").filter((each) => each !== "");
+  const pattern = regex === undefined ? undefined : new RegExp(regex);
+  return keys.filter((key) => named.includes(key) || pattern?.test(key) === true);
+}
+
+function attributesOf(record: ContainerRecord): Readonly<Record<string, string>> {
+  const options = record.hostConfig.LogConfig?.Config ?? {};
+  const labels = record.config.Labels ?? {};
+  const env = new Map(
+    (record.config.Env ?? []).map((entry) => {
+      const at = entry.indexOf("=");
+      return at < 0 ? ([entry, ""] as const) : ([entry.slice(0, at), entry.slice(at + 1)] as const);
+    }),
+  );
+  const attributes: Record<string, string> = {};
+  for (const key of matching(options["labels"], options["labels-regex"], Object.keys(labels))) {
+    attributes[key] = labels[key] ?? "";
+  }
+  for (const key of matching(options["env"], options["env-regex"], [...env.keys()])) {
+    attributes[key] = env.get(key) ?? "";
+  }
+  const tag = options["tag"];
+  if (tag !== undefined && tag !== "") {
+    attributes["tag"] = tag
+      .replaceAll("{{.ID}}", record.id.slice(0, 12))
+      .replaceAll("{{.FullID}}", record.id)
+      .replaceAll("{{.Name}}", record.name)
+      .replaceAll("{{.ImageName}}", record.image)
+      .replaceAll("{{.ImageID}}", record.imageId.slice(7, 19));
+  }
+  return attributes;
+}
+
+export function logPath(record: Pick<ContainerRecord, "id">, folder: string): string {
+  return path.join(folder, `${record.id}-json.log`);
+}
+
+export function logOptions(record: ContainerRecord, folder: string): LaunchLog {
+  const driver = logDriver(record.hostConfig);
+  const options = record.hostConfig.LogConfig?.Config ?? {};
+  const attributes = attributesOf(record);
+  const size = options["max-size"];
+  const isLocal = driver === "local";
+  return {
+    isKept: driver !== "none",
+    path: logPath(record, folder),
+    bytesMax: size === undefined ? (isLocal ? LOCAL_BYTES_MAX : 0) : parseByteSize(size, "max-size"),
+    fileCountMax: Number(options["max-file"] ?? (isLocal ? LOCAL_FILE_COUNT : DEFAULT_LOG_FILE_COUNT)),
+    attributes: Object.keys(attributes).length === 0 ? "" : JSON.stringify(attributes),
+    isBlocking: options["mode"] !== "non-blocking",
+  };
+}

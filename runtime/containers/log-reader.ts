@@ -1,0 +1,277 @@
+/**
+ * Reads a container's log files: from the start, the last lines, between two times, following what comes, across rotation and
+ * compression. Several readers may read at once; the monitor alone writes.
+ */
+import { watch } from "node:fs";
+import * as fs from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+import { gunzip } from "node:zlib";
+import type { Timers } from "../../common/env.ts";
+import type { ContainerLogOptions, LogLine } from "../../model/engine.ts";
+import { formatNanoseconds } from "./container-record.ts";
+
+const READ_BYTES = 128 * 1024;
+/** Safety net for file systems that report no changes. */
+const FOLLOW_POLL_MS = 250;
+const ROTATED_FILES_MAX = 1000;
+
+export interface LogSource {
+  readonly path: string;
+  readonly isRunning: () => boolean;
+  /** Called when the container changes state. */
+  readonly changed: Set<() => void>;
+  readonly timers: Timers;
+}
+
+interface StoredLine {
+  readonly log: string;
+  readonly stream: string;
+  readonly time: string;
+  readonly attrs?: Readonly<Record<string, string>>;
+}
+
+export function parseStoredLine(text: string): LogLine | undefined {
+  if (!text.startsWith("{")) return undefined;
+  let stored: StoredLine;
+  try {
+    stored = JSON.parse(text) as StoredLine;
+  } catch {
+    // Torn by a loss of power in the middle of a write.
+    return undefined;
+  }
+  if (typeof stored.log !== "string" || typeof stored.time !== "string") return undefined;
+  return {
+    stream: stored.stream === "stderr" ? "stderr" : "stdout",
+    timestamp: stored.time,
+    data: Buffer.from(stored.log),
+    ...(stored.attrs === undefined ? {} : { attrs: stored.attrs }),
+  };
+}
+
+async function existing(file: string): Promise<string | undefined> {
+  for (const each of [file, `${file}.gz`]) {
+    if ((await fs.stat(each).catch(() => undefined)) !== undefined) return each;
+  }
+  return undefined;
+}
+
+/** Rotated files oldest first, without the live one. */
+async function rotatedFiles(live: string): Promise<readonly string[]> {
+  const files: string[] = [];
+  for (let number = 1; number < ROTATED_FILES_MAX; number++) {
+    const found = await existing(`${live}.${number}`);
+    if (found === undefined) break;
+    files.push(found);
+  }
+  return files.toReversed();
+}
+
+async function readWhole(file: string): Promise<Buffer> {
+  const bytes = await fs.readFile(file);
+  return file.endsWith(".gz") ? promisify(gunzip)(bytes) : bytes;
+}
+
+function linesOf(bytes: Buffer): readonly string[] {
+  return bytes.toString("utf8").split("\n").filter((line) => line !== "");
+}
+
+/** Offset in the file from which `count` lines remain, and how many were found if it has fewer. */
+async function tailOffset(handle: fs.FileHandle, count: number): Promise<{ offset: number; found: number }> {
+  let end = (await handle.stat()).size;
+  let found = 0;
+  const buffer = Buffer.allocUnsafe(READ_BYTES);
+  const size = end;
+  while (end > 0) {
+    const start = Math.max(0, end - READ_BYTES);
+    const { bytesRead } = await handle.read(buffer, 0, end - start, start);
+    for (let at = bytesRead - 1; at >= 0; at--) {
+      // The newline at the very end closes the last line.
+      if (buffer[at] !== 10 || start + at === size - 1) continue;
+      found++;
+      if (found === count) return { offset: start + at + 1, found };
+    }
+    end = start;
+  }
+  return { offset: 0, found: size > 0 ? found + 1 : 0 };
+}
+
+class LogFollower {
+  readonly #source: LogSource;
+  readonly #signal: AbortSignal;
+  #wake: (() => void) | undefined;
+  readonly #close: (() => void)[] = [];
+  #isWoken = false;
+
+  constructor(source: LogSource, signal: AbortSignal) {
+    this.#source = source;
+    this.#signal = signal;
+    const wake = (): void => {
+      this.#isWoken = true;
+      this.#wake?.();
+    };
+    source.changed.add(wake);
+    signal.addEventListener("abort", wake, { once: true });
+    this.#close.push(() => {
+      source.changed.delete(wake);
+      signal.removeEventListener("abort", wake);
+    });
+    try {
+      const watcher = watch(path.dirname(source.path), wake);
+      watcher.on("error", () => undefined);
+      this.#close.push(() => watcher.close());
+    } catch {
+      // Out of watches: the poll below does.
+    }
+  }
+
+  async wait(): Promise<void> {
+    if (this.#isWoken || this.#signal.aborted) {
+      this.#isWoken = false;
+      return;
+    }
+    await new Promise<void>((resolve) => {
+      const cancel = this.#source.timers.after(FOLLOW_POLL_MS, resolve);
+      this.#wake = () => {
+        cancel();
+        resolve();
+      };
+    });
+    this.#isWoken = false;
+    this.#wake = undefined;
+  }
+
+  close(): void {
+    for (const each of this.#close) each();
+  }
+}
+
+/** Lines of one open file from `offset` to its present end. A line without its newline stays for the next call. */
+class FileLines {
+  readonly handle: fs.FileHandle;
+  #offset: number;
+  #rest: Buffer = Buffer.alloc(0);
+
+  constructor(handle: fs.FileHandle, offset: number) {
+    this.handle = handle;
+    this.#offset = offset;
+  }
+
+  async *available(): AsyncGenerator<string, void> {
+    const buffer = Buffer.allocUnsafe(READ_BYTES);
+    while (true) {
+      if ((await this.handle.stat()).size < this.#offset) {
+        // Truncated: a log of one file starts anew when it is full.
+        this.#offset = 0;
+        this.#rest = Buffer.alloc(0);
+      }
+      const { bytesRead } = await this.handle.read(buffer, 0, READ_BYTES, this.#offset);
+      if (bytesRead === 0) return;
+      this.#offset += bytesRead;
+      const all = Buffer.concat([this.#rest, buffer.subarray(0, bytesRead)]);
+      const end = all.lastIndexOf(10) + 1;
+      this.#rest = all.subarray(end);
+      if (end > 0) yield* all.toString("utf8", 0, end - 1).split("\n");
+    }
+  }
+}
+
+/** The live file and all that were moved away since `inode` was the live one, oldest first. */
+async function filesAfter(live: string, inode: bigint): Promise<readonly string[]> {
+  const files = [live];
+  for (let number = 1; number < ROTATED_FILES_MAX; number++) {
+    const file = `${live}.${number}`;
+    const stat = await fs.stat(file, { bigint: true }).catch(() => undefined);
+    if (stat === undefined || stat.ino === inode) break;
+    files.push(file);
+  }
+  return files.toReversed();
+}
+
+async function* storedLines(
+  source: LogSource,
+  options: ContainerLogOptions,
+  signal: AbortSignal,
+): AsyncGenerator<string, void> {
+  const handle = await fs.open(source.path, "r").catch(() => undefined);
+  if (handle === undefined) return;
+  let current = handle;
+  try {
+    const rotated = await rotatedFiles(source.path);
+    let offset = 0;
+    if (options.tail === undefined) {
+      for (const file of rotated) yield* linesOf(await readWhole(file));
+    } else {
+      const tail = await tailOffset(handle, Math.max(0, options.tail));
+      offset = options.tail === 0 ? (await handle.stat()).size : tail.offset;
+      let missing = options.tail - tail.found;
+      const older: (readonly string[])[] = [];
+      for (const file of rotated.toReversed()) {
+        if (missing <= 0) break;
+        const lines = linesOf(await readWhole(file)).slice(-missing);
+        older.unshift(lines);
+        missing -= lines.length;
+      }
+      for (const lines of older) yield* lines;
+    }
+    let lines = new FileLines(current, offset);
+    yield* lines.available();
+    if (!options.follow) return;
+    const follower = new LogFollower(source, signal);
+    try {
+      while (!signal.aborted) {
+        const wasRunning = source.isRunning();
+        yield* lines.available();
+        const { ino } = await current.stat({ bigint: true });
+        const live = await fs.stat(source.path, { bigint: true }).catch(() => undefined);
+        if (live !== undefined && live.ino !== ino) {
+          // What was written between the last read and the move.
+          yield* lines.available();
+          for (const file of await filesAfter(source.path, ino)) {
+            const next = await fs.open(file, "r").catch(() => undefined);
+            if (next === undefined) continue;
+            await current.close();
+            current = next;
+            lines = new FileLines(current, 0);
+            yield* lines.available();
+          }
+          continue;
+        }
+        if (!wasRunning || live === undefined) return;
+        await follower.wait();
+      }
+    } finally {
+      follower.close();
+    }
+  } finally {
+    await current.close();
+  }
+}
+
+export async function* readLog(
+  source: LogSource,
+  options: ContainerLogOptions,
+  signal: AbortSignal,
+): AsyncGenerator<LogLine, void> {
+  const bound = (ms: number | undefined): string | undefined =>
+    ms === undefined ? undefined : formatNanoseconds(BigInt(Math.round(ms * 1e6)) || 1n);
+  const since = bound(options.sinceMs);
+  const until = bound(options.untilMs);
+  const ending = new AbortController();
+  const waitMs = options.untilMs === undefined ? undefined : options.untilMs - Date.now();
+  const cancel =
+    waitMs === undefined || !options.follow ? undefined : source.timers.after(Math.max(0, waitMs), () => ending.abort());
+  try {
+    for await (const text of storedLines(source, options, AbortSignal.any([signal, ending.signal]))) {
+      const line = parseStoredLine(text);
+      if (line === undefined) continue;
+      // Both have nine digits, so that text order is time order.
+      if (since !== undefined && line.timestamp < since) continue;
+      if (until !== undefined && line.timestamp > until) return;
+      if (line.stream === "stdout" ? !options.stdout : !options.stderr) continue;
+      yield line;
+    }
+  } finally {
+    cancel?.();
+  }
+}

@@ -1,0 +1,225 @@
+/**
+ * Writes the job that the native launcher is given: records of key, length, value (runtime/native/job.h reads them). Knows the
+ * form only; what goes in is decided by spec.ts.
+ */
+import type { LaunchSpec, LaunchMount } from "./launch-spec.ts";
+
+const Key = {
+  id: 1,
+  stateDir: 2,
+  socket: 3,
+  log: 4,
+  arg: 5,
+  env: 6,
+  cwd: 7,
+  user: 8,
+  groupAdd: 9,
+  flags: 10,
+  caps: 11,
+  seccomp: 12,
+  rlimit: 13,
+  oomAdj: 14,
+  hostname: 15,
+  domainname: 16,
+  sysctl: 17,
+  masked: 18,
+  readonly: 19,
+  lower: 20,
+  upper: 21,
+  work: 22,
+  rootDir: 23,
+  mount: 24,
+  device: 25,
+  file: 26,
+  cgroup: 27,
+  cgroupWrite: 28,
+  joinNs: 29,
+  uidMap: 30,
+  gidMap: 31,
+  umask: 32,
+  winsize: 33,
+  apparmor: 34,
+  deviceBpf: 35,
+  execTarget: 36,
+  rootPropagation: 37,
+} as const;
+
+export const JobFlag = {
+  tty: 1,
+  openStdin: 2,
+  stdinOnce: 4,
+  readonlyRoot: 8,
+  noNewPrivileges: 16,
+  newNet: 32,
+  newPid: 64,
+  newIpc: 128,
+  newUts: 256,
+  newCgroup: 512,
+  newUser: 1024,
+  fillDev: 2048,
+  discardOutput: 4096,
+} as const;
+
+export const NamespaceFlag = {
+  mount: 0x00020000,
+  cgroup: 0x02000000,
+  uts: 0x04000000,
+  ipc: 0x08000000,
+  user: 0x10000000,
+  pid: 0x20000000,
+  net: 0x40000000,
+} as const;
+
+const NUL = Buffer.alloc(1);
+
+/** Collects records. Text must hold no NUL: it would cut the value short on the other side. */
+class JobWriter {
+  readonly #parts: Uint8Array[] = [];
+
+  record(key: number, ...values: readonly (number | bigint | string | Uint8Array)[]): void {
+    const parts: Uint8Array[] = [];
+    for (const value of values) {
+      if (typeof value === "number") {
+        const bytes = Buffer.allocUnsafe(4);
+        bytes.writeInt32LE(value | 0);
+        parts.push(bytes);
+      } else if (typeof value === "bigint") {
+        const bytes = Buffer.allocUnsafe(8);
+        bytes.writeBigUInt64LE(BigInt.asUintN(64, value));
+        parts.push(bytes);
+      } else if (typeof value === "string") {
+        parts.push(Buffer.from(value.replaceAll("\0", "")), NUL);
+      } else {
+        parts.push(value);
+      }
+    }
+    const head = Buffer.allocUnsafe(8);
+    head.writeUInt32LE(key, 0);
+    head.writeUInt32LE(
+      parts.reduce((sum, part) => sum + part.byteLength, 0),
+      4,
+    );
+    this.#parts.push(head, ...parts);
+  }
+
+  each(key: number, values: readonly string[]): void {
+    for (const value of values) this.record(key, value);
+  }
+
+  bytes(): Buffer {
+    return Buffer.concat(this.#parts);
+  }
+}
+
+function writeMount(writer: JobWriter, mount: LaunchMount): void {
+  writer.record(
+    Key.mount,
+    mount.kind === "bind" ? 1 : 2,
+    mount.flags,
+    mount.propagation,
+    BigInt(mount.attributes),
+    mount.type,
+    mount.source,
+    mount.subpath,
+    mount.target,
+    mount.options,
+  );
+}
+
+function writeProcess(writer: JobWriter, spec: LaunchSpec["process"]): void {
+  writer.each(Key.arg, spec.args);
+  writer.each(Key.env, spec.env);
+  writer.record(Key.cwd, spec.cwd);
+  writer.record(Key.user, spec.user);
+  writer.each(Key.groupAdd, spec.groups);
+  const { bounding, effective, permitted, inheritable, ambient } = spec.capabilities;
+  writer.record(Key.caps, bounding, effective, permitted, inheritable, ambient);
+  if (spec.seccomp !== undefined) writer.record(Key.seccomp, 0, spec.seccomp);
+  for (const limit of spec.rlimits) writer.record(Key.rlimit, limit.resource, limit.soft, limit.hard);
+  if (spec.umask !== undefined) writer.record(Key.umask, spec.umask);
+  if (spec.apparmor !== undefined) writer.record(Key.apparmor, spec.apparmor);
+  const { rows, columns } = spec.consoleSize;
+  if (rows > 0 || columns > 0) writer.record(Key.winsize, rows, columns);
+}
+
+function writeFilesystem(writer: JobWriter, spec: LaunchSpec): void {
+  const { root } = spec;
+  if (root.kind === "folder") {
+    writer.record(Key.rootDir, root.path);
+  } else {
+    writer.each(Key.lower, root.lower);
+    writer.record(Key.upper, root.upper);
+    writer.record(Key.work, root.work);
+  }
+  for (const mount of spec.mounts) writeMount(writer, mount);
+  for (const device of spec.devices) {
+    writer.record(
+      Key.device,
+      device.path,
+      device.type.charCodeAt(0),
+      device.major,
+      device.minor,
+      device.mode,
+      device.uid,
+      device.gid,
+    );
+  }
+  for (const file of spec.files) writer.record(Key.file, file.path, file.mode, file.uid, file.gid, file.data);
+  writer.each(Key.masked, spec.maskedPaths);
+  writer.each(Key.readonly, spec.readonlyPaths);
+}
+
+function writeCgroups(writer: JobWriter, spec: Pick<LaunchSpec, "cgroups" | "cgroupWrites">): void {
+  for (const group of spec.cgroups) writer.record(Key.cgroup, group.version, group.folder, "");
+  for (const one of spec.cgroupWrites) {
+    writer.record(Key.cgroupWrite, one.isOptional ? 1 : 0, one.file, one.value);
+  }
+}
+
+export function encodeCreateJob(spec: LaunchSpec): Buffer {
+  const writer = new JobWriter();
+  writer.record(Key.id, spec.id);
+  writer.record(Key.stateDir, spec.stateDir);
+  writer.record(Key.socket, spec.socket);
+  const { log } = spec;
+  writer.record(
+    Key.log,
+    log.isKept ? 1 : 0,
+    log.path,
+    BigInt(log.bytesMax),
+    log.fileCountMax,
+    log.attributes,
+    log.isBlocking ? 0 : 1,
+  );
+  writer.record(Key.flags, spec.flags);
+  writeProcess(writer, spec.process);
+  if (spec.oomScoreAdj !== undefined) writer.record(Key.oomAdj, spec.oomScoreAdj);
+  writer.record(Key.hostname, spec.hostname);
+  writer.record(Key.domainname, spec.domainname);
+  for (const [key, value] of spec.sysctls) writer.record(Key.sysctl, 0, key, value);
+  writeFilesystem(writer, spec);
+  writeCgroups(writer, spec);
+  for (const join of spec.joinNamespaces) writer.record(Key.joinNs, join.flag, join.path, "");
+  for (const map of spec.uidMaps) writer.record(Key.uidMap, map.inside, map.outside, map.count);
+  for (const map of spec.gidMaps) writer.record(Key.gidMap, map.inside, map.outside, map.count);
+  if (spec.deviceProgram !== undefined) writer.record(Key.deviceBpf, spec.deviceProgram);
+  return writer.bytes();
+}
+
+export interface ExecJob {
+  readonly flags: number;
+  readonly process: LaunchSpec["process"];
+  readonly cgroups: LaunchSpec["cgroups"];
+  readonly pid: number;
+  readonly pidStartTicks: bigint;
+  readonly namespaces: number;
+}
+
+export function encodeExecJob(job: ExecJob): Buffer {
+  const writer = new JobWriter();
+  writer.record(Key.flags, job.flags);
+  writeProcess(writer, job.process);
+  writeCgroups(writer, { cgroups: job.cgroups, cgroupWrites: [] });
+  writer.record(Key.execTarget, job.pid, job.namespaces, job.pidStartTicks);
+  return writer.bytes();
+}

@@ -1,0 +1,134 @@
+/**
+ * The daemon's end of the native launcher: starts it if none lives, keeps it alive by a held connection, opens a connection per
+ * job. Sockets are reached through a descriptor of the exec root, so that a long folder name does no harm.
+ */
+import { spawn } from "node:child_process";
+import { closeSync, constants, openSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import path from "node:path";
+import { ClusterError, hasCode } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
+import { FrameType, NativeConnection, u32 } from "./native-frames.ts";
+
+/** A launcher that is going away between two attempts must be replaced; more often than this something else is wrong. */
+const CONNECT_ATTEMPTS_MAX = 3;
+
+export interface LauncherOptions {
+  readonly execRoot: string;
+  readonly nativeBinary: string;
+  readonly log: Logger;
+}
+
+export class NativeLauncher {
+  readonly #options: LauncherOptions;
+  #rootFd: number | undefined;
+  #held: NativeConnection | undefined;
+  #starting: Promise<void> | undefined;
+
+  constructor(options: LauncherOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    await mkdir(path.join(this.#options.execRoot, "m"), { recursive: true, mode: 0o711 });
+    await mkdir(path.join(this.#options.execRoot, "c"), { recursive: true, mode: 0o711 });
+    this.#rootFd = openSync(this.#options.execRoot, constants.O_RDONLY | constants.O_DIRECTORY);
+    await this.#hold();
+  }
+
+  /** The launcher stays as long as containers run. */
+  stop(): void {
+    this.#held?.close();
+    this.#held = undefined;
+    if (this.#rootFd !== undefined) closeSync(this.#rootFd);
+    this.#rootFd = undefined;
+  }
+
+  /** Sends a job; resolves with the connection and the process's number once it waits for its start. */
+  async run(kind: "create" | "exec", job: Uint8Array): Promise<{ connection: NativeConnection; pid: number }> {
+    const connection = await this.#connect();
+    try {
+      const answer = await connection.ask(FrameType[kind], job);
+      return { connection, pid: answer.readUInt32LE(0) };
+    } catch (caught) {
+      connection.close();
+      throw caught;
+    }
+  }
+
+  /** Connects to a container's monitor by its socket name; `unavailable` or `not_found` if there is none. */
+  connectMonitor(socket: string): Promise<NativeConnection> {
+    return NativeConnection.connect(this.#place(socket));
+  }
+
+  /** Tells the monitor that this connection wants the exit, and learns where the container stands. */
+  async watch(connection: NativeConnection): Promise<{ pid: number; isStarted: boolean; startedAtNs: bigint }> {
+    const answer = await connection.ask(FrameType.watch, u32(0));
+    return {
+      pid: answer.readUInt32LE(0),
+      isStarted: answer.readUInt8(4) !== 0,
+      startedAtNs: answer.readBigUInt64LE(5),
+    };
+  }
+
+  #place(name: string): string {
+    if (this.#rootFd === undefined) throw new ClusterError("unavailable", "The container engine is stopped");
+    return `/proc/self/fd/${this.#rootFd}/${name}`;
+  }
+
+  async #connect(): Promise<NativeConnection> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await NativeConnection.connect(this.#place("launcher.sock"));
+      } catch (caught) {
+        if (attempt >= CONNECT_ATTEMPTS_MAX || !hasCode(caught, "not_found", "unavailable")) throw caught;
+        await this.#spawn();
+      }
+    }
+  }
+
+  /** A connection that stays open: the launcher lives on while there is one. */
+  async #hold(): Promise<void> {
+    const connection = await this.#connect();
+    await connection.ask(FrameType.hold);
+    this.#held = connection;
+    connection.handle({
+      closed: () => {
+        if (this.#held !== connection) return;
+        this.#options.log.warn("launcher is gone, starting another");
+        this.#hold().catch((caught: unknown) => {
+          this.#options.log.error("launcher does not start", { error: caught });
+        });
+      },
+    });
+  }
+
+  #spawn(): Promise<void> {
+    this.#starting ??= this.#spawnOnce().finally(() => {
+      this.#starting = undefined;
+    });
+    return this.#starting;
+  }
+
+  #spawnOnce(): Promise<void> {
+    const { nativeBinary, execRoot } = this.#options;
+    return new Promise((resolve, reject) => {
+      const child = spawn(nativeBinary, ["launcher", execRoot], {
+        stdio: ["ignore", "ignore", "pipe"],
+        detached: true,
+        cwd: "/",
+        env: {},
+      });
+      let words = "";
+      child.stderr.on("data", (chunk: Buffer) => (words += chunk.toString()));
+      child.once("error", (error) => {
+        reject(new ClusterError("unavailable", `Cannot start ${nativeBinary}: ${error.message}`, { cause: error }));
+      });
+      child.once("exit", (code) => {
+        // 2: another one lives there already.
+        if (code === 0 || code === 2) resolve();
+        else reject(new ClusterError("unavailable", `Cannot start the launcher: ${words.trim()}`));
+      });
+    });
+  }
+}

@@ -1,0 +1,364 @@
+/**
+ * From a container as Docker describes it to what the native program is told: every mount, right, limit and namespace decided.
+ * Called at each start; knows no process and no socket.
+ */
+import { statSync } from "node:fs";
+import * as os from "node:os";
+import path from "node:path";
+import { ClusterError } from "../../common/errors.ts";
+import type { HostConfig, InjectedFile } from "../../model/engine.ts";
+import type { RootfsLayers } from "../ports.ts";
+import { capabilityMask, capabilityNames, capabilitySets } from "./capabilities.ts";
+import type { Cgroups } from "./cgroups.ts";
+import { commandOf } from "./config-merge.ts";
+import {
+  baseMounts,
+  DEFAULT_PATH,
+  DEFAULT_SHM_BYTES,
+  DEVICE_RULES,
+  filesystem,
+  MASKED_PATHS,
+  READONLY_PATHS,
+} from "./container-defaults.ts";
+import type { ContainerRecord, MountPoint } from "./container-record.ts";
+import { compileDeviceProgram } from "./device-program.ts";
+import {
+  MountAttribute,
+  MountFlag,
+  type LaunchDevice,
+  type LaunchMount,
+  type LaunchProcess,
+  type LaunchSpec,
+} from "./launch-spec.ts";
+import { logOptions } from "./log-options.ts";
+import { JobFlag, NamespaceFlag } from "./native-job.ts";
+import { hostDevices } from "./host-devices.ts";
+import { deviceNumber, resourceLimits } from "./resource-limits.ts";
+import { resourceLimit } from "./rlimits.ts";
+import { compileProfile } from "./seccomp/profiles.ts";
+import { parseSecurityOptions } from "./security-options.ts";
+
+const PROPAGATION: Readonly<Record<string, number>> = {
+  private: 1 << 18,
+  rprivate: 1 << 18,
+  slave: 1 << 19,
+  rslave: 1 << 19,
+  shared: 1 << 20,
+  rshared: 1 << 20,
+};
+
+export interface SpecInput {
+  readonly record: ContainerRecord;
+  readonly layers: RootfsLayers;
+  /** Folder with hosts, hostname, resolv.conf. */
+  readonly folder: string;
+  readonly execRoot: string;
+  readonly nativeBinary: string;
+  readonly cgroups: Cgroups;
+  readonly files: readonly InjectedFile[];
+  readonly environment: readonly string[];
+  /** First process of the container whose namespace a mode names ("container:ID"). */
+  readonly pidOf: (id: string) => number;
+  /** Folder that holds the shared memory of a container whose ipc is shareable. */
+  readonly shmOf: (id: string) => string;
+}
+
+/** Name of the monitor's socket below the exec root. */
+export function monitorSocket(id: string): string {
+  return `m/${id.slice(0, 32)}.sock`;
+}
+
+/** "container:ID" to ID, else undefined. */
+export function sharedWith(mode: string | undefined): string | undefined {
+  return mode?.startsWith("container:") === true ? mode.slice("container:".length) : undefined;
+}
+
+export function hostnameOf(record: Pick<ContainerRecord, "id" | "config" | "hostConfig">): string {
+  if ((record.config.Hostname ?? "") !== "") return record.config.Hostname ?? "";
+  const { NetworkMode, UTSMode } = record.hostConfig;
+  return NetworkMode === "host" || UTSMode === "host" ? os.hostname() : record.id.slice(0, 12);
+}
+
+function environmentOf(input: SpecInput): readonly string[] {
+  const { config } = input.record;
+  const given = config.Env ?? [];
+  const keys = new Set(given.map((entry) => entry.split("=", 1)[0]));
+  const base = [DEFAULT_PATH, `HOSTNAME=${hostnameOf(input.record)}`, ...(config.Tty === true ? ["TERM=xterm"] : [])];
+  const defaults = base.filter((entry) => !keys.has(entry.split("=", 1)[0] ?? ""));
+  // A name without "=" asks for removal.
+  return [...defaults, ...given.filter((entry) => entry.includes("=")), ...input.environment];
+}
+
+/** Process part, shared with exec. */
+export function processOf(
+  record: ContainerRecord,
+  options: {
+    readonly args: readonly string[];
+    readonly env: readonly string[];
+    readonly cwd: string;
+    readonly user: string;
+    readonly isPrivileged: boolean;
+    readonly consoleSize: readonly number[] | null | undefined;
+  },
+): LaunchProcess {
+  const { hostConfig } = record;
+  const mask = capabilityMask({
+    add: hostConfig.CapAdd ?? [],
+    drop: hostConfig.CapDrop ?? [],
+    isPrivileged: options.isPrivileged,
+  });
+  const security = parseSecurityOptions(hostConfig);
+  const seccomp = options.isPrivileged ? "unconfined" : security.seccomp;
+  return {
+    args: options.args,
+    env: options.env,
+    cwd: options.cwd === "" ? "/" : options.cwd,
+    user: options.user,
+    groups: hostConfig.GroupAdd ?? [],
+    capabilities: capabilitySets(mask),
+    seccomp: compileProfile(seccomp, capabilityNames(mask)),
+    rlimits: (hostConfig.Ulimits ?? []).map(resourceLimit),
+    umask: undefined,
+    apparmor: security.apparmor,
+    consoleSize: { rows: options.consoleSize?.[0] ?? 0, columns: options.consoleSize?.[1] ?? 0 },
+  };
+}
+
+interface Namespaces {
+  readonly flags: number;
+  readonly join: readonly { readonly flag: number; readonly path: string }[];
+}
+
+function namespacesOf(input: SpecInput): Namespaces {
+  const { hostConfig } = input.record;
+  let flags = 0;
+  const join: { flag: number; path: string }[] = [];
+  const add = (mode: string | undefined, jobFlag: number, kind: number, name: string): void => {
+    const other = sharedWith(mode);
+    if (other !== undefined) join.push({ flag: kind, path: `/proc/${input.pidOf(other)}/ns/${name}` });
+    else if (mode !== "host") flags |= jobFlag;
+  };
+  add(hostConfig.NetworkMode, JobFlag.newNet, NamespaceFlag.net, "net");
+  add(hostConfig.PidMode, JobFlag.newPid, NamespaceFlag.pid, "pid");
+  add(hostConfig.IpcMode, JobFlag.newIpc, NamespaceFlag.ipc, "ipc");
+  const network = sharedWith(hostConfig.NetworkMode);
+  // Sharing a network shares the names too, unless the host's are asked for.
+  if (network !== undefined && (hostConfig.UTSMode ?? "") === "") {
+    join.push({ flag: NamespaceFlag.uts, path: `/proc/${input.pidOf(network)}/ns/uts` });
+  } else {
+    add(hostConfig.UTSMode, JobFlag.newUts, NamespaceFlag.uts, "uts");
+  }
+  const cgroupMode = hostConfig.CgroupnsMode ?? "";
+  if (cgroupMode !== "host") flags |= JobFlag.newCgroup;
+  return { flags, join };
+}
+
+function cgroupMounts(input: SpecInput): readonly LaunchMount[] {
+  const { hierarchies, isV2 } = input.cgroups;
+  const { hostConfig, id } = input.record;
+  if (hostConfig.CgroupnsMode === "host") return [];
+  const { readonly, nosuid, nodev, noexec } = MountAttribute;
+  const attributes = nosuid | nodev | noexec | (hostConfig.Privileged === true ? 0 : readonly);
+  const at = "/sys/fs/cgroup";
+  if (isV2) return [filesystem("cgroup2", at, attributes, "", MountFlag.optional)];
+  const entered = input.cgroups.groups(id, groupOptions(hostConfig));
+  const mounts = [filesystem("tmpfs", at, nosuid | nodev | noexec, "mode=755,size=64k")];
+  for (const [point, controllers] of hierarchies.v1Options) {
+    const isEntered = entered.some((group) => group.version === 1 && group.folder.startsWith(`${point}/`));
+    if (!isEntered) continue;
+    mounts.push(filesystem("cgroup", `${at}/${path.basename(point)}`, attributes, controllers, MountFlag.optional));
+  }
+  return mounts;
+}
+
+export function groupOptions(hostConfig: HostConfig): { readonly parent?: string; readonly cpuset: boolean } {
+  const hasCpuset = (hostConfig.CpusetCpus ?? "") !== "" || (hostConfig.CpusetMems ?? "") !== "";
+  const parent = hostConfig.CgroupParent ?? "";
+  return { cpuset: hasCpuset, ...(parent === "" ? {} : { parent }) };
+}
+
+function bind(source: string, target: string, attributes = 0, flags = 0): LaunchMount {
+  return {
+    kind: "bind",
+    flags,
+    propagation: PROPAGATION["rprivate"] ?? 0,
+    attributes,
+    type: "bind",
+    source,
+    subpath: "",
+    target,
+    options: "",
+  };
+}
+
+function pointMount(point: MountPoint): LaunchMount {
+  const { readonly, nosuid, nodev, noexec } = MountAttribute;
+  if (point.Type === "tmpfs") {
+    const words = point.options.split(",").filter((word) => word !== "");
+    const has = (word: string): boolean => words.includes(word);
+    const attributes =
+      (has("suid") ? 0 : nosuid) | (has("dev") ? 0 : nodev) | (has("exec") ? 0 : noexec) | (point.RW ? 0 : readonly);
+    const kept = words.filter((word) => !/^(no)?(suid|dev|exec|atime|relatime)$|^r[ow]$/.test(word));
+    return filesystem("tmpfs", point.Destination, attributes, kept.join(","));
+  }
+  const flags =
+    (point.isRecursive ? MountFlag.recursive : 0) |
+    (!point.RW && point.readonlyDepth === "recursive" ? MountFlag.readonlyRecursive : 0);
+  return {
+    ...bind(point.Source, point.Destination, point.RW ? 0 : readonly, flags),
+    propagation: PROPAGATION[point.Propagation] ?? PROPAGATION["rprivate"] ?? 0,
+    subpath: point.subpath,
+  };
+}
+
+/** The three files that Docker gives, unless a mount of the user's covers the place. */
+function generatedFiles(input: SpecInput): readonly LaunchMount[] {
+  const { mounts } = input.record;
+  return ["resolv.conf", "hostname", "hosts"]
+    .filter((name) => !mounts.some((each) => each.Destination === `/etc/${name}`))
+    .map((name) => bind(path.join(input.folder, name), `/etc/${name}`));
+}
+
+function mountsOf(input: SpecInput): readonly LaunchMount[] {
+  const { hostConfig, mounts } = input.record;
+  const ipcOwner = sharedWith(hostConfig.IpcMode);
+  const isHostIpc = hostConfig.IpcMode === "host";
+  const covers = (target: string): boolean => mounts.some((each) => each.Destination === target);
+  const isShmElsewhere = isHostIpc || ipcOwner !== undefined || covers("/dev/shm");
+  const isShareable = hostConfig.IpcMode === "shareable";
+  const base = baseMounts({
+    isPrivileged: hostConfig.Privileged === true,
+    shmBytes: isShmElsewhere || isShareable ? undefined : (hostConfig.ShmSize ?? 0) || DEFAULT_SHM_BYTES,
+    hasOwnIpc: true,
+  }).filter((mount) => !covers(mount.target));
+  const shm = ((): readonly LaunchMount[] => {
+    if (covers("/dev/shm")) return [];
+    if (isHostIpc) return [bind("/dev/shm", "/dev/shm")];
+    if (ipcOwner !== undefined) return [bind(input.shmOf(ipcOwner), "/dev/shm")];
+    return isShareable ? [bind(input.shmOf(input.record.id), "/dev/shm")] : [];
+  })();
+  const points = mounts
+    .map(pointMount)
+    .toSorted((a, b) => a.target.split("/").length - b.target.split("/").length);
+  const init = hostConfig.Init === true ? [bind(input.nativeBinary, "/sbin/docker-init", MountAttribute.readonly)] : [];
+  return [...base, ...cgroupMounts(input), ...shm, ...generatedFiles(input), ...points, ...init];
+}
+
+interface Devices {
+  readonly nodes: readonly LaunchDevice[];
+  readonly rules: readonly string[];
+}
+
+function devicesOf(hostConfig: HostConfig): Devices {
+  const nodes: LaunchDevice[] = [];
+  const rules: string[] = [...DEVICE_RULES];
+  for (const device of hostConfig.Devices ?? []) {
+    const stat = statSync(device.PathOnHost, { throwIfNoEntry: false });
+    if (stat === undefined) {
+      throw new ClusterError(
+        "invalid_argument",
+        `error gathering device information while adding custom device "${device.PathOnHost}": device does not exist`,
+      );
+    }
+    if (!stat.isBlockDevice() && !stat.isCharacterDevice()) {
+      throw new ClusterError(
+        "invalid_argument",
+        `error gathering device information while adding custom device "${device.PathOnHost}": not a device node`,
+      );
+    }
+    const { major, minor } = deviceNumber(stat.rdev);
+    const type = stat.isBlockDevice() ? "b" : "c";
+    const target = device.PathInContainer === "" ? device.PathOnHost : device.PathInContainer;
+    nodes.push({ path: target, type, major, minor, mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid });
+    rules.push(`${type} ${major}:${minor} ${device.CgroupPermissions === "" ? "rwm" : device.CgroupPermissions}`);
+  }
+  for (const rule of hostConfig.DeviceCgroupRules ?? []) {
+    if (!/^[acb] (\d+|\*):(\d+|\*) [rwm]{1,3}$/.test(rule)) {
+      throw new ClusterError("invalid_argument", `invalid device cgroup rule format: '${rule}'`);
+    }
+    rules.push(rule);
+  }
+  return { nodes, rules: hostConfig.Privileged === true ? ["a *:* rwm"] : rules };
+}
+
+function deviceWrites(input: SpecInput, rules: readonly string[]): LaunchSpec["cgroupWrites"] {
+  const { parent } = groupOptions(input.record.hostConfig);
+  const folder = input.cgroups.v1Folder("devices", input.record.id, parent);
+  if (folder === undefined || input.record.hostConfig.Privileged === true) return [];
+  return [
+    { file: path.join(folder, "devices.deny"), value: "a", isOptional: false },
+    ...rules.map((value) => ({ file: path.join(folder, "devices.allow"), value, isOptional: false })),
+  ];
+}
+
+function flagsOf(record: ContainerRecord): number {
+  const { config, hostConfig } = record;
+  return (
+    JobFlag.fillDev |
+    (config.Tty === true ? JobFlag.tty : 0) |
+    (config.OpenStdin === true ? JobFlag.openStdin : 0) |
+    (config.StdinOnce === true ? JobFlag.stdinOnce : 0) |
+    (hostConfig.ReadonlyRootfs === true ? JobFlag.readonlyRoot : 0) |
+    (parseSecurityOptions(hostConfig).hasNoNewPrivileges ? JobFlag.noNewPrivileges : 0)
+  );
+}
+
+export function launchSpec(input: SpecInput): LaunchSpec {
+  const { record, cgroups } = input;
+  const { config, hostConfig, id } = record;
+  const isPrivileged = hostConfig.Privileged === true;
+  const isOpen = isPrivileged || parseSecurityOptions(hostConfig).isSystemPathsUnconfined;
+  const namespaces = namespacesOf(input);
+  const devices = devicesOf(hostConfig);
+  const groups = groupOptions(hostConfig);
+  const command = commandOf(config);
+  const args = hostConfig.Init === true ? ["/sbin/docker-init", "--", ...command] : command;
+  const hasOwnNames = (namespaces.flags & JobFlag.newUts) !== 0;
+  return {
+    id,
+    stateDir: path.join(input.execRoot, "c", id),
+    socket: monitorSocket(id),
+    log: logOptions(record, input.folder),
+    flags: flagsOf(record) | namespaces.flags,
+    process: processOf(record, {
+      args,
+      env: environmentOf(input),
+      cwd: config.WorkingDir ?? "",
+      user: config.User ?? "",
+      isPrivileged,
+      consoleSize: hostConfig.ConsoleSize,
+    }),
+    oomScoreAdj: (hostConfig.OomScoreAdj ?? 0) === 0 ? undefined : hostConfig.OomScoreAdj,
+    hostname: hasOwnNames ? hostnameOf(record) : "",
+    domainname: hasOwnNames ? (config.Domainname ?? "") : "",
+    sysctls: sysctlsOf(hostConfig),
+    root: { kind: "overlay", ...input.layers },
+    mounts: mountsOf(input),
+    devices: isPrivileged ? [...hostDevices(), ...devices.nodes] : devices.nodes,
+    files: input.files,
+    maskedPaths: hostConfig.MaskedPaths ?? (isOpen ? [] : MASKED_PATHS),
+    readonlyPaths: hostConfig.ReadonlyPaths ?? (isOpen ? [] : READONLY_PATHS),
+    cgroups: cgroups.groups(id, groups),
+    cgroupWrites: [
+      ...cgroups.limitWrites(id, resourceLimits(hostConfig), groups.parent),
+      ...deviceWrites(input, devices.rules),
+    ],
+    joinNamespaces: namespaces.join,
+    uidMaps: [],
+    gidMaps: [],
+    deviceProgram: cgroups.isV2 && !isPrivileged ? compileDeviceProgram(devices.rules) : undefined,
+  };
+}
+
+/** ping and low ports work for any user in a network of the container's own, as Docker sets it. */
+function sysctlsOf(hostConfig: HostConfig): readonly (readonly [string, string])[] {
+  const given = Object.entries(hostConfig.Sysctls ?? {});
+  const mode = hostConfig.NetworkMode ?? "";
+  if (mode === "host" || sharedWith(mode) !== undefined) return given;
+  const defaults: readonly (readonly [string, string])[] = [
+    ["net.ipv4.ip_unprivileged_port_start", "0"],
+    ["net.ipv4.ping_group_range", "0 2147483647"],
+  ];
+  const keys = new Set(given.map(([key]) => key));
+  return [...defaults.filter(([key]) => !keys.has(key)), ...given];
+}
