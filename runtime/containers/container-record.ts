@@ -66,8 +66,8 @@ export interface ContainerRecord {
   readonly network: ContainerNetworkResult | null;
   /** Endpoints of a task, which the worker attached. */
   readonly isNetworkOfTask: boolean;
-  /** The container whose network, ipc or pid namespace is shared is named in hostConfig; a task's files are not kept. */
-  readonly hasTaskFiles: boolean;
+  /** Its removal had begun: a daemon that finds it goes on with that. */
+  readonly isBeingRemoved?: boolean;
 }
 
 export const INITIAL_STATE: PersistedState = {

@@ -475,10 +475,11 @@ export class Lifecycle {
 
   async #erase(live: LiveContainer, withVolumes: boolean): Promise<void> {
     if (live.isRemoving) return;
+    live.change({ isBeingRemoved: true });
+    await live.saved();
     live.isRemoving = true;
     const { rootfs, volumes, execRoot, log } = this.#deps;
     const failed = (error: unknown): void => log.warn("removal left something", { containerId: live.id, error });
-    await live.saved();
     await rootfs.remove(live.id).catch(failed);
     await fs.rm(path.join(execRoot, "c", live.id), { recursive: true, force: true }).catch(failed);
     for (const point of live.record.mounts) {

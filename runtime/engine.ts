@@ -1,0 +1,156 @@
+/**
+ * The machine's engine put together: containers on images, volumes and local networks, one event ring, one native launcher. Made once by
+ * the daemon; two engines with different roots share nothing.
+ */
+import { createHash } from "node:crypto";
+import * as fs from "node:fs/promises";
+import path from "node:path";
+import type { Component, Env } from "../common/env.ts";
+import type { Logger } from "../common/log.ts";
+import type { Engine, JsonObject, PluginEngine } from "../model/engine.ts";
+import { ClusterError } from "../common/errors.ts";
+import { Cgroups, detectHierarchies } from "./containers/cgroups.ts";
+import { LocalContainerEngine } from "./containers/container-engine.ts";
+import { NativeLauncher } from "./containers/native-launcher.ts";
+import { EventRing } from "./events.ts";
+import { createImageEngine } from "./images/image-engine.ts";
+import { machineInfo } from "./info.ts";
+import { createLocalNetworks } from "./network/local-networks.ts";
+import { createVolumeEngine, type VolumeEngineParts } from "./volumes/volume-engine.ts";
+
+export interface EngineOptions {
+  readonly env: Env;
+  readonly log: Logger;
+  /** Everything that lasts: images, containers, volumes. */
+  readonly dataRoot: string;
+  /** Sockets and state of what runs; in memory (/run). */
+  readonly execRoot: string;
+  /** Path of shoal-runtime. */
+  readonly nativeBinary: string;
+  /** Path below the cgroup roots, with a leading slash; default: made from the exec root. */
+  readonly cgroupParent?: string;
+  /** Shown as ServerVersion. */
+  readonly version?: string;
+}
+
+/** No managed plugins here: volume plugins are found by their sockets. */
+const NO_PLUGINS: PluginEngine = {
+  list: () => Promise.resolve([]),
+  inspect: (name) => Promise.reject(new ClusterError("not_found", `plugin "${name}" not found`)),
+};
+
+/** A group of one's own for each exec root. */
+function cgroupParentOf(execRoot: string): string {
+  return `/shoal-${createHash("sha256").update(path.resolve(execRoot)).digest("hex").slice(0, 12)}`;
+}
+
+async function engineId(options: EngineOptions): Promise<string> {
+  const file = path.join(options.dataRoot, "engine-id");
+  const known = await fs.readFile(file, "utf8").catch(() => "");
+  if (known !== "") return known;
+  const hex = Buffer.from(options.env.random.bytes(16)).toString("hex");
+  const id = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+  await options.env.disk.writeFileAtomic(file, Buffer.from(id), 0o600);
+  return id;
+}
+
+function usageJson(usage: Awaited<ReturnType<VolumeEngineParts["usage"]>>): readonly JsonObject[] {
+  return usage.map(({ volume, sizeBytes, refCount }) => ({
+    ...volume,
+    UsageData: { Size: sizeBytes, RefCount: refCount },
+  }));
+}
+
+export async function createEngine(options: EngineOptions): Promise<Engine & Component> {
+  const { env, log, dataRoot, execRoot, nativeBinary } = options;
+  await fs.mkdir(dataRoot, { recursive: true, mode: 0o711 });
+  await fs.mkdir(execRoot, { recursive: true, mode: 0o711 });
+  const id = await engineId(options);
+  const events = new EventRing({ timers: env.timers, wallMs: () => env.clock.wallMs() });
+  let containers: LocalContainerEngine | undefined;
+  const imageParts = await createImageEngine({
+    env,
+    log: log.child({ part: "images" }),
+    events,
+    dataRoot,
+    containers: () => containers,
+  });
+  const volumeParts = await createVolumeEngine({ env, log: log.child({ part: "volumes" }), events, dataRoot });
+  const localNetworks = await createLocalNetworks({
+    env,
+    log: log.child({ part: "networks" }),
+    dataRoot,
+    instance: path.resolve(dataRoot),
+    events,
+  });
+  const cgroups = new Cgroups(detectHierarchies(), options.cgroupParent ?? cgroupParentOf(execRoot));
+  await cgroups.prepare();
+  const launcher = new NativeLauncher({ execRoot, nativeBinary, log: log.child({ part: "launcher" }) });
+  await launcher.start();
+  const own = new LocalContainerEngine({
+    env,
+    log: log.child({ part: "containers" }),
+    dataRoot,
+    execRoot,
+    nativeBinary,
+    launcher,
+    cgroups,
+    rootfs: imageParts.rootfs,
+    volumes: volumeParts.source,
+    networks: localNetworks.containers,
+    events,
+  });
+  containers = own;
+  localNetworks.setContainers(own.directory());
+  return {
+    containers: own,
+    images: imageParts.images,
+    networks: localNetworks.networks,
+    volumes: volumeParts.volumes,
+    plugins: NO_PLUGINS,
+    events: (range, signal) => events.read(range, signal),
+    info: async () => {
+      const images = await imageParts.images.list({
+        all: false,
+        digests: false,
+        sharedSize: false,
+        manifests: false,
+        filters: new Map(),
+      });
+      return machineInfo({
+        id,
+        version: options.version ?? "0.1.0",
+        dataRoot,
+        counts: own.counts,
+        imageCount: images.length,
+        hierarchies: cgroups.hierarchies,
+        volumeDrivers: volumeParts.driverNames(),
+        nowIso: new Date(env.clock.wallMs()).toISOString(),
+      });
+    },
+    diskUsage: async (types) => {
+      const wants = (type: string): boolean => types.length === 0 || types.includes(type);
+      const images = wants("image")
+        ? await imageParts.images.list({ all: false, digests: false, sharedSize: true, manifests: false, filters: new Map() })
+        : [];
+      const layersSize = images.reduce((sum, image) => sum + Number(image["Size"] ?? 0), 0);
+      return {
+        LayersSize: layersSize,
+        Images: [...images],
+        Containers: wants("container") ? [...(await own.list({ all: true, size: true, filters: new Map() }))] : [],
+        Volumes: wants("volume") ? [...usageJson(await volumeParts.usage())] : [],
+        BuildCache: [],
+      };
+    },
+    /** Takes over what a former daemon left running. */
+    start: () => own.open(),
+    /** Containers go on running; the launcher and the monitors stay for them. */
+    stop: async () => {
+      await own.close();
+      await localNetworks.close();
+      await imageParts.stop();
+      launcher.stop();
+      await cgroups.removeParent();
+    },
+  };
+}

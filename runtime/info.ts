@@ -1,0 +1,122 @@
+/** The machine's half of Docker's /info: what it is, what runs on it, what it can do. Reads only. */
+import { readFileSync } from "node:fs";
+import * as fs from "node:fs/promises";
+import * as os from "node:os";
+import type { JsonObject } from "../model/engine.ts";
+import type { CgroupHierarchies } from "./containers/cgroups.ts";
+
+const GO_ARCH: Readonly<Record<string, string>> = { x64: "x86_64", arm64: "aarch64" };
+
+function osName(): string {
+  try {
+    const text = readFileSync("/etc/os-release", "utf8");
+    return /^PRETTY_NAME="?([^"\n]*)"?$/m.exec(text)?.[1] ?? "Linux";
+  } catch {
+    return "Linux";
+  }
+}
+
+async function isSet(file: string): Promise<boolean> {
+  return fs.readFile(file, "utf8").then(
+    (text) => text.trim() === "1",
+    () => false,
+  );
+}
+
+function totalMemoryBytes(): number {
+  return os.totalmem();
+}
+
+export interface InfoInput {
+  /** Stable for the data root. */
+  readonly id: string;
+  readonly version: string;
+  readonly dataRoot: string;
+  readonly counts: { readonly running: number; readonly paused: number; readonly stopped: number };
+  readonly imageCount: number;
+  readonly hierarchies: CgroupHierarchies;
+  readonly volumeDrivers: readonly string[];
+  readonly nowIso: string;
+}
+
+export async function machineInfo(input: InfoInput): Promise<JsonObject> {
+  const { counts, hierarchies } = input;
+  const has = (controller: string): boolean =>
+    hierarchies.v1.has(controller) || hierarchies.v2Controllers.has(controller);
+  const isV2 = hierarchies.v2Controllers.size > 0;
+  return {
+    ID: input.id,
+    Containers: counts.running + counts.paused + counts.stopped,
+    ContainersRunning: counts.running,
+    ContainersPaused: counts.paused,
+    ContainersStopped: counts.stopped,
+    Images: input.imageCount,
+    Driver: "overlay2",
+    DriverStatus: [
+      ["Backing Filesystem", "extfs"],
+      ["Supports d_type", "true"],
+      ["Native Overlay Diff", "true"],
+    ],
+    DockerRootDir: input.dataRoot,
+    SystemStatus: null,
+    Plugins: {
+      Volume: [...input.volumeDrivers],
+      Network: ["bridge", "host", "null", "overlay"],
+      Authorization: null,
+      Log: ["json-file", "local"],
+    },
+    MemoryLimit: has("memory"),
+    SwapLimit: has("memory"),
+    CpuCfsPeriod: has("cpu"),
+    CpuCfsQuota: has("cpu"),
+    CPUShares: has("cpu"),
+    CPUSet: has("cpuset"),
+    PidsLimit: has("pids"),
+    OomKillDisable: !isV2,
+    IPv4Forwarding: await isSet("/proc/sys/net/ipv4/ip_forward"),
+    BridgeNfIptables: await isSet("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+    BridgeNfIp6tables: await isSet("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
+    Debug: false,
+    NFd: 0,
+    OomScoreAdj: 0,
+    NGoroutines: 0,
+    SystemTime: input.nowIso,
+    LoggingDriver: "json-file",
+    CgroupDriver: "cgroupfs",
+    CgroupVersion: isV2 ? "2" : "1",
+    NEventsListener: 0,
+    KernelVersion: os.release(),
+    OperatingSystem: osName(),
+    OSVersion: "",
+    OSType: "linux",
+    Architecture: GO_ARCH[process.arch] ?? process.arch,
+    IndexServerAddress: "https://index.docker.io/v1/",
+    RegistryConfig: {
+      AllowNondistributableArtifactsCIDRs: null,
+      AllowNondistributableArtifactsHostnames: null,
+      InsecureRegistryCIDRs: ["127.0.0.0/8"],
+      IndexConfigs: {},
+      Mirrors: null,
+    },
+    NCPU: os.cpus().length,
+    MemTotal: totalMemoryBytes(),
+    GenericResources: null,
+    HttpProxy: "",
+    HttpsProxy: "",
+    NoProxy: "",
+    Name: os.hostname(),
+    Labels: [],
+    ExperimentalBuild: false,
+    ServerVersion: input.version,
+    Runtimes: { runc: { path: "shoal-runtime" } },
+    DefaultRuntime: "runc",
+    LiveRestoreEnabled: true,
+    Isolation: "",
+    InitBinary: "docker-init",
+    ContainerdCommit: { ID: "" },
+    RuncCommit: { ID: "" },
+    InitCommit: { ID: "" },
+    SecurityOptions: ["name=seccomp,profile=builtin", "name=cgroupns"],
+    Warnings: null,
+  };
+}
