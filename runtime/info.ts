@@ -43,7 +43,7 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
   const { counts, hierarchies } = input;
   const has = (controller: string): boolean =>
     hierarchies.v1.has(controller) || hierarchies.v2Controllers.has(controller);
-  const isV2 = hierarchies.v2Controllers.size > 0;
+  const isV2 = hierarchies.v2Controllers.has("memory");
   return {
     ID: input.id,
     Containers: counts.running + counts.paused + counts.stopped,

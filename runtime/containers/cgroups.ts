@@ -89,8 +89,9 @@ export class Cgroups {
     this.#parent = parent;
   }
 
+  /** Hybrid hosts may keep a stray controller in the v2 tree: what counts is where memory is. */
   get isV2(): boolean {
-    return this.hierarchies.v2Controllers.size > 0;
+    return this.hierarchies.v2Controllers.has("memory");
   }
 
   /** Makes the parents ready to have limited children. Problems show when the first limit is set. */
