@@ -49,7 +49,9 @@ async function engineId(options: EngineOptions): Promise<string> {
   const known = await fs.readFile(file, "utf8").catch(() => "");
   if (known !== "") return known;
   const hex = Buffer.from(options.env.random.bytes(16)).toString("hex");
-  const id = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+  const id = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join(
+    "-",
+  );
   await options.env.disk.writeFileAtomic(file, Buffer.from(id), 0o600);
   return id;
 }
@@ -75,7 +77,12 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     dataRoot,
     containers: () => containers,
   });
-  const volumeParts = await createVolumeEngine({ env, log: log.child({ part: "volumes" }), events, dataRoot });
+  const volumeParts = await createVolumeEngine({
+    env,
+    log: log.child({ part: "volumes" }),
+    events,
+    dataRoot,
+  });
   const localNetworks = await createLocalNetworks({
     env,
     log: log.child({ part: "networks" }),
@@ -131,13 +138,21 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     diskUsage: async (types) => {
       const wants = (type: string): boolean => types.length === 0 || types.includes(type);
       const images = wants("image")
-        ? await imageParts.images.list({ all: false, digests: false, sharedSize: true, manifests: false, filters: new Map() })
+        ? await imageParts.images.list({
+            all: false,
+            digests: false,
+            sharedSize: true,
+            manifests: false,
+            filters: new Map(),
+          })
         : [];
       const layersSize = images.reduce((sum, image) => sum + Number(image["Size"] ?? 0), 0);
       return {
         LayersSize: layersSize,
         Images: [...images],
-        Containers: wants("container") ? [...(await own.list({ all: true, size: true, filters: new Map() }))] : [],
+        Containers: wants("container")
+          ? [...(await own.list({ all: true, size: true, filters: new Map() }))]
+          : [],
         Volumes: wants("volume") ? [...usageJson(await volumeParts.usage())] : [],
         BuildCache: [],
       };

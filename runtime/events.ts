@@ -44,8 +44,10 @@ export class EventRing implements EventSink {
     signal: AbortSignal,
   ): AsyncGenerator<EngineEvent, void> {
     const queue = new BoundedQueue<EngineEvent>(READER_EVENTS_MAX);
-    const untilNs = options.untilMs === undefined ? undefined : BigInt(Math.round(options.untilMs * NS_PER_MS));
-    const past = options.sinceMs === undefined ? [] : this.#since(BigInt(Math.round(options.sinceMs * NS_PER_MS)));
+    const untilNs =
+      options.untilMs === undefined ? undefined : BigInt(Math.round(options.untilMs * NS_PER_MS));
+    const past =
+      options.sinceMs === undefined ? [] : this.#since(BigInt(Math.round(options.sinceMs * NS_PER_MS)));
     this.#readers.add(queue);
     const close = (): void => queue.close();
     signal.addEventListener("abort", close, { once: true });

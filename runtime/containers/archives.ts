@@ -27,7 +27,10 @@ export class Archives {
     throw this.#missing(live, place);
   }
 
-  async get(live: LiveContainer, place: string): Promise<{ readonly stat: JsonObject; readonly tar: Readable }> {
+  async get(
+    live: LiveContainer,
+    place: string,
+  ): Promise<{ readonly stat: JsonObject; readonly tar: Readable }> {
     throw this.#missing(live, place);
   }
 

@@ -3,7 +3,14 @@ import { ClusterError } from "../../common/errors.ts";
 import type { AttachOptions, AttachStreams, LogLine } from "../../model/engine.ts";
 import { DetachScanner, inputStream, parseDetachKeys } from "./input-stream.ts";
 import type { LiveContainer } from "./live-container.ts";
-import { ATTACH_STDERR, ATTACH_STDIN, ATTACH_STDOUT, FrameType, u32, type NativeConnection } from "./native-frames.ts";
+import {
+  ATTACH_STDERR,
+  ATTACH_STDIN,
+  ATTACH_STDOUT,
+  FrameType,
+  u32,
+  type NativeConnection,
+} from "./native-frames.ts";
 import { OutputStream, type OutputChunk } from "./output-stream.ts";
 
 export const DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q";
@@ -36,7 +43,9 @@ function hold(live: LiveContainer, options: AttachOptions, deps: AttachDeps): At
   let isClosed = false;
   let held: NativeConnection | undefined;
   const flags =
-    (options.stdin ? ATTACH_STDIN : 0) | (options.stdout ? ATTACH_STDOUT : 0) | (options.stderr ? ATTACH_STDERR : 0);
+    (options.stdin ? ATTACH_STDIN : 0) |
+    (options.stdout ? ATTACH_STDOUT : 0) |
+    (options.stderr ? ATTACH_STDERR : 0);
   const use = async (connection: NativeConnection): Promise<void> => {
     if (isClosed) return connection.close();
     held = connection;
@@ -67,13 +76,20 @@ function hold(live: LiveContainer, options: AttachOptions, deps: AttachDeps): At
   };
 }
 
-export function attachContainer(live: LiveContainer, options: AttachOptions, deps: AttachDeps): AttachStreams {
+export function attachContainer(
+  live: LiveContainer,
+  options: AttachOptions,
+  deps: AttachDeps,
+): AttachStreams {
   const { config } = live.record;
   if (live.record.state.status === "paused") {
     throw new ClusterError("conflict", `container ${live.id} is paused, unpause the container before attach`);
   }
   if (live.record.state.status === "restarting") {
-    throw new ClusterError("conflict", `container ${live.id} is restarting, wait until the container is running`);
+    throw new ClusterError(
+      "conflict",
+      `container ${live.id} is restarting, wait until the container is running`,
+    );
   }
   const isTty = config.Tty === true;
   const logs = options.logs ? deps.logs() : undefined;
@@ -85,7 +101,9 @@ export function attachContainer(live: LiveContainer, options: AttachOptions, dep
     attachment.close();
     deps.onDetach();
   };
-  const keys = parseDetachKeys((options.detachKeys ?? "") === "" ? DEFAULT_DETACH_KEYS : (options.detachKeys ?? ""));
+  const keys = parseDetachKeys(
+    (options.detachKeys ?? "") === "" ? DEFAULT_DETACH_KEYS : (options.detachKeys ?? ""),
+  );
   const stdin =
     options.stdin && config.OpenStdin === true
       ? inputStream({

@@ -84,7 +84,10 @@ function canonical(given: string): string {
 }
 
 function maskOf(names: readonly string[]): bigint {
-  return names.reduce((mask, name) => mask | (name === "ALL" ? ALL_CAPABILITIES : (BIT_OF.get(name) ?? 0n)), 0n);
+  return names.reduce(
+    (mask, name) => mask | (name === "ALL" ? ALL_CAPABILITIES : (BIT_OF.get(name) ?? 0n)),
+    0n,
+  );
 }
 
 /** The set after adding and dropping. Throws on unknown names. */

@@ -38,13 +38,18 @@ export interface ResourceLimits {
   readonly pidsLimit?: number;
   readonly blkioWeight?: number;
   /** "MAJ:MIN VALUE" lines by kind. */
-  readonly blkioThrottle?: Readonly<Record<"readBps" | "writeBps" | "readIops" | "writeIops", readonly string[]>>;
+  readonly blkioThrottle?: Readonly<
+    Record<"readBps" | "writeBps" | "readIops" | "writeIops", readonly string[]>
+  >;
   readonly blkioWeightDevice?: readonly string[];
 }
 
 export type CgroupWrite = LaunchSpec["cgroupWrites"][number];
 
-export function parseHierarchies(mountInfo: string, readControllers: (root: string) => string): CgroupHierarchies {
+export function parseHierarchies(
+  mountInfo: string,
+  readControllers: (root: string) => string,
+): CgroupHierarchies {
   const v1 = new Map<string, string>();
   const v1Options = new Map<string, string>();
   let v2: string | undefined;
@@ -56,13 +61,20 @@ export function parseHierarchies(mountInfo: string, readControllers: (root: stri
     if (point === undefined || options === undefined) continue;
     if (type === "cgroup2") v2 ??= point;
     if (type !== "cgroup") continue;
-    const controllers = options.split(",").filter((each) => each !== "rw" && each !== "ro" && each !== "xattr");
+    const controllers = options
+      .split(",")
+      .filter((each) => each !== "rw" && each !== "ro" && each !== "xattr");
     const named = controllers.filter((each) => !each.includes("=") && !each.endsWith("_mode"));
     for (const each of named) if (!v1.has(each)) v1.set(each, point);
     if (named.length > 0) v1Options.set(point, named.join(","));
   }
   const controllers = v2 === undefined ? "" : readControllers(v2);
-  return { v1, v1Options, v2, v2Controllers: new Set(controllers.split(/\s+/).filter((each) => each !== "")) };
+  return {
+    v1,
+    v1Options,
+    v2,
+    v2Controllers: new Set(controllers.split(/\s+/).filter((each) => each !== "")),
+  };
 }
 
 export function detectHierarchies(): CgroupHierarchies {
@@ -75,7 +87,10 @@ export function detectHierarchies(): CgroupHierarchies {
 export function sharesToWeight(shares: number): number {
   const bounded = Math.min(262_144, Math.max(2, shares));
   const exponent = Math.log2(bounded);
-  return Math.min(10_000, Math.max(1, Math.ceil(10 ** ((exponent * exponent + 125 * exponent) / 612 - 7 / 34))));
+  return Math.min(
+    10_000,
+    Math.max(1, Math.ceil(10 ** ((exponent * exponent + 125 * exponent) / 612 - 7 / 34))),
+  );
 }
 
 /** Groups of one engine: all below one parent, so that two engines never meet. */
@@ -149,8 +164,7 @@ export class Cgroups {
   limitWrites(id: string, limits: ResourceLimits, parent?: string): readonly CgroupWrite[] {
     const writes = this.isV2 ? v2Writes(limits) : v1Writes(limits);
     return writes.flatMap(({ controller, file, value, isOptional }) => {
-      const folder =
-        controller === "" ? this.v2Folder(id, parent) : this.v1Folder(controller, id, parent);
+      const folder = controller === "" ? this.v2Folder(id, parent) : this.v1Folder(controller, id, parent);
       return folder === undefined ? [] : [{ file: path.join(folder, file), value, isOptional }];
     });
   }
@@ -168,11 +182,19 @@ export class Cgroups {
     const state = isFrozen ? "FROZEN" : "THAWED";
     await fs.writeFile(file, state);
     // A fork in the wrong moment leaves it FREEZING: writing again helps.
-    return pollFile(file, (text) => text.trim() === state, () => fs.writeFile(file, state));
+    return pollFile(
+      file,
+      (text) => text.trim() === state,
+      () => fs.writeFile(file, state),
+    );
   }
 }
 
-async function pollFile(file: string, isDone: (text: string) => boolean, again?: () => Promise<void>): Promise<void> {
+async function pollFile(
+  file: string,
+  isDone: (text: string) => boolean,
+  again?: () => Promise<void>,
+): Promise<void> {
   for (let poll = 0; poll < FREEZE_POLLS_MAX; poll++) {
     if (isDone(await fs.readFile(file, "utf8"))) return;
     if (poll > 10) await again?.();
@@ -194,7 +216,8 @@ async function fillCpuset(root: string, parent: string): Promise<void> {
     await fs.mkdir(folder, { recursive: true });
     for (const file of ["cpuset.cpus", "cpuset.mems"]) {
       const own = await fs.readFile(path.join(folder, file), "utf8");
-      if (own.trim() === "") await tryWrite(path.join(folder, file), await fs.readFile(path.join(above, file), "utf8"));
+      if (own.trim() === "")
+        await tryWrite(path.join(folder, file), await fs.readFile(path.join(above, file), "utf8"));
     }
   }
 }
@@ -207,7 +230,12 @@ interface RelativeWrite {
   readonly isOptional: boolean;
 }
 
-type Put = (controller: string, file: string, value: number | string | undefined, isOptional?: boolean) => void;
+type Put = (
+  controller: string,
+  file: string,
+  value: number | string | undefined,
+  isOptional?: boolean,
+) => void;
 
 function collect(fill: (put: Put) => void): readonly RelativeWrite[] {
   const writes: RelativeWrite[] = [];
@@ -230,7 +258,11 @@ function v1Writes(limits: ResourceLimits): readonly RelativeWrite[] {
     put("cpu", "cpu.cfs_quota_us", limits.cpuQuota);
     put("cpuset", "cpuset.cpus", limits.cpusetCpus);
     put("cpuset", "cpuset.mems", limits.cpusetMems);
-    put("pids", "pids.max", limits.pidsLimit === undefined ? undefined : limits.pidsLimit > 0 ? limits.pidsLimit : "max");
+    put(
+      "pids",
+      "pids.max",
+      limits.pidsLimit === undefined ? undefined : limits.pidsLimit > 0 ? limits.pidsLimit : "max",
+    );
     // Weights need a scheduler that knows them; many disks have none.
     put("blkio", "blkio.weight", limits.blkioWeight, true);
     put("blkio", "blkio.bfq.weight", limits.blkioWeight, true);
@@ -246,7 +278,11 @@ function v1Writes(limits: ResourceLimits): readonly RelativeWrite[] {
 function v2Writes(limits: ResourceLimits): readonly RelativeWrite[] {
   const { memory, memorySwap, cpuQuota } = limits;
   const swap =
-    memorySwap === undefined || memory === undefined ? undefined : memorySwap < 0 ? "max" : memorySwap - memory;
+    memorySwap === undefined || memory === undefined
+      ? undefined
+      : memorySwap < 0
+        ? "max"
+        : memorySwap - memory;
   const quota = cpuQuota === undefined ? undefined : cpuQuota > 0 ? cpuQuota : "max";
   return collect((put) => {
     put("", "memory.max", memory === undefined ? undefined : memory > 0 ? memory : "max");
@@ -256,7 +292,11 @@ function v2Writes(limits: ResourceLimits): readonly RelativeWrite[] {
     put("", "cpu.max", quota === undefined ? undefined : `${quota} ${limits.cpuPeriod ?? 100_000}`);
     put("", "cpuset.cpus", limits.cpusetCpus);
     put("", "cpuset.mems", limits.cpusetMems);
-    put("", "pids.max", limits.pidsLimit === undefined ? undefined : limits.pidsLimit > 0 ? limits.pidsLimit : "max");
+    put(
+      "",
+      "pids.max",
+      limits.pidsLimit === undefined ? undefined : limits.pidsLimit > 0 ? limits.pidsLimit : "max",
+    );
     put("", "io.bfq.weight", limits.blkioWeight, true);
     const throttle = limits.blkioThrottle;
     const io = (lines: readonly string[] | undefined, key: string): void => {

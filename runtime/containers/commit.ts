@@ -11,15 +11,30 @@ export type CommitRequest = Parameters<ContainerEngine["commit"]>[1];
 /** Hostname and streams belong to the container, not to the image. */
 function imageConfigOf(config: ContainerConfig): ContainerConfig {
   const kept = { ...config } as Record<string, unknown>;
-  for (const key of ["Hostname", "Domainname", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce", "MacAddress"]) {
+  for (const key of [
+    "Hostname",
+    "Domainname",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+    "MacAddress",
+  ]) {
     delete kept[key];
   }
   return kept as ContainerConfig;
 }
 
-export async function commitContainer(live: LiveContainer, request: CommitRequest, rootfs: RootfsSource): Promise<string> {
+export async function commitContainer(
+  live: LiveContainer,
+  request: CommitRequest,
+  rootfs: RootfsSource,
+): Promise<string> {
   const { record } = live;
-  if (live.isRemoving) throw new ClusterError("conflict", `You cannot commit container ${live.id} which is being removed`);
+  if (live.isRemoving)
+    throw new ClusterError("conflict", `You cannot commit container ${live.id} which is being removed`);
   const base = imageConfigOf({ ...record.config, ...withoutSilent(request.config ?? {}) });
   const config = applyChanges(base, request.changes);
   const imageId = await rootfs.commit(live.id, {

@@ -8,12 +8,17 @@ function mergeEnv(given: readonly string[], inherited: readonly string[]): reado
   return [...given, ...inherited.filter((entry) => !own.has(keyOf(entry)))];
 }
 
-function mergeHealth(given: HealthConfig | undefined, inherited: HealthConfig | undefined): HealthConfig | undefined {
+function mergeHealth(
+  given: HealthConfig | undefined,
+  inherited: HealthConfig | undefined,
+): HealthConfig | undefined {
   if (inherited === undefined) return given;
   if (given === undefined) return inherited;
   if ((given.Test ?? []).length > 0) return given;
   // Options without a test of their own change those of the image's test.
-  const pick = (key: "Interval" | "Timeout" | "StartPeriod" | "StartInterval" | "Retries"): Partial<HealthConfig> => {
+  const pick = (
+    key: "Interval" | "Timeout" | "StartPeriod" | "StartInterval" | "Retries",
+  ): Partial<HealthConfig> => {
     const value = (given[key] ?? 0) !== 0 ? given[key] : inherited[key];
     return value === undefined ? {} : { [key]: value };
   };

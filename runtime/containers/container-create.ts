@@ -23,7 +23,9 @@ function refuse(text: string): never {
 function checkRestartPolicy(hostConfig: HostConfig): void {
   const { Name = "", MaximumRetryCount = 0 } = hostConfig.RestartPolicy ?? {};
   if (!RESTART_POLICIES.includes(Name)) {
-    refuse(`invalid restart policy: unknown policy '${Name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'`);
+    refuse(
+      `invalid restart policy: unknown policy '${Name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'`,
+    );
   }
   if (Name !== "on-failure" && MaximumRetryCount !== 0) {
     refuse("invalid restart policy: maximum retry count can only be used with 'on-failure'");
@@ -85,12 +87,14 @@ function checkSysctls(hostConfig: HostConfig): void {
 }
 
 function checkConfig(config: ContainerConfig): void {
-  for (const entry of config.Env ?? []) if (entry.startsWith("=") || entry === "") refuse(`invalid environment variable: ${entry}`);
+  for (const entry of config.Env ?? [])
+    if (entry.startsWith("=") || entry === "") refuse(`invalid environment variable: ${entry}`);
   if ((config.WorkingDir ?? "") !== "" && !(config.WorkingDir ?? "").startsWith("/")) {
     refuse(`the working directory '${config.WorkingDir}' is invalid, it needs to be an absolute path`);
   }
   if ((config.StopSignal ?? "") !== "") parseSignal(config.StopSignal ?? "");
-  if (Buffer.byteLength(config.Hostname ?? "") > HOSTNAME_BYTES_MAX) refuse(`invalid hostname: ${config.Hostname}`);
+  if (Buffer.byteLength(config.Hostname ?? "") > HOSTNAME_BYTES_MAX)
+    refuse(`invalid hostname: ${config.Hostname}`);
   checkHealth(config);
 }
 
@@ -101,7 +105,8 @@ function checkHostConfig(hostConfig: HostConfig, config: ContainerConfig): void 
   validateLogOptions(hostConfig);
   validateResources(hostConfig, os.cpus().length);
   const score = hostConfig.OomScoreAdj ?? 0;
-  if (score < -1000 || score > 1000) refuse(`Invalid value ${score}, range for oom score adj is [-1000, 1000]`);
+  if (score < -1000 || score > 1000)
+    refuse(`Invalid value ${score}, range for oom score adj is [-1000, 1000]`);
   if ((hostConfig.ShmSize ?? 0) < 0) refuse("SHM size can not be less than 0");
   for (const limit of hostConfig.Ulimits ?? []) resourceLimit(limit);
   const security = parseSecurityOptions(hostConfig);
@@ -136,7 +141,9 @@ export function createWarnings(request: CreateContainerRequest, image: ImageConf
     );
   }
   if (request.hostConfig.OomKillDisable === true && (request.hostConfig.Memory ?? 0) === 0) {
-    warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.");
+    warnings.push(
+      "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.",
+    );
   }
   return warnings;
 }

@@ -22,12 +22,18 @@ import type {
   LogLine,
 } from "../../model/engine.ts";
 import type { Labels } from "../../model/specs.ts";
-import type { ContainerDirectory, RootfsSource } from "../ports.ts";
+import type { ContainerDirectory, EventSink } from "../ports.ts";
 import { Archives } from "./archives.ts";
 import { attachContainer } from "./attach.ts";
 import { commitContainer, type CommitRequest } from "./commit.ts";
 import { checkedConfig, createWarnings } from "./container-create.ts";
-import { checkFilterKeys, checkListFilters, matchesFilters, matchesLabel, parseUntil } from "./container-filters.ts";
+import {
+  checkFilterKeys,
+  checkListFilters,
+  matchesFilters,
+  matchesLabel,
+  parseUntil,
+} from "./container-filters.ts";
 import { inspectContainer, listEntry } from "./container-inspect.ts";
 import { ContainerIndex } from "./container-names.ts";
 import {
@@ -53,13 +59,14 @@ import { monitorSocket, sharedWith } from "./spec.ts";
 import { emptyStats, sampleStats, statsObject, type StatsTarget } from "./stats.ts";
 import { top } from "./top.ts";
 import { updateContainer } from "./update.ts";
-import type { EventSink } from "../ports.ts";
 
 const STATS_INTERVAL_MS = 1000;
 const SIGKILL = 9;
 
-export interface ContainerEngineOptions
-  extends Omit<LifecycleDeps, "events" | "find" | "forget" | "healthStarted"> {
+export interface ContainerEngineOptions extends Omit<
+  LifecycleDeps,
+  "events" | "find" | "forget" | "healthStarted"
+> {
   readonly dataRoot: string;
   readonly events: EventSink;
 }
@@ -137,7 +144,8 @@ export class LocalContainerEngine implements ContainerEngine {
     }
     const ids = new Set(lives.map((live) => live.id));
     for (const name of await fs.readdir(path.join(this.#options.execRoot, "c")).catch(() => [])) {
-      if (!ids.has(name)) await fs.rm(path.join(this.#options.execRoot, "c", name), { recursive: true, force: true });
+      if (!ids.has(name))
+        await fs.rm(path.join(this.#options.execRoot, "c", name), { recursive: true, force: true });
     }
   }
 
@@ -158,7 +166,8 @@ export class LocalContainerEngine implements ContainerEngine {
     const live = new LiveContainer(record, {
       root: this.#root,
       task,
-      onSaveFailed: (error) => this.#options.log.error("container not saved", { containerId: record.id, error }),
+      onSaveFailed: (error) =>
+        this.#options.log.error("container not saved", { containerId: record.id, error }),
     });
     this.#index.reserve(record.name, record.id);
     this.#index.add(live);
@@ -169,22 +178,37 @@ export class LocalContainerEngine implements ContainerEngine {
     return this.#index.find(id);
   }
 
-  async create(request: CreateContainerRequest): Promise<{ readonly Id: string; readonly Warnings: readonly string[] }> {
+  async create(
+    request: CreateContainerRequest,
+  ): Promise<{ readonly Id: string; readonly Warnings: readonly string[] }> {
     const { rootfs, volumes, networks, env } = this.#options;
     const reference = request.config.Image ?? "";
     if (reference === "") throw new ClusterError("invalid_argument", "no image specified");
     const image = await rootfs.imageConfig(reference);
     const config = checkedConfig(request, image);
     const id = newHexId(env.random);
-    const name = request.name === undefined || request.name === "" ? this.#index.makeName(env.random) : request.name.replace(/^\//, "");
+    const name =
+      request.name === undefined || request.name === ""
+        ? this.#index.makeName(env.random)
+        : request.name.replace(/^\//, "");
     const hostConfig = this.#withFullIds(request.hostConfig);
     const mode = hostConfig.NetworkMode ?? "default";
-    const isOurNetwork = request.task?.attachNetwork === undefined && sharedWith(mode) === undefined && mode !== "host" && mode !== "none";
+    const isOurNetwork =
+      request.task?.attachNetwork === undefined &&
+      sharedWith(mode) === undefined &&
+      mode !== "host" &&
+      mode !== "none";
     this.#index.reserve(name, id);
     const folder = path.join(this.#root, id);
     try {
       if (isOurNetwork) {
-        await networks.validate({ name, hostname: config.Hostname ?? "", hostConfig, config, networkingConfig: request.networkingConfig });
+        await networks.validate({
+          name,
+          hostname: config.Hostname ?? "",
+          hostConfig,
+          config,
+          networkingConfig: request.networkingConfig,
+        });
       }
       await rootfs.prepare(id, image.imageId);
       const mounts = await resolveMountPoints({
@@ -193,7 +217,8 @@ export class LocalContainerEngine implements ContainerEngine {
         volumes,
         mountsOf: (other) => this.#find(other).record.mounts,
       });
-      for (const point of mounts) if (point.Type === "volume" && point.Name !== undefined) volumes.reference(point.Name, id);
+      for (const point of mounts)
+        if (point.Type === "volume" && point.Name !== undefined) volumes.reference(point.Name, id);
       const record: ContainerRecord = {
         id,
         name,
@@ -246,11 +271,17 @@ export class LocalContainerEngine implements ContainerEngine {
     return work();
   }
 
-  stop(id: string, options: { readonly timeoutSeconds?: number; readonly signal?: string }): Promise<boolean> {
+  stop(
+    id: string,
+    options: { readonly timeoutSeconds?: number; readonly signal?: string },
+  ): Promise<boolean> {
     return this.#attempt(() => this.#lifecycle.stopGracefully(this.#find(id), options));
   }
 
-  restart(id: string, options: { readonly timeoutSeconds?: number; readonly signal?: string }): Promise<void> {
+  restart(
+    id: string,
+    options: { readonly timeoutSeconds?: number; readonly signal?: string },
+  ): Promise<void> {
     return this.#attempt(() => this.#lifecycle.restart(this.#find(id), options));
   }
 
@@ -284,7 +315,10 @@ export class LocalContainerEngine implements ContainerEngine {
     if (wanted === "") throw new ClusterError("invalid_argument", "Neither old nor new names may be empty");
     const oldName = live.record.name;
     if (wanted === oldName) {
-      throw new ClusterError("invalid_argument", "Renaming a container with the same name as its current name");
+      throw new ClusterError(
+        "invalid_argument",
+        "Renaming a container with the same name as its current name",
+      );
     }
     this.#index.reserve(wanted, live.id);
     this.#index.release(oldName, live.id);
@@ -300,7 +334,10 @@ export class LocalContainerEngine implements ContainerEngine {
     return { Warnings: [] };
   }
 
-  async remove(id: string, options: { readonly force: boolean; readonly volumes: boolean; readonly link: boolean }): Promise<void> {
+  async remove(
+    id: string,
+    options: { readonly force: boolean; readonly volumes: boolean; readonly link: boolean },
+  ): Promise<void> {
     if (options.link) throw new ClusterError("unimplemented", "Links of containers are not supported");
     await this.#lifecycle.remove(this.#find(id), options);
   }
@@ -347,11 +384,24 @@ export class LocalContainerEngine implements ContainerEngine {
     const ids = new Map<string, string | undefined>();
     const resolve = async (reference: string): Promise<void> => {
       if (ids.has(reference)) return;
-      ids.set(reference, await rootfs.imageConfig(reference).then((image) => image.imageId, () => undefined));
+      ids.set(
+        reference,
+        await rootfs.imageConfig(reference).then(
+          (image) => image.imageId,
+          () => undefined,
+        ),
+      );
     };
     for (const reference of options.filters.get("ancestor") ?? []) await resolve(reference);
-    const context = { find: (id: string) => this.#find(id), imageId: (reference: string) => ids.get(reference) };
-    const wantsAll = options.all || (options.limit ?? 0) > 0 || options.filters.has("status") || options.filters.has("exited");
+    const context = {
+      find: (id: string) => this.#find(id),
+      imageId: (reference: string) => ids.get(reference),
+    };
+    const wantsAll =
+      options.all ||
+      (options.limit ?? 0) > 0 ||
+      options.filters.has("status") ||
+      options.filters.has("exited");
     const matching = this.#newestFirst().filter(
       (live) => (wantsAll || live.state().isRunning) && matchesFilters(live, options.filters, context),
     );
@@ -362,7 +412,11 @@ export class LocalContainerEngine implements ContainerEngine {
       await resolve(image);
       const size = options.size ? await rootfs.usage(live.id).catch(() => undefined) : undefined;
       entries.push(
-        listEntry(live, { nowMs: env.clock.wallMs(), image: ids.get(image) === imageId ? image : imageId, size }),
+        listEntry(live, {
+          nowMs: env.clock.wallMs(),
+          image: ids.get(image) === imageId ? image : imageId,
+          size,
+        }),
       );
     }
     return entries;
@@ -373,7 +427,12 @@ export class LocalContainerEngine implements ContainerEngine {
   }
 
   #summary(live: LiveContainer): ContainerSummary {
-    return { id: live.id, name: live.record.name, labels: live.record.config.Labels ?? {}, state: live.state() };
+    return {
+      id: live.id,
+      name: live.record.name,
+      labels: live.record.config.Labels ?? {},
+      state: live.state(),
+    };
   }
 
   summaries(labels: Labels): readonly ContainerSummary[] {
@@ -413,7 +472,11 @@ export class LocalContainerEngine implements ContainerEngine {
     const streams = attachContainer(live, options, {
       connect: () => this.#options.launcher.connectMonitor(monitorSocket(live.id)),
       logs: () =>
-        this.#log(live, { follow: false, stdout: options.stdout, stderr: options.stderr }, new AbortController().signal),
+        this.#log(
+          live,
+          { follow: false, stdout: options.stdout, stderr: options.stderr },
+          new AbortController().signal,
+        ),
       onDetach: () => this.#events(live.record, "detach"),
     });
     this.#events(live.record, "attach");
@@ -436,8 +499,15 @@ export class LocalContainerEngine implements ContainerEngine {
     const live = this.#find(id);
     if (!live.isRunning) throw new ClusterError("conflict", `container ${live.id} is not running`);
     const [group] = this.#options.cgroups.groups(live.id, { cpuset: false, ...groupParent(live.record) });
-    const procs = group === undefined ? "" : await fs.readFile(path.join(group.folder, "cgroup.procs"), "utf8");
-    const result = await top(procs.split("\n").filter((each) => each !== "").map(Number), psArgs);
+    const procs =
+      group === undefined ? "" : await fs.readFile(path.join(group.folder, "cgroup.procs"), "utf8");
+    const result = await top(
+      procs
+        .split("\n")
+        .filter((each) => each !== "")
+        .map(Number),
+      psArgs,
+    );
     this.#events(live.record, "top");
     return result;
   }
@@ -499,7 +569,10 @@ export class LocalContainerEngine implements ContainerEngine {
     return this.#archives.stat(this.#find(id), place);
   }
 
-  async getArchive(id: string, place: string): Promise<{ readonly stat: JsonObject; readonly tar: Readable }> {
+  async getArchive(
+    id: string,
+    place: string,
+  ): Promise<{ readonly stat: JsonObject; readonly tar: Readable }> {
     const live = this.#find(id);
     const archive = await this.#archives.get(live, place);
     this.#events(live.record, "archive-path");
@@ -523,14 +596,20 @@ export class LocalContainerEngine implements ContainerEngine {
     if (isPaused) await this.#lifecycle.pause(live);
     try {
       const imageId = await commitContainer(live, options, this.#options.rootfs);
-      this.#events(live.record, "commit", { comment: options.comment ?? "", imageID: imageId, imageRef: options.repo ?? "" });
+      this.#events(live.record, "commit", {
+        comment: options.comment ?? "",
+        imageID: imageId,
+        imageRef: options.repo ?? "",
+      });
       return { Id: imageId };
     } finally {
       if (isPaused) await this.#lifecycle.unpause(live).catch(() => undefined);
     }
   }
 
-  async prune(filters: Filters): Promise<{ readonly ContainersDeleted: readonly string[]; readonly SpaceReclaimed: number }> {
+  async prune(
+    filters: Filters,
+  ): Promise<{ readonly ContainersDeleted: readonly string[]; readonly SpaceReclaimed: number }> {
     checkFilterKeys(filters, ["label", "label!", "until"]);
     const nowMs = this.#options.env.clock.wallMs();
     const untilMs = Math.min(...(filters.get("until") ?? []).map((text) => parseUntil(text, nowMs)));
@@ -589,7 +668,10 @@ export class LocalContainerEngine implements ContainerEngine {
       find: (reference) => {
         const { record, id } = this.#find(reference);
         const mode = record.hostConfig.NetworkMode ?? "default";
-        const own = mode === "host" || mode === "none" || sharedWith(mode) !== undefined ? {} : { [mode === "default" ? "bridge" : mode]: {} };
+        const own =
+          mode === "host" || mode === "none" || sharedWith(mode) !== undefined
+            ? {}
+            : { [mode === "default" ? "bridge" : mode]: {} };
         const endpoints = { ...own, ...record.networkingConfig?.EndpointsConfig };
         return { id, name: record.name, pid: record.state.pid, endpoints };
       },

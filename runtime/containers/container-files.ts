@@ -18,7 +18,9 @@ async function rewrite(file: string, text: string): Promise<void> {
   await fs.writeFile(file, text, { mode: 0o644 });
 }
 
-export function hostsText(hosts: readonly { readonly ip: string; readonly names: readonly string[] }[]): string {
+export function hostsText(
+  hosts: readonly { readonly ip: string; readonly names: readonly string[] }[],
+): string {
   const lines = hosts.map(({ ip, names }) => `${ip}\t${names.join(" ")}`);
   return `${[...HOSTS_HEAD, ...lines].join("\n")}\n`;
 }
@@ -64,7 +66,9 @@ export class ContainerFiles {
     const hosts = isHost
       ? await fs.readFile("/etc/hosts", "utf8").catch(() => hostsText([]))
       : hostsText(extraHosts(hostConfig));
-    const added = isHost ? hostsText(extraHosts(hostConfig)).split("\n").slice(HOSTS_HEAD.length).join("\n") : "";
+    const added = isHost
+      ? hostsText(extraHosts(hostConfig)).split("\n").slice(HOSTS_HEAD.length).join("\n")
+      : "";
     await rewrite(path.join(this.#folder, "hosts"), hosts + added);
     const own = this.ownResolv(hostConfig);
     await rewrite(path.join(this.#folder, "resolv.conf"), own ?? (await hostResolv()));
@@ -77,7 +81,9 @@ export class ContainerFiles {
 
   async taskAttached(attached: AttachedNetworks, hostname: string, hostConfig: HostConfig): Promise<void> {
     const own = Object.values(attached.endpoints).flatMap((endpoint) =>
-      endpoint.IPAddress === undefined || endpoint.IPAddress === "" ? [] : [{ ip: endpoint.IPAddress, names: [hostname] }],
+      endpoint.IPAddress === undefined || endpoint.IPAddress === ""
+        ? []
+        : [{ ip: endpoint.IPAddress, names: [hostname] }],
     );
     await rewrite(path.join(this.#folder, "hosts"), hostsText([...own, ...extraHosts(hostConfig)]));
     await this.#resolv(attached);

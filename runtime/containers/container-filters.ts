@@ -54,27 +54,34 @@ type Test = (live: LiveContainer, wanted: string, context: FilterContext) => boo
 /** Creation times compare as text. */
 const TESTS: Readonly<Record<string, Test>> = {
   id: (live, wanted) => new RegExp(wanted).test(live.id),
-  name: (live, wanted) => new RegExp(wanted).test(live.record.name) || new RegExp(wanted).test(`/${live.record.name}`),
+  name: (live, wanted) =>
+    new RegExp(wanted).test(live.record.name) || new RegExp(wanted).test(`/${live.record.name}`),
   status: (live, wanted) => live.state().status === wanted,
-  exited: (live, wanted) => live.record.state.status === "exited" && live.record.state.exitCode === Number(wanted),
+  exited: (live, wanted) =>
+    live.record.state.status === "exited" && live.record.state.exitCode === Number(wanted),
   health: (live, wanted) => live.health.status === wanted,
-  "is-task": (live, wanted) => ("com.docker.swarm.task.id" in (live.record.config.Labels ?? {})) === (wanted === "true" || wanted === "1"),
+  "is-task": (live, wanted) =>
+    "com.docker.swarm.task.id" in (live.record.config.Labels ?? {}) === (wanted === "true" || wanted === "1"),
   isolation: () => true,
-  ancestor: (live, wanted, { imageId }) => live.record.image === wanted || live.record.imageId === (imageId(wanted) ?? wanted),
+  ancestor: (live, wanted, { imageId }) =>
+    live.record.image === wanted || live.record.imageId === (imageId(wanted) ?? wanted),
   before: (live, wanted, { find }) => live.record.created < find(wanted).record.created,
   since: (live, wanted, { find }) => live.record.created > find(wanted).record.created,
-  volume: (live, wanted) => live.record.mounts.some((each) => each.Name === wanted || each.Destination === wanted || each.Source === wanted),
+  volume: (live, wanted) =>
+    live.record.mounts.some(
+      (each) => each.Name === wanted || each.Destination === wanted || each.Source === wanted,
+    ),
   network: (live, wanted) => {
     const mode = live.record.hostConfig.NetworkMode ?? "default";
     const endpoints = { ...live.record.networkingConfig?.EndpointsConfig, ...live.record.network?.endpoints };
     if ((mode === "default" ? "bridge" : mode) === wanted) return true;
     return Object.entries(endpoints).some(([name, each]) => name === wanted || each.NetworkID === wanted);
   },
-  expose: (live, wanted) => Object.keys(live.record.config.ExposedPorts ?? {}).some((port) => matchesPort(wanted, port)),
+  expose: (live, wanted) =>
+    Object.keys(live.record.config.ExposedPorts ?? {}).some((port) => matchesPort(wanted, port)),
   publish: (live, wanted) =>
-    Object.entries(live.record.network?.ports ?? {}).some(
-      ([port, bindings]) =>
-        (bindings ?? []).some((each) => matchesPort(wanted, `${each.HostPort}/${port.split("/")[1] ?? "tcp"}`)),
+    Object.entries(live.record.network?.ports ?? {}).some(([port, bindings]) =>
+      (bindings ?? []).some((each) => matchesPort(wanted, `${each.HostPort}/${port.split("/")[1] ?? "tcp"}`)),
     ),
 };
 
@@ -86,7 +93,8 @@ export function matchesFilters(live: LiveContainer, filters: Filters, context: F
       continue;
     }
     const test = TESTS[key];
-    if (test !== undefined && values.length > 0 && !values.some((value) => test(live, value, context))) return false;
+    if (test !== undefined && values.length > 0 && !values.some((value) => test(live, value, context)))
+      return false;
   }
   return true;
 }

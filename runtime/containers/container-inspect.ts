@@ -53,7 +53,10 @@ function modeName(record: ContainerRecord): string {
 function endpointsOf(record: ContainerRecord): Readonly<Record<string, JsonObject>> {
   if (record.network !== null) {
     return Object.fromEntries(
-      Object.entries(record.network.endpoints).map(([name, endpoint]) => [name, json({ ...EMPTY_ENDPOINT, ...endpoint })]),
+      Object.entries(record.network.endpoints).map(([name, endpoint]) => [
+        name,
+        json({ ...EMPTY_ENDPOINT, ...endpoint }),
+      ]),
     );
   }
   if (sharedWith(record.hostConfig.NetworkMode) !== undefined || record.isNetworkOfTask) return {};
@@ -61,7 +64,9 @@ function endpointsOf(record: ContainerRecord): Readonly<Record<string, JsonObjec
     [modeName(record)]: {},
     ...record.networkingConfig?.EndpointsConfig,
   };
-  return Object.fromEntries(Object.entries(wanted).map(([name, given]) => [name, json({ ...EMPTY_ENDPOINT, ...given })]));
+  return Object.fromEntries(
+    Object.entries(wanted).map(([name, given]) => [name, json({ ...EMPTY_ENDPOINT, ...given })]),
+  );
 }
 
 function networkSettings(record: ContainerRecord): JsonObject {
@@ -182,8 +187,14 @@ function hostConfigJson(record: ContainerRecord): JsonObject {
     MaskedPaths: isPrivileged ? null : MASKED_PATHS,
     ReadonlyPaths: isPrivileged ? null : READONLY_PATHS,
     ...withoutEmpty(hostConfig),
-    LogConfig: { Type: hostConfig.LogConfig?.Type || "json-file", Config: hostConfig.LogConfig?.Config ?? {} },
-    RestartPolicy: { Name: hostConfig.RestartPolicy?.Name || "no", MaximumRetryCount: hostConfig.RestartPolicy?.MaximumRetryCount ?? 0 },
+    LogConfig: {
+      Type: hostConfig.LogConfig?.Type || "json-file",
+      Config: hostConfig.LogConfig?.Config ?? {},
+    },
+    RestartPolicy: {
+      Name: hostConfig.RestartPolicy?.Name || "no",
+      MaximumRetryCount: hostConfig.RestartPolicy?.MaximumRetryCount ?? 0,
+    },
     Runtime: hostConfig.Runtime || "runc",
     ShmSize: hostConfig.ShmSize || 67_108_864,
   });
@@ -192,7 +203,9 @@ function hostConfigJson(record: ContainerRecord): JsonObject {
 /** Silent values must not cover the defaults above. */
 function withoutEmpty(record: object): object {
   return Object.fromEntries(
-    Object.entries(record).filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== 0),
+    Object.entries(record).filter(
+      ([, value]) => value !== null && value !== undefined && value !== "" && value !== 0,
+    ),
   );
 }
 
@@ -201,7 +214,9 @@ export function inspectContainer(
   extra: {
     readonly execIds: readonly string[];
     readonly size?: { readonly writable: number; readonly total: number } | undefined;
-    readonly layers?: { readonly lower: readonly string[]; readonly upper: string; readonly work: string } | undefined;
+    readonly layers?:
+      | { readonly lower: readonly string[]; readonly upper: string; readonly work: string }
+      | undefined;
   },
 ): JsonObject {
   const { record, folder } = live;
@@ -240,7 +255,9 @@ export function inspectContainer(
             },
     },
     ...(extra.size === undefined ? {} : { SizeRw: extra.size.writable, SizeRootFs: extra.size.total }),
-    Mounts: record.mounts.filter((each) => each.Type !== "tmpfs" || !isTmpfsOption(record, each)).map(mountJson),
+    Mounts: record.mounts
+      .filter((each) => each.Type !== "tmpfs" || !isTmpfsOption(record, each))
+      .map(mountJson),
     Config: configJson(record),
     NetworkSettings: networkSettings(record),
   });
@@ -309,7 +326,9 @@ export function statusText(live: LiveContainer, nowMs: number): string {
     case "removing":
       return "Removal In Progress";
     case "exited":
-      return state.finishedAt === NEVER ? "Created" : `Exited (${state.exitCode}) ${since(state.finishedAt)} ago`;
+      return state.finishedAt === NEVER
+        ? "Created"
+        : `Exited (${state.exitCode}) ${since(state.finishedAt)} ago`;
     case "dead":
       return "Dead";
   }
@@ -325,7 +344,9 @@ function portsJson(record: ContainerRecord): readonly JsonObject[] {
     const [port = "", Type = "tcp"] = key.split("/");
     const PrivatePort = Number(port);
     if (bindings === null || bindings.length === 0) return [json({ PrivatePort, Type })];
-    return bindings.map((each) => json({ IP: each.HostIp, PrivatePort, PublicPort: Number(each.HostPort), Type }));
+    return bindings.map((each) =>
+      json({ IP: each.HostIp, PrivatePort, PublicPort: Number(each.HostPort), Type }),
+    );
   });
 }
 

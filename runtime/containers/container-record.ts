@@ -4,7 +4,12 @@
  */
 import * as fs from "node:fs/promises";
 import path from "node:path";
-import type { ContainerConfig, ContainerStatus, CreateContainerRequest, HostConfig } from "../../model/engine.ts";
+import type {
+  ContainerConfig,
+  ContainerStatus,
+  CreateContainerRequest,
+  HostConfig,
+} from "../../model/engine.ts";
 import type { ContainerNetworkResult } from "../ports.ts";
 
 export const NEVER = "0001-01-01T00:00:00Z";

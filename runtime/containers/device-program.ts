@@ -7,7 +7,16 @@ const TYPE_BLOCK = 1;
 const TYPE_CHAR = 2;
 const ACCESS: Readonly<Record<string, number>> = { m: 1, r: 2, w: 4 };
 
-const Op = { loadWord: 0x61, move: 0xb7, copy: 0xbf, and: 0x57, shift: 0x77, notEqual: 0x55, notEqualReg: 0x5d, exit: 0x95 };
+const Op = {
+  loadWord: 0x61,
+  move: 0xb7,
+  copy: 0xbf,
+  and: 0x57,
+  shift: 0x77,
+  notEqual: 0x55,
+  notEqualReg: 0x5d,
+  exit: 0x95,
+};
 
 interface Instruction {
   readonly code: number;
@@ -25,7 +34,7 @@ function instruction(code: number, to: number, from = 0, offset = 0, value = 0):
 function ruleBlock(rule: string): readonly Instruction[] {
   const [type = "a", numbers = "*:*", letters = "rwm"] = rule.split(" ");
   const [major = "*", minor = "*"] = numbers.split(":");
-  const access = [...letters].reduce((bits, letter) => bits | (ACCESS[letter] ?? 0), 0);
+  const access = letters.split("").reduce((bits, letter) => bits | (ACCESS[letter] ?? 0), 0);
   const tests: Instruction[] = [];
   const test = (...instructions: Instruction[]): number => tests.push(...instructions);
   if (type !== "a") test(instruction(Op.notEqual, 2, 0, 0, type === "b" ? TYPE_BLOCK : TYPE_CHAR));
@@ -37,7 +46,9 @@ function ruleBlock(rule: string): readonly Instruction[] {
   if (minor !== "*") test(instruction(Op.notEqual, 5, 0, 0, Number(minor)));
   const block = [...tests, instruction(Op.move, 0, 0, 0, 1), instruction(Op.exit, 0)];
   const isJump = (code: number): boolean => code === Op.notEqual || code === Op.notEqualReg;
-  return block.map((each, index) => (isJump(each.code) ? { ...each, offset: block.length - index - 1 } : each));
+  return block.map((each, index) =>
+    isJump(each.code) ? { ...each, offset: block.length - index - 1 } : each,
+  );
 }
 
 /** `rules`: "c 1:3 rwm", "a *:* rwm"; all allow. */

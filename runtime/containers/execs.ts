@@ -68,7 +68,10 @@ export class Execs {
 
   create(container: LiveContainer, config: ExecConfig): Exec {
     if (container.record.state.status === "paused") {
-      throw new ClusterError("conflict", `container ${container.record.name} is paused, unpause the container before exec`);
+      throw new ClusterError(
+        "conflict",
+        `container ${container.record.name} is paused, unpause the container before exec`,
+      );
     }
     if (!container.isRunning) {
       throw new ClusterError("conflict", `container ${container.id} is not running`);
@@ -97,7 +100,9 @@ export class Execs {
   }
 
   idsOf(container: LiveContainer): readonly string[] {
-    return [...this.#execs.values()].filter((each) => each.container === container && each.isRunning).map((each) => each.id);
+    return [...this.#execs.values()]
+      .filter((each) => each.container === container && each.isRunning)
+      .map((each) => each.id);
   }
 
   forget(container: LiveContainer): void {
@@ -113,7 +118,10 @@ export class Execs {
     }
   }
 
-  #job(exec: Exec, options: { readonly isDiscarding: boolean; readonly consoleSize: readonly number[] | undefined }): Buffer {
+  #job(
+    exec: Exec,
+    options: { readonly isDiscarding: boolean; readonly consoleSize: readonly number[] | undefined },
+  ): Buffer {
     const { container, config } = exec;
     const { record } = container;
     const isPrivileged = config.Privileged === true || record.hostConfig.Privileged === true;
@@ -154,7 +162,8 @@ export class Execs {
     },
   ): Promise<NativeConnection> {
     if (exec.isStarted) throw new ClusterError("conflict", `exec ${exec.id} has already been started`);
-    if (!exec.container.isRunning) throw new ClusterError("conflict", `container ${exec.container.id} is not running`);
+    if (!exec.container.isRunning)
+      throw new ClusterError("conflict", `container ${exec.container.id} is not running`);
     exec.isStarted = true;
     const { container } = exec;
     try {
@@ -191,7 +200,10 @@ export class Execs {
     exec.isRunning = false;
     exec.exitCode = exit?.exitCode ?? 137;
     exec.connection = undefined;
-    this.#deps.events(exec.container.record, "exec_die", { execID: exec.id, exitCode: String(exec.exitCode) });
+    this.#deps.events(exec.container.record, "exec_die", {
+      execID: exec.id,
+      exitCode: String(exec.exitCode),
+    });
   }
 
   async start(
@@ -220,7 +232,9 @@ export class Execs {
       output.end();
       this.#deps.events(exec.container.record, "exec_detach", { execID: exec.id });
     };
-    const keys = parseDetachKeys((exec.config.DetachKeys ?? "") === "" ? DEFAULT_DETACH_KEYS : (exec.config.DetachKeys ?? ""));
+    const keys = parseDetachKeys(
+      (exec.config.DetachKeys ?? "") === "" ? DEFAULT_DETACH_KEYS : (exec.config.DetachKeys ?? ""),
+    );
     const stdin =
       exec.config.AttachStdin === true
         ? inputStream({

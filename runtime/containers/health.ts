@@ -25,7 +25,10 @@ export interface HealthPlan {
 }
 
 /** undefined: no check. */
-export function healthPlan(config: HealthConfig | undefined, shell: readonly string[] | undefined): HealthPlan | undefined {
+export function healthPlan(
+  config: HealthConfig | undefined,
+  shell: readonly string[] | undefined,
+): HealthPlan | undefined {
   const [kind, ...words] = config?.Test ?? [];
   if (config === undefined || kind === undefined || kind === "NONE" || words.length === 0) return undefined;
   const ms = (value: number | undefined, fallback: number): number =>
@@ -109,7 +112,12 @@ async function check(live: LiveContainer, plan: HealthPlan, deps: HealthDeps): P
     }
     return { exitCode: exec.exitCode ?? -1, output, startedAt, endedAt: stamp() };
   } catch (caught) {
-    return { exitCode: -1, output: caught instanceof Error ? caught.message : String(caught), startedAt, endedAt: stamp() };
+    return {
+      exitCode: -1,
+      output: caught instanceof Error ? caught.message : String(caught),
+      startedAt,
+      endedAt: stamp(),
+    };
   } finally {
     cancel?.();
   }
@@ -137,7 +145,10 @@ export function startHealth(live: LiveContainer, deps: HealthDeps): void {
       const result = await check(live, plan, deps);
       if (isStopped) return;
       const before = live.health.status;
-      live.health = nextHealth(live.health, result, { retries: plan.retries, isInStartPeriod: isInStartPeriod() });
+      live.health = nextHealth(live.health, result, {
+        retries: plan.retries,
+        isInStartPeriod: isInStartPeriod(),
+      });
       if (live.health.status !== before) deps.events(live.record, `health_status: ${live.health.status}`);
     }
     if (!isStopped) schedule();

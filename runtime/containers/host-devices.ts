@@ -5,7 +5,20 @@ import type { LaunchDevice } from "./launch-spec.ts";
 import { deviceNumber } from "./resource-limits.ts";
 
 /** Made by the container's own /dev; terminals of the host are not given away. */
-const SKIPPED = new Set(["pts", "shm", "fd", "mqueue", "console", "null", "zero", "full", "random", "urandom", "tty", "ptmx"]);
+const SKIPPED = new Set([
+  "pts",
+  "shm",
+  "fd",
+  "mqueue",
+  "console",
+  "null",
+  "zero",
+  "full",
+  "random",
+  "urandom",
+  "tty",
+  "ptmx",
+]);
 const DEPTH_MAX = 3;
 
 export function hostDevices(folder = "/dev", depth = 0): readonly LaunchDevice[] {

@@ -61,20 +61,20 @@ export function inputStream(options: InputOptions): Writable {
     const { pass: rest, isDetached } = options.scanner?.scan(bytes) ?? { pass: bytes, isDetached: false };
     for (let at = 0; at < rest.byteLength; at += PIECE_BYTES_MAX) {
       const isRoomy = connection.send(FrameType.stdin, rest.subarray(at, at + PIECE_BYTES_MAX));
-      if (!isRoomy && !connection.isClosed) await new Promise<void>((resolve) => connection.onDrained(resolve));
+      if (!isRoomy && !connection.isClosed)
+        await new Promise<void>((resolve) => connection.onDrained(resolve));
     }
     if (isDetached) options.onDetach();
   };
+  // What is typed at a process that is gone goes nowhere.
+  const passOrDrop = (bytes: Uint8Array): Promise<void> => pass(bytes).catch(() => undefined);
+  const end = (): Promise<void> => options.connection.then(options.onEnd, () => undefined);
   return new Writable({
     write(chunk: Uint8Array, _encoding, done): void {
-      pass(chunk).then(
-        () => done(),
-        // The process is gone: what is typed at it goes nowhere.
-        () => done(),
-      );
+      void passOrDrop(chunk).finally(done);
     },
     final(done): void {
-      options.connection.then(options.onEnd, () => undefined).finally(done);
+      void end().finally(done);
     },
   });
 }

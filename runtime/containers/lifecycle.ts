@@ -63,7 +63,8 @@ export class Lifecycle {
     live.cancelRestart = undefined;
     return live.exclusive(async () => {
       const { status } = live.record.state;
-      if (live.isRemoving) throw new ClusterError("conflict", "container is marked for removal and cannot be started");
+      if (live.isRemoving)
+        throw new ClusterError("conflict", "container is marked for removal and cannot be started");
       if (status === "paused") {
         throw new ClusterError("conflict", "cannot start a paused container, try unpause instead");
       }
@@ -91,7 +92,7 @@ export class Lifecycle {
   }
 
   async #prepare(live: LiveContainer, undo: (() => Promise<unknown>)[]): Promise<void> {
-    const { launcher, rootfs, cgroups, execRoot, nativeBinary } = this.#deps;
+    const { rootfs, cgroups, execRoot, nativeBinary } = this.#deps;
     const { record } = live;
     const stateDir = path.join(execRoot, "c", live.id);
     const [layers] = await Promise.all([
@@ -170,9 +171,11 @@ export class Lifecycle {
   }
 
   #endSoon(live: LiveContainer, exit: NativeExit | undefined): void {
-    live.exclusive(() => this.#end(live, exit)).catch((caught: unknown) => {
-      this.#deps.log.error("end of container not handled", { containerId: live.id, error: caught });
-    });
+    live
+      .exclusive(() => this.#end(live, exit))
+      .catch((caught: unknown) => {
+        this.#deps.log.error("end of container not handled", { containerId: live.id, error: caught });
+      });
   }
 
   async #startFailed(
@@ -207,7 +210,11 @@ export class Lifecycle {
     return other.record.state.pid;
   }
 
-  async #mountVolumes(live: LiveContainer, layers: readonly string[], undo: (() => Promise<unknown>)[]): Promise<void> {
+  async #mountVolumes(
+    live: LiveContainer,
+    layers: readonly string[],
+    undo: (() => Promise<unknown>)[],
+  ): Promise<void> {
     const { volumes } = this.#deps;
     for (const point of live.record.mounts) {
       if (point.Type === "bind" && !existsSync(point.Source)) {
@@ -271,14 +278,17 @@ export class Lifecycle {
     if (isAgain) {
       live.restartDelayMs = nextRestartDelayMs(live.restartDelayMs, ranMs);
       live.changeState({ status: "restarting" });
-      live.cancelRestart = this.#deps.env.timers.after(live.restartDelayMs, () => this.#restartByPolicy(live));
+      live.cancelRestart = this.#deps.env.timers.after(live.restartDelayMs, () =>
+        this.#restartByPolicy(live),
+      );
     }
     live.resolveEnded?.(exit);
     for (const waiter of live.exitWaiters) waiter(exit);
     live.exitWaiters.clear();
     for (const wake of live.changed) wake();
     // A restart on request starts it again itself.
-    if (!isAgain && live.record.hostConfig.AutoRemove === true && !live.isRestarting) void this.#autoRemove(live);
+    if (!isAgain && live.record.hostConfig.AutoRemove === true && !live.isRestarting)
+      void this.#autoRemove(live);
   }
 
   #restartByPolicy(live: LiveContainer): void {
@@ -299,7 +309,9 @@ export class Lifecycle {
         }
         live.restartDelayMs = nextRestartDelayMs(live.restartDelayMs, 0);
         live.changeState({ status: "restarting" });
-        live.cancelRestart = this.#deps.env.timers.after(live.restartDelayMs, () => this.#restartByPolicy(live));
+        live.cancelRestart = this.#deps.env.timers.after(live.restartDelayMs, () =>
+          this.#restartByPolicy(live),
+        );
       });
   }
 
@@ -358,7 +370,10 @@ export class Lifecycle {
     await live.connection.ask(FrameType.signal, u32(number));
   }
 
-  async stopGracefully(live: LiveContainer, options: { timeoutSeconds?: number; signal?: string }): Promise<boolean> {
+  async stopGracefully(
+    live: LiveContainer,
+    options: { timeoutSeconds?: number; signal?: string },
+  ): Promise<boolean> {
     const signal = parseSignal(options.signal ?? live.record.config.StopSignal ?? "SIGTERM");
     const seconds = options.timeoutSeconds ?? live.record.config.StopTimeout ?? DEFAULT_STOP_TIMEOUT_SECONDS;
     live.isStopping = true;
@@ -370,7 +385,8 @@ export class Lifecycle {
     if (live.record.state.status === "paused") await this.#thaw(live);
     await this.#tell(live, signal);
     this.#deps.events(live.record, "kill", { signal: String(signal) });
-    const isEnded = seconds === 0 ? false : await this.#within(ended, seconds < 0 ? undefined : seconds * 1000);
+    const isEnded =
+      seconds === 0 ? false : await this.#within(ended, seconds < 0 ? undefined : seconds * 1000);
     if (!isEnded) await this.kill(live);
     this.#deps.events(live.record, "stop");
     return true;
@@ -461,8 +477,14 @@ export class Lifecycle {
     }
     if (!options.force && (live.isRunning || status === "restarting")) {
       const what = status === "paused" ? "paused" : status === "restarting" ? "restarting" : "running";
-      const hint = what === "paused" ? "unpause and then stop the container before removal or force remove" : "stop the container before removal or force remove";
-      throw new ClusterError("conflict", `cannot remove container "/${live.record.name}": container is ${what}: ${hint}`);
+      const hint =
+        what === "paused"
+          ? "unpause and then stop the container before removal or force remove"
+          : "stop the container before removal or force remove";
+      throw new ClusterError(
+        "conflict",
+        `cannot remove container "/${live.record.name}": container is ${what}: ${hint}`,
+      );
     }
     live.isStopping = true;
     await live.exclusive(async () => this.#cancelRestart(live));
@@ -479,7 +501,8 @@ export class Lifecycle {
     await live.saved();
     live.isRemoving = true;
     const { rootfs, volumes, execRoot, log } = this.#deps;
-    const failed = (error: unknown): void => log.warn("removal left something", { containerId: live.id, error });
+    const failed = (error: unknown): void =>
+      log.warn("removal left something", { containerId: live.id, error });
     await rootfs.remove(live.id).catch(failed);
     await fs.rm(path.join(execRoot, "c", live.id), { recursive: true, force: true }).catch(failed);
     for (const point of live.record.mounts) {
@@ -504,7 +527,8 @@ export class Lifecycle {
   async adopt(live: LiveContainer): Promise<void> {
     const { launcher, networks, log } = this.#deps;
     for (const point of live.record.mounts) {
-      if (point.Type === "volume" && point.Name !== undefined) this.#deps.volumes.reference(point.Name, live.id);
+      if (point.Type === "volume" && point.Name !== undefined)
+        this.#deps.volumes.reference(point.Name, live.id);
     }
     const connection = await launcher.connectMonitor(monitorSocket(live.id)).catch(() => undefined);
     if (connection === undefined) return this.#adoptEnded(live);

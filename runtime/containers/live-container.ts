@@ -42,9 +42,9 @@ export class LiveContainer {
   /** Resolves when the present run has ended and is cleaned up. */
   ended: Promise<ExitStatus> | undefined;
   resolveEnded: ((exit: ExitStatus) => void) | undefined;
-  readonly exitWaiters = new Set<(exit: ExitStatus) => void>();
-  readonly removeWaiters = new Set<(exit: ExitStatus) => void>();
-  readonly pendingAttachments = new Set<PendingAttachment>();
+  readonly exitWaiters: Set<(exit: ExitStatus) => void> = new Set();
+  readonly removeWaiters: Set<(exit: ExitStatus) => void> = new Set();
+  readonly pendingAttachments: Set<PendingAttachment> = new Set();
   /** Stop or kill was asked: the restart policy stays quiet. */
   isStopping = false;
   isRemoving = false;
@@ -55,7 +55,7 @@ export class LiveContainer {
   /** Length of the last pause before a restart. */
   restartDelayMs = 0;
   /** Called when output may have come or the container has ended, for log followers. */
-  readonly changed = new Set<() => void>();
+  readonly changed: Set<() => void> = new Set();
 
   constructor(
     record: ContainerRecord,

@@ -6,7 +6,14 @@ import { DEFAULT_LOG_FILE_COUNT } from "./container-defaults.ts";
 import type { ContainerRecord } from "./container-record.ts";
 import type { LaunchLog } from "./launch-spec.ts";
 
-const UNIT: Readonly<Record<string, number>> = { "": 1, b: 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
+const UNIT: Readonly<Record<string, number>> = {
+  "": 1,
+  b: 1,
+  k: 1024,
+  m: 1024 ** 2,
+  g: 1024 ** 3,
+  t: 1024 ** 4,
+};
 const LOCAL_BYTES_MAX = 20 * 1024 * 1024;
 const LOCAL_FILE_COUNT = 5;
 const COMMON_OPTIONS = ["mode", "max-buffer-size", "max-size", "max-file", "compress"];
@@ -21,7 +28,8 @@ export function parseByteSize(text: string, option: string): number {
   if (text === "-1") return 0;
   const match = /^(\d+(?:\.\d+)?) ?([bkmgt]?)(?:i?b)?$/i.exec(text);
   const factor = UNIT[(match?.[2] ?? "?").toLowerCase()];
-  if (match === null || factor === undefined) return refuse(`invalid value for ${option}: invalid size: '${text}'`);
+  if (match === null || factor === undefined)
+    return refuse(`invalid value for ${option}: invalid size: '${text}'`);
   return Math.floor(Number(match[1]) * factor);
 }
 
@@ -45,7 +53,8 @@ export function validateLogOptions(hostConfig: HostConfig): void {
     if (key === "mode" && value !== "blocking" && value !== "non-blocking") {
       refuse(`logger: logging mode not supported: ${value}`);
     }
-    if (key === "compress" && value !== "true" && value !== "false") refuse(`invalid value for compress: ${value}`);
+    if (key === "compress" && value !== "true" && value !== "false")
+      refuse(`invalid value for compress: ${value}`);
   }
   const hasSize = (options["max-size"] ?? "-1") !== "-1" || driver === "local";
   if (Number(options["max-file"] ?? "1") > 1 && !hasSize) {
@@ -53,7 +62,11 @@ export function validateLogOptions(hostConfig: HostConfig): void {
   }
 }
 
-function matching(text: string | undefined, regex: string | undefined, keys: readonly string[]): readonly string[] {
+function matching(
+  text: string | undefined,
+  regex: string | undefined,
+  keys: readonly string[],
+): readonly string[] {
   const named = (text ?? "").split(",").filter((each) => each !== "");
   const pattern = regex === undefined ? undefined : new RegExp(regex);
   return keys.filter((key) => named.includes(key) || pattern?.test(key) === true);

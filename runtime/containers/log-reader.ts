@@ -73,7 +73,10 @@ async function readWhole(file: string): Promise<Buffer> {
 }
 
 function linesOf(bytes: Buffer): readonly string[] {
-  return bytes.toString("utf8").split("\n").filter((line) => line !== "");
+  return bytes
+    .toString("utf8")
+    .split("\n")
+    .filter((line) => line !== "");
 }
 
 /** Offset in the file from which `count` lines remain, and how many were found if it has fewer. */
@@ -260,7 +263,9 @@ export async function* readLog(
   const ending = new AbortController();
   const waitMs = options.untilMs === undefined ? undefined : options.untilMs - Date.now();
   const cancel =
-    waitMs === undefined || !options.follow ? undefined : source.timers.after(Math.max(0, waitMs), () => ending.abort());
+    waitMs === undefined || !options.follow
+      ? undefined
+      : source.timers.after(Math.max(0, waitMs), () => ending.abort());
   try {
     for await (const text of storedLines(source, options, AbortSignal.any([signal, ending.signal]))) {
       const line = parseStoredLine(text);

@@ -18,7 +18,18 @@ function refuse(text: string): never {
   throw new ClusterError("invalid_argument", text);
 }
 
-const BASE: Pick<MountPoint, "Mode" | "RW" | "Propagation" | "subpath" | "isRecursive" | "readonlyDepth" | "isCopied" | "options" | "isAnonymous"> = {
+const BASE: Pick<
+  MountPoint,
+  | "Mode"
+  | "RW"
+  | "Propagation"
+  | "subpath"
+  | "isRecursive"
+  | "readonlyDepth"
+  | "isCopied"
+  | "options"
+  | "isAnonymous"
+> = {
   Mode: "",
   RW: true,
   Propagation: "",
@@ -31,9 +42,15 @@ const BASE: Pick<MountPoint, "Mode" | "RW" | "Propagation" | "subpath" | "isRecu
 };
 
 function cleanTarget(target: string, given: string): string {
-  if (!path.isAbsolute(target)) refuse(`invalid mount config for type "bind": invalid mount path: '${target}' mount path must be absolute`);
+  if (!path.isAbsolute(target))
+    refuse(
+      `invalid mount config for type "bind": invalid mount path: '${target}' mount path must be absolute`,
+    );
   const clean = path.posix.normalize(target).replace(/(.)\/$/, "$1");
-  if (clean === "/") refuse(`invalid volume specification: '${given}': invalid mount config for type "bind": destination can't be '/'`);
+  if (clean === "/")
+    refuse(
+      `invalid volume specification: '${given}': invalid mount config for type "bind": destination can't be '/'`,
+    );
   return clean;
 }
 
@@ -75,7 +92,8 @@ function tmpfsOptions(options: Mount["TmpfsOptions"]): string {
   const words: string[] = [];
   if ((options?.SizeBytes ?? 0) > 0) words.push(`size=${options?.SizeBytes}`);
   if ((options?.Mode ?? 0) > 0) words.push(`mode=${(options?.Mode ?? 0).toString(8)}`);
-  for (const [key = "", value] of options?.Options ?? []) words.push(value === undefined ? key : `${key}=${value}`);
+  for (const [key = "", value] of options?.Options ?? [])
+    words.push(value === undefined ? key : `${key}=${value}`);
   return words.join(",");
 }
 
@@ -90,7 +108,8 @@ function fromMount(mount: Mount): MountPoint {
       if (source === "") bad("field Source must not be empty");
       if (!path.isAbsolute(source)) bad(`invalid mount path: '${source}' mount path must be absolute`);
       const propagation = mount.BindOptions?.Propagation ?? "";
-      if (propagation !== "" && !PROPAGATIONS.includes(propagation)) bad(`invalid propagation mode: ${propagation}`);
+      if (propagation !== "" && !PROPAGATIONS.includes(propagation))
+        bad(`invalid propagation mode: ${propagation}`);
       return {
         ...base,
         Type: "bind",
@@ -104,8 +123,10 @@ function fromMount(mount: Mount): MountPoint {
       if (source !== "") bad("field Source must not be specified");
       return { ...base, Type: "tmpfs", Source: "", options: tmpfsOptions(mount.TmpfsOptions) };
     case "volume":
-      if (mount.BindOptions !== undefined && Object.keys(mount.BindOptions).length > 0) bad("field BindOptions must not be specified");
-      if (source !== "" && !VOLUME_NAME.test(source)) bad(`"${source}" includes invalid characters for a local volume name`);
+      if (mount.BindOptions !== undefined && Object.keys(mount.BindOptions).length > 0)
+        bad("field BindOptions must not be specified");
+      if (source !== "" && !VOLUME_NAME.test(source))
+        bad(`"${source}" includes invalid characters for a local volume name`);
       return {
         ...base,
         Type: "volume",
@@ -172,12 +193,20 @@ export async function resolveMountPoints(input: MountPointInput): Promise<readon
   for (const target of Object.keys(config.Volumes ?? {})) {
     const clean = cleanTarget(target, target);
     if (points.has(clean)) continue;
-    points.set(clean, { ...BASE, Type: "volume", Source: "", Destination: clean, Driver: hostConfig.VolumeDriver ?? "local", isCopied: true });
+    points.set(clean, {
+      ...BASE,
+      Type: "volume",
+      Source: "",
+      Destination: clean,
+      Driver: hostConfig.VolumeDriver ?? "local",
+      isCopied: true,
+    });
   }
   await checkBindSources(hostConfig);
   const driverOf = new Map((hostConfig.Mounts ?? []).map((mount) => [mount.Target, mount.VolumeOptions]));
   const resolved: MountPoint[] = [];
-  for (const point of points.values()) resolved.push(await withVolume(point, input, driverOf.get(point.Destination)));
+  for (const point of points.values())
+    resolved.push(await withVolume(point, input, driverOf.get(point.Destination)));
   return resolved;
 }
 

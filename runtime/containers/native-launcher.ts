@@ -45,7 +45,10 @@ export class NativeLauncher {
   }
 
   /** Sends a job; resolves with the connection and the process's number once it waits for its start. */
-  async run(kind: "create" | "exec", job: Uint8Array): Promise<{ connection: NativeConnection; pid: number }> {
+  async run(
+    kind: "create" | "exec",
+    job: Uint8Array,
+  ): Promise<{ connection: NativeConnection; pid: number }> {
     const connection = await this.#connect();
     try {
       const answer = await connection.ask(FrameType[kind], job);
@@ -62,7 +65,9 @@ export class NativeLauncher {
   }
 
   /** Tells the monitor that this connection wants the exit, and learns where the container stands. */
-  async watch(connection: NativeConnection): Promise<{ pid: number; isStarted: boolean; startedAtNs: bigint }> {
+  async watch(
+    connection: NativeConnection,
+  ): Promise<{ pid: number; isStarted: boolean; startedAtNs: bigint }> {
     const answer = await connection.ask(FrameType.watch, u32(0));
     return {
       pid: answer.readUInt32LE(0),
@@ -122,7 +127,9 @@ export class NativeLauncher {
       let words = "";
       child.stderr.on("data", (chunk: Buffer) => (words += chunk.toString()));
       child.once("error", (error) => {
-        reject(new ClusterError("unavailable", `Cannot start ${nativeBinary}: ${error.message}`, { cause: error }));
+        reject(
+          new ClusterError("unavailable", `Cannot start ${nativeBinary}: ${error.message}`, { cause: error }),
+        );
       });
       child.once("exit", (code) => {
         // 2: another one lives there already.

@@ -65,9 +65,7 @@ function validateCpu(config: Resources, cpuCount: number): void {
     refuse("Conflicting options: Nano CPUs and CPU Quota cannot both be set");
   }
   if (nano < 0 || nano > cpuCount * NANO_CPUS_PER_CPU) {
-    refuse(
-      `range of CPUs is from 0.01 to ${cpuCount}.00, as there are only ${cpuCount} CPUs available`,
-    );
+    refuse(`range of CPUs is from 0.01 to ${cpuCount}.00, as there are only ${cpuCount} CPUs available`);
   }
   const period = config.CpuPeriod ?? 0;
   if (period !== 0 && (period < 1000 || period > 1_000_000)) {
@@ -106,7 +104,9 @@ export function deviceNumber(rdev: number): { readonly major: number; readonly m
   return { major: Number(major), minor: Number(minor) };
 }
 
-function throttleLines(list: readonly { readonly Path: string; readonly Rate: number }[] | null | undefined): string[] {
+function throttleLines(
+  list: readonly { readonly Path: string; readonly Rate: number }[] | null | undefined,
+): string[] {
   return (list ?? []).map(({ Path, Rate }) => `${deviceOf(Path)} ${Rate}`);
 }
 

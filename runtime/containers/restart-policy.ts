@@ -13,16 +13,10 @@ export function shouldRestart(
 ): boolean {
   if (end.isStopping) return false;
   const { Name, MaximumRetryCount = 0 } = record.hostConfig.RestartPolicy ?? {};
-  switch (Name) {
-    case "always":
-      return true;
-    case "unless-stopped":
-      return !record.isStoppedByUser;
-    case "on-failure":
-      return end.exit.exitCode !== 0 && (MaximumRetryCount === 0 || record.restartCount < MaximumRetryCount);
-    default:
-      return false;
-  }
+  if (Name === "always") return true;
+  if (Name === "unless-stopped") return !record.isStoppedByUser;
+  if (Name !== "on-failure" || end.exit.exitCode === 0) return false;
+  return MaximumRetryCount === 0 || record.restartCount < MaximumRetryCount;
 }
 
 export function nextRestartDelayMs(lastDelayMs: number, ranMs: number): number {

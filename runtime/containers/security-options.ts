@@ -11,7 +11,9 @@ export interface SecurityOptions {
   readonly isSystemPathsUnconfined: boolean;
 }
 
-export function parseSecurityOptions(hostConfig: Pick<HostConfig, "SecurityOpt" | "Privileged">): SecurityOptions {
+export function parseSecurityOptions(
+  hostConfig: Pick<HostConfig, "SecurityOpt" | "Privileged">,
+): SecurityOptions {
   let hasNoNewPrivileges = false;
   let seccomp = hostConfig.Privileged === true ? "unconfined" : "default";
   let apparmor: string | undefined;

@@ -83,7 +83,11 @@ function environmentOf(input: SpecInput): readonly string[] {
   const { config } = input.record;
   const given = config.Env ?? [];
   const keys = new Set(given.map((entry) => entry.split("=", 1)[0]));
-  const base = [DEFAULT_PATH, `HOSTNAME=${hostnameOf(input.record)}`, ...(config.Tty === true ? ["TERM=xterm"] : [])];
+  const base = [
+    DEFAULT_PATH,
+    `HOSTNAME=${hostnameOf(input.record)}`,
+    ...(config.Tty === true ? ["TERM=xterm"] : []),
+  ];
   const defaults = base.filter((entry) => !keys.has(entry.split("=", 1)[0] ?? ""));
   // A name without "=" asks for removal.
   return [...defaults, ...given.filter((entry) => entry.includes("=")), ...input.environment];
@@ -166,7 +170,9 @@ function cgroupMounts(input: SpecInput): readonly LaunchMount[] {
   for (const [point, controllers] of hierarchies.v1Options) {
     const isEntered = entered.some((group) => group.version === 1 && group.folder.startsWith(`${point}/`));
     if (!isEntered) continue;
-    mounts.push(filesystem("cgroup", `${at}/${path.basename(point)}`, attributes, controllers, MountFlag.optional));
+    mounts.push(
+      filesystem("cgroup", `${at}/${path.basename(point)}`, attributes, controllers, MountFlag.optional),
+    );
   }
   return mounts;
 }
@@ -197,7 +203,10 @@ function pointMount(point: MountPoint): LaunchMount {
     const words = point.options.split(",").filter((word) => word !== "");
     const has = (word: string): boolean => words.includes(word);
     const attributes =
-      (has("suid") ? 0 : nosuid) | (has("dev") ? 0 : nodev) | (has("exec") ? 0 : noexec) | (point.RW ? 0 : readonly);
+      (has("suid") ? 0 : nosuid) |
+      (has("dev") ? 0 : nodev) |
+      (has("exec") ? 0 : noexec) |
+      (point.RW ? 0 : readonly);
     const kept = words.filter((word) => !/^(no)?(suid|dev|exec|atime|relatime)$|^r[ow]$/.test(word));
     return filesystem("tmpfs", point.Destination, attributes, kept.join(","));
   }
@@ -240,7 +249,8 @@ function mountsOf(input: SpecInput): readonly LaunchMount[] {
   const points = mounts
     .map(pointMount)
     .toSorted((a, b) => a.target.split("/").length - b.target.split("/").length);
-  const init = hostConfig.Init === true ? [bind(input.nativeBinary, "/sbin/docker-init", MountAttribute.readonly)] : [];
+  const init =
+    hostConfig.Init === true ? [bind(input.nativeBinary, "/sbin/docker-init", MountAttribute.readonly)] : [];
   return [...base, ...cgroupMounts(input), ...shm, ...generatedFiles(input), ...points, ...init];
 }
 
@@ -270,7 +280,9 @@ function devicesOf(hostConfig: HostConfig): Devices {
     const type = stat.isBlockDevice() ? "b" : "c";
     const target = device.PathInContainer === "" ? device.PathOnHost : device.PathInContainer;
     nodes.push({ path: target, type, major, minor, mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid });
-    rules.push(`${type} ${major}:${minor} ${device.CgroupPermissions === "" ? "rwm" : device.CgroupPermissions}`);
+    rules.push(
+      `${type} ${major}:${minor} ${device.CgroupPermissions === "" ? "rwm" : device.CgroupPermissions}`,
+    );
   }
   for (const rule of hostConfig.DeviceCgroupRules ?? []) {
     if (!/^[acb] (\d+|\*):(\d+|\*) [rwm]{1,3}$/.test(rule)) {

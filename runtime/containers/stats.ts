@@ -66,7 +66,11 @@ async function cpuV1(folder: (controller: string) => string): Promise<Cpu> {
     total,
     user: (parts["user"] ?? 0) * NS_PER_TICK,
     kernel: (parts["system"] ?? 0) * NS_PER_TICK,
-    perCpu: perCpu.trim().split(/\s+/).filter((each) => each !== "").map(Number),
+    perCpu: perCpu
+      .trim()
+      .split(/\s+/)
+      .filter((each) => each !== "")
+      .map(Number),
     periods: limits["nr_periods"] ?? 0,
     throttledPeriods: limits["nr_throttled"] ?? 0,
     throttledTime: limits["throttled_time"] ?? 0,
@@ -167,18 +171,22 @@ export interface StatsSample {
 }
 
 export async function sampleStats(target: StatsTarget, cgroups: Cgroups): Promise<StatsSample> {
-  const v1 = (controller: string): string => cgroups.v1Folder(controller, target.id, target.parent) ?? "/nonexistent";
+  const v1 = (controller: string): string =>
+    cgroups.v1Folder(controller, target.id, target.parent) ?? "/nonexistent";
   const v2 = cgroups.v2Folder(target.id, target.parent) ?? "/nonexistent";
   const { isV2 } = cgroups;
   const [cpu, memory, io, pids, pidsMax, net] = await Promise.all([
     isV2 ? cpuV2(v2) : cpuV1(v1),
     isV2 ? memoryV2(v2) : memoryV1(v1("memory")),
-    isV2 ? text(path.join(v2, "io.stat")) : text(path.join(v1("blkio"), "blkio.throttle.io_service_bytes_recursive")),
+    isV2
+      ? text(path.join(v2, "io.stat"))
+      : text(path.join(v1("blkio"), "blkio.throttle.io_service_bytes_recursive")),
     number(path.join(isV2 ? v2 : v1("pids"), "pids.current")),
     text(path.join(isV2 ? v2 : v1("pids"), "pids.max")),
     text(`/proc/${target.pid}/net/dev`),
   ]);
-  const limit = pidsMax.trim() === "max" || pidsMax === "" ? 18_446_744_073_709_551_615 : Number(pidsMax);
+  // 0: none. The largest 64-bit number, as Docker has it, is none that JSON holds exactly.
+  const limit = pidsMax.trim() === "max" || pidsMax === "" ? 0 : Number(pidsMax);
   return {
     read: new Date().toISOString().replace("Z", "000000Z"),
     cpu: {
@@ -223,7 +231,11 @@ const NO_CPU: JsonObject = {
 };
 
 /** One object for the client, from this sample and the one before. */
-export function statsObject(target: StatsTarget, now: StatsSample, before: StatsSample | undefined): JsonObject {
+export function statsObject(
+  target: StatsTarget,
+  now: StatsSample,
+  before: StatsSample | undefined,
+): JsonObject {
   return {
     read: now.read,
     preread: before?.read ?? NO_TIME,

@@ -49,20 +49,38 @@ async function writeAll(writes: readonly CgroupWrite[]): Promise<void> {
     } catch (caught) {
       if (write.isOptional) continue;
       const words = caught instanceof Error ? caught.message : String(caught);
-      throw new ClusterError("internal", `Cannot update container: write "${write.value}" to ${write.file}: ${words}`, { cause: caught });
+      throw new ClusterError(
+        "internal",
+        `Cannot update container: write "${write.value}" to ${write.file}: ${words}`,
+        { cause: caught },
+      );
     }
   }
 }
 
 /** With the container's line held. */
-export async function updateContainer(live: LiveContainer, config: JsonObject, cgroups: Cgroups): Promise<void> {
+export async function updateContainer(
+  live: LiveContainer,
+  config: JsonObject,
+  cgroups: Cgroups,
+): Promise<void> {
   const { record } = live;
   if (live.isRemoving) {
-    throw new ClusterError("conflict", `Cannot update container ${live.id}: container is marked for removal and cannot be "update"`);
+    throw new ClusterError(
+      "conflict",
+      `Cannot update container ${live.id}: container is marked for removal and cannot be "update"`,
+    );
   }
   const changes = givenChanges(config);
-  if (changes.RestartPolicy !== undefined && record.hostConfig.AutoRemove === true && changes.RestartPolicy.Name !== "no") {
-    throw new ClusterError("invalid_argument", "Restart policy cannot be updated because AutoRemove is enabled for the container");
+  if (
+    changes.RestartPolicy !== undefined &&
+    record.hostConfig.AutoRemove === true &&
+    changes.RestartPolicy.Name !== "no"
+  ) {
+    throw new ClusterError(
+      "invalid_argument",
+      "Restart policy cannot be updated because AutoRemove is enabled for the container",
+    );
   }
   const hostConfig: HostConfig = { ...record.hostConfig, ...changes };
   if (changes.Memory !== undefined && changes.MemorySwap === undefined) {
@@ -77,7 +95,8 @@ export async function updateContainer(live: LiveContainer, config: JsonObject, c
   validateResources(hostConfig, os.cpus().length);
   if (live.isRunning) {
     const writes = cgroups.limitWrites(live.id, resourceLimits(hostConfig), groupParent(record).parent);
-    const hasCpuset = (record.hostConfig.CpusetCpus ?? "") !== "" || (record.hostConfig.CpusetMems ?? "") !== "";
+    const hasCpuset =
+      (record.hostConfig.CpusetCpus ?? "") !== "" || (record.hostConfig.CpusetMems ?? "") !== "";
     await writeAll(writes.filter((each) => hasCpuset || !each.file.includes("cpuset")));
   }
   live.change({ hostConfig });

@@ -43,7 +43,15 @@ const OFFSET_NUMBER = 0;
 const OFFSET_ARCH = 4;
 const OFFSET_ARGUMENTS = 16;
 
-const Op = { load: 0x20, and: 0x54, jumpAlways: 0x05, equal: 0x15, greater: 0x25, atLeast: 0x35, ret: 0x06 } as const;
+const Op = {
+  load: 0x20,
+  and: 0x54,
+  jumpAlways: 0x05,
+  equal: 0x15,
+  greater: 0x25,
+  atLeast: 0x35,
+  ret: 0x06,
+} as const;
 
 /** `yes`, `no`: how many instructions to skip, or a label that is resolved when the block is whole. */
 interface Instruction {
@@ -64,7 +72,8 @@ function jump(code: number, k: number, yes: Instruction["yes"], no: Instruction[
 /** One argument against a value, in two halves of 32 bits. Goes on behind itself if it holds, else to "fail". */
 function condition(test: ArgumentCondition): readonly Instruction[] {
   const low = OFFSET_ARGUMENTS + 8 * test.index;
-  const half = (value: bigint, isHigh: boolean): number => Number((value >> (isHigh ? 32n : 0n)) & 0xffffffffn);
+  const half = (value: bigint, isHigh: boolean): number =>
+    Number((value >> (isHigh ? 32n : 0n)) & 0xffffffffn);
   const high = half(test.value, true);
   const rest = half(test.value, false);
   const loadHigh = plain(Op.load, low + 4);

@@ -11,7 +11,12 @@ export interface ProfileSyscall {
   readonly action: string;
   readonly errnoRet?: number;
   readonly args?:
-    | readonly { readonly index: number; readonly value: number; readonly valueTwo?: number; readonly op: string }[]
+    | readonly {
+        readonly index: number;
+        readonly value: number;
+        readonly valueTwo?: number;
+        readonly op: string;
+      }[]
     | null;
   readonly includes?: ProfileCondition;
   readonly excludes?: ProfileCondition;
@@ -21,6 +26,9 @@ export interface Profile {
   readonly defaultAction: string;
   readonly defaultErrnoRet?: number;
   readonly architectures?: readonly string[];
-  readonly archMap?: readonly { readonly architecture: string; readonly subArchitectures?: readonly string[] | null }[];
+  readonly archMap?: readonly {
+    readonly architecture: string;
+    readonly subArchitectures?: readonly string[] | null;
+  }[];
   readonly syscalls?: readonly ProfileSyscall[] | null;
 }

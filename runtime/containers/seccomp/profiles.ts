@@ -1,7 +1,13 @@
 /** Profiles in Docker's JSON form: which rules apply for a set of capabilities on this machine, compiled once and kept. */
 import * as os from "node:os";
 import { ClusterError } from "../../../common/errors.ts";
-import { compileFilter, type ArgumentCondition, type CallRule, type CompareOp, type FilterSpec } from "./compiler.ts";
+import {
+  compileFilter,
+  type ArgumentCondition,
+  type CallRule,
+  type CompareOp,
+  type FilterSpec,
+} from "./compiler.ts";
 import { DEFAULT_PROFILE } from "./default-profile.ts";
 import type { Profile, ProfileSyscall } from "./profile-format.ts";
 import { SYSCALL_TABLES, type SyscallTable } from "./syscall-tables.ts";
@@ -56,7 +62,8 @@ const GO_ARCH: Readonly<Record<string, string>> = { x64: "amd64", arm64: "arm64"
 function applies(rule: ProfileSyscall, capabilities: readonly string[]): boolean {
   const { includes, excludes } = rule;
   const arch = GO_ARCH[process.arch] ?? process.arch;
-  if (includes?.arches !== undefined && includes.arches.length > 0 && !includes.arches.includes(arch)) return false;
+  if (includes?.arches !== undefined && includes.arches.length > 0 && !includes.arches.includes(arch))
+    return false;
   if (excludes?.arches?.includes(arch) === true) return false;
   if (includes?.minKernel !== undefined && includes.minKernel !== "") {
     if (!isKernelAtLeast(includes.minKernel, os.release())) return false;
