@@ -59,3 +59,20 @@ export const SCHEDULE_ROUND_COUNT_MAX: number = 20_000;
 /** A node where a service failed so often lately gets its tasks last. */
 export const FAILURE_COUNT_FOR_DEPREFERENCE: number = 5;
 export const FAILURE_WINDOW_MS: number = 300_000;
+
+// Leader link and control API.
+
+/** How long a request waits for a leader: several elections. Docker's own managers give up after 20 s. */
+export const LEADER_WAIT_MS: number = 15_000;
+/** Pause before the next try while no leader answers. */
+export const LEADER_RETRY_MS: number = 50;
+/** A joining manager waits so long for its state. */
+export const JOIN_WAIT_MS: number = 30_000;
+/** A learner has so long to catch up before it is given up. */
+export const LEARNER_WAIT_MS: number = 600_000;
+/** How often the leader compares Raft membership, roles and node objects. */
+export const ROLE_CHECK_MS: number = 500;
+/** Watchers of the control API (event streams) that wait behind before they are told to start over. */
+export const CONTROL_WATCH_COUNT_MAX: number = 16_384;
+/** A leader that stops waits so long for another one to take over. */
+export const LEADER_HANDOVER_MS: number = 1_000;

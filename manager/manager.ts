@@ -3,13 +3,35 @@
  * API, and runs the leader-only parts while this member leads. The daemon starts it on nodes whose role is manager and
  * stops it when the role changes. It runs no containers and serves no HTTP.
  */
+import { assert, must } from "../common/assert.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { Component, Env } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
 import type { ClusterControl } from "../model/cluster-control.ts";
+import { dial } from "../proto/rpc-client.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import type { RpcServer } from "../proto/rpc-server.ts";
+import { caService, controlService, dispatcherService } from "../proto/services.ts";
+import { Authority } from "./ca/authority.ts";
+import { CA_AUDIENCE, caHandlers } from "./ca/ca-service.ts";
 import type { NewCluster } from "./ca/new-cluster.ts";
+import { ControlApi } from "./controlapi/control-api.ts";
+import { controlHandlers } from "./controlapi/control-service.ts";
+import { ControlWriter } from "./controlapi/control-writer.ts";
+import { serveSession } from "./dispatcher/session-service.ts";
+import { bootstrapStore } from "./first-transaction.ts";
+import { joinRaft } from "./join-raft.ts";
+import { LeaderLink } from "./leader-link.ts";
+import { LeaderParts } from "./leader-parts.ts";
+import { JOIN_WAIT_MS, LEADER_HANDOVER_MS } from "./limits.ts";
+import { MemberFile, type MemberSecrets, newMember } from "./member-file.ts";
+import { EntryEncoder } from "./raft/entry-codec.ts";
+import { GrpcTransport } from "./raft/grpc-transport.ts";
+import { LevelCheckpoints } from "./raft/level-checkpoints.ts";
+import { createRaftNode, type RaftNode } from "./raft/node.ts";
+import type { StartMode } from "./raft/open-state.ts";
+import { raftHandlers } from "./raft-service.ts";
+import { MemoryStore } from "./store/memory-store.ts";
 
 /** How the manager's state begins. */
 export type ManagerMode =
@@ -33,40 +55,253 @@ export interface ManagerOptions {
   /** "host:port" where other nodes reach `server`. */
   readonly advertiseAddr: string;
   readonly mode: ManagerMode;
+  /** "SWMKEY-1-…" when autolock is on. */
+  readonly unlockKey?: string;
   /** Called once when the manager can't go on (its disk failed): the process must end. */
   readonly onFatal: (error: unknown) => void;
 }
 
+/** What exists between start() and stop(). */
+interface Running {
+  readonly member: MemberSecrets;
+  readonly raft: RaftNode;
+  readonly checkpoints: LevelCheckpoints;
+  readonly store: MemoryStore;
+  readonly link: LeaderLink;
+  readonly parts: LeaderParts;
+  readonly control: ControlApi;
+}
+
 export class Manager implements Component {
   readonly #options: ManagerOptions;
+  readonly #memberFile: MemberFile;
   readonly #removedListeners = new Set<() => void>();
+  #running: Running | undefined;
+  #isStopped = false;
 
   constructor(options: ManagerOptions) {
     this.#options = options;
+    this.#memberFile = new MemberFile(options.env, options.folder);
+  }
+
+  /** True if `folder` holds a member's state that only the unlock key opens. */
+  static isLocked(env: Env, folder: string): Promise<boolean> {
+    return new MemberFile(env, folder).isLocked();
   }
 
   /** For the API of this machine. Usable once start() has resolved. */
   get control(): ClusterControl {
-    throw new ClusterError("unavailable", `Manager in ${this.#options.folder} has not started`);
+    if (this.#running !== undefined) return this.#running.control;
+    throw new ClusterError("unavailable", "The manager of this node is starting", { retryable: true });
   }
 
   /** "host:port" of the managers that are known, this one first. For the local agent. */
   get managerAddrs(): readonly string[] {
-    return [this.#options.advertiseAddr];
+    const { advertiseAddr } = this.#options;
+    const others = this.#running?.raft.members.map((member) => member.addr) ?? [];
+    return [advertiseAddr, ...others.filter((addr) => addr !== advertiseAddr)];
   }
 
-  /** Resolves when the state is there and this member takes part in Raft. */
+  get isLeader(): boolean {
+    return this.#running?.raft.isLeader ?? false;
+  }
+
+  /** Resolves when the state is there and this member takes part in Raft. Rejects leaving nothing running. */
   async start(): Promise<void> {
-    await Promise.resolve();
+    assert(this.#running === undefined && !this.#isStopped, "a manager starts once");
+    const { env, folder, mode } = this.#options;
+    await env.disk.makeFolder(folder, 0o700);
+    const hasState = await env.disk.exists(`${folder}/raft/CURRENT`);
+    const member = await this.#openMember(hasState);
+    const running = await this.#build(member, hasState);
+    this.#running = running;
+    try {
+      running.raft.start();
+      running.parts.start();
+      if (mode.kind === "bootstrap")
+        await bootstrapStore(running.store, running.raft, {
+          env,
+          ...this.#options,
+          newCluster: mode.newCluster,
+        });
+      if (mode.kind === "join") await this.#waitForState(running);
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
   }
 
+  /** Hands leadership over if there is someone, and leaves the folder ready for a restart. */
   async stop(): Promise<void> {
-    await Promise.resolve();
+    if (this.#isStopped) return;
+    this.#isStopped = true;
+    const running = this.#running;
+    if (running === undefined) return;
+    const { server } = this.#options;
+    await this.#handOver(running);
+    running.parts.stop();
+    for (const definition of [caService, controlService, dispatcherService]) server.removeService(definition);
+    running.control.stop();
+    running.link.stop();
+    await running.raft.stop();
+    server.removeService(GrpcTransport.definition);
+    await running.checkpoints.close();
   }
 
   /** Called when this member was removed from Raft by the others (demoted, or its node was removed). */
   onRemoved(listener: () => void): () => void {
     this.#removedListeners.add(listener);
     return () => this.#removedListeners.delete(listener);
+  }
+
+  /** Stores the key of log and checkpoints anew, sealed by `unlockKey` ("": open). The daemon needn't call it. */
+  async relock(unlockKey: string): Promise<void> {
+    const running = must(this.#running, "the manager runs");
+    await this.#memberFile.write(running.member, unlockKey);
+  }
+
+  async #openMember(hasState: boolean): Promise<MemberSecrets> {
+    const { env, identity, unlockKey } = this.#options;
+    if (hasState) return this.#memberFile.read(unlockKey);
+    // Without state nobody has heard of an earlier id: a fresh one is always safe.
+    const member = newMember(env.random, identity.current.nodeId);
+    await this.#memberFile.write(member, unlockKey ?? "");
+    return member;
+  }
+
+  async #build(member: MemberSecrets, hasState: boolean): Promise<Running> {
+    const { env, identity, folder, server, advertiseAddr } = this.#options;
+    const log = this.#options.log.child({ part: "manager" });
+    const { raftId, nodeId, encryptionKey } = member;
+    const { clusterId } = identity.current;
+    const encoder = new EntryEncoder();
+    const store = new MemoryStore({ clock: env.clock, timers: env.timers, log });
+    const transport = new GrpcTransport({
+      raftId,
+      clusterId,
+      timers: env.timers,
+      random: env.random,
+      log,
+      encoder,
+      connect: (addr) => dial(addr, identity, { manager: true }),
+    });
+    server.addService(GrpcTransport.definition, raftHandlers(transport), "managers");
+    let checkpoints: LevelCheckpoints | undefined;
+    try {
+      const mode = await this.#startMode(member, hasState);
+      checkpoints = await LevelCheckpoints.open({
+        folder: `${folder}/state`,
+        encryptionKey,
+        random: env.random,
+      });
+      const raft = await createRaftNode({
+        env,
+        log,
+        raftId,
+        nodeId,
+        clusterId,
+        folder: `${folder}/raft`,
+        checkpoints,
+        transport,
+        stateMachine: store,
+        mode,
+        encryptionKey,
+        encoder,
+        onFatal: this.#options.onFatal,
+      });
+      store.attach(raft);
+      return this.#compose({ member, raft, checkpoints, store, log, advertiseAddr });
+    } catch (error) {
+      server.removeService(GrpcTransport.definition);
+      await checkpoints?.close();
+      throw error;
+    }
+  }
+
+  #compose(
+    made: Pick<Running, "member" | "raft" | "checkpoints" | "store"> & {
+      readonly log: Logger;
+      readonly advertiseAddr: string;
+    },
+  ): Running {
+    const { env, identity, server } = this.#options;
+    const { raft, store, log } = made;
+    const link = new LeaderLink({ clock: env.clock, timers: env.timers, identity, raft });
+    const authority = new Authority({ store, clock: env.clock, random: env.random, log });
+    const writer = new ControlWriter({ store, raft, clock: env.clock, random: env.random, log });
+    const control = new ControlApi({ store, raft, link, writer, identity, env, log });
+    const parts = new LeaderParts({ env, store, raft, log });
+    server.addService(caService, caHandlers({ view: () => store.view(), authority, link }), CA_AUDIENCE);
+    server.addService(controlService, controlHandlers({ writer, raft, link, log }), "managers");
+    server.addService(
+      dispatcherService,
+      {
+        session: {
+          duplex: (call, { peer, remoteAddress }) =>
+            serveSession(
+              { dispatcher: () => parts.dispatcher, leaderAddress: () => link.leaderAddress },
+              call,
+              { peer: must(peer, "members have a certificate"), remoteAddress },
+            ),
+        },
+      },
+      "members",
+    );
+    server.setRefused((nodeId) => store.view().list("cluster")[0]?.removedNodes?.[nodeId] !== undefined);
+    raft.onRemoved(() => {
+      for (const listener of this.#removedListeners) listener();
+    });
+    return { ...made, link, parts, control };
+  }
+
+  async #startMode(member: MemberSecrets, hasState: boolean): Promise<StartMode> {
+    const { mode, advertiseAddr, identity, env } = this.#options;
+    const { raftId, nodeId } = member;
+    if (mode.kind === "forceNewCluster") return { kind: "forceNewCluster", addr: advertiseAddr };
+    if (hasState || mode.kind === "restart") return { kind: "restart" };
+    if (mode.kind === "bootstrap") {
+      return { kind: "bootstrap", members: [{ raftId, nodeId, addr: advertiseAddr, isLearner: false }] };
+    }
+    const peers = await joinRaft({
+      identity,
+      remoteAddrs: mode.remoteAddrs,
+      addr: advertiseAddr,
+      raftId,
+      timers: env.timers,
+      clock: env.clock,
+    });
+    return { kind: "join", peers };
+  }
+
+  /** A member that joins is of use once it has the cluster's state and is heard. */
+  async #waitForState(running: Running): Promise<void> {
+    const { env } = this.#options;
+    const deadlineMs = env.clock.monotonicMs() + JOIN_WAIT_MS;
+    while (env.clock.monotonicMs() < deadlineMs) {
+      const isThere = running.store.view().list("cluster").length > 0;
+      if (
+        isThere &&
+        (await running.raft.readBarrier().then(
+          () => true,
+          () => false,
+        ))
+      )
+        return;
+      await new Promise<void>((resolve) => env.timers.after(20, resolve));
+    }
+    throw new ClusterError(
+      "deadline_exceeded",
+      `Joining must get the cluster's state within ${JOIN_WAIT_MS} ms, it did not come`,
+    );
+  }
+
+  async #handOver(running: Running): Promise<void> {
+    const { env } = this.#options;
+    const hasOthers = running.raft.members.filter((member) => !member.isLearner).length > 1;
+    if (!running.raft.isLeader || !hasOthers) return;
+    await Promise.race([
+      running.raft.transferLeadership().catch(() => undefined),
+      new Promise<void>((resolve) => env.timers.after(LEADER_HANDOVER_MS, resolve)),
+    ]);
   }
 }

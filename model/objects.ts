@@ -63,6 +63,8 @@ export interface Cluster extends ObjectMeta {
   readonly meshPool: string;
   /** "SWMKEY-1-…" when autolock is on, else "". */
   readonly unlockKey: string;
+  /** Nodes whose certificates may still be valid but are refused: node id to when the last of them expires (RFC 3339). */
+  readonly removedNodes?: Readonly<Record<string, string>>;
 }
 
 export interface NodeDescription {

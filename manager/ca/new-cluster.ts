@@ -32,7 +32,7 @@ export interface NewCluster {
 
 const DEFAULT_POOL = "10.0.0.0/8";
 /** Apart from Docker's pools (10/8 for overlays, 172.16/12 for bridges): shared address space of RFC 6598. */
-const MESH_POOL = "100.64.0.0/12";
+const MESH_POOL = "100.64.0.0/10";
 const DEFAULT_SUBNET_SIZE = 24;
 const DEFAULT_DATA_PATH_PORT = 4789;
 

@@ -1,0 +1,156 @@
+/**
+ * The certificate authority as the leader runs it: checks tokens, creates nodes, issues and renews certificates, makes
+ * new tokens. State is in the cluster object and the node objects; it keeps none itself.
+ */
+import type { Clock, Random } from "../../common/env.ts";
+import { ClusterError } from "../../common/errors.ts";
+import { newObjectId } from "../../common/ids.ts";
+import type { Logger } from "../../common/log.ts";
+import { type Cluster, type Node, NodeState } from "../../model/objects.ts";
+import type { NodeAvailability, NodeRole } from "../../model/specs.ts";
+import type { StoreView } from "../../model/store-view.ts";
+import type { shoal } from "../../proto/messages.ts";
+import type { Store } from "../store/store.ts";
+import { certificateLifeMs } from "./certificate-life.ts";
+import { issueCertificate, splitPem } from "./certificates.ts";
+import { parseJoinToken, tokensEqual } from "./join-tokens.ts";
+
+type Issued = shoal.v1.IssuedCertificate.$Properties;
+
+export interface AuthorityDeps {
+  readonly store: Store;
+  readonly clock: Pick<Clock, "wallMs">;
+  readonly random: Random;
+  readonly log: Logger;
+}
+
+export interface IssueRequest {
+  readonly csr: Uint8Array;
+  readonly token: string;
+  readonly availability: string;
+  readonly addr: string;
+}
+
+const AVAILABILITIES: readonly string[] = ["active", "pause", "drain"];
+
+export class Authority {
+  readonly #deps: AuthorityDeps;
+
+  constructor(deps: AuthorityDeps) {
+    this.#deps = deps;
+  }
+
+  /** A machine that knows a join token becomes a node. */
+  async issue(request: IssueRequest): Promise<Issued> {
+    const { store, random, log } = this.#deps;
+    const cluster = clusterOf(store.view());
+    const role = roleOfToken(cluster, request.token);
+    const availability = parseAvailability(request.availability);
+    const nodeId = newObjectId(random);
+    const issued = await this.#sign(cluster, { nodeId, role, csr: request.csr });
+    await store.update((tx) => {
+      // The token may have been rotated while the certificate was made.
+      roleOfToken(clusterOf(tx), request.token);
+      tx.create("node", {
+        id: nodeId,
+        spec: { Labels: {}, Role: role, Availability: availability },
+        status: {
+          state: NodeState.unknown,
+          message: "Waiting for the node's first session",
+          addr: request.addr,
+        },
+        rpcAddress: "",
+        dataPathAddress: "",
+        certificateRole: role,
+        certificateSerial: issued.serial,
+      });
+    });
+    log.info("node joined", { nodeId, role });
+    return issued.message;
+  }
+
+  /** A new certificate for a node, with the role that it shall have now. */
+  async renew(nodeId: string, csr: Uint8Array): Promise<Issued> {
+    const { store, log } = this.#deps;
+    const role = certificateRole(nodeOf(store.view(), nodeId));
+    const issued = await this.#sign(clusterOf(store.view()), { nodeId, role, csr });
+    await store.update((tx) => {
+      const node = nodeOf(tx, nodeId);
+      if (certificateRole(node) !== role) {
+        throw new ClusterError(
+          "unavailable",
+          `Role of node "${nodeId}" changed while its certificate was made`,
+          {
+            retryable: true,
+          },
+        );
+      }
+      tx.update("node", { ...node, certificateRole: role, certificateSerial: issued.serial });
+    });
+    log.info("certificate renewed", { nodeId, role });
+    return issued.message;
+  }
+
+  async #sign(
+    cluster: Cluster,
+    node: { readonly nodeId: string; readonly role: NodeRole; readonly csr: Uint8Array },
+  ): Promise<{ readonly message: Issued; readonly serial: string }> {
+    const { clock, random } = this.#deps;
+    const { rootCa } = cluster;
+    // During a rotation the bundle holds the new root first, and the key is the new one's.
+    const newest = splitPem(rootCa.certificate)[0] ?? rootCa.certificate;
+    const { certificate, serial } = await issueCertificate({
+      random,
+      nowMs: clock.wallMs(),
+      root: { certificate: newest, key: rootCa.key },
+      csr: node.csr,
+      subject: { nodeId: node.nodeId, role: node.role, clusterId: cluster.id },
+      lifeMs: certificateLifeMs(cluster.spec),
+    });
+    return {
+      message: {
+        nodeId: node.nodeId,
+        clusterId: cluster.id,
+        role: node.role,
+        certificate,
+        rootCa: rootCa.certificate,
+      },
+      serial,
+    };
+  }
+}
+
+/** A Raft member keeps a manager's certificate until it has left Raft, else demotion could cost a quorum. */
+function certificateRole(node: Node): NodeRole {
+  return node.spec.Role === "manager" || node.manager !== undefined ? "manager" : "worker";
+}
+
+export function clusterOf(view: StoreView): Cluster {
+  const cluster = view.list("cluster")[0];
+  if (cluster === undefined) {
+    throw new ClusterError("unavailable", "The cluster's state has not arrived yet", { retryable: true });
+  }
+  return cluster;
+}
+
+function nodeOf(view: StoreView, nodeId: string): Node {
+  const node = view.get("node", nodeId);
+  if (node !== undefined) return node;
+  throw new ClusterError("permission_denied", `Node "${nodeId}" is not part of the cluster`, {
+    details: { nodeId, removed: true },
+  });
+}
+
+function roleOfToken(cluster: Cluster, token: string): NodeRole {
+  parseJoinToken(token);
+  const { worker, manager } = cluster.rootCa.joinTokens;
+  if (tokensEqual(token, manager)) return "manager";
+  if (tokensEqual(token, worker)) return "worker";
+  throw new ClusterError("permission_denied", "A valid join token is necessary to join this cluster");
+}
+
+function parseAvailability(text: string): NodeAvailability {
+  if (text === "") return "active";
+  if (AVAILABILITIES.includes(text)) return text as NodeAvailability;
+  throw new ClusterError("invalid_argument", `invalid Availability: "${text}"`);
+}

@@ -1,0 +1,68 @@
+/** The first transaction of a new cluster: the cluster object, its ingress network and the first node. */
+import type { Env } from "../common/env.ts";
+import { newObjectId } from "../common/ids.ts";
+import { NodeState } from "../model/objects.ts";
+import type { LiveIdentity } from "../proto/rpc-identity.ts";
+import type { NewCluster } from "./ca/new-cluster.ts";
+import type { ReplicatedLog } from "./raft/replicated-log.ts";
+import type { Store } from "./store/store.ts";
+
+export interface BootstrapOptions {
+  readonly env: Pick<Env, "random">;
+  readonly identity: LiveIdentity;
+  readonly newCluster: NewCluster;
+}
+
+const INGRESS_SUBNET = { Subnet: "10.0.0.0/24", Gateway: "10.0.0.1" };
+const DEFAULT_POOL = "10.0.0.0/8";
+
+/** Waits for leadership of the only member and writes; nothing if the cluster exists (a restart after a crash). */
+export async function bootstrapStore(
+  store: Store,
+  raft: ReplicatedLog,
+  options: BootstrapOptions,
+): Promise<void> {
+  await leadership(raft);
+  const { newCluster, identity, env } = options;
+  const { nodeId, role } = identity.current;
+  const { cluster } = newCluster;
+  const isDefaultPool =
+    cluster.defaultAddressPool.length === 1 && cluster.defaultAddressPool[0] === DEFAULT_POOL;
+  await store.update((tx) => {
+    if (tx.list("cluster").length > 0) return;
+    tx.create("cluster", cluster);
+    tx.create("node", {
+      id: nodeId,
+      spec: { Labels: {}, Role: role, Availability: newCluster.availability },
+      status: { state: NodeState.unknown, message: "", addr: "" },
+      rpcAddress: "",
+      dataPathAddress: "",
+      certificateRole: role,
+    });
+    tx.create("network", {
+      id: newObjectId(env.random),
+      spec: {
+        Name: "ingress",
+        Labels: {},
+        Driver: "overlay",
+        Scope: "swarm",
+        Ingress: true,
+        IPAM: {
+          Driver: "default",
+          Config: isDefaultPool && cluster.subnetSize === 24 ? [INGRESS_SUBNET] : [],
+        },
+      },
+    });
+  });
+}
+
+function leadership(raft: ReplicatedLog): Promise<void> {
+  if (raft.isLeader) return Promise.resolve();
+  return new Promise((resolve) => {
+    const unsubscribe = raft.onLeadership((change) => {
+      if (!change.isLeader) return;
+      unsubscribe();
+      resolve();
+    });
+  });
+}
