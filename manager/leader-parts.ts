@@ -5,6 +5,7 @@
 import type { Component, Env } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
+import { LeaderLoops } from "./leader-loops.ts";
 import { LEADER_RETRY_MS } from "./limits.ts";
 import type { ReplicatedLog } from "./raft/replicated-log.ts";
 import { RoleKeeper } from "./role-keeper.ts";
@@ -45,6 +46,7 @@ export class LeaderParts implements Component {
 
   stop(): void {
     this.#unsubscribe?.();
+    this.#unsubscribe = undefined;
     this.#end();
   }
 
@@ -66,7 +68,8 @@ export class LeaderParts implements Component {
       failed: (error) => this.#failed(term, error),
     });
     const roles = new RoleKeeper({ store, raft, timers, log });
-    const components: readonly Component[] = [dispatcher, roles];
+    const loops = new LeaderLoops({ store, clock, timers, random, log });
+    const components: readonly Component[] = [dispatcher, roles, loops];
     this.#current = { term, dispatcher, components };
     log.info("leading", { term });
     for (const component of components) this.#run(() => component.start());
@@ -90,9 +93,13 @@ export class LeaderParts implements Component {
     });
   }
 
+  /** Called in the same turn, so that a part is started before anything reaches it. */
   #run(action: () => Promise<void> | void): void {
-    Promise.resolve()
-      .then(action)
-      .catch((error: unknown) => this.#deps.log.error("part of the leader failed", { error }));
+    const failed = (error: unknown): void => this.#deps.log.error("part of the leader failed", { error });
+    try {
+      Promise.resolve(action()).catch(failed);
+    } catch (error) {
+      failed(error);
+    }
   }
 }

@@ -120,7 +120,6 @@ export class Manager implements Component {
       running.parts.start();
       if (mode.kind === "bootstrap")
         await bootstrapStore(running.store, running.raft, {
-          env,
           ...this.#options,
           newCluster: mode.newCluster,
         });

@@ -6,6 +6,7 @@ import type { Clock, Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { newObjectId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
+import { certificateRoleOf } from "../../model/node-role.ts";
 import { type Cluster, type Node, NodeState } from "../../model/objects.ts";
 import type { NodeAvailability, NodeRole } from "../../model/specs.ts";
 import type { StoreView } from "../../model/store-view.ts";
@@ -72,11 +73,11 @@ export class Authority {
   /** A new certificate for a node, with the role that it shall have now. */
   async renew(nodeId: string, csr: Uint8Array): Promise<Issued> {
     const { store, log } = this.#deps;
-    const role = certificateRole(nodeOf(store.view(), nodeId));
+    const role = certificateRoleOf(nodeOf(store.view(), nodeId));
     const issued = await this.#sign(clusterOf(store.view()), { nodeId, role, csr });
     await store.update((tx) => {
       const node = nodeOf(tx, nodeId);
-      if (certificateRole(node) !== role) {
+      if (certificateRoleOf(node) !== role) {
         throw new ClusterError(
           "unavailable",
           `Role of node "${nodeId}" changed while its certificate was made`,
@@ -118,11 +119,6 @@ export class Authority {
       serial,
     };
   }
-}
-
-/** A Raft member keeps a manager's certificate until it has left Raft, else demotion could cost a quorum. */
-function certificateRole(node: Node): NodeRole {
-  return node.spec.Role === "manager" || node.manager !== undefined ? "manager" : "worker";
 }
 
 export function clusterOf(view: StoreView): Cluster {

@@ -7,6 +7,7 @@ import type { Cancel, Clock, Component, Random, Timers } from "../../common/env.
 import { ClusterError } from "../../common/errors.ts";
 import { newObjectId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
+import { certificateRoleOf } from "../../model/node-role.ts";
 import type { Task, TaskStatus } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
@@ -189,9 +190,10 @@ export class Dispatcher implements Component {
 
   #info(session: Session): shoal.v1.SessionUpdate.$Properties {
     const view = this.#deps.store.view();
+    const node = view.get("node", session.nodeId);
     const info = {
       heartbeatMs: heartbeatMs(view, this.#sessions.size),
-      role: view.get("node", session.nodeId)?.spec.Role ?? "worker",
+      role: node === undefined ? "worker" : certificateRoleOf(node),
       managers: [...managerAddresses(view)],
     };
     session.info = JSON.stringify(info);

@@ -105,13 +105,17 @@ export function checkNetworkSpec(given: unknown): NetworkSpec {
   checkNetworkName(spec.Name);
   checkLabels(spec.Labels);
   if (PREDEFINED.has(spec.Name)) {
-    throw new ClusterError("permission_denied", `operation is not permitted on predefined ${spec.Name} network`);
+    throw new ClusterError(
+      "permission_denied",
+      `operation is not permitted on predefined ${spec.Name} network`,
+    );
   }
   const driver = spec.Driver || "overlay";
   if (driver !== "overlay" && spec.ConfigOnly !== true) {
     throw refuse(`driver "${driver}" cannot be used for a network of the swarm, want overlay`, "Driver");
   }
-  if (spec.Ingress === true && spec.Attachable === true) throw refuse("the ingress network cannot be attachable");
+  if (spec.Ingress === true && spec.Attachable === true)
+    throw refuse("the ingress network cannot be attachable");
   if (spec.Ingress === true && spec.Internal === true) throw refuse("the ingress network cannot be internal");
   checkWord(spec.IPAM?.Driver, ["default"], "IPAM driver");
   for (const config of spec.IPAM?.Config ?? []) checkIpam(config);
@@ -127,7 +131,8 @@ function checkIpam(config: IPAMConfig): void {
     return;
   }
   const block = parseCidr(subnet);
-  if (block === undefined) throw refuse(`invalid subnet ${subnet}: want an IPv4 block such as 10.1.0.0/24`, "IPAM");
+  if (block === undefined)
+    throw refuse(`invalid subnet ${subnet}: want an IPv4 block such as 10.1.0.0/24`, "IPAM");
   if (config.Gateway !== undefined && config.Gateway !== "" && !contains(block, config.Gateway)) {
     throw refuse(`invalid gateway ${config.Gateway}: it is not in subnet ${subnet}`, "IPAM");
   }
@@ -167,7 +172,7 @@ function contains(block: Block, address: string): boolean {
 /** A cluster spec, with what is absent taken from the one in force. */
 export function checkClusterSpec(given: unknown, stored: ClusterSpec): ClusterSpec {
   const spec = { ...stored, ...(shaped(given, CLUSTER_SHAPE) as Partial<ClusterSpec>) };
-  if (spec.Name !== stored.Name) throw refuse("swarm spec must be named \"default\"", "Name");
+  if (spec.Name !== stored.Name) throw refuse('swarm spec must be named "default"', "Name");
   checkLabels(spec.Labels);
   checkNotNegative(spec.Orchestration?.TaskHistoryRetentionLimit, "task history limit cannot be negative");
   const expiry = spec.CAConfig?.NodeCertExpiry ?? 0;

@@ -18,7 +18,9 @@ export function resolveReferences(view: StoreView, spec: ServiceSpec): ServiceSp
   return {
     ...spec,
     TaskTemplate:
-      template.Networks === undefined ? template : { ...template, Networks: resolveAll(view, template.Networks) },
+      template.Networks === undefined
+        ? template
+        : { ...template, Networks: resolveAll(view, template.Networks) },
     ...(spec.Networks === undefined ? {} : { Networks: resolveAll(view, spec.Networks) }),
   };
 }
@@ -52,10 +54,26 @@ function resolveAll(
 
 function checkBlobs(view: StoreView, spec: ServiceSpec): void {
   const container = spec.TaskTemplate.ContainerSpec;
-  const secrets = (container.Secrets ?? []).filter(({ SecretID }) => view.get("secret", SecretID) === undefined);
-  if (secrets.length > 0) throw refuse(missing("secret", secrets.map((each) => each.SecretName)));
-  const configs = (container.Configs ?? []).filter(({ ConfigID }) => view.get("config", ConfigID) === undefined);
-  if (configs.length > 0) throw refuse(missing("config", configs.map((each) => each.ConfigName)));
+  const secrets = (container.Secrets ?? []).filter(
+    ({ SecretID }) => view.get("secret", SecretID) === undefined,
+  );
+  if (secrets.length > 0)
+    throw refuse(
+      missing(
+        "secret",
+        secrets.map((each) => each.SecretName),
+      ),
+    );
+  const configs = (container.Configs ?? []).filter(
+    ({ ConfigID }) => view.get("config", ConfigID) === undefined,
+  );
+  if (configs.length > 0)
+    throw refuse(
+      missing(
+        "config",
+        configs.map((each) => each.ConfigName),
+      ),
+    );
 }
 
 function missing(kind: string, names: readonly string[]): string {

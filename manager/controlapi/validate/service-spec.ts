@@ -60,17 +60,26 @@ function checkMode(spec: ServiceSpec): void {
   ] as const;
   for (const [what, count] of counts) {
     checkNotNegative(count, `Number of ${what} must be non-negative`);
-    if ((count ?? 0) > REPLICAS_MAX) throw refuse(`Number of ${what} must be at most ${REPLICAS_MAX}, got ${count}`);
+    if ((count ?? 0) > REPLICAS_MAX)
+      throw refuse(`Number of ${what} must be at most ${REPLICAS_MAX}, got ${count}`);
   }
   if (name === "replicated-job" || name === "global-job") {
     if (spec.UpdateConfig !== undefined) throw refuse("UpdateConfig cannot be set on a job", "UpdateConfig");
-    if (spec.RollbackConfig !== undefined) throw refuse("RollbackConfig cannot be set on a job", "RollbackConfig");
+    if (spec.RollbackConfig !== undefined)
+      throw refuse("RollbackConfig cannot be set on a job", "RollbackConfig");
     if (spec.TaskTemplate?.RestartPolicy?.Condition === "any") {
       throw refuse("RestartPolicy.Condition of a job must be none or on-failure, got any", "RestartPolicy");
     }
   }
-  if (name !== "replicated" && name !== "replicated-job" && (spec.TaskTemplate?.Placement?.MaxReplicas ?? 0) > 0) {
-    throw refuse("replicas-max-per-node can only be used with replicated or replicated-job mode", "Placement");
+  if (
+    name !== "replicated" &&
+    name !== "replicated-job" &&
+    (spec.TaskTemplate?.Placement?.MaxReplicas ?? 0) > 0
+  ) {
+    throw refuse(
+      "replicas-max-per-node can only be used with replicated or replicated-job mode",
+      "Placement",
+    );
   }
 }
 
@@ -98,7 +107,10 @@ function checkResources(resources: Resources | undefined): void {
     if ((discrete === undefined) === (named === undefined)) {
       throw refuse("invalid generic resource: want either a named or a discrete one", "GenericResources");
     }
-    checkNotNegative(discrete?.Value, `invalid generic resource ${discrete?.Kind}: value must not be negative`);
+    checkNotNegative(
+      discrete?.Value,
+      `invalid generic resource ${discrete?.Kind}: value must not be negative`,
+    );
   }
 }
 
@@ -147,14 +159,16 @@ function checkEndpoint(endpoint: EndpointSpec | undefined): void {
       throw refuse("EndpointSpec: port published with ingress mode can't be used with dnsrr mode");
     }
     const target = port.TargetPort ?? 0;
-    if (target < 1 || target > PORT_MAX) throw refuse(`invalid target port ${target}: must be 1 to ${PORT_MAX}`);
+    if (target < 1 || target > PORT_MAX)
+      throw refuse(`invalid target port ${target}: must be 1 to ${PORT_MAX}`);
     const published = port.PublishedPort ?? 0;
     if (published < 0 || published > PORT_MAX) {
       throw refuse(`invalid published port ${published}: must be 0 to ${PORT_MAX}`);
     }
     if (published === 0) continue;
     const key = `${port.Protocol || "tcp"}/${published}/${isIngress}`;
-    if (taken.has(key)) throw refuse("EndpointSpec: duplicate published ports provided", "EndpointSpec.Ports");
+    if (taken.has(key))
+      throw refuse("EndpointSpec: duplicate published ports provided", "EndpointSpec.Ports");
     taken.add(key);
   }
 }

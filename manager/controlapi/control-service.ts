@@ -1,0 +1,158 @@
+/** The gRPC edge of the leader's writes, for the other managers: documents in, outcomes out, and Raft membership. */
+import { must } from "../../common/assert.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
+import type { shoal } from "../../proto/messages.ts";
+import type { CallContext, ServiceHandlers } from "../../proto/rpc-server.ts";
+import type { controlService } from "../../proto/services.ts";
+import type { LeaderLink } from "../leader-link.ts";
+import { LEARNER_WAIT_MS } from "../limits.ts";
+import type { ReplicatedLog } from "../raft/replicated-log.ts";
+import type { ControlWriter, Outcome } from "./control-writer.ts";
+
+export interface ControlServiceDeps {
+  readonly writer: ControlWriter;
+  readonly raft: ReplicatedLog;
+  readonly link: Pick<LeaderLink, "leaderAddress">;
+  readonly log: Logger;
+}
+
+type Response = shoal.v1.WriteResponse.$Properties;
+type Create = shoal.v1.CreateRequest.$Properties;
+type Update = shoal.v1.UpdateRequest.$Properties;
+type Remove = shoal.v1.RemoveRequest.$Properties;
+
+const decoder = new TextDecoder();
+
+function parse(json: Uint8Array | null | undefined): unknown {
+  return JSON.parse(decoder.decode(json ?? new Uint8Array())) as unknown;
+}
+
+function created(request: Create): { readonly id: string; readonly spec: unknown } {
+  return { id: request.id ?? "", spec: parse(request.specJson) };
+}
+
+function updated(request: Update): { readonly id: string; readonly version: number; readonly spec: unknown } {
+  return { id: request.id ?? "", version: request.version ?? 0, spec: parse(request.specJson) };
+}
+
+/** A handler that answers with the write's outcome. */
+function writes<Request>(run: (request: Request) => Promise<Outcome>): {
+  readonly unary: (request: Request) => Promise<Response>;
+} {
+  return {
+    unary: async (request) => {
+      const { id, warnings, version } = await run(request);
+      return { id, warnings: [...warnings], version };
+    },
+  };
+}
+
+export function controlHandlers(deps: ControlServiceDeps): ServiceHandlers<typeof controlService> {
+  const { writer } = deps;
+  return {
+    createService: writes((request: Create) =>
+      writer.createService({ ...created(request), registryAuth: request.registryAuth ?? "" }),
+    ),
+    updateService: writes((request: shoal.v1.UpdateServiceRequest.$Properties) => {
+      const { id, ...rest } = updated(request);
+      return writer.updateService(id, {
+        ...rest,
+        rollback: request.rollback ?? false,
+        registryAuth: request.registryAuth ?? "",
+        ...(request.registryAuthFrom === "previous-spec" ? { registryAuthFrom: "previous-spec" } : {}),
+      });
+    }),
+    removeService: writes((request: Remove) => writer.removeService(request.id ?? "")),
+    updateNode: writes((request: Update) => {
+      const { id, version, spec } = updated(request);
+      return writer.updateNode(id, version, spec);
+    }),
+    removeNode: writes((request: Remove) => writer.removeNode(request.id ?? "", request.force ?? false)),
+    createNetwork: writes((request: Create) => writer.createNetwork(created(request))),
+    removeNetwork: writes((request: Remove) => writer.removeNetwork(request.id ?? "")),
+    createSecret: writes((request: Create) => writer.createBlob("secret", created(request))),
+    updateSecret: writes((request: Update) => writer.updateBlob("secret", updated(request))),
+    removeSecret: writes((request: Remove) => writer.removeBlob("secret", request.id ?? "")),
+    createConfig: writes((request: Create) => writer.createBlob("config", created(request))),
+    updateConfig: writes((request: Update) => writer.updateBlob("config", updated(request))),
+    removeConfig: writes((request: Remove) => writer.removeBlob("config", request.id ?? "")),
+    updateCluster: writes((request: shoal.v1.UpdateClusterRequest.$Properties) =>
+      writer.updateCluster({
+        version: request.version ?? 0,
+        spec: parse(request.specJson),
+        rotateWorkerToken: request.rotateWorkerToken ?? false,
+        rotateManagerToken: request.rotateManagerToken ?? false,
+        rotateManagerUnlockKey: request.rotateManagerUnlockKey ?? false,
+      }),
+    ),
+    joinRaft: { unary: (request, context) => joinRaft(deps, request, context) },
+    leaveRaft: {
+      unary: async (request, context) => {
+        await leaveRaft(deps, request.force ?? false, context);
+        return { id: "", warnings: [], version: 0 };
+      },
+    },
+  };
+}
+
+function checkLeads(deps: ControlServiceDeps): void {
+  if (deps.raft.isLeader) return;
+  throw new ClusterError("unavailable", "This manager does not lead", {
+    retryable: true,
+    notLeader: { leaderAddress: deps.link.leaderAddress },
+  });
+}
+
+/** Answers once the configuration with the learner is on its way; that it becomes a voter is waited for elsewhere. */
+async function joinRaft(
+  deps: ControlServiceDeps,
+  request: shoal.v1.JoinRaftRequest.$Properties,
+  context: CallContext,
+): Promise<shoal.v1.JoinRaftResponse.$Properties> {
+  checkLeads(deps);
+  const { raft, log } = deps;
+  const { nodeId } = must(context.peer, "managers have a certificate");
+  const raftId = request.raftId ?? 0;
+  const addr = request.addr ?? "";
+  if (!Number.isSafeInteger(raftId) || raftId <= 0 || !/^.+:\d+$/.test(addr)) {
+    throw new ClusterError(
+      "invalid_argument",
+      `Join needs a Raft id and "host:port", got ${raftId} and "${addr}"`,
+    );
+  }
+  // A machine that lost its state comes back with a new id: what it promised under the old one is gone.
+  const former = raft.members.find((member) => member.nodeId === nodeId && member.raftId !== raftId);
+  if (former !== undefined) await raft.removeMember(former.raftId, { force: false });
+  const added = raft.addMember({ raftId, nodeId, addr }, AbortSignal.timeout(LEARNER_WAIT_MS));
+  const outcome = added.then(
+    () => log.info("manager is a voter", { nodeId, raftId }),
+    (caught: unknown) => {
+      log.warn("manager could not be made a voter", { nodeId, raftId, error: ClusterError.from(caught) });
+      throw caught;
+    },
+  );
+  // It catches up only after it has this answer, so wait for the learner and not for the voter.
+  await Promise.race([outcome, isKnown(raft, raftId, context.signal)]);
+  outcome.catch(() => undefined);
+  return { members: raft.members.map((member) => ({ ...member })) };
+}
+
+/** Resolves when the member is in the configuration. */
+async function isKnown(raft: ReplicatedLog, raftId: number, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted && !raft.members.some((member) => member.raftId === raftId)) {
+    // One trip through the log takes about as long as the configuration change itself.
+    await raft.readBarrier({ signal });
+  }
+}
+
+async function leaveRaft(deps: ControlServiceDeps, force: boolean, context: CallContext): Promise<void> {
+  checkLeads(deps);
+  const { nodeId } = must(context.peer, "managers have a certificate");
+  const member = deps.raft.members.find((each) => each.nodeId === nodeId);
+  if (member === undefined) return;
+  if (member.raftId === deps.raft.raftId) {
+    throw new ClusterError("failed_precondition", "A leader hands over before it leaves Raft");
+  }
+  await deps.raft.removeMember(member.raftId, { force });
+}

@@ -1,0 +1,350 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { test, type TestContext } from "node:test";
+import { ClusterError, hasCode } from "../../common/errors.ts";
+import { silentLogger } from "../../common/log.ts";
+import { realEnv } from "../../common/real-env.ts";
+import { joinCluster, renewCertificate } from "../../manager/ca/ca-client.ts";
+import { createCluster } from "../../manager/ca/new-cluster.ts";
+import { Manager, type ManagerMode } from "../../manager/manager.ts";
+import type { ServiceSpec } from "../../model/specs.ts";
+import { LiveIdentity } from "../../proto/rpc-identity.ts";
+import { RpcServer } from "../../proto/rpc-server.ts";
+import type { NodeIdentity } from "../../proto/rpc.ts";
+
+const DEADLINE_MS = 15_000;
+
+/** One machine's manager half, with a real port on loopback and a real folder. */
+class Machine {
+  readonly live: LiveIdentity;
+  readonly server: RpcServer;
+  readonly folder: string;
+  #port = 0;
+  manager: Manager | undefined;
+
+  constructor(identity: NodeIdentity, folder: string) {
+    this.live = new LiveIdentity(identity);
+    this.folder = folder;
+    this.server = new RpcServer({ identity, log: silentLogger });
+  }
+
+  get addr(): string {
+    return `127.0.0.1:${this.#port}`;
+  }
+
+  get nodeId(): string {
+    return this.live.current.nodeId;
+  }
+
+  get running(): Manager {
+    assert.ok(this.manager);
+    return this.manager;
+  }
+
+  async listen(port = 0): Promise<void> {
+    ({ port: this.#port } = await this.server.listen("127.0.0.1", port));
+  }
+
+  async start(mode: ManagerMode, more: { readonly unlockKey?: string } = {}): Promise<Manager> {
+    this.manager = new Manager({
+      env: realEnv,
+      log: silentLogger,
+      identity: this.live,
+      folder: this.folder,
+      server: this.server,
+      advertiseAddr: this.addr,
+      mode,
+      onFatal: (error) => {
+        throw error;
+      },
+      ...more,
+    });
+    await this.manager.start();
+    return this.manager;
+  }
+
+  async stop(): Promise<void> {
+    await this.manager?.stop();
+    await this.server.stop();
+  }
+
+  take(identity: NodeIdentity): void {
+    this.live.set(identity);
+    this.server.setIdentity(identity);
+  }
+}
+
+class Fleet {
+  readonly machines: Machine[] = [];
+  readonly folder: string;
+
+  constructor(folder: string) {
+    this.folder = folder;
+  }
+
+  static async of(context: TestContext, count: number): Promise<Fleet> {
+    const fleet = new Fleet(await mkdtemp(path.join(tmpdir(), "shoal-managers-")));
+    context.after(async () => {
+      await Promise.all(fleet.machines.map((machine) => machine.stop()));
+      await rm(fleet.folder, { recursive: true, force: true });
+    });
+    await fleet.#init();
+    while (fleet.machines.length < count) await fleet.join("manager");
+    return fleet;
+  }
+
+  at(index: number): Machine {
+    const machine = this.machines[index];
+    assert.ok(machine);
+    return machine;
+  }
+
+  get leader(): Machine {
+    const leader = this.machines.find((machine) => machine.manager?.isLeader === true);
+    assert.ok(leader, "someone leads");
+    return leader;
+  }
+
+  get followers(): readonly Machine[] {
+    return this.machines.filter((machine) => machine.manager?.isLeader === false);
+  }
+
+  async add(identity: NodeIdentity, port = 0): Promise<Machine> {
+    const machine = new Machine(identity, path.join(this.folder, identity.nodeId));
+    this.machines.push(machine);
+    await machine.listen(port);
+    return machine;
+  }
+
+  async token(role: "worker" | "manager"): Promise<string> {
+    const view = await this.at(0).running.control.view();
+    const cluster = view.list("cluster")[0];
+    assert.ok(cluster);
+    return cluster.rootCa.joinTokens[role];
+  }
+
+  async join(role: "worker" | "manager", via = this.at(0).addr): Promise<Machine> {
+    const identity = await joinCluster({
+      remoteAddrs: [via],
+      token: await this.token(role),
+      availability: "active",
+      addr: "127.0.0.1",
+    });
+    const machine = await this.add(identity);
+    if (role === "manager") await machine.start({ kind: "join", remoteAddrs: [via] });
+    return machine;
+  }
+
+  async #init(): Promise<void> {
+    const { identity, newCluster } = await createCluster({
+      env: realEnv,
+      spec: undefined,
+      availability: "active",
+      defaultAddressPool: [],
+      subnetSize: 0,
+      dataPathPort: 0,
+      autoLockManagers: false,
+    });
+    const machine = await this.add(identity);
+    await machine.start({ kind: "bootstrap", newCluster });
+  }
+}
+
+async function until(claim: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + DEADLINE_MS;
+  while (!(await isSo())) {
+    if (Date.now() > deadline) assert.fail(`not within ${DEADLINE_MS} ms: ${claim}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+function service(name: string, replicas = 1): ServiceSpec {
+  return {
+    Name: name,
+    TaskTemplate: { ContainerSpec: { Image: "busybox" } },
+    Mode: { Replicated: { Replicas: replicas } },
+  };
+}
+
+test("Manager bootstraps a cluster with its first node, ingress network and tokens", async (t) => {
+  const fleet = await Fleet.of(t, 1);
+  const view = await fleet.at(0).running.control.view();
+  assert.deepEqual(
+    [view.list("node").map((node) => node.id), view.list("network").map((network) => network.spec.Name)],
+    [[fleet.at(0).nodeId], ["ingress"]],
+  );
+  const cluster = view.list("cluster")[0];
+  assert.match(cluster?.rootCa.joinTokens.worker ?? "", /^SWMTKN-1-[0-9a-z]{50}-[0-9a-z]{25}$/);
+  assert.equal(cluster?.spec.Name, "default");
+  await until("the node object says that it is a member", () => {
+    return (
+      view.version < fleet.at(0).running.control.staleView().version &&
+      fleet.at(0).running.control.staleView().list("node")[0]?.manager?.addr === fleet.at(0).addr
+    );
+  });
+});
+
+test("Manager of three: any of them takes writes, and a reader of any other sees them at once", async (t) => {
+  const fleet = await Fleet.of(t, 3);
+  assert.equal(fleet.leader, fleet.at(0));
+  const [left, right] = fleet.followers;
+  assert.ok(left && right);
+  const { id } = await left.running.control.createService(service("web"), { registryAuth: "secret" });
+  assert.equal(left.running.control.staleView().get("service", id)?.spec.Name, "web", "read your own write");
+  for (const machine of [right, fleet.leader]) {
+    assert.equal((await machine.running.control.view()).get("service", id)?.registryAuth, "secret");
+  }
+});
+
+test("Manager gives back the leader's errors as they were thrown there", async (t) => {
+  const fleet = await Fleet.of(t, 2);
+  const follower = fleet.followers[0];
+  assert.ok(follower);
+  const { control } = follower.running;
+  const { id } = await control.createService(service("web"), {});
+  await assert.rejects(control.createService(service("web"), {}), (error) => {
+    assert.ok(hasCode(error, "already_exists"));
+    return error.message === "name conflicts with an existing object: service web already exists";
+  });
+  const version = (await control.view()).get("service", id)?.version ?? 0;
+  const stale = { version: version - 1, spec: service("web", 2) };
+  await assert.rejects(control.updateService(id, stale), (error) => {
+    return hasCode(error, "out_of_sequence") && error.message === "update out of sequence";
+  });
+  await control.updateService(id, { version, spec: service("web", 2) });
+});
+
+test("Manager that leads is stopped: the others go on within a second, and it comes back from its folder", async (t) => {
+  const fleet = await Fleet.of(t, 3);
+  const { id } = await fleet.at(1).running.control.createService(service("web"), {});
+  const former = fleet.leader;
+  const port = Number(former.addr.split(":")[1]);
+  await former.stop();
+  const began = Date.now();
+  const survivor = fleet.followers[0] ?? fleet.at(1);
+  const version = (await survivor.running.control.view()).get("service", id)?.version ?? 0;
+  await survivor.running.control.updateService(id, { version, spec: service("web", 5) });
+  assert.ok(Date.now() - began < 3000, `took ${Date.now() - began} ms`);
+  fleet.machines.splice(fleet.machines.indexOf(former), 1);
+  const again = await fleet.add(former.live.current, port);
+  await again.start({ kind: "restart" });
+  await until("the restarted member has the write", async () => {
+    const view = await again.running.control.view().catch(() => undefined);
+    return view?.get("service", id)?.spec.Mode?.Replicated?.Replicas === 5;
+  });
+});
+
+test("Manager refuses wrong tokens and tokens of other clusters", async (t) => {
+  const fleet = await Fleet.of(t, 1);
+  const token = await fleet.token("worker");
+  const ask = (text: string): Promise<NodeIdentity> =>
+    joinCluster({
+      remoteAddrs: [fleet.at(0).addr],
+      token: text,
+      availability: "active",
+      addr: "127.0.0.1",
+    });
+  await assert.rejects(ask("SWMTKN-1-abc"), (error) => hasCode(error, "invalid_argument"));
+  const wrongSecret = `${token.slice(0, -25)}${"0".repeat(25)}`;
+  await assert.rejects(ask(wrongSecret), (error) => hasCode(error, "permission_denied"));
+  const otherCluster = `SWMTKN-1-${"0".repeat(50)}-${token.slice(-25)}`;
+  await assert.rejects(ask(otherCluster), (error) => {
+    return hasCode(error, "invalid_argument") && error.message.includes("another cluster");
+  });
+  assert.equal((await fleet.at(0).running.control.view()).list("node").length, 1, "nothing was created");
+});
+
+test("Manager makes a promoted worker a member and a demoted one a worker again", async (t) => {
+  const fleet = await Fleet.of(t, 2);
+  const { control } = fleet.at(0).running;
+  const machine = await fleet.join("worker", fleet.at(1).addr);
+  assert.equal(machine.live.current.role, "worker");
+  const node = (await control.view()).get("node", machine.nodeId);
+  assert.ok(node);
+  await control.updateNode(node.id, node.version, { ...node.spec, Role: "manager" });
+  const managers = [fleet.at(0).addr, fleet.at(1).addr];
+  machine.take(await renewCertificate({ identity: machine.live.current, managers }));
+  assert.equal(machine.live.current.role, "manager");
+  const manager = await machine.start({ kind: "join", remoteAddrs: managers });
+  await until("three voters", () => manager.control.managers().length === 3);
+  await until("its node object says so", () => {
+    return control.staleView().get("node", machine.nodeId)?.manager?.addr === machine.addr;
+  });
+
+  let isRemoved = false;
+  manager.onRemoved(() => (isRemoved = true));
+  const now = (await control.view()).get("node", machine.nodeId);
+  assert.ok(now);
+  await control.updateNode(now.id, now.version, { ...now.spec, Role: "worker" });
+  await until("it heard of its removal", () => isRemoved);
+  await until("the node is no member any more", () => {
+    return control.staleView().get("node", machine.nodeId)?.manager === undefined;
+  });
+  assert.equal(control.managers().length, 2);
+  await manager.stop();
+  machine.take(await renewCertificate({ identity: machine.live.current, managers }));
+  assert.equal(machine.live.current.role, "worker");
+});
+
+test("Manager demotes even the leader, after it handed over", async (t) => {
+  const fleet = await Fleet.of(t, 3);
+  const former = fleet.leader;
+  const { control } = fleet.followers[0]?.running ?? assert.fail("a follower");
+  await until(
+    "it is known as a member",
+    () => control.staleView().get("node", former.nodeId)?.manager !== undefined,
+  );
+  let isRemoved = false;
+  former.running.onRemoved(() => (isRemoved = true));
+  await until("its demotion is accepted", async () => {
+    const node = (await control.view()).get("node", former.nodeId);
+    assert.ok(node);
+    const demotion = control.updateNode(node.id, node.version, { ...node.spec, Role: "worker" });
+    return demotion.then(
+      () => true,
+      (error: unknown) => !hasCode(error, "out_of_sequence") && assert.fail(String(error)),
+    );
+  });
+  await until("the former leader was removed", () => isRemoved);
+  assert.equal(control.managers().length, 2);
+  await control.createService(service("after"), {});
+});
+
+test("Manager keeps the last manager, and removes no member and no live node", async (t) => {
+  const fleet = await Fleet.of(t, 1);
+  const { control } = fleet.at(0).running;
+  await until("it is known as a member", () => control.staleView().list("node")[0]?.manager !== undefined);
+  const node = control.staleView().list("node")[0];
+  assert.ok(node);
+  await assert.rejects(
+    control.updateNode(node.id, node.version, { ...node.spec, Role: "worker" }),
+    (error) => {
+      return (
+        hasCode(error, "failed_precondition") &&
+        error.message === "attempting to demote the last manager of the swarm"
+      );
+    },
+  );
+  await assert.rejects(control.removeNode(node.id, true), (error) => {
+    return (
+      hasCode(error, "failed_precondition") &&
+      error.message.includes("must be demoted to worker before removal")
+    );
+  });
+});
+
+test("Manager refuses the certificate of a removed node", async (t) => {
+  const fleet = await Fleet.of(t, 1);
+  const worker = await fleet.join("worker");
+  const { control } = fleet.at(0).running;
+  const managers = [fleet.at(0).addr];
+  await renewCertificate({ identity: worker.live.current, managers });
+  await control.removeNode(worker.nodeId, false);
+  await assert.rejects(renewCertificate({ identity: worker.live.current, managers }), (error) => {
+    return (
+      error instanceof ClusterError && error.code === "permission_denied" && error.details["removed"] === true
+    );
+  });
+});
