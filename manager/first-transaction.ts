@@ -38,6 +38,7 @@ export async function bootstrapStore(
       rpcAddress: "",
       dataPathAddress: "",
       certificateRole: role,
+      specReplacedVersion: 0,
     });
     tx.create("network", {
       id: newObjectId(env.random),

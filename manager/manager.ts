@@ -103,7 +103,7 @@ export class Manager implements Component {
   }
 
   get isLeader(): boolean {
-    return this.#running?.raft.isLeader ?? false;
+    return !this.#isStopped && (this.#running?.raft.isLeader ?? false);
   }
 
   /** Resolves when the state is there and this member takes part in Raft. Rejects leaving nothing running. */

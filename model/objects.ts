@@ -31,6 +31,15 @@ export interface ObjectMeta {
   readonly updatedAt: string;
 }
 
+/** Objects that users and the system both write. */
+export interface UserVersioned {
+  /**
+   * Version that the last write of the spec replaced. Whoever read a later one has seen that spec, whatever the system
+   * wrote since; a compare-and-set by users is judged by it.
+   */
+  readonly specReplacedVersion?: number;
+}
+
 export interface TlsInfo {
   /** PEM. */
   readonly TrustRoot: string;
@@ -86,7 +95,7 @@ export interface NodeDescription {
 export const NodeState = { unknown: 0, down: 1, ready: 2, disconnected: 3 } as const;
 export type NodeState = (typeof NodeState)[keyof typeof NodeState];
 
-export interface Node extends ObjectMeta {
+export interface Node extends ObjectMeta, UserVersioned {
   readonly spec: NodeSpec;
   /** Absent until the node's first session. */
   readonly description?: NodeDescription;
@@ -133,7 +142,7 @@ export interface UpdateStatus {
   readonly message: string;
 }
 
-export interface Service extends ObjectMeta {
+export interface Service extends ObjectMeta, UserVersioned {
   readonly spec: ServiceSpec;
   readonly previousSpec?: ServiceSpec;
   /** Version of the service when `spec` was last changed; tasks made from it carry the same number. */

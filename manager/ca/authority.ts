@@ -63,6 +63,7 @@ export class Authority {
         rpcAddress: "",
         dataPathAddress: "",
         certificateRole: role,
+        specReplacedVersion: 0,
         certificateSerial: issued.serial,
       });
     });

@@ -1,6 +1,6 @@
 /** Finding the object of a request, with Docker's words when it is not there or was changed meanwhile. */
 import { ClusterError } from "../../common/errors.ts";
-import type { TableName, TableTypes } from "../../model/objects.ts";
+import type { TableName, TableTypes, UserVersioned } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 
 /** Requests carry full ids: the API edge resolves names and prefixes. */
@@ -10,14 +10,18 @@ export function existing<K extends TableName>(view: StoreView, table: K, id: str
   throw new ClusterError("not_found", `${table} ${id} not found`, { details: { table, id } });
 }
 
-/** Throws out_of_sequence unless `version` is the object's. */
+/**
+ * Throws out_of_sequence unless the caller has seen the object's newest spec. What the system wrote since (addresses, a
+ * node's state) is no reason to refuse. A version that is not yet committed (negative) can't be judged and is refused.
+ */
 export function checkVersion(
-  object: { readonly id: string; readonly version: number },
+  object: UserVersioned & { readonly id: string; readonly version: number },
   version: number,
 ): void {
-  if (object.version === version) return;
+  const { id, version: current, specReplacedVersion = current - 1 } = object;
+  if (version === current || (current > 0 && version < current && version > specReplacedVersion)) return;
   throw new ClusterError("out_of_sequence", "update out of sequence", {
-    details: { id: object.id, wanted: object.version, got: version },
+    details: { id, wanted: current, got: version },
   });
 }
 

@@ -23,7 +23,7 @@ export function updateNode(tx: Transaction, plan: UpdateNodePlan): undefined {
   const spec = checkNodeSpec(plan.spec);
   if (node.spec.Role === "manager" && spec.Role === "worker") checkDemotion(tx, node, plan.raft);
   checkVersion(node, plan.version);
-  tx.update("node", { ...node, spec });
+  tx.update("node", { ...node, spec, specReplacedVersion: node.version });
   return undefined;
 }
 

@@ -37,6 +37,7 @@ export function createService(tx: Transaction, plan: CreateServicePlan): undefin
     id: plan.id,
     spec,
     specVersion: 1,
+    specReplacedVersion: 0,
     ...(isJob(spec) ? { jobStatus: { jobIteration: 0, lastExecution: plan.now } } : {}),
     ...(plan.registryAuth ? { registryAuth: plan.registryAuth } : {}),
   });
@@ -76,6 +77,7 @@ function respecified(service: Service, spec: ServiceSpec, plan: UpdateServicePla
   const common = {
     ...rest,
     spec,
+    specReplacedVersion: service.version,
     ...(auth === undefined ? {} : { registryAuth: auth }),
     ...(registryAuth === undefined ? {} : { previousRegistryAuth: registryAuth }),
   };
@@ -107,6 +109,7 @@ function rolledBack(service: Service, now: string): Service {
   return {
     ...rest,
     spec: previousSpec,
+    specReplacedVersion: service.version,
     specVersion: previousSpecVersion ?? nextSpecVersion(service),
     previousSpec: service.spec,
     previousSpecVersion: service.specVersion,

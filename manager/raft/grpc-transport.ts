@@ -6,7 +6,7 @@
  * connection.
  */
 import { Metadata, type ServerDuplexStream, type UntypedServiceImplementation } from "@grpc/grpc-js";
-import type { Random, Timers } from "../../common/env.ts";
+import type { Cancel, Random, Timers } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { shoal } from "../../proto/messages.ts";
@@ -24,6 +24,8 @@ import type { RaftTransport, TransportHandler } from "./transport.ts";
 const SNAPSHOT_TRIES_MAX = 5;
 const SNAPSHOT_RETRY_MS = 500;
 const MESSAGE_OVERHEAD_BYTES = 40;
+/** The stream to a removed member stays open so long: several elections. */
+const REMOVED_PEER_MS = 30_000;
 
 export interface GrpcTransportOptions {
   readonly raftId: number;
@@ -48,6 +50,8 @@ export class GrpcTransport implements RaftTransport {
   readonly #options: GrpcTransportOptions;
   readonly #encoder: EntryEncoder;
   readonly #peers = new Map<number, Peer>();
+  /** Removed members whose streams are still open, and what keeps them from being closed. */
+  readonly #leaving = new Map<number, Cancel>();
   readonly #receiver: SnapshotReceiver;
   #handler: TransportHandler | undefined;
   #isStopped = false;
@@ -87,10 +91,12 @@ export class GrpcTransport implements RaftTransport {
     wanted.delete(this.#options.raftId);
     for (const [raftId, peer] of this.#peers) {
       if (wanted.get(raftId) === peer.addr) continue;
-      peer.stream.stop();
-      this.#peers.delete(raftId);
+      if (wanted.has(raftId)) this.#close(raftId, peer);
+      else this.#closeLater(raftId, peer);
     }
     for (const [raftId, addr] of wanted) {
+      this.#leaving.get(raftId)?.();
+      this.#leaving.delete(raftId);
       if (!this.#peers.has(raftId)) this.#peers.set(raftId, { addr, stream: this.#openStream(raftId, addr) });
     }
   }
@@ -138,10 +144,26 @@ export class GrpcTransport implements RaftTransport {
 
   stop(): Promise<void> {
     this.#isStopped = true;
-    for (const { stream } of this.#peers.values()) stream.stop();
-    this.#peers.clear();
+    for (const [raftId, peer] of this.#peers) this.#close(raftId, peer);
     this.#handler = undefined;
     return Promise.resolve();
+  }
+
+  /** A removed member hears nothing of its removal but the notice that answers its campaign: leave it a way to come. */
+  #closeLater(raftId: number, peer: Peer): void {
+    if (this.#leaving.has(raftId)) return;
+    const cancel = this.#options.timers.after(REMOVED_PEER_MS, () => {
+      this.#leaving.delete(raftId);
+      this.#close(raftId, peer);
+    });
+    this.#leaving.set(raftId, cancel);
+  }
+
+  #close(raftId: number, peer: Peer): void {
+    this.#leaving.get(raftId)?.();
+    this.#leaving.delete(raftId);
+    peer.stream.stop();
+    if (this.#peers.get(raftId) === peer) this.#peers.delete(raftId);
   }
 
   #openStream(raftId: number, addr: string): PeerStream {
