@@ -4,8 +4,10 @@ import { freeInterfaceName, interfaceWithAddress, linkIndex } from "./container-
 import { NetworkNamespace } from "./namespace.ts";
 import {
   addAddress,
+  addSubLink,
   addVeth,
   findLink,
+  listLinks,
   listRoutes,
   MAIN_TABLE,
   reflectOnPort,
@@ -54,6 +56,63 @@ export async function plugBridged(root: NetworkNamespace, link: BridgedLink): Pr
       setLink(name, { isUp: true }),
     ]);
     if (link.gateway !== "" && !hasDefaultRoute(container)) addDefaultRoute(container, index, link.gateway);
+  } finally {
+    container.close();
+  }
+}
+
+export interface SubLink {
+  readonly kind: "macvlan" | "ipvlan";
+  /** The host's interface that it shares. */
+  readonly parent: string;
+  /** Docker's word for it, "" for the usual one. */
+  readonly mode: string;
+  readonly pid: number;
+  readonly mac: string;
+  readonly address: string;
+  readonly prefixLength: number;
+  readonly gateway: string;
+}
+
+const MODES: Readonly<Record<SubLink["kind"], Readonly<Record<string, number>>>> = {
+  macvlan: { "": 4, bridge: 4, private: 1, vepa: 2, passthru: 8 },
+  ipvlan: { "": 0, l2: 0, l3: 1, l3s: 2 },
+};
+
+/** Refuses a mode that the kind does not have. */
+export function subLinkMode(kind: SubLink["kind"], mode: string): number {
+  const number = MODES[kind][mode];
+  if (number === undefined) throw new ClusterError("invalid_argument", `unknown ${kind} mode "${mode}"`);
+  return number;
+}
+
+/** Gives the container an interface of its own on the host's network, beside the host's. */
+export function plugShared(root: NetworkNamespace, link: SubLink): void {
+  const container = NetworkNamespace.ofProcess(link.pid);
+  try {
+    const name = freeInterfaceName(container);
+    const options = { parent: linkIndex(root, link.parent), mode: subLinkMode(link.kind, link.mode) };
+    const mac = link.kind === "macvlan" ? { mac: link.mac } : {};
+    root.route.send([addSubLink(name, link.kind, options, { ...mac, namespace: container.fd })]);
+    const index = linkIndex(container, name);
+    container.route.send([
+      setLink("lo", { isUp: true }),
+      addAddress(index, { address: link.address, prefixLength: link.prefixLength }),
+      setLink(name, { isUp: true }),
+    ]);
+    if (link.gateway !== "" && !hasDefaultRoute(container)) addDefaultRoute(container, index, link.gateway);
+  } finally {
+    container.close();
+  }
+}
+
+/** Takes the interface with this address out of the container; fine if it is gone. */
+export async function unplugShared(pid: number, address: string): Promise<void> {
+  const container = NetworkNamespace.ofProcess(pid);
+  try {
+    const index = interfaceWithAddress(container, address);
+    const link = listLinks(container.route).find((each) => each.index === index);
+    if (link !== undefined) await container.deleteLinks([link.name]);
   } finally {
     container.close();
   }

@@ -17,7 +17,7 @@ import type { LocalBridges } from "./local-bridges.ts";
 import type { NetworkCatalog } from "./local-catalog.ts";
 import { describeEndpoint } from "./local-describe.ts";
 import type { EndpointOwner, LocalEndpoint } from "./local-describe.ts";
-import { closeDefaultRouteGap, interfaceOf, plugBridged } from "./local-links.ts";
+import { closeDefaultRouteGap, interfaceOf, plugBridged, plugShared, unplugShared } from "./local-links.ts";
 import { PortReservations } from "./local-ports.ts";
 import type { PortRequest, PublishedPort } from "./local-ports.ts";
 import { PREDEFINED, writeVolatile } from "./local-records.ts";
@@ -93,7 +93,7 @@ export class Members {
     settings: EndpointSettings,
   ): Promise<Member> {
     const record = await this.#deps.catalog.withSubnet(incomplete);
-    await this.#deps.bridges.ensure(record);
+    if (record.driver === "bridge") await this.#deps.bridges.ensure(record);
     const endpoint = this.#newEndpoint(record, settings, member);
     const next = this.#remember({ ...member, endpoints: { ...member.endpoints, [record.id]: endpoint } });
     await this.#plug(next, record, endpoint);
@@ -105,7 +105,9 @@ export class Members {
     if (endpoint === undefined) return member;
     const rest = Object.fromEntries(Object.entries(member.endpoints).filter(([id]) => id !== record.id));
     const next = this.#remember({ ...member, endpoints: rest });
-    await this.#deps.root.deleteLinks([this.#linkName(member.containerId, record.id)]);
+    if (record.driver === "bridge")
+      await this.#deps.root.deleteLinks([this.#linkName(member.containerId, record.id)]);
+    else await unplugShared(member.pid, endpoint.ip);
     this.#deps.catalog.addressesOf(record).release(endpoint.ip);
     const gateway = Object.values(rest).find((each) => each.gateway !== "");
     if (gateway !== undefined) closeDefaultRouteGap(member.pid, gateway);
@@ -237,6 +239,18 @@ export class Members {
 
   async #plug(member: Member, record: LocalNetworkRecord, endpoint: LocalEndpoint): Promise<void> {
     const { bridges, root } = this.#deps;
+    const { driver } = record;
+    if (driver === "macvlan" || driver === "ipvlan")
+      return plugShared(root, {
+        kind: driver,
+        parent: record.options["parent"] ?? "",
+        mode: record.options[`${driver}_mode`] ?? "",
+        pid: member.pid,
+        mac: endpoint.mac,
+        address: endpoint.ip,
+        prefixLength: endpoint.prefixLength,
+        gateway: endpoint.gateway,
+      });
     await plugBridged(root, {
       hostName: this.#linkName(member.containerId, record.id),
       bridge: bridges.facts(record.id)?.device ?? "",
@@ -280,7 +294,7 @@ export class Members {
       for (const [networkId, endpoint] of Object.entries(member.endpoints)) {
         const record = this.#deps.catalog.get(networkId);
         if (record === undefined) continue;
-        await this.#deps.bridges.ensure(record);
+        if (record.driver === "bridge") await this.#deps.bridges.ensure(record);
         this.#deps.catalog.addressesOf(record).claim(endpoint.ip);
         if (interfaceOf(member.pid, endpoint.ip) === undefined) await this.#plug(member, record, endpoint);
       }

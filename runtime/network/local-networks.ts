@@ -269,7 +269,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
         "permission_denied",
         `error while removing network: network ${record.name} id ${record.id} has active endpoints`,
       );
-    await this.#bridges.remove(record);
+    if (record.driver === "bridge") await this.#bridges.remove(record);
     await this.#catalog.delete(record);
     this.#emit("destroy", record);
   }
@@ -369,7 +369,8 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
 
   #result(member: Member, hostConfig: HostConfig): ContainerNetworkResult {
     const [first] = Object.entries(member.endpoints);
-    const gateway = this.#bridges.facts(first?.[0] ?? "")?.gateway ?? "";
+    const host = this.#forwarder.host();
+    const gateway = this.#bridges.facts(first?.[0] ?? "")?.gateway;
     const search = hostConfig.DnsSearch ?? [];
     const own =
       first === undefined
@@ -377,11 +378,12 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
         : [{ ip: first[1].ip, names: [member.hostname === "" ? member.name : member.hostname] }];
     return {
       endpoints: this.#members.describe(member),
-      nameservers: [gateway],
-      searchDomains: search.length > 0 ? search : this.#forwarder.host().search,
+      // A network that is not a bridge of ours has no name server of ours.
+      nameservers: gateway === undefined ? host.nameservers : [gateway],
+      searchDomains: search.length > 0 ? search : host.search,
       dnsOptions: hostConfig.DnsOptions ?? [],
       ports: describePorts(member.ports),
-      hosts: [...own, ...this.#linkHosts(hostConfig), ...extraHosts(hostConfig, gateway)],
+      hosts: [...own, ...this.#linkHosts(hostConfig), ...extraHosts(hostConfig, gateway ?? "")],
       sandboxId: createHash("sha256").update(`${member.containerId} ${member.sandbox}`).digest("hex"),
     };
   }

@@ -18,6 +18,7 @@ import {
   splitCidr,
 } from "./addresses.ts";
 import type { Block } from "./addresses.ts";
+import { subLinkMode } from "./local-links.ts";
 
 export type LocalDriver = "bridge" | "host" | "null" | "macvlan" | "ipvlan";
 
@@ -160,6 +161,15 @@ export function parseCreateRequest(
     throw new ClusterError("permission_denied", `only one instance of "${driver}" network is allowed`);
   const ipam = isObject(request["IPAM"]) ? request["IPAM"] : {};
   const plans = parsePlans(ipam);
+  const options = stringMap(request, "Options");
+  if ((driver === "macvlan" || driver === "ipvlan") && request["ConfigOnly"] !== true) {
+    subLinkMode(driver, options[`${driver}_mode`] ?? "");
+    if ((options["parent"] ?? "") === "")
+      throw new ClusterError(
+        "invalid_argument",
+        `network "${name}" needs the option parent: the host's interface that it shares`,
+      );
+  }
   const configFrom = isObject(request["ConfigFrom"]) ? textField(request["ConfigFrom"], "Network") : "";
   return {
     ...identity,
@@ -174,7 +184,7 @@ export function parseCreateRequest(
     ipamOptions: stringMap(ipam, "Options"),
     plans,
     hasChosenSubnet: plans.length > 0,
-    options: stringMap(request, "Options"),
+    options,
     labels: stringMap(request, "Labels"),
   };
 }

@@ -199,6 +199,23 @@ describe("local networks", () => {
     );
   });
 
+  test("a macvlan network gives a container an address on the host's own network", options, async () => {
+    await local("create", {
+      Name: "lan",
+      Driver: "macvlan",
+      Options: { parent: "eth0" },
+      IPAM: { Config: [{ Subnet: "192.168.77.0/24", Gateway: "192.168.77.2", IPRange: "192.168.77.64/26" }] },
+    });
+    const guest = await start("guest", { hostConfig: { NetworkMode: "lan" } });
+    assert.equal(guest.ip, "192.168.77.64");
+    assert.equal(await outside.call("http", { url: "http://192.168.77.64/" }), "guest 192.168.77.2");
+    await local("disconnect", "lan", "guest", false);
+    await assert.rejects(outside.call("http", { url: "http://192.168.77.64/", timeoutMs: 500 }));
+    await local("detach", "guest");
+    await local("remove", "lan");
+    await assert.rejects(local("create", { Name: "lan", Driver: "macvlan" }), /needs the option parent/);
+  });
+
   test("bad requests are refused and change nothing", options, async () => {
     const refused: readonly (readonly [object, RegExp])[] = [
       [{ Name: "" }, /network name cannot be empty/],
