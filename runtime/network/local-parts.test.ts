@@ -147,7 +147,7 @@ test("extraHosts() puts the gateway in for host-gateway and takes IPv6 addresses
 test("matchesFilters() knows Docker's keys and refuses others", () => {
   const bridge = predefinedRecord("bridge", "bridge", identity);
   const own = { ...bridge, name: "own", labels: { a: "b" } };
-  const is = (record: typeof own, key: string, ...values: string[]) =>
+  const is = (record: typeof bridge, key: string, ...values: string[]) =>
     matchesFilters(record, new Map([[key, values]]), false);
   assert.ok(is(own, "label", "a=b") && is(own, "label", "a") && !is(own, "label", "a=c"));
   assert.ok(is(bridge, "type", "builtin") && is(own, "type", "custom"));
