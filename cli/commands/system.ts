@@ -6,7 +6,7 @@ import type { CommandContext, CommandDefinition } from "../command.ts";
 import { bool, ExitError, FILTER_FLAG, INSPECT_FORMAT_FLAG, list, text } from "../command.ts";
 import { parseFilters } from "../flag-values.ts";
 import { alignColumns, formatInspect, labelText } from "../output/table.ts";
-import { compileTemplate } from "../output/template.ts";
+import { compileTemplate } from "../../common/go-template.ts";
 import { VERSION } from "../version.ts";
 import { sinceText } from "./service-logs.ts";
 import { confirm } from "./verbs.ts";

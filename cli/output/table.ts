@@ -2,7 +2,7 @@
  * Lists as docker prints them: `table` with a header, `json` one object a line, or any Go template; `-q` prints ids.
  * Each list names its fields once (Column) and its default table; everything else follows from that. Pure.
  */
-import { compileTemplate, goString } from "./template.ts";
+import { compileTemplate, goString } from "../../common/go-template.ts";
 
 export interface Column<Row> {
   readonly header: string;

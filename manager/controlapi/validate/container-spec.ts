@@ -1,6 +1,7 @@
 /** Checks of a service's container: image, mounts, health check, files, kernel settings. Pure. */
 import { tryParseReference } from "../../../model/image-reference.ts";
 import type { ContainerSpec, FileTarget, HealthConfig, Mount } from "../../../model/specs.ts";
+import { checkTemplates } from "../../../model/templates.ts";
 import { checkNotNegative, checkWord, firstDuplicate, refuse } from "./rules.ts";
 
 const NANOS_PER_MS = 1e6;
@@ -20,6 +21,7 @@ export function checkContainerSpec(spec: ContainerSpec | undefined): void {
   if (spec.StopSignal !== undefined && spec.StopSignal !== "" && !SIGNAL.test(spec.StopSignal)) {
     throw refuse(`invalid stop signal: "${spec.StopSignal}"`, "StopSignal");
   }
+  checkTemplates(spec);
   checkMounts(spec.Mounts ?? []);
   checkHealth(spec.Healthcheck);
   checkFiles(spec);

@@ -3,17 +3,29 @@
  * upper, pad, truncate) and Go's own. Pure. Field names are those of the API; a field that an object lacks is
  * "<no value>", or an error where the caller says which fields exist.
  */
-import { ClusterError } from "../../common/errors.ts";
-import type { Command, Expression, Pipeline, TemplateNode } from "./template-parser.ts";
-import { parseTemplate } from "./template-parser.ts";
+import { ClusterError } from "./errors.ts";
+import type { Command, Expression, Pipeline, TemplateNode } from "./go-template-parser.ts";
+import { parseTemplate } from "./go-template-parser.ts";
 
 export interface TemplateOptions {
   /** Unknown fields of the top object are errors (tables) instead of "<no value>" (inspect). */
   readonly isStrict?: boolean;
+  /** Functions beside the built-in ones. */
+  readonly functions?: Readonly<Record<string, TemplateFunction>>;
+  /** Characters of output after which the run is given up. Default: no bound. */
+  readonly outputCharsMax?: number;
 }
+
+/** Throwing a ClusterError ends the run with it. */
+export type TemplateFunction = (...args: unknown[]) => unknown;
 
 /** A compiled template; run it any number of times. */
 export type Template = (value: unknown) => string;
+
+/** `range` over a larger number would be a mistake or an attack. */
+const RANGE_COUNT_MAX = 100_000;
+
+const BLANK_COUNT_MAX = 10_000;
 
 /** What a missing field evaluates to. */
 const NO_VALUE = Symbol("no value");
@@ -151,9 +163,11 @@ function toJson(value: unknown): string {
   );
 }
 
-type TemplateFunction = (...args: unknown[]) => unknown;
-
 const text = (value: unknown): string => goString(value);
+
+function blanks(count: unknown): string {
+  return " ".repeat(Math.min(Math.max(0, Math.trunc(Number(count)) || 0), BLANK_COUNT_MAX));
+}
 
 const FUNCTIONS: Readonly<Record<string, TemplateFunction>> = {
   json: toJson,
@@ -166,7 +180,7 @@ const FUNCTIONS: Readonly<Record<string, TemplateFunction>> = {
   upper: (value) => text(value).toUpperCase(),
   title: (value) =>
     text(value).replace(/(^|\s)(\S)/g, (_, space: string, char: string) => space + char.toUpperCase()),
-  pad: (value, before, after) => " ".repeat(Number(before)) + text(value) + " ".repeat(Number(after)),
+  pad: (value, before, after) => blanks(before) + text(value) + blanks(after),
   truncate: (value, length) => text(value).slice(0, Number(length)),
   println: (...values) => `${values.map(text).join(" ")}\n`,
   print: (...values) => values.map(text).join(values.some((each) => typeof each === "string") ? "" : " "),
@@ -223,11 +237,11 @@ class Run {
   #node(node: TemplateNode, dot: unknown): void {
     switch (node.kind) {
       case "text":
-        this.#output += node.text;
+        this.#write(node.text);
         return;
       case "action": {
         const value = this.#declare(node.pipeline, this.#pipeline(node.pipeline, dot));
-        if (node.pipeline.declares.length === 0) this.#output += goString(value, true);
+        if (node.pipeline.declares.length === 0) this.#write(goString(value, true));
         return;
       }
       case "if":
@@ -246,6 +260,13 @@ class Run {
       case "continue":
         throw new LoopSignal(node.kind);
     }
+  }
+
+  #write(text: string): void {
+    this.#output += text;
+    const { outputCharsMax = Infinity } = this.#options;
+    if (this.#output.length > outputCharsMax)
+      throw refuse(`output is longer than ${outputCharsMax} characters`);
   }
 
   #range(node: Extract<TemplateNode, { pipeline: Pipeline; body: unknown }>, dot: unknown): void {
@@ -276,6 +297,8 @@ class Run {
         .sort()
         .map((key) => [key, value[key]]);
     }
+    if (typeof value === "number" && value > RANGE_COUNT_MAX)
+      throw refuse(`range over more than ${RANGE_COUNT_MAX}`);
     if (typeof value === "number")
       return Array.from({ length: value }, (_, position) => [position, position]);
     if (value === null || value === undefined || value === NO_VALUE) return [];
@@ -324,7 +347,9 @@ class Run {
       }
       return piped.length > 0 ? piped[0] : value;
     }
-    const found = Object.hasOwn(FUNCTIONS, name) ? FUNCTIONS[name] : undefined;
+    const { functions = {} } = this.#options;
+    const holder = Object.hasOwn(functions, name) ? functions : FUNCTIONS;
+    const found = Object.hasOwn(holder, name) ? holder[name] : undefined;
     if (found === undefined) throw refuse(`function "${name}" not defined`);
     return found(...words.map((word) => this.#expression(word, dot)), ...piped);
   }

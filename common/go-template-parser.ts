@@ -1,8 +1,8 @@
 /**
  * Reads Go's text/template language into a tree: actions, pipelines, variables, if/with/range/else, comments and trim
- * markers. template.ts runs the tree. Pure. A syntax error is an invalid_argument that names the place.
+ * markers. go-template.ts runs the tree. Pure. A syntax error is an invalid_argument that names the place.
  */
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError } from "./errors.ts";
 
 export type Expression =
   | { readonly kind: "literal"; readonly value: unknown }

@@ -1,8 +1,8 @@
 /** The Go template engine against what text/template prints. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { hasCode } from "../../common/errors.ts";
-import { compileTemplate } from "./template.ts";
+import { hasCode } from "./errors.ts";
+import { compileTemplate } from "./go-template.ts";
 
 const service = {
   ID: "abc",
