@@ -9,7 +9,7 @@ import { ClusterError, hasCode } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { ClusterControl, SwarmLifecycle } from "../model/cluster-control.ts";
 import type { Engine, EngineEvent } from "../model/engine.ts";
-import { CONTROL_POLL_MS, EVENT_BACKLOG_COUNT_MAX, EVENT_RING_COUNT } from "./limits.ts";
+import { CONTROL_POLL_MS, EVENT_BACKLOG_COUNT_MAX, EVENT_MERGE_MS, EVENT_RING_COUNT } from "./limits.ts";
 import { toEngineEvent } from "./translate/events.ts";
 
 export interface EventFeedDeps {
@@ -75,26 +75,29 @@ export class EventFeed implements Component {
     const close = (): void => queue.close();
     signal.addEventListener("abort", close, { once: true });
     this.#readers.add(queue);
-    if (range.sinceMs !== undefined) {
-      for (const event of this.#ring.filter((each) => isInRange(each, range))) queue.push(event);
-    }
+    const past = range.sinceMs === undefined ? [] : this.#ring.filter((each) => isInRange(each, range));
+    const cancelMerge = this.#deps.env.timers.after(EVENT_MERGE_MS, () => release(past, queue));
     const engineAbort = new AbortController();
-    const engine = this.#pumpEngine(range, queue, AbortSignal.any([signal, engineAbort.signal]));
+    const engineSignal = AbortSignal.any([signal, engineAbort.signal]);
+    const engine = this.#pumpEngine(range, { queue, past }, engineSignal);
     try {
       if (!signal.aborted) yield* queue;
     } finally {
       signal.removeEventListener("abort", close);
       this.#readers.delete(queue);
+      cancelMerge();
       queue.close();
       engineAbort.abort();
       await engine;
     }
   }
 
-  async #pumpEngine(range: EventRange, queue: BoundedQueue<EngineEvent>, signal: AbortSignal): Promise<void> {
+  async #pumpEngine(range: EventRange, into: MergeTarget, signal: AbortSignal): Promise<void> {
+    const { queue, past } = into;
     try {
       for await (const event of this.#deps.engine.events(range, signal)) {
         if (queue.isClosed) return;
+        release(past, queue, eventTimeMs(event));
         if (!queue.push(event)) queue.close(slowReader());
       }
     } catch (error) {
@@ -130,6 +133,20 @@ export class EventFeed implements Component {
     this.#watch?.abort();
     this.#watch = undefined;
     this.#watched = undefined;
+  }
+}
+
+interface MergeTarget {
+  readonly queue: BoundedQueue<EngineEvent>;
+  /** Past events of the cluster that were not delivered yet, oldest first. */
+  readonly past: EngineEvent[];
+}
+
+/** Delivers past events of the cluster up to a time, or all that wait. */
+function release(past: EngineEvent[], queue: BoundedQueue<EngineEvent>, untilMs?: number): void {
+  while (past[0] !== undefined && (untilMs === undefined || eventTimeMs(past[0]) <= untilMs)) {
+    const event = past.shift();
+    if (event !== undefined) queue.push(event);
   }
 }
 

@@ -11,8 +11,9 @@ import type { Filters, JsonObject } from "../model/engine.ts";
 import { checkJsonType, parseObject, readWhole } from "./body.ts";
 import { ByteSink } from "./byte-sink.ts";
 import { badParameter, JSON_TYPE } from "./error-body.ts";
-import { parseFilters } from "./filters.ts";
+import { checkKeys, parseFilters } from "./filters.ts";
 import { takeOver, type Hijacked } from "./hijack.ts";
+import { LIST_PIECE_COUNT } from "./limits.ts";
 import type { Query } from "./query.ts";
 import { canonical, type Vocabulary } from "./vocabulary.ts";
 
@@ -79,8 +80,11 @@ export class Exchange {
     return first === "" ? undefined : first;
   }
 
-  filters(): Filters {
-    return parseFilters(this.query.text("filters"));
+  /** The parsed `filters`; a 400 for keys that are not among `known`. */
+  filters(known: ReadonlySet<string>): Filters {
+    const filters = parseFilters(this.query.text("filters"));
+    checkKeys(filters, known);
+    return filters;
   }
 
   /** The body as it comes, for tar uploads. */
@@ -111,6 +115,26 @@ export class Exchange {
   /** Answers with JSON. */
   send(status: number, value: unknown, headers: HeaderValues = {}): void {
     this.text(status, JSON_TYPE, `${JSON.stringify(value)}\n`, headers);
+  }
+
+  /**
+   * Answers with a list. A long one is made and sent in pieces: turning 100,000 tasks into text at once would hold up
+   * everything else in this process, the manager's heartbeats first.
+   */
+  async sendList<T>(items: readonly T[], toJson: (item: T) => unknown): Promise<void> {
+    if (items.length <= LIST_PIECE_COUNT) {
+      this.send(200, items.map(toJson));
+      return;
+    }
+    const sink = this.stream(JSON_TYPE);
+    for (let start = 0; start < items.length; start += LIST_PIECE_COUNT) {
+      const piece = items.slice(start, start + LIST_PIECE_COUNT);
+      const text = piece.map((item) => JSON.stringify(toJson(item))).join(",");
+      if (!(await sink.write(`${start === 0 ? "[" : ","}${text}`))) return;
+      await new Promise<void>((resolve) => void setImmediate(resolve));
+    }
+    await sink.write("]\n");
+    sink.end();
   }
 
   text(status: number, contentType: string, text: string, headers: HeaderValues = {}): void {

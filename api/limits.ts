@@ -40,3 +40,8 @@ export const WEBSOCKET_MESSAGE_BYTES_MAX: number = 1024 * 1024;
 export const LINGER_MS: number = 2_000;
 /** Longest body of a refused request that is read and dropped to keep its connection; longer ones cost the connection. */
 export const DRAIN_BYTES_MAX: number = 1024 * 1024;
+
+/** Objects of a list that are turned into JSON without a break; about a millisecond's work. */
+export const LIST_PIECE_COUNT: number = 250;
+/** How long past events of the cluster wait for earlier ones of the machine, so that both come in order. */
+export const EVENT_MERGE_MS: number = 20;

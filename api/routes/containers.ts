@@ -5,17 +5,16 @@ import type {
   ContainerLogOptions,
   CreateContainerRequest,
   EndpointSettings,
-  Filters,
   HostConfig,
   JsonObject,
 } from "../../model/engine.ts";
 import { badParameter } from "../error-body.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
-import { checkKeys } from "../filters.ts";
 import { streamType } from "../hijack.ts";
 import { writeLogLines } from "../log-stream.ts";
 import { ENGINE_FIELDS } from "../vocabulary.ts";
+import { checkAttachable } from "./networks.ts";
 import { get, head, post, put, remove, type Route } from "./table.ts";
 
 const LIST_KEYS = new Set([
@@ -35,13 +34,12 @@ const LIST_KEYS = new Set([
   "status",
   "volume",
 ]);
-export const PRUNE_KEYS: ReadonlySet<string> = new Set(["label", "label!", "until"]);
+const PRUNE_KEYS = new Set(["label", "label!", "until"]);
 const NAME = /^\/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 
 async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   const { query } = exchange;
-  const filters = new Map(exchange.filters());
-  checkKeys(filters, LIST_KEYS);
+  const filters = new Map(exchange.filters(LIST_KEYS));
   for (const key of ["since", "before"]) {
     const value = query.optional(key);
     if (value !== undefined) filters.set(key, [...(filters.get(key) ?? []), value]);
@@ -70,7 +68,22 @@ function containerName(given: string | undefined): string | undefined {
   return given.replace(/^\//, "");
 }
 
-async function create(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+/** Modes that name no network. */
+const PLAIN_MODE = /^(?:|default|bridge|host|none|container:.*)$/;
+
+/**
+ * Of the swarm's networks only attachable ones take containers. An unknown network is the engine's to refuse, at start: a
+ * 404 on create would make the CLI pull the image.
+ */
+function checkNetworks(context: ApiContext, request: CreateContainerRequest): void {
+  const named = [
+    request.hostConfig.NetworkMode ?? "",
+    ...Object.keys(request.networkingConfig?.EndpointsConfig ?? {}),
+  ];
+  for (const name of new Set(named)) if (!PLAIN_MODE.test(name)) checkAttachable(context, name);
+}
+
+async function create(exchange: Exchange, context: ApiContext): Promise<void> {
   const name = containerName(exchange.query.optional("name"));
   const platform = exchange.query.optional("platform");
   const body = (await exchange.json(ENGINE_FIELDS)) as CreateBody;
@@ -82,7 +95,8 @@ async function create(exchange: Exchange, { engine }: ApiContext): Promise<void>
     ...(platform === undefined ? {} : { platform }),
     ...(networkingConfig === undefined ? {} : { networkingConfig }),
   };
-  const created = await engine.containers.create(request);
+  checkNetworks(context, request);
+  const created = await context.engine.containers.create(request);
   exchange.send(201, { Id: created.Id, Warnings: created.Warnings });
 }
 
@@ -286,15 +300,8 @@ async function putArchive(exchange: Exchange, { engine }: ApiContext): Promise<v
   exchange.empty(200);
 }
 
-/** The filters of a prune request, keys checked. */
-export function pruneFilters(exchange: Exchange, keys: ReadonlySet<string> = PRUNE_KEYS): Filters {
-  const filters = exchange.filters();
-  checkKeys(filters, keys);
-  return filters;
-}
-
 async function prune(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  exchange.send(200, await engine.containers.prune(pruneFilters(exchange)));
+  exchange.send(200, await engine.containers.prune(exchange.filters(PRUNE_KEYS)));
 }
 
 async function commit(exchange: Exchange, { engine }: ApiContext): Promise<void> {

@@ -2,9 +2,7 @@
 import { badParameter } from "../error-body.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
-import { checkKeys } from "../filters.ts";
 import { writeProgress } from "../progress.ts";
-import { pruneFilters } from "./containers.ts";
 import { get, post, remove, type Route } from "./table.ts";
 
 const LIST_KEYS = new Set(["before", "dangling", "label", "label!", "reference", "since", "until"]);
@@ -34,8 +32,7 @@ function registryAuth(exchange: Exchange): { readonly registryAuth?: string } {
 
 async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   const { query } = exchange;
-  const filters = new Map(exchange.filters());
-  checkKeys(filters, LIST_KEYS);
+  const filters = new Map(exchange.filters(LIST_KEYS));
   // Before filters there was a parameter for the reference.
   const reference = query.optional("filter");
   if (reference !== undefined) filters.set("reference", [...(filters.get("reference") ?? []), reference]);
@@ -71,7 +68,7 @@ async function removeImage(exchange: Exchange, { engine }: ApiContext): Promise<
 }
 
 async function prune(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  exchange.send(200, await engine.images.prune(pruneFilters(exchange, PRUNE_KEYS)));
+  exchange.send(200, await engine.images.prune(exchange.filters(PRUNE_KEYS)));
 }
 
 /** `fromImage` with its tag or digest as one reference. */
@@ -143,8 +140,7 @@ async function search(exchange: Exchange, { engine }: ApiContext): Promise<void>
   const term = exchange.query.optional("term");
   if (term === undefined) throw badParameter("search term is empty");
   const limit = exchange.query.integer("limit") || SEARCH_LIMIT;
-  const filters = exchange.filters();
-  checkKeys(filters, SEARCH_KEYS);
+  const filters = exchange.filters(SEARCH_KEYS);
   exchange.send(200, await engine.images.search(term, limit, filters));
 }
 
@@ -169,7 +165,7 @@ async function build(exchange: Exchange, { engine }: ApiContext): Promise<void> 
 }
 
 async function pruneCache(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  const filters = pruneFilters(exchange, CACHE_PRUNE_KEYS);
+  const filters = exchange.filters(CACHE_PRUNE_KEYS);
   exchange.send(200, await engine.images.pruneBuildCache({ all: exchange.query.flag("all"), filters }));
 }
 

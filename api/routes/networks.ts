@@ -7,12 +7,12 @@ import type { StoreView } from "../../model/store-view.ts";
 import { managerOf, type ApiContext } from "../context.ts";
 import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
-import { anyValue, checkKeys, exactMatches, flagFilter, labelsMatch, prefixMatches } from "../filters.ts";
+import { anyValue, exactMatches, flagFilter, labelsMatch, prefixMatches } from "../filters.ts";
 import { networkJson, verboseNetworkJson, type NetworkJson } from "../translate/network.ts";
 import { ENGINE_FIELDS, NETWORK_FIELDS } from "../vocabulary.ts";
-import { pruneFilters } from "./containers.ts";
 import { get, post, remove, type Route } from "./table.ts";
 
+const PRUNE_KEYS = new Set(["label", "label!", "until"]);
 const LIST_KEYS = new Set(["dangling", "driver", "id", "label", "name", "scope", "type"]);
 /** Networks that every machine has; services may name them. */
 const PREDEFINED = new Set(["bridge", "host", "none"]);
@@ -48,8 +48,7 @@ function checkType(filters: Filters): void {
 }
 
 async function list(exchange: Exchange, context: ApiContext): Promise<void> {
-  const filters = exchange.filters();
-  checkKeys(filters, LIST_KEYS);
+  const filters = exchange.filters(LIST_KEYS);
   checkType(filters);
   const local = await context.engine.networks.list(filters);
   const known = new Set(local.map((network) => network["Id"]));
@@ -166,10 +165,9 @@ async function removeNetwork(exchange: Exchange, context: ApiContext): Promise<v
   exchange.empty(204);
 }
 
-/** Containers are connected by the engine; it knows the swarm's attachable networks by what the worker tells it. */
-function checkLocal(context: ApiContext, wanted: string): void {
-  const { local, swarm } = locate(context, context.swarm.control()?.staleView(), wanted);
-  if (!local && swarm === undefined) throw notFound(wanted);
+/** Throws for a swarm network that containers can't be attached to by hand. Says nothing about unknown ones. */
+export function checkAttachable(context: ApiContext, wanted: string): void {
+  const { swarm } = locate(context, context.swarm.control()?.staleView(), wanted);
   if (swarm !== undefined && swarm.spec.Attachable !== true) {
     const why = `Could not attach to network ${wanted}: rpc error: code = PermissionDenied desc = network ${wanted} not manually attachable`;
     throw new ClusterError("permission_denied", why);
@@ -181,7 +179,7 @@ async function connect(exchange: Exchange, context: ApiContext): Promise<void> {
   const container = body["Container"];
   if (typeof container !== "string" || container === "")
     throw badParameter("container name or ID cannot be empty");
-  checkLocal(context, exchange.param("id"));
+  checkAttachable(context, exchange.param("id"));
   const settings = (body["EndpointConfig"] ?? {}) as EndpointSettings;
   await context.engine.networks.connect(exchange.param("id"), container, settings);
   exchange.empty(200);
@@ -220,7 +218,7 @@ async function pruneSwarm(context: ApiContext, filters: Filters): Promise<readon
 }
 
 async function prune(exchange: Exchange, context: ApiContext): Promise<void> {
-  const filters = pruneFilters(exchange);
+  const filters = exchange.filters(PRUNE_KEYS);
   const { NetworksDeleted } = await context.engine.networks.prune(filters);
   exchange.send(200, { NetworksDeleted: [...NetworksDeleted, ...(await pruneSwarm(context, filters))] });
 }

@@ -6,7 +6,7 @@ import type { Config, Secret } from "../../model/objects.ts";
 import type { ConfigSpec, SecretSpec } from "../../model/specs.ts";
 import { managerOf } from "../context.ts";
 import { badParameter } from "../error-body.ts";
-import { anyValue, checkKeys, labelsMatch, prefixMatches } from "../filters.ts";
+import { anyValue, labelsMatch, prefixMatches } from "../filters.ts";
 import { lookup } from "../lookup.ts";
 import { configJson, secretJson } from "../translate/cluster.ts";
 import { SWARM_FIELDS } from "../vocabulary.ts";
@@ -70,9 +70,8 @@ function routesOf(kind: Kind): readonly Route[] {
   return [
     get(path, async (exchange, context) => {
       const control = managerOf(context);
-      const filters = exchange.filters();
-      checkKeys(filters, KEYS);
-      const objects: readonly (Secret | Config)[] = (await control.view(exchange.signal)).list(table);
+      const filters = exchange.filters(KEYS);
+      const objects: readonly (Secret | Config)[] = (await control.view()).list(table);
       exchange.send(200, objects.filter((object) => matches(object, filters)).map(kind.json));
     }),
     post(`${path}/create`, async (exchange, context) => {
@@ -85,20 +84,20 @@ function routesOf(kind: Kind): readonly Route[] {
       exchange.send(201, { ID: id });
     }),
     get(`${path}/{id}`, async (exchange, context) => {
-      const view = await managerOf(context).view(exchange.signal);
+      const view = await managerOf(context).view();
       exchange.send(200, kind.json(lookup(view, table, exchange.param("id"))));
     }),
     post(`${path}/{id}/update`, async (exchange, context) => {
       const control = managerOf(context);
       const version = exchange.query.objectVersion(table);
       const spec = specOf(await exchange.json(SWARM_FIELDS), table);
-      const { id } = lookup(await control.view(exchange.signal), table, exchange.param("id"));
+      const { id } = lookup(await control.view(), table, exchange.param("id"));
       await kind.update(control, id, version, spec);
       exchange.empty(200);
     }),
     remove(`${path}/{id}`, async (exchange, context) => {
       const control = managerOf(context);
-      const { id } = lookup(await control.view(exchange.signal), table, exchange.param("id"));
+      const { id } = lookup(await control.view(), table, exchange.param("id"));
       await kind.remove(control, id);
       exchange.empty(204);
     }),

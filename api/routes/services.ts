@@ -9,7 +9,7 @@ import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import { managerOf, type ApiContext } from "../context.ts";
 import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
-import { anyValue, checkKeys, exactMatches, labelsMatch, prefixMatches } from "../filters.ts";
+import { anyValue, exactMatches, labelsMatch, prefixMatches } from "../filters.ts";
 import { streamType } from "../hijack.ts";
 import { writeLogLines } from "../log-stream.ts";
 import { lookup, lookupNode } from "../lookup.ts";
@@ -52,27 +52,23 @@ function tasksOf(view: StoreView, service: Service): readonly Task[] {
 
 async function listServices(exchange: Exchange, context: ApiContext): Promise<void> {
   const control = managerOf(context);
-  const filters = exchange.filters();
-  checkKeys(filters, SERVICE_KEYS);
+  const filters = exchange.filters(SERVICE_KEYS);
   const badMode = filters.get("mode")?.find((mode) => !MODES.has(mode));
   if (badMode !== undefined) throw badParameter(`invalid filter 'mode=${badMode}'`);
   const wantsStatus = exchange.query.flag("status");
   const insertDefaults = exchange.query.flag("insertDefaults");
-  const view = await control.view(exchange.signal);
+  const view = await control.view();
   const services = view.list("service").filter((service) => serviceMatches(service, filters));
-  exchange.send(
-    200,
-    services.map((service) =>
-      serviceJson(service, {
-        insertDefaults,
-        ...(wantsStatus ? { counts: serviceCounts(service, tasksOf(view, service)) } : {}),
-      }),
-    ),
+  await exchange.sendList(services, (service) =>
+    serviceJson(service, {
+      insertDefaults,
+      ...(wantsStatus ? { counts: serviceCounts(service, tasksOf(view, service)) } : {}),
+    }),
   );
 }
 
 async function inspectService(exchange: Exchange, context: ApiContext): Promise<void> {
-  const view = await managerOf(context).view(exchange.signal);
+  const view = await managerOf(context).view();
   const service = lookup(view, "service", exchange.param("id"));
   exchange.send(200, serviceJson(service, { insertDefaults: exchange.query.flag("insertDefaults") }));
 }
@@ -109,7 +105,7 @@ async function updateService(exchange: Exchange, context: ApiContext): Promise<v
     throw badParameter(`unsupported registryAuthFrom value ${authFrom}`);
   }
   const spec = await serviceSpec(exchange);
-  const service = lookup(await control.view(exchange.signal), "service", exchange.param("id"));
+  const service = lookup(await control.view(), "service", exchange.param("id"));
   const { warnings } = await control.updateService(service.id, {
     version,
     spec,
@@ -122,7 +118,7 @@ async function updateService(exchange: Exchange, context: ApiContext): Promise<v
 
 async function removeService(exchange: Exchange, context: ApiContext): Promise<void> {
   const control = managerOf(context);
-  const service = lookup(await control.view(exchange.signal), "service", exchange.param("id"));
+  const service = lookup(await control.view(), "service", exchange.param("id"));
   await control.removeService(service.id);
   exchange.empty(200);
 }
@@ -199,17 +195,13 @@ function anyTrue(values: readonly string[] | undefined): boolean {
 
 async function listTasks(exchange: Exchange, context: ApiContext): Promise<void> {
   const control = managerOf(context);
-  const filters = exchange.filters();
-  checkKeys(filters, TASK_KEYS);
-  const view = await control.view(exchange.signal);
-  exchange.send(
-    200,
-    filterTasks(view, filters).map((task) => taskJson(task, view)),
-  );
+  const filters = exchange.filters(TASK_KEYS);
+  const view = await control.view();
+  await exchange.sendList(filterTasks(view, filters), (task) => taskJson(task, view));
 }
 
 async function inspectTask(exchange: Exchange, context: ApiContext): Promise<void> {
-  const view = await managerOf(context).view(exchange.signal);
+  const view = await managerOf(context).view();
   exchange.send(200, taskJson(lookup(view, "task", exchange.param("id")), view));
 }
 
@@ -242,14 +234,14 @@ async function sendLogs(
 
 async function serviceLogs(exchange: Exchange, context: ApiContext): Promise<void> {
   const control = managerOf(context);
-  const service = lookup(await control.view(exchange.signal), "service", exchange.param("id"));
+  const service = lookup(await control.view(), "service", exchange.param("id"));
   const isTty = service.spec.TaskTemplate.ContainerSpec?.TTY ?? false;
   await sendLogs(exchange, control, { serviceIds: [service.id] }, isTty);
 }
 
 async function taskLogs(exchange: Exchange, context: ApiContext): Promise<void> {
   const control = managerOf(context);
-  const task = lookup(await control.view(exchange.signal), "task", exchange.param("id"));
+  const task = lookup(await control.view(), "task", exchange.param("id"));
   await sendLogs(exchange, control, { taskIds: [task.id] }, task.spec.ContainerSpec?.TTY ?? false);
 }
 

@@ -7,7 +7,7 @@ import type { StoreView } from "../../model/store-view.ts";
 import { ALREADY_IN_SWARM, managerOf, NOT_PART_OF_SWARM, type ApiContext } from "../context.ts";
 import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
-import { anyValue, checkKeys, exactMatches, labelsMatch, prefixMatches } from "../filters.ts";
+import { anyValue, exactMatches, labelsMatch, prefixMatches } from "../filters.ts";
 import { lookupNode, nodeName } from "../lookup.ts";
 import { nodeJson, swarmJson } from "../translate/cluster.ts";
 import { SWARM_FIELDS } from "../vocabulary.ts";
@@ -116,7 +116,7 @@ function clusterOf(view: StoreView): Cluster {
 }
 
 async function inspectSwarm(exchange: Exchange, context: ApiContext): Promise<void> {
-  exchange.send(200, swarmJson(clusterOf(await managerOf(context).view(exchange.signal))));
+  exchange.send(200, swarmJson(clusterOf(await managerOf(context).view())));
 }
 
 async function updateSwarm(exchange: Exchange, context: ApiContext): Promise<void> {
@@ -135,7 +135,7 @@ async function updateSwarm(exchange: Exchange, context: ApiContext): Promise<voi
 }
 
 async function unlockKey(exchange: Exchange, context: ApiContext): Promise<void> {
-  const cluster = clusterOf(await managerOf(context).view(exchange.signal));
+  const cluster = clusterOf(await managerOf(context).view());
   exchange.send(200, { UnlockKey: cluster.unlockKey });
 }
 
@@ -158,8 +158,7 @@ async function unlock(exchange: Exchange, context: ApiContext): Promise<void> {
 
 async function listNodes(exchange: Exchange, context: ApiContext): Promise<void> {
   const control = managerOf(context);
-  const filters = exchange.filters();
-  checkKeys(filters, NODE_KEYS);
+  const filters = exchange.filters(NODE_KEYS);
   for (const [key, words] of [
     ["role", ["manager", "worker"]],
     ["membership", ["accepted", "pending"]],
@@ -167,7 +166,7 @@ async function listNodes(exchange: Exchange, context: ApiContext): Promise<void>
     const unknown = filters.get(key)?.find((value) => !words.some((word) => word === value));
     if (unknown !== undefined) throw badParameter(`Invalid ${key} filter: '${unknown}'`);
   }
-  const view = await control.view(exchange.signal);
+  const view = await control.view();
   const nodes = view
     .list("node")
     .filter(
@@ -182,15 +181,12 @@ async function listNodes(exchange: Exchange, context: ApiContext): Promise<void>
         exactMatches(filters, "membership", "accepted"),
     );
   const managers = control.managers();
-  exchange.send(
-    200,
-    nodes.map((node) => nodeJson(node, managers)),
-  );
+  await exchange.sendList(nodes, (node) => nodeJson(node, managers));
 }
 
 async function inspectNode(exchange: Exchange, context: ApiContext): Promise<void> {
   const control = managerOf(context);
-  const node = lookupNode(await control.view(exchange.signal), exchange.param("id"));
+  const node = lookupNode(await control.view(), exchange.param("id"));
   exchange.send(200, nodeJson(node, control.managers()));
 }
 
@@ -205,14 +201,14 @@ async function updateNode(exchange: Exchange, context: ApiContext): Promise<void
   const control = managerOf(context);
   const version = exchange.query.objectVersion("node");
   const spec = nodeSpec((await exchange.json(SWARM_FIELDS)) as Partial<NodeSpec>);
-  const node = lookupNode(await control.view(exchange.signal), exchange.param("id"));
+  const node = lookupNode(await control.view(), exchange.param("id"));
   await control.updateNode(node.id, version, spec);
   exchange.empty(200);
 }
 
 async function removeNode(exchange: Exchange, context: ApiContext): Promise<void> {
   const control = managerOf(context);
-  const node = lookupNode(await control.view(exchange.signal), exchange.param("id"));
+  const node = lookupNode(await control.view(), exchange.param("id"));
   await control.removeNode(node.id, exchange.query.flag("force"));
   exchange.empty(200);
 }

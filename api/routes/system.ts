@@ -7,7 +7,6 @@ import { badParameter } from "../error-body.ts";
 import type { EventRange } from "../event-feed.ts";
 import { EVENT_FILTER_KEYS, eventLine, eventMatches } from "../event-filter.ts";
 import type { Exchange } from "../exchange.ts";
-import { checkKeys } from "../filters.ts";
 import { API_VERSION, MIN_API_VERSION, PAST_EVENTS_GRACE_MS } from "../limits.ts";
 import { clusterInfoJson } from "../translate/cluster.ts";
 import { NO_FIELDS } from "../vocabulary.ts";
@@ -104,8 +103,7 @@ function eventRange(exchange: Exchange): EventRange {
 
 async function events(exchange: Exchange, context: ApiContext): Promise<void> {
   const range = eventRange(exchange);
-  const filters = exchange.filters();
-  checkKeys(filters, EVENT_FILTER_KEYS);
+  const filters = exchange.filters(EVENT_FILTER_KEYS);
   const end = new AbortController();
   const { timers, clock } = context.env;
   const cancel =

@@ -2,9 +2,8 @@
 import { ClusterError } from "../../common/errors.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
-import { checkKeys, flagFilter } from "../filters.ts";
+import { flagFilter } from "../filters.ts";
 import { ENGINE_FIELDS } from "../vocabulary.ts";
-import { pruneFilters } from "./containers.ts";
 import { get, post, put, remove, type Route } from "./table.ts";
 
 const LIST_KEYS = new Set(["dangling", "driver", "label", "name"]);
@@ -12,8 +11,7 @@ const PRUNE_KEYS = new Set(["all", "label", "label!"]);
 const PLUGIN_KEYS = new Set(["capability", "enable", "enabled"]);
 
 async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  const filters = exchange.filters();
-  checkKeys(filters, LIST_KEYS);
+  const filters = exchange.filters(LIST_KEYS);
   flagFilter(filters, "dangling");
   exchange.send(200, await engine.volumes.list(filters));
 }
@@ -32,7 +30,7 @@ async function removeVolume(exchange: Exchange, { engine }: ApiContext): Promise
 }
 
 async function prune(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  const filters = new Map(pruneFilters(exchange, PRUNE_KEYS));
+  const filters = new Map(exchange.filters(PRUNE_KEYS));
   // Before 1.42 all unused volumes were pruned; since then only anonymous ones unless asked.
   if (exchange.apiMinor < 42) filters.set("all", ["true"]);
   exchange.send(200, await engine.volumes.prune(filters));
@@ -43,8 +41,7 @@ function updateVolume(): never {
 }
 
 async function listPlugins(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  const filters = exchange.filters();
-  checkKeys(filters, PLUGIN_KEYS);
+  const filters = exchange.filters(PLUGIN_KEYS);
   exchange.send(200, await engine.plugins.list(filters));
 }
 

@@ -164,3 +164,32 @@ test("/shoal/v1/cluster sums up health, /shoal/v1/metrics is Prometheus text", a
     /shoal_api_requests_total\{route="\/shoal\/v1\/cluster",method="GET",status="200"\} 1/,
   );
 });
+
+test("a list of thousands comes whole, in pieces", async (context) => {
+  const api = await startApi(context);
+  await api.swarm.init();
+  const spec = { Name: "web", TaskTemplate: { ContainerSpec: { Image: "x" } } };
+  const service = api.swarm.store.put("service", { id: api.swarm.store.newId(), spec, specVersion: 1 });
+  for (let slot = 1; slot <= 1001; slot += 1) api.swarm.putTask(service, { slot });
+  const answer = await call(api, "GET /tasks");
+  assert.equal(answer.headers["content-type"], "application/json");
+  const slots = (JSON.parse(answer.text) as readonly { Slot: number }[]).map((task) => task.Slot);
+  assert.deepEqual(
+    slots,
+    Array.from({ length: 1001 }, (_unused, index) => index + 1),
+  );
+});
+
+test("a container can't be put on a swarm network that is not attachable", async (context) => {
+  const api = await startApi(context);
+  await api.swarm.init();
+  await call(api, "POST /networks/create", { body: { Name: "closed", Driver: "overlay" } });
+  await call(api, "POST /networks/create", { body: { Name: "open", Driver: "overlay", Attachable: true } });
+  const create = (network: string): Promise<{ readonly status: number; readonly text: string }> =>
+    call(api, "POST /containers/create", { body: { Image: "x", HostConfig: { NetworkMode: network } } });
+  const refused = await create("closed");
+  assert.equal(refused.status, 403);
+  assert.match(refused.text, /Could not attach to network closed.*not manually attachable/);
+  assert.equal((await create("open")).status, 201);
+  assert.equal((await create("nosuch")).status, 201);
+});

@@ -1,0 +1,99 @@
+/** The API over TCP with TLS: client certificates are demanded and checked; the docker CLI comes in by context. */
+import assert from "node:assert/strict";
+import { execFile, execFileSync } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { request } from "node:https";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { test, type TestContext } from "node:test";
+import { realEnv } from "../../common/real-env.ts";
+import {
+  createRequest,
+  createRoot,
+  issueCertificate,
+  type KeyedCertificate,
+} from "../../manager/ca/certificates.ts";
+import { startApi } from "./api-harness.ts";
+
+const DEPS = { random: realEnv.random, nowMs: realEnv.clock.wallMs() };
+const HOUR_MS = 3_600_000;
+
+async function issue(root: KeyedCertificate): Promise<KeyedCertificate> {
+  const { csr, key } = await createRequest();
+  const subject = { nodeId: "localhost", role: "manager", clusterId: "test" } as const;
+  const { certificate } = await issueCertificate({ ...DEPS, root, csr, subject, lifeMs: HOUR_MS });
+  return { certificate, key };
+}
+
+interface TlsHarness {
+  readonly port: number;
+  readonly root: KeyedCertificate;
+  readonly client: KeyedCertificate;
+}
+
+async function startTls(context: TestContext): Promise<TlsHarness> {
+  const api = await startApi(context);
+  const root = await createRoot(DEPS);
+  const [server, client] = [await issue(root), await issue(root)];
+  const tls = { cert: server.certificate, key: server.key, ca: root.certificate };
+  const port = await api.server.listen({ tcp: { host: "127.0.0.1", port: 0 }, tls });
+  return { port, root, client };
+}
+
+function ping(harness: TlsHarness, client: KeyedCertificate | undefined): Promise<string> {
+  const identity = client === undefined ? {} : { cert: client.certificate, key: client.key };
+  return new Promise((resolve, reject) => {
+    const options = {
+      host: "127.0.0.1",
+      port: harness.port,
+      path: "/_ping",
+      servername: "localhost",
+      agent: false,
+    };
+    const sent = request({ ...options, ca: harness.root.certificate, ...identity }, (response) => {
+      response.setEncoding("utf8").on("data", resolve).on("error", reject);
+    });
+    sent.on("error", reject);
+    sent.end();
+  });
+}
+
+test("TLS: a client of the same authority is served, others are not", async (context) => {
+  const harness = await startTls(context);
+  assert.equal(await ping(harness, harness.client), "OK");
+  await assert.rejects(ping(harness, undefined));
+  const stranger = await issue(await createRoot(DEPS));
+  await assert.rejects(ping(harness, stranger));
+  assert.equal(await ping(harness, harness.client), "OK");
+});
+
+function hasDocker(): boolean {
+  try {
+    execFileSync("docker", ["--version"], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+test("docker context with TLS", { skip: hasDocker() ? false : "no docker CLI on PATH" }, async (context) => {
+  const harness = await startTls(context);
+  const folder = await mkdtemp(path.join(tmpdir(), "shoal-api-tls-"));
+  context.after(() => rm(folder, { recursive: true, force: true }));
+  const files = { ca: harness.root.certificate, cert: harness.client.certificate, key: harness.client.key };
+  for (const [name, text] of Object.entries(files)) await writeFile(path.join(folder, `${name}.pem`), text);
+  const docker = (...args: readonly string[]): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const env = { PATH: process.env["PATH"] ?? "", HOME: folder };
+      execFile("docker", [...args], { env, timeout: 20_000 }, (error, stdout, stderr) => {
+        if (error === null) resolve(stdout);
+        else reject(new Error(stderr));
+      });
+    });
+  const where = `host=tcp://localhost:${harness.port},ca=${folder}/ca.pem,cert=${folder}/cert.pem,key=${folder}/key.pem`;
+  await docker("context", "create", "fleet", "--docker", where);
+  assert.match(
+    await docker("--context", "fleet", "version", "--format", "{{.Server.APIVersion}}"),
+    /^1\.50\n$/,
+  );
+});
