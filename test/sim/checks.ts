@@ -49,7 +49,6 @@ export class Checks {
 
   damaged(raftId: number): void {
     this.#damaged.add(raftId);
-    this.#promised.delete(raftId);
   }
 
   isDamaged(raftId: number): boolean {
@@ -114,11 +113,13 @@ export class Checks {
   restarted(member: MemberView): void {
     const promised = this.#promised.get(member.raftId);
     const { status } = member.core;
+    // It knows that it lost something. Damage that it doesn't notice must have hit nothing that it promised.
     if (status.isRecovering) {
-      this.damaged(member.raftId);
+      this.#damaged.add(member.raftId);
+      this.#promised.delete(member.raftId);
       return;
     }
-    if (promised === undefined || this.#damaged.has(member.raftId)) return;
+    if (promised === undefined) return;
     if (status.term < promised.term) {
       throw new Violation(
         "O13",
@@ -197,7 +198,7 @@ export class Checks {
     const member = others.members.find((each) => each.raftId === voter);
     if (member === undefined) return others.down.has(voter);
     const { log } = member.core;
-    if (this.#damaged.has(voter) || index <= log.commitIndex) return true;
+    if (this.#damaged.has(voter) || index <= log.baseIndex) return true;
     return log.durableIndex >= index && log.termAt(index) === leader.core.log.termAt(index);
   }
 

@@ -75,7 +75,7 @@ class Run {
       machines: () => this.#live(),
       clientCount: profile.clientCount,
       keyCount: profile.keyCount,
-      thinkMs: 60,
+      thinkMs: profile.thinkMs,
     });
     this.#nemesis = new Nemesis({
       world: this.#world,
@@ -254,7 +254,7 @@ class Run {
   async #converge(when: string, core: readonly Machine[]): Promise<void> {
     const doneBefore = this.#clients.doneCount;
     await this.#until(`${when}: a leader`, () => this.#leader(core) !== undefined);
-    await this.#until(`${when}: clients are served`, () => this.#clients.doneCount >= doneBefore + 20);
+    await this.#until(`${when}: clients are served`, () => this.#clients.doneCount >= doneBefore + 5);
     // Machines that a committed configuration doesn't name have no part any more.
     await this.#until(`${when}: equal states`, () => this.#isEqual(core));
   }

@@ -56,6 +56,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(3, "logs compared by index before term", "safety", {
+    profile: "cutoff",
     patches: [
       [
         LOG,
@@ -90,7 +91,7 @@ export const MUTANTS: readonly Mutant[] = [
     patches: [[CORE, "if (!message.isTransfer && this.#hearsLeader()) return false;", ""]],
   }),
   mutant(11, "an entry of an older term is committed by counting", "safety", {
-    profile: "crash",
+    profile: "cutoff",
     patches: [
       [
         LEADER,
@@ -100,6 +101,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(12, "a refusal commits", "safety", {
+    profile: "cutoff",
     patches: [
       [
         LEADER,
@@ -109,9 +111,11 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(14, "an old message cuts what a newer one brought", "safety", {
+    profile: "cutoff",
     patches: [[LOG, "      if (held === entry.term) continue;\n", ""]],
   }),
   mutant(15, "commit not limited to what the message proved", "safety", {
+    profile: "cutoff",
     patches: [
       [CORE, "Math.min(message.commit, accepted.lastIndex)", "Math.min(message.commit, this.#log.lastIndex)"],
     ],
@@ -254,7 +258,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(43, "a read answered before the round of heartbeats", "safety", {
-    profile: "network",
+    profile: "cutoff",
     patches: [
       [
         LEADER,
@@ -295,6 +299,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(102, "a heartbeat commits beyond what matches", "safety", {
+    profile: "cutoff",
     patches: [[LEADER, "commit: Math.min(progress.match, log.commitIndex),", "commit: log.commitIndex,"]],
   }),
   mutant(103, "a snapshot acknowledged before it is installed", "safety", {
@@ -308,6 +313,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(104, "a proposal answered by another one's entry", "safety", {
+    profile: "cutoff",
     patches: [
       [
         NODE,
@@ -327,6 +333,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(106, "two votes in one term", "safety", {
+    profile: "cutoff",
     patches: [
       [
         CORE,

@@ -49,6 +49,7 @@ export class Nemesis {
     this.#repeat(every.transfer, () => this.#transfer());
     this.#repeat(every.falseRefusal, () => this.#refuse());
     this.#repeat(every.lonelyFollower, () => this.#isolateFollower());
+    this.#repeat(every.cutLeader, () => this.#cutLeader());
     this.#repeat(every.badLeader, () => this.#spoilLeader());
     this.#repeat(every.membership, () => this.#options.changeMembership());
   }
@@ -244,6 +245,14 @@ export class Nemesis {
       this.#options.network.heal();
       this.#isSpoiled = false;
     });
+  }
+
+  #cutLeader(): void {
+    const leader = this.#leader();
+    if (leader === undefined) return;
+    this.#say(() => `leader ${leader.raftId} cut off`);
+    this.#cutOff(leader.raftId, this.#random.float() < 0.2);
+    this.#later(500 + this.#random.float() * 4_000, () => this.#options.network.heal());
   }
 
   /** O10: nothing else is broken, so within SPOILED_MS another one must lead. */

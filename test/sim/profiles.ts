@@ -7,6 +7,8 @@ export interface Profile {
   readonly memberCount: number;
   readonly clientCount: number;
   readonly keyCount: number;
+  /** Mean pause of a client between two operations. */
+  readonly thinkMs: number;
   readonly lossRate: number;
   readonly duplicateRate: number;
   readonly meanDelayMs: number;
@@ -30,6 +32,8 @@ export interface Profile {
     readonly lonelyFollower: number;
     /** The leader's disk or network fails for long, and nothing else: another one must take over. */
     readonly badLeader: number;
+    /** Cuts off the leader for a while, clients and all. */
+    readonly cutLeader: number;
   };
   readonly clockDrift: number;
   readonly limits: Partial<RaftLimits>;
@@ -69,6 +73,7 @@ const NEVER: Profile["every"] = {
   allCrash: 0,
   lonelyFollower: 0,
   badLeader: 0,
+  cutLeader: 0,
 };
 
 const CALM: Profile = {
@@ -76,6 +81,7 @@ const CALM: Profile = {
   memberCount: 3,
   clientCount: 4,
   keyCount: 3,
+  thinkMs: 60,
   lossRate: 0,
   duplicateRate: 0,
   meanDelayMs: 0.5,
@@ -96,6 +102,7 @@ export const PROFILE_NAMES = [
   "membership",
   "quiet",
   "stuck",
+  "cutoff",
 ] as const;
 export type ProfileName = (typeof PROFILE_NAMES)[number];
 
@@ -109,7 +116,18 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
     case "calm":
       return { ...CALM, memberCount };
     case "quiet":
-      return { ...CALM, name, memberCount, every: { ...NEVER, lonelyFollower: 6 } };
+      return { ...CALM, name, memberCount, thinkMs: 2_000, every: { ...NEVER, lonelyFollower: 4 } };
+    case "cutoff":
+      return {
+        ...CALM,
+        name,
+        memberCount,
+        clientCount: 8,
+        thinkMs: 30,
+        diskLatencyMs: 5,
+        every: { ...NEVER, cutLeader: 2, crash: pick(random, [0, 2, 6]) },
+        limits: { ...SMALL, appendCountMax: 2 },
+      };
     case "stuck":
       return { ...CALM, name, memberCount, every: { ...NEVER, badLeader: 2 } };
     case "network":
@@ -163,6 +181,7 @@ function swarm(random: SeededRandom, memberCount: number): Profile {
     memberCount,
     clientCount: 1 + random.below(6),
     keyCount: 1 + random.below(4),
+    thinkMs: pick(random, [20, 60, 60, 500]),
     lossRate: pick(random, [0, 0, 0.01, 0.05, 0.15, 0.3]),
     duplicateRate: pick(random, [0, 0, 0.02, 0.1, 0.3]),
     meanDelayMs: pick(random, [0.5, 2, 10, 30, 80]),
@@ -183,6 +202,7 @@ function swarm(random: SeededRandom, memberCount: number): Profile {
       allCrash: maybe(0.2, [15, 30]),
       lonelyFollower: 0,
       badLeader: 0,
+      cutLeader: maybe(0.3, [3, 8]),
     },
     clockDrift: pick(random, [0, 0.02, 0.2]),
     limits: {
