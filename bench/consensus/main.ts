@@ -1,0 +1,311 @@
+/**
+ * `npm run bench:consensus [-- --rounds N --seconds S --only puts,txn,reads,inside,failover,restart]`: our consensus beside etcd,
+ * in turn in one run (A B A B), through the same C client (h2load), on the same disk, TLS off on both. Prints medians,
+ * best rounds and ratios, also per processor second of the three servers. Skips etcd when it isn't installed, saying so.
+ */
+import { execFile, spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import * as http2 from "node:http2";
+import os from "node:os";
+import { parseArgs, promisify } from "node:util";
+import { median } from "../statistics.ts";
+import { Etcd, Ours, sleep, type System } from "./systems.ts";
+import { frame, putRequest, rangeRequest, txnRequest } from "./wire.ts";
+
+const run = promisify(execFile);
+const VALUE_BYTES = 256;
+const OURS_PORT = 23_100;
+const ETCD_PORT = 23_200;
+const FAILOVER_LIMIT_MS = 15_000;
+
+interface Load {
+  readonly name: string;
+  readonly path: string;
+  readonly body: Buffer;
+  readonly clients: number;
+  /** Puts that one request stands for. */
+  readonly weight: number;
+}
+
+interface Sample {
+  readonly rate: number;
+  readonly perCpuSecond: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "6" },
+    seconds: { type: "string", default: "3" },
+    failovers: { type: "string", default: "20" },
+    only: { type: "string", default: "puts,txn,reads,inside,failover,restart" },
+    folder: { type: "string", default: `${os.tmpdir()}/shoal-bench-consensus` },
+  },
+});
+const rounds = Number(values.rounds);
+const seconds = Number(values.seconds);
+const parts = new Set(values.only.split(","));
+
+function isInstalled(command: string): boolean {
+  return spawnSync("sh", ["-c", `command -v ${command}`]).status === 0;
+}
+
+function put(key: string): Buffer {
+  return putRequest(key, Buffer.alloc(VALUE_BYTES, 7));
+}
+
+function loads(): readonly Load[] {
+  const chosen: Load[] = [];
+  const kv = "/etcdserverpb.KV/";
+  if (parts.has("puts")) {
+    for (const clients of [1, 64, 256]) {
+      chosen.push({
+        name: `put, ${clients} clients`,
+        path: `${kv}Put`,
+        body: put("key"),
+        clients,
+        weight: 1,
+      });
+    }
+  }
+  if (parts.has("txn")) {
+    const body = txnRequest(Array.from({ length: 64 }, (_, at) => put(`key-${at}`)));
+    for (const clients of [1, 16]) {
+      chosen.push({
+        name: `64 puts per call, ${clients} callers`,
+        path: `${kv}Txn`,
+        body,
+        clients,
+        weight: 64,
+      });
+    }
+  }
+  if (parts.has("reads")) {
+    chosen.push({
+      name: "linearizable read, 64 clients",
+      path: `${kv}Range`,
+      body: rangeRequest("key"),
+      clients: 64,
+      weight: 1,
+    });
+  }
+  return chosen;
+}
+
+/** h2load's log has one line per request: start, status, microseconds. */
+function latencies(file: string): readonly number[] {
+  const lines = readFileSync(file, "utf8").trim().split("\n");
+  return lines.map((line) => Number(line.split("\t")[2]) / 1000).sort((a, b) => a - b);
+}
+
+async function measure(system: System, load: Load): Promise<Sample> {
+  const port = await system.leaderPort();
+  const body = `${values.folder}/body`;
+  const log = `${values.folder}/log`;
+  writeFileSync(body, frame(load.body));
+  rmSync(log, { force: true });
+  const cpuBefore = system.cpuSeconds();
+  const url = `http://127.0.0.1:${port}${load.path}`;
+  const headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"];
+  const flags = [
+    "-t1",
+    `-c${load.clients}`,
+    "-m1",
+    `-D${seconds}`,
+    "--warm-up-time=1s",
+    `--log-file=${log}`,
+    "-d",
+    body,
+  ];
+  const { stdout } = await run("h2load", [...flags, ...headers, url], { maxBuffer: 1e8 });
+  const cpu = (system.cpuSeconds() - cpuBefore) * (seconds / (seconds + 1));
+  const found = /finished in .*?, ([\d.]+) req\/s/.exec(stdout);
+  const failed = /(\d+) failed, (\d+) errored/.exec(stdout);
+  if (found === null || Number(failed?.[1]) + Number(failed?.[2]) > 0) throw new Error(stdout.slice(0, 600));
+  const rate = Number(found[1]) * load.weight;
+  const times = latencies(log);
+  const at = (share: number): number => times[Math.floor(times.length * share)] ?? Number.NaN;
+  return { rate, perCpuSecond: (rate * seconds) / cpu, p50Ms: at(0.5), p99Ms: at(0.99) };
+}
+
+function print(name: string, ours: readonly Sample[], peer: readonly Sample[]): void {
+  const row = (samples: readonly Sample[], pick: (each: Sample) => number, best: "max" | "min"): string => {
+    const all = samples.map(pick);
+    const top = best === "max" ? Math.max(...all) : Math.min(...all);
+    return `${format(median(all))} [${format(top)}]`;
+  };
+  const columns: readonly (readonly [string, (each: Sample) => number, "max" | "min"])[] = [
+    ["rate/s", (each) => each.rate, "max"],
+    ["per CPU-s", (each) => each.perCpuSecond, "max"],
+    ["p50 ms", (each) => each.p50Ms, "min"],
+    ["p99 ms", (each) => each.p99Ms, "min"],
+  ];
+  console.log(`\n${name}`);
+  for (const [what, pick, best] of columns) {
+    const ratio =
+      peer.length === 0 ? "" : `ratio ${(median(ours.map(pick)) / median(peer.map(pick))).toFixed(2)}`;
+    const other = peer.length === 0 ? "" : `etcd ${row(peer, pick, best)}`;
+    console.log(
+      `  ${what.padEnd(10)} shoal ${row(ours, pick, best).padEnd(22)} ${other.padEnd(28)} ${ratio}`,
+    );
+  }
+}
+
+function format(value: number): string {
+  return value >= 100 ? Math.round(value).toString() : value.toFixed(2);
+}
+
+/** One put on a fresh connection; resolves with whether it was accepted. */
+function tryPut(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const session = http2.connect(`http://127.0.0.1:${port}`);
+    const end = (accepted: boolean): void => {
+      clearTimeout(timer);
+      session.destroy();
+      resolve(accepted);
+    };
+    const timer = setTimeout(() => end(false), 250);
+    session.on("error", () => end(false));
+    const headers = {
+      ":method": "POST",
+      ":path": "/etcdserverpb.KV/Put",
+      "content-type": "application/grpc",
+      te: "trailers",
+    };
+    const stream = session.request(headers);
+    let status = "";
+    stream.on("response", (answered) => {
+      status = String(answered["grpc-status"] ?? status);
+    });
+    stream.on("trailers", (trailers) => {
+      status = String(trailers["grpc-status"] ?? "");
+    });
+    stream.on("data", () => undefined);
+    stream.on("error", () => end(false));
+    stream.on("end", () => setImmediate(() => end(status === "0")));
+    stream.end(frame(put("failover")));
+  });
+}
+
+type Blow = "kill -9" | "SIGSTOP" | "planned stop";
+
+/** From the blow to the leader until some other member accepts a put. */
+async function failover(system: System, blow: Blow): Promise<number> {
+  const port = await system.leaderPort();
+  await sleep(1_000);
+  const pid = system.pidOf(port);
+  const others = system.clientPorts.filter((each) => each !== port);
+  const began = performance.now();
+  if (blow === "planned stop") await system.stopLeader();
+  else process.kill(pid, blow === "kill -9" ? "SIGKILL" : "SIGSTOP");
+  let took = Number.NaN;
+  while (Number.isNaN(took) && performance.now() - began < FAILOVER_LIMIT_MS) {
+    const accepted = await Promise.all(others.map((each) => tryPut(each)));
+    if (accepted.includes(true)) took = performance.now() - began;
+    else await sleep(2);
+  }
+  if (blow === "SIGSTOP") process.kill(pid, "SIGCONT");
+  else await sleep(100);
+  await system.restart();
+  return took;
+}
+
+async function failovers(systems: readonly System[]): Promise<void> {
+  for (const blow of ["kill -9", "SIGSTOP", "planned stop"] as const) {
+    const taken = new Map<string, number[]>(systems.map((system) => [system.name, []]));
+    for (let count = 0; count < Number(values.failovers); count += 1) {
+      for (const system of systems) taken.get(system.name)?.push(await failover(system, blow));
+    }
+    console.log(`\nleader: ${blow} -> next accepted put, ms (min / median / max of ${values.failovers})`);
+    for (const [name, all] of taken) {
+      const text = [Math.min(...all), median(all), Math.max(...all)]
+        .map((each) => Math.round(each))
+        .join(" / ");
+      console.log(`  ${name.padEnd(8)} ${text}`);
+    }
+  }
+}
+
+async function inside(ours: Ours): Promise<void> {
+  console.log("\nproposed inside the leader, one object each, three members");
+  for (const inflight of [64, 1024]) {
+    const all: { rate: number; p50: number; p99: number }[] = [];
+    for (let round = 0; round < Math.min(rounds, 3); round += 1) {
+      const leader = await ours.leader();
+      all.push(
+        (await leader.ask({
+          kind: "inside",
+          inflight,
+          seconds,
+          valueBytes: VALUE_BYTES,
+        })) as (typeof all)[number],
+      );
+    }
+    const text = `${format(median(all.map((each) => each.rate)))} changes/s`;
+    const tail = `p50 ${format(median(all.map((each) => each.p50)))} ms, p99 ${format(median(all.map((each) => each.p99)))} ms`;
+    console.log(`  ${inflight} in flight: ${text}, ${tail}`);
+  }
+}
+
+async function restart(ours: Ours): Promise<void> {
+  const leader = await ours.leader();
+  await leader.ask({ kind: "fill", count: 100_000, valueBytes: VALUE_BYTES });
+  await sleep(3_000);
+  const follower = ours.children.find((child) => child !== leader);
+  if (follower === undefined) return;
+  follower.process.kill("SIGKILL");
+  await sleep(200);
+  const began = performance.now();
+  await ours.restart();
+  const target = (await ours.status(await ours.leader())).appliedIndex;
+  const at = ours.children.find((child) => child.port === follower.port);
+  if (at === undefined) return;
+  let status = await ours.status(at);
+  while (status.appliedIndex < target) {
+    await sleep(5);
+    status = await ours.status(at);
+  }
+  const took = Math.round(performance.now() - began);
+  console.log(
+    `\nrestart with 100,000 objects: caught up after ${took} ms (state loaded in ${Math.round(status.bootMs)} ms)`,
+  );
+  console.log(`  ${status.keys} keys, ${(status.rssBytes / 1e6).toFixed(0)} MB resident`);
+}
+
+async function main(): Promise<void> {
+  if (!isInstalled("h2load")) {
+    console.log("h2load is not installed (Debian: nghttp2-client): nothing to measure with");
+    return;
+  }
+  rmSync(values.folder, { recursive: true, force: true });
+  mkdirSync(values.folder, { recursive: true });
+  const ours = await Ours.start(`${values.folder}/shoal`, OURS_PORT);
+  const etcd = isInstalled("etcd") ? await Etcd.start(`${values.folder}/etcd`, ETCD_PORT) : undefined;
+  if (etcd === undefined) console.log("etcd is not installed (Debian: etcd-server): no comparison");
+  const systems: readonly System[] = etcd === undefined ? [ours] : [ours, etcd];
+  try {
+    const cpu = os.cpus()[0]?.model ?? "?";
+    console.log(
+      `${new Date().toISOString().slice(0, 16)}, ${os.cpus().length} x ${cpu}, load ${os.loadavg()[0]?.toFixed(1)}`,
+    );
+    console.log(
+      `${rounds} rounds of ${seconds} s in turn, medians [best], values ${VALUE_BYTES} bytes, no TLS`,
+    );
+    for (const load of loads()) {
+      const samples = new Map<string, Sample[]>(systems.map((system) => [system.name, []]));
+      for (let round = 0; round < rounds; round += 1) {
+        for (const system of systems) samples.get(system.name)?.push(await measure(system, load));
+      }
+      print(load.name, samples.get("shoal") ?? [], samples.get("etcd") ?? []);
+    }
+    if (parts.has("inside")) await inside(ours);
+    if (parts.has("failover")) await failovers(systems);
+    if (parts.has("restart")) await restart(ours);
+  } finally {
+    for (const system of systems) system.stop();
+    rmSync(values.folder, { recursive: true, force: true });
+  }
+}
+
+await main();
