@@ -17,7 +17,7 @@ function spec(name: string, replicas: number, more: Partial<ServiceSpec> = {}, i
 
 async function withCluster(nodeCount: number, run: (cluster: ModelCluster) => Promise<void>): Promise<void> {
   const cluster = new ModelCluster();
-  await cluster.start();
+  cluster.start();
   for (let index = 0; index < nodeCount; index += 1) await cluster.addNode();
   await run(cluster);
   await cluster.stop();

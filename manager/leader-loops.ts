@@ -13,8 +13,13 @@ import type { LoopDeps } from "./reconcile-loop.ts";
 import { Scheduler } from "./scheduler/scheduler.ts";
 import { Updater } from "./updater/updater.ts";
 
+interface Loop {
+  start(): void;
+  stop(): Promise<void>;
+}
+
 export class LeaderLoops implements Component {
-  readonly #loops: readonly Component[];
+  readonly #loops: readonly Loop[];
 
   constructor(deps: LoopDeps) {
     this.#loops = [
@@ -28,18 +33,18 @@ export class LeaderLoops implements Component {
     ];
   }
 
-  async start(): Promise<void> {
-    for (const loop of this.#loops) await loop.start();
+  start(): void {
+    for (const loop of this.#loops) loop.start();
   }
 
   async stop(): Promise<void> {
-    await Promise.all(this.#loops.map(async (loop) => loop.stop()));
+    await Promise.all(this.#loops.map((loop) => loop.stop()));
   }
 }
 
 /** Builds and starts all of them. `stop()` of what is returned ends them; it resolves when their last writes have settled. */
-export async function startLeaderLoops(deps: LoopDeps): Promise<Component> {
+export function startLeaderLoops(deps: LoopDeps): Component {
   const loops = new LeaderLoops(deps);
-  await loops.start();
+  loops.start();
   return loops;
 }

@@ -10,7 +10,7 @@ import { assert } from "../../common/assert.ts";
 import type { Clock, Timers } from "../../common/env.ts";
 import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
-import { rfc3339 } from "../../common/time.ts";
+import { parseRfc3339 } from "../../common/time.ts";
 import type { StoreEvent } from "../../model/objects.ts";
 import { TABLE_NAMES } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
@@ -58,6 +58,8 @@ interface Outcome {
 
 /** Where the name of the last accepted transaction lives among the checkpointed keys. */
 const LAST_ACCEPTED_KEY = "meta/lastAccepted";
+/** A stamp further ahead than this came from a clock that was wrong: it is not followed. */
+const STAMP_AHEAD_MICROS_MAX = 86_400_000_000;
 const KNOWN_TABLES: ReadonlySet<string> = new Set(TABLE_NAMES);
 
 export class MemoryStore implements Store, StateMachine {
@@ -73,6 +75,8 @@ export class MemoryStore implements Store, StateMachine {
   /** #applied plus the flights, while there are any. */
   #planned: Tables | undefined;
   #sequence = 0;
+  /** Of the newest stamp given or seen, in microseconds since 1970. */
+  #lastStampMicros = 0;
   readonly #flights = new Map<number, Flight>();
   /** Newest flight that is not doomed. */
   #newest: Flight | undefined;
@@ -165,6 +169,7 @@ export class MemoryStore implements Store, StateMachine {
       this.#applyOperation(operation, entry.index, events);
     }
     if (this.#newest === flight) this.#landed();
+    if (!isOwn) this.#sawStamp(events.at(-1)?.object.updatedAt);
     this.#unpublished.push({ events, version: entry.index });
     return { isAccepted: true, version: entry.index };
   }
@@ -249,9 +254,27 @@ export class MemoryStore implements Store, StateMachine {
     this.#sequence += 1;
     return new PlannedTransaction(this.#planned ?? this.#applied, {
       sequence: this.#sequence,
-      stamp: rfc3339(this.#clock.wallMs()),
+      stamp: this.#stamp(),
       writable: () => (this.#planned ??= this.#applied.copy()),
     });
+  }
+
+  #sawStamp(stamp: string | undefined): void {
+    const ms = stamp === undefined ? Number.NaN : parseRfc3339(stamp);
+    if (ms * 1000 > this.#lastStampMicros) this.#lastStampMicros = Math.ceil(ms * 1000);
+  }
+
+  /**
+   * A stamp later than every one before, also than those of earlier leaders whose clock is ahead a little: objects made
+   * one after the other can be put in order by createdAt.
+   */
+  #stamp(): string {
+    const nowMicros = Math.floor(this.#clock.wallMs() * 1000);
+    const isAhead = this.#lastStampMicros - nowMicros < STAMP_AHEAD_MICROS_MAX;
+    const micros = isAhead ? Math.max(nowMicros, this.#lastStampMicros + 1) : nowMicros;
+    this.#lastStampMicros = micros;
+    const wholeMs = Math.floor(micros / 1000);
+    return `${new Date(wholeMs).toISOString().slice(0, -1)}${String(micros - wholeMs * 1000).padStart(3, "0")}000Z`;
   }
 
   async #propose(tx: PlannedTransaction): Promise<Outcome> {

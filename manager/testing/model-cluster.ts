@@ -72,8 +72,8 @@ export class ModelCluster {
     });
   }
 
-  async start(): Promise<void> {
-    await this.loops.start();
+  start(): void {
+    this.loops.start();
   }
 
   async stop(): Promise<void> {
@@ -90,7 +90,7 @@ export class ModelCluster {
     await stopped;
     this.log.lead();
     this.loops = this.#makeLoops();
-    await this.loops.start();
+    this.loops.start();
     for (const task of this.store.view().list("task")) this.#step(task);
   }
 
