@@ -14,6 +14,10 @@ export interface Constraint {
   readonly key: string;
   readonly isEqual: boolean;
   readonly value: string;
+  /** What the node has for the key; undefined if nothing. */
+  readonly read: (node: Node) => string | undefined;
+  /** `value` in the form in which values are compared. */
+  readonly wanted: string;
 }
 
 const KEY = /^[a-z_][a-z0-9\-_.]+$/i;
@@ -47,7 +51,9 @@ export function parseConstraint(text: string): Constraint {
       `wanted one of ${[...KEYS].join(", ")}, node.labels.*, engine.labels.*, got "${key}"`,
     );
   }
-  return { text: text.trim(), key: isLabel ? key : lower, isEqual: operator === "==", value };
+  const wanted = lower === "node.platform.arch" ? normalizedArchitecture(value) : value.toLowerCase();
+  const read = readerOf(key);
+  return { text: text.trim(), key: isLabel ? key : lower, isEqual: operator === "==", value, read, wanted };
 }
 
 const parsed = new WeakMap<readonly string[], readonly Constraint[]>();
@@ -89,28 +95,39 @@ function addressMatches(value: string, addr: string): boolean {
   return list.check(addr, family === 4 ? "ipv4" : "ipv6");
 }
 
-/** What the node has for the key; undefined if nothing. */
-function actualValue(key: string, node: Node): string | undefined {
+/** How to find what a node has for a key of a constraint or a placement preference. */
+export function readerOf(key: string): (node: Node) => string | undefined {
   const lower = key.toLowerCase();
-  if (lower.startsWith(NODE_LABEL)) return label(node.spec.Labels, key.slice(NODE_LABEL.length));
-  if (lower.startsWith(ENGINE_LABEL))
-    return label(node.description?.Engine.Labels, key.slice(ENGINE_LABEL.length));
-  if (lower === "node.id") return node.id;
-  if (lower === "node.hostname") return node.description?.Hostname;
-  if (lower === "node.role") return node.certificateRole;
-  if (lower === "node.platform.os") return node.description?.Platform.OS;
-  if (lower === "node.platform.arch") return node.description?.Platform.Architecture;
-  return undefined;
+  if (lower.startsWith(NODE_LABEL)) {
+    const name = key.slice(NODE_LABEL.length);
+    return (node) => label(node.spec.Labels, name);
+  }
+  if (lower.startsWith(ENGINE_LABEL)) {
+    const name = key.slice(ENGINE_LABEL.length);
+    return (node) => label(node.description?.Engine.Labels, name);
+  }
+  switch (lower) {
+    case "node.id":
+      return (node) => node.id;
+    case "node.hostname":
+      return (node) => node.description?.Hostname;
+    case "node.role":
+      return (node) => node.certificateRole;
+    case "node.platform.os":
+      return (node) => node.description?.Platform.OS;
+    case "node.platform.arch":
+      return (node) => normalizedArchitecture(node.description?.Platform.Architecture ?? "");
+    default:
+      return () => undefined;
+  }
 }
 
 export function constraintMatches(constraint: Constraint, node: Node): boolean {
   if (constraint.key === "node.ip")
     return addressMatches(constraint.value, node.status.addr) === constraint.isEqual;
-  const actual = actualValue(constraint.key, node);
-  const isArchitecture = constraint.key === "node.platform.arch";
-  const canonical = (value: string): string =>
-    isArchitecture ? normalizedArchitecture(value) : value.toLowerCase();
-  const isSame = actual !== undefined && canonical(actual) === canonical(constraint.value);
+  const actual = constraint.read(node);
+  const isSame =
+    actual !== undefined && (actual === constraint.wanted || actual.toLowerCase() === constraint.wanted);
   return isSame === constraint.isEqual;
 }
 

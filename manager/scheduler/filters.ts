@@ -70,13 +70,25 @@ export function staticRefusal(info: NodeInfo, wanted: Requirements): Refusal | u
   }
   if (wanted.constraints.length > 0) {
     const unmet = firstUnmet(wanted.constraints, node);
-    if (unmet !== undefined) return { filter: "constraints", detail: `constraint ${unmet.text}` };
+    if (unmet !== undefined) return refusalOf(unmet);
   }
   if (wanted.platforms.length > 0 && !platformMatches(wanted.platforms, node)) {
     const { OS = "?", Architecture = "?" } = node.description?.Platform ?? {};
     return { filter: "platform", detail: `platform ${OS}/${Architecture}` };
   }
   return undefined;
+}
+
+const refusals = new WeakMap<Constraint, Refusal>();
+
+/** The same object for the same constraint: most nodes refuse for one of a few reasons. */
+function refusalOf(unmet: Constraint): Refusal {
+  let refusal = refusals.get(unmet);
+  if (refusal === undefined) {
+    refusal = { filter: "constraints", detail: `constraint ${unmet.text}` };
+    refusals.set(unmet, refusal);
+  }
+  return refusal;
 }
 
 function hasLogDriver(info: NodeInfo, name: string): boolean {

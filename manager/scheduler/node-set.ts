@@ -13,7 +13,10 @@ interface FreeGeneric {
   readonly names: Set<string>;
 }
 
+const NO_KEYS: readonly string[] = [];
+
 export function hostPortKeys(task: Task): readonly string[] {
+  if (task.ports.length === 0) return NO_KEYS;
   return task.ports
     .filter((port) => port.PublishMode === "host" && port.PublishedPort > 0)
     .map((port) => `${port.Protocol}/${port.PublishedPort}`);

@@ -2,7 +2,7 @@
  * Places tasks: groups those of one spec, asks the static filters once for each node, then spreads. Decisions are counted
  * in the node set at once, so that the next task sees them. Pure but for that; scheduler.ts writes them to the store.
  */
-import type { Task } from "../../model/objects.ts";
+import type { Task, TaskStatus } from "../../model/objects.ts";
 import type { TaskSpec } from "../../model/specs.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { Requirements } from "./filters.ts";
@@ -53,17 +53,18 @@ function groupsOf(tasks: Iterable<Task>): Iterable<readonly Task[]> {
   return [...byVersion.values()].flatMap((versions) => [...versions.values()]);
 }
 
-function assign(task: Task, info: NodeInfo, wanted: Requirements, options: PlaceOptions): Task {
+function assignedStatus(options: PlaceOptions): TaskStatus {
+  const message = "scheduler assigned task to node";
+  return { state: TaskState.assigned, timestamp: options.timestamp, message, err: "" };
+}
+
+/** `status` is shared by all tasks of a round. */
+function assign(task: Task, info: NodeInfo, wanted: Requirements, status: TaskStatus): Task {
   const generic = wanted.generic.length === 0 ? undefined : pickGeneric(info, wanted.generic);
   return {
     ...task,
     nodeId: info.node.id,
-    status: {
-      state: TaskState.assigned,
-      timestamp: options.timestamp,
-      message: "scheduler assigned task to node",
-      err: "",
-    },
+    status,
     ...(generic === undefined ? {} : { assignedGenericResources: generic }),
   };
 }
@@ -83,38 +84,44 @@ function placeGroup(
   const first = tasks[0];
   if (first === undefined) return;
   const wanted = requirementsOf(first);
-  const explanation = new Explanation();
   const fit: NodeInfo[] = [];
-  for (const info of nodes.values()) {
-    const refusal = staticRefusal(info, wanted);
-    if (refusal === undefined) fit.push(info);
-    else explanation.add(refusal);
-  }
+  for (const info of nodes.values()) if (staticRefusal(info, wanted) === undefined) fit.push(info);
   const preferences = (first.spec.Placement?.Preferences ?? [])
     .map((each) => each.Spread?.SpreadDescriptor ?? "")
     .filter((descriptor) => descriptor !== "");
   const spread = new Spread(fit, { serviceId: first.serviceId, preferences, nowMs: options.nowMs });
+  const status = assignedStatus(options);
+  let explanation: Explanation | undefined;
   for (const task of tasks) {
     let assigned: Task | undefined;
     const info = spread.place((candidate) => {
-      const refusal = dynamicRefusal(candidate, wanted);
-      if (refusal !== undefined) {
-        explanation.add(refusal);
-        return false;
-      }
-      assigned = assign(task, candidate, wanted, options);
+      if (dynamicRefusal(candidate, wanted) !== undefined) return false;
+      assigned = assign(task, candidate, wanted, status);
       nodes.putTask(assigned);
       return true;
     });
-    if (info === undefined || assigned === undefined)
+    if (info === undefined || assigned === undefined) {
+      // What fits one fits all of the group, so the first that finds no node speaks for the rest.
+      explanation ??= explain(nodes, wanted);
       placement.unplaced.push({ task, reason: explanation.text(), detail: explanation.detail() });
-    else placement.placed.push({ taskId: task.id, nodeId: info.node.id, assigned });
+    } else placement.placed.push({ taskId: task.id, nodeId: info.node.id, assigned });
   }
+}
+
+/** Why each node refuses now. */
+function explain(nodes: NodeSet, wanted: Requirements): Explanation {
+  const explanation = new Explanation();
+  for (const info of nodes.values()) {
+    const refusal = staticRefusal(info, wanted) ?? dynamicRefusal(info, wanted);
+    if (refusal !== undefined) explanation.add(refusal);
+  }
+  return explanation;
 }
 
 /** Tasks made for a certain node (global services): only asks whether it will have them. */
 export function placePreassigned(nodes: NodeSet, tasks: Iterable<Task>, options: PlaceOptions): Placement {
   const placement: Placement = { placed: [], unplaced: [] };
+  const status = assignedStatus(options);
   for (const task of tasks) {
     const info = nodes.get(task.nodeId);
     const wanted = requirementsOf(task);
@@ -126,7 +133,7 @@ export function placePreassigned(nodes: NodeSet, tasks: Iterable<Task>, options:
       placement.unplaced.push({ task, reason: explanation.text(), detail: explanation.detail() });
       continue;
     }
-    const assigned = assign(task, info, wanted, options);
+    const assigned = assign(task, info, wanted, status);
     nodes.putTask(assigned);
     placement.placed.push({ taskId: task.id, nodeId: task.nodeId, assigned });
   }

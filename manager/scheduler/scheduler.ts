@@ -4,6 +4,7 @@
  * leader only. Says in status.err why a task can't be placed, and tries again when anything changes that could help.
  */
 import type { Component } from "../../common/env.ts";
+import { firstUnmet, parseConstraints } from "../../model/constraints.ts";
 import { rfc3339 } from "../../common/time.ts";
 import type { Node, StoreEvent, Task } from "../../model/objects.ts";
 import { NodeState } from "../../model/objects.ts";
@@ -188,7 +189,8 @@ function writeAssignment(tx: Transaction, placed: Placed): boolean {
   const task = tx.get("task", placed.taskId);
   const node = tx.get("node", placed.nodeId);
   const isNodeFit = node?.status.state === NodeState.ready && node.spec.Availability === "active";
-  if (task === undefined || !isPending(task) || !isNodeFit) return false;
+  if (task === undefined || node === undefined || !isPending(task) || !isNodeFit) return false;
+  if (firstUnmet(parseConstraints(task.spec.Placement?.Constraints), node) !== undefined) return false;
   const { nodeId, status, assignedGenericResources } = placed.assigned;
   const generic = assignedGenericResources === undefined ? {} : { assignedGenericResources };
   tx.update("task", { ...task, nodeId, status, ...generic });

@@ -3,7 +3,7 @@
  * fewest tasks of the service, in it the node with no recent failures, then the fewest tasks of the service, then the
  * fewest in all, then the lowest id. A heap for each branch makes a choice cost the logarithm of its nodes. Pure.
  */
-import type { Node } from "../../model/objects.ts";
+import { readerOf } from "../../model/constraints.ts";
 import type { NodeInfo } from "./node-set.ts";
 
 interface Candidate {
@@ -66,17 +66,6 @@ class CandidateHeap {
   }
 }
 
-/** The value by which a preference ("node.labels.zone") splits nodes; nodes without it are a branch of their own. */
-export function preferenceValue(descriptor: string, node: Node): string {
-  const lower = descriptor.toLowerCase();
-  if (lower.startsWith("node.labels."))
-    return node.spec.Labels?.[descriptor.slice("node.labels.".length)] ?? "";
-  if (lower.startsWith("engine.labels.")) {
-    return node.description?.Engine.Labels?.[descriptor.slice("engine.labels.".length)] ?? "";
-  }
-  return "";
-}
-
 /** Takes the top node of a leaf if it still fits; false if it does not and leaves. */
 export type TryNode = (info: NodeInfo) => boolean;
 
@@ -95,9 +84,11 @@ class Branch {
       this.#heap = new CandidateHeap(candidates);
       return;
     }
+    // Nodes without the label are a branch of their own.
     const groups = new Map<string, Candidate[]>();
+    const read = readerOf(descriptor);
     for (const candidate of candidates) {
-      const value = preferenceValue(descriptor, candidate.info.node);
+      const value = read(candidate.info.node) ?? "";
       const group = groups.get(value);
       if (group === undefined) groups.set(value, [candidate]);
       else group.push(candidate);

@@ -2,7 +2,7 @@
  * Which secondary index entries an object has. An entry is a string "kind NUL value NUL id", so that all objects of a
  * value are one key range, sorted by id. Pure; tables.ts keeps the entries up to date.
  */
-import type { Node, Service, StoreEvent, TableName, Task } from "../../model/objects.ts";
+import type { Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { NetworkAttachmentConfig, TaskSpec } from "../../model/specs.ts";
 import type { By } from "../../model/store-view.ts";
 
@@ -62,17 +62,27 @@ export function indexEntries(table: string, object: StoredObject): readonly stri
   return [...new Set(values)].map((value) => `${value}${NUL}${object.id}`);
 }
 
-/** True if both certainly have the same entries, found without making them. */
-export function sameEntries(table: TableName, before: StoredObject, after: StoredObject): boolean {
+/** True if both certainly have the same entries but for that of the node, found without making them. */
+export function onlyNodeDiffers(table: string, before: StoredObject, after: StoredObject): boolean {
   if (table !== "task") return false;
   const [old, now] = [before as Task, after as Task];
   return (
-    old.nodeId === now.nodeId &&
     old.networks === now.networks &&
     old.spec === now.spec &&
     old.serviceId === now.serviceId &&
     old.slot === now.slot
   );
+}
+
+/** True if both certainly have the same entries. */
+export function sameEntries(table: string, before: StoredObject, after: StoredObject): boolean {
+  return onlyNodeDiffers(table, before, after) && (before as Task).nodeId === (after as Task).nodeId;
+}
+
+/** The index entry by which a task is found on its node. */
+export function nodeEntry(task: StoredObject): string | undefined {
+  const { nodeId } = task as Task;
+  return nodeId === "" ? undefined : `n${NUL}${nodeId}${NUL}${task.id}`;
 }
 
 /** Range of index entries that answers `by`, or undefined if another way does. */

@@ -7,7 +7,7 @@ import type { TableName, TableTypes } from "../../model/objects.ts";
 import { TABLE_NAMES } from "../../model/objects.ts";
 import type { By, StoreView } from "../../model/store-view.ts";
 import type { StoredObject } from "./indexes.ts";
-import { indexEntries, indexPrefix, nameOf, sameEntries } from "./indexes.ts";
+import { indexEntries, indexPrefix, nameOf, nodeEntry, onlyNodeDiffers, sameEntries } from "./indexes.ts";
 import { SortedMap } from "./sorted-map.ts";
 
 interface Table {
@@ -56,7 +56,13 @@ export class Tables implements StoreView {
     const { objects, index } = this.#table(table);
     const previous = objects.get(object.id);
     objects.set(object.id, object);
-    if (previous !== undefined && sameEntries(table as TableName, previous, object)) return previous;
+    if (previous !== undefined && sameEntries(table, previous, object)) return previous;
+    if (previous !== undefined && onlyNodeDiffers(table, previous, object)) {
+      const [before, after] = [nodeEntry(previous), nodeEntry(object)];
+      if (before !== undefined) index.delete(before);
+      if (after !== undefined) index.set(after, object.id);
+      return previous;
+    }
     const before = previous === undefined ? [] : indexEntries(table, previous);
     const after = indexEntries(table, object);
     for (const entry of before) if (!after.includes(entry)) index.delete(entry);
