@@ -56,10 +56,10 @@ function chains(shape: MeshShape): string {
     shape.dnsPort === 53
       ? ""
       : `    ip daddr ${address} meta l4proto { tcp, udp } th dport 53 redirect to :${shape.dnsPort}`;
-  const hideClient =
-    shape.clientAddress === "node"
-      ? `    oifname "${vxlan}" ip daddr ${pool} ct status dnat snat to ${address}`
-      : "";
+  // A client that is itself a node may be the one that the backend runs on: its own address coming in over the tunnel
+  // would be refused there as a forgery, so nodes are always seen as this node.
+  const hidden = shape.clientAddress === "node" ? "" : "ip saddr @vteps ";
+  const hideClient = `    oifname "${vxlan}" ${hidden}ip daddr ${pool} ct status dnat snat to ${address}`;
   return `
   chain untracked_in { type filter hook prerouting priority raw; policy accept;
     iifname { "${vxlan}", ${tasks} } ip daddr 127.0.0.0/8 drop

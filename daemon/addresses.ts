@@ -1,0 +1,100 @@
+/** Which addresses a node listens on and tells others: host:port parsing, interface names, and Docker's choice of a default. */
+import { lookup } from "node:dns/promises";
+import { isIP } from "node:net";
+import { networkInterfaces } from "node:os";
+import { ClusterError } from "../common/errors.ts";
+import { DEFAULT_CLUSTER_PORT } from "./options.ts";
+
+export interface HostPort {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** "host", "host:port", "[v6]:port" or ":port". `field` names what was given, for the error. */
+export function parseHostPort(
+  text: string,
+  field: string,
+  defaultPort: number = DEFAULT_CLUSTER_PORT,
+): HostPort {
+  const match = /^(\[[^\]]+\]|[^:]*)(?::(\d{1,5}))?$/.exec(text);
+  const bare = isIP(text) === 6 ? { host: text, port: defaultPort } : undefined;
+  if (bare !== undefined) return bare;
+  const port = match?.[2] === undefined ? defaultPort : Number(match[2]);
+  if (match === null || port < 1 || port > 65535) {
+    throw new ClusterError("invalid_argument", `${field} must be ADDRESS or ADDRESS:PORT, got "${text}"`);
+  }
+  return { host: (match[1] ?? "").replace(/^\[|\]$/g, ""), port };
+}
+
+export function formatHostPort({ host, port }: HostPort): string {
+  return isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+interface Candidate {
+  readonly name: string;
+  readonly address: string;
+}
+
+function candidates(): readonly Candidate[] {
+  return Object.entries(networkInterfaces()).flatMap(([name, addresses]) =>
+    (addresses ?? [])
+      .filter((each) => each.family === "IPv4" && !each.internal && !isOwnInterface(name))
+      .map((each) => ({ name, address: each.address })),
+  );
+}
+
+/** Interfaces that container engines make are never how other machines reach us. */
+function isOwnInterface(name: string): boolean {
+  return /^(docker|br-|veth|sh|vx|ov|cni|virbr)/.test(name);
+}
+
+/** The first IPv4 address of the interface, if `text` names one; else the text's address, resolved. */
+async function addressOf(text: string, field: string): Promise<string> {
+  if (isIP(text) !== 0) return text;
+  const ofInterface = networkInterfaces()[text]?.find((each) => each.family === "IPv4");
+  if (ofInterface !== undefined) return ofInterface.address;
+  try {
+    return (await lookup(text, { family: 4 })).address;
+  } catch (caught) {
+    throw new ClusterError(
+      "invalid_argument",
+      `${field} must be an IP address, network interface, or resolvable name, got "${text}"`,
+      { cause: caught },
+    );
+  }
+}
+
+/**
+ * The address that other nodes reach this one at: what was asked for, else the listen address if it is a definite one,
+ * else the machine's only address. Several: refused with Docker's text.
+ */
+export async function advertiseAddress(asked: string, listen: HostPort): Promise<HostPort> {
+  if (asked !== "") {
+    const { host, port } = parseHostPort(asked, "advertise-addr", listen.port);
+    return { host: await addressOf(host, "advertise-addr"), port };
+  }
+  if (listen.host !== "" && listen.host !== "0.0.0.0" && listen.host !== "::") {
+    return { host: await addressOf(listen.host, "listen-addr"), port: listen.port };
+  }
+  const found = candidates();
+  const [first, second] = found;
+  if (first === undefined) {
+    throw new ClusterError(
+      "invalid_argument",
+      "could not choose an IP address to advertise since this system has no usable IPv4 address - specify one with --advertise-addr",
+    );
+  }
+  if (second !== undefined) {
+    const list = found.map((each) => `${each.address} on interface ${each.name}`).join(" and ");
+    throw new ClusterError(
+      "invalid_argument",
+      `could not choose an IP address to advertise since this system has multiple addresses (${list}) - specify one with --advertise-addr`,
+    );
+  }
+  return { host: first.address, port: listen.port };
+}
+
+/** Where VXLAN packets for this node go: what was asked for, else the advertised address. */
+export async function dataPathAddress(asked: string, advertised: string): Promise<string> {
+  return asked === "" ? advertised : addressOf(asked, "data-path-addr");
+}

@@ -1,0 +1,46 @@
+/** Sessions over gRPC: makes the agent's streams to managers from mTLS channels, one channel for each manager address. */
+import type { Client, ClientDuplexStream } from "@grpc/grpc-js";
+import type {
+  DispatcherConnector,
+  DispatcherStream,
+  DispatcherStreamHandlers,
+} from "../worker/agent/agent.ts";
+import type { shoal } from "../proto/messages.ts";
+import { dispatcherService } from "../proto/services.ts";
+
+type ToManager = shoal.v1.AgentMessage.$Properties;
+type FromManager = shoal.v1.DispatcherMessage.$Properties;
+
+/** `dial` makes a channel to a manager of this cluster with the node's present certificate. */
+export function grpcConnector(dial: (addr: string) => Client): DispatcherConnector {
+  return (addr: string, handlers: DispatcherStreamHandlers): DispatcherStream => {
+    const client = dial(addr);
+    const { path, requestSerialize, responseDeserialize } = dispatcherService.session;
+    const call: ClientDuplexStream<ToManager, FromManager> = client.makeBidiStreamRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+    );
+    let hasEnded = false;
+    const end = (reason: string): void => {
+      if (hasEnded) return;
+      hasEnded = true;
+      call.cancel();
+      client.close();
+      handlers.ended(reason);
+    };
+    call.on("data", (message: FromManager) => {
+      if (!hasEnded) handlers.message(message);
+    });
+    call.on("error", (error: Error) => end(error.message));
+    call.on("end", () => end("stream ended"));
+    call.on("status", () => end("stream closed"));
+    return {
+      send: (message) => {
+        if (!hasEnded) call.write(message);
+      },
+      // Not from within the caller's own turn: it may still be setting up what `ended` acts on.
+      close: () => queueMicrotask(() => end("closed")),
+    };
+  };
+}

@@ -1,0 +1,107 @@
+/** The process of `shoal daemon`: options, log, signals, exit status. */
+import { createLogger, type Logger } from "../common/log.ts";
+import { ClusterError } from "../common/errors.ts";
+import { Daemon } from "./daemon.ts";
+import { type DaemonFlags, type DaemonOptions, resolveOptions } from "./options.ts";
+
+/** The command line of `shoal daemon`, parsed; what is absent was not given. */
+export interface DaemonCommandLine {
+  readonly dataRoot?: string;
+  readonly execRoot?: string;
+  readonly hosts: readonly string[];
+  readonly pidfile?: string;
+  readonly listenAddr?: string;
+  readonly advertiseAddr?: string;
+  readonly dataPathAddr?: string;
+  readonly dataPathPort?: number;
+  readonly logLevel?: DaemonOptions["logLevel"];
+  readonly logFormat?: DaemonOptions["logFormat"];
+  readonly tls?: boolean;
+  readonly tlsVerify?: boolean;
+  readonly tlsCaCert?: string;
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly labels: readonly string[];
+  readonly configFile?: string;
+}
+
+const DEFAULT_TLS_FOLDER = "/etc/shoal/tls";
+
+function flagsOf(line: DaemonCommandLine): DaemonFlags {
+  const { hosts, labels, pidfile, configFile, tls, tlsVerify, tlsCaCert, tlsCert, tlsKey, ...rest } = line;
+  const wantsTls = tls === true || tlsVerify === true;
+  return {
+    ...rest,
+    ...(hosts.length > 0 ? { hosts } : {}),
+    ...(labels.length > 0 ? { labels } : {}),
+    pidFile: pidfile,
+    config: configFile,
+    tls: wantsTls
+      ? {
+          verify: tlsVerify ?? false,
+          caCert: tlsCaCert ?? `${DEFAULT_TLS_FOLDER}/ca.pem`,
+          cert: tlsCert ?? `${DEFAULT_TLS_FOLDER}/cert.pem`,
+          key: tlsKey ?? `${DEFAULT_TLS_FOLDER}/key.pem`,
+        }
+      : undefined,
+  };
+}
+
+/** After a stop signal, how long parts may take before the process ends anyway. */
+const STOP_TIMEOUT_MS = 30_000;
+
+function daemonLogger(options: DaemonOptions): Logger {
+  return createLogger({
+    level: options.logLevel,
+    format: options.logFormat,
+    wallMs: () => Date.now(),
+    write: (line) => process.stderr.write(`${line}\n`),
+  });
+}
+
+/**
+ * Runs the daemon until a stop signal. Resolves with the exit status: 0 after an orderly stop, 1 when it could not start
+ * or a part broke. SIGTERM and SIGINT stop it; a second one ends it at once. Containers go on either way.
+ */
+export async function runDaemon(line: DaemonCommandLine): Promise<number> {
+  let options: DaemonOptions;
+  try {
+    options = await resolveOptions(flagsOf(line));
+  } catch (caught) {
+    process.stderr.write(`shoal daemon: ${ClusterError.from(caught).message}\n`);
+    return 1;
+  }
+  const log = daemonLogger(options);
+  const { promise: ended, resolve: end } = Promise.withResolvers<number>();
+  const fatal = (error: ClusterError): void => {
+    log.error("the daemon can't go on", { error, stack: error.stack });
+    end(1);
+  };
+  process.on("uncaughtException", (error) => fatal(ClusterError.from(error)));
+  process.on("unhandledRejection", (reason) => fatal(ClusterError.from(reason)));
+  let signalCount = 0;
+  const stopBySignal = (signal: string): void => {
+    signalCount += 1;
+    log.info("stopping", { signal });
+    if (signalCount > 1) process.exit(1);
+    end(0);
+  };
+  process.on("SIGTERM", () => stopBySignal("SIGTERM"));
+  process.on("SIGINT", () => stopBySignal("SIGINT"));
+
+  const daemon = new Daemon({ options, log, fatal });
+  try {
+    await daemon.start();
+  } catch (caught) {
+    log.error("the daemon could not start", { error: ClusterError.from(caught) });
+    return 1;
+  }
+  const status = await ended;
+  const guard = setTimeout(() => {
+    log.error("stopping took too long", { timeoutMs: STOP_TIMEOUT_MS });
+    process.exit(1);
+  }, STOP_TIMEOUT_MS);
+  await daemon.stop();
+  clearTimeout(guard);
+  return status;
+}

@@ -1,0 +1,47 @@
+/** What this machine is, as the scheduler and `node inspect` see it. */
+import { arch, cpus, hostname, totalmem } from "node:os";
+import type { NodeDescription } from "../model/objects.ts";
+import type { GenericResource } from "../model/specs.ts";
+
+const ARCHITECTURES: Readonly<Record<string, string>> = { x64: "x86_64", arm64: "aarch64" };
+
+/** "KIND=NUMBER" is discrete, "KIND=NAME" one of a named kind. */
+function genericResource(text: string): GenericResource {
+  const [Kind = "", value = ""] = text.split("=");
+  return /^\d+$/.test(value)
+    ? { DiscreteResourceSpec: { Kind, Value: Number(value) } }
+    : { NamedResourceSpec: { Kind, Value: value } };
+}
+
+export function describeNode(options: {
+  readonly version: string;
+  readonly labels: readonly string[];
+  readonly genericResources: readonly string[];
+}): NodeDescription {
+  const labels = Object.fromEntries(
+    options.labels.map((label) => {
+      const at = label.indexOf("=");
+      return [label.slice(0, at), label.slice(at + 1)];
+    }),
+  );
+  return {
+    Hostname: hostname(),
+    Platform: { Architecture: ARCHITECTURES[arch()] ?? arch(), OS: "linux" },
+    Resources: {
+      NanoCPUs: cpus().length * 1e9,
+      MemoryBytes: totalmem(),
+      ...(options.genericResources.length === 0
+        ? {}
+        : { GenericResources: options.genericResources.map(genericResource) }),
+    },
+    Engine: {
+      EngineVersion: options.version,
+      Labels: labels,
+      Plugins: [
+        ...["bridge", "host", "none", "overlay"].map((Name) => ({ Type: "Network", Name })),
+        ...["json-file", "local", "none"].map((Name) => ({ Type: "Log", Name })),
+        { Type: "Volume", Name: "local" },
+      ],
+    },
+  };
+}

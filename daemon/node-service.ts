@@ -1,0 +1,72 @@
+/** What this node serves to others of its cluster: images by reference, blobs by digest, logs of its tasks. */
+import { once } from "node:events";
+import type { ServerWritableStream } from "@grpc/grpc-js";
+import { ClusterError } from "../common/errors.ts";
+import type { ContainerLogOptions, Engine } from "../model/engine.ts";
+import type { shoal } from "../proto/messages.ts";
+import type { ServiceHandlers } from "../proto/rpc-server.ts";
+import type { nodeService } from "../proto/services.ts";
+import { TASK_ID_LABEL } from "../worker/tasks/container-config.ts";
+
+type FetchBlobCall = ServerWritableStream<
+  shoal.v1.FetchBlobRequest.$Properties,
+  shoal.v1.BlobChunk.$Properties
+>;
+type TaskLogsCall = ServerWritableStream<
+  shoal.v1.TaskLogsRequest.$Properties,
+  shoal.v1.TaskLogLine.$Properties
+>;
+
+const CHUNK_BYTES_MAX = 256 * 1024;
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+export function nodeServiceHandlers(engine: Engine): ServiceHandlers<typeof nodeService> {
+  return {
+    describeImage: {
+      unary: ({ reference }) => {
+        const image = engine.images.describe(reference ?? "");
+        if (image === undefined) {
+          throw new ClusterError("not_found", `No such image: ${reference ?? ""}`);
+        }
+        return { imageJson: encoder.encode(JSON.stringify(image)) };
+      },
+    },
+    fetchBlob: { serverStream: (call, { signal }) => sendBlob(engine, call, signal) },
+    taskLogs: { serverStream: (call, { signal }) => sendLogs(engine, call, signal) },
+  };
+}
+
+/** Writes at the reader's pace; rejects when the reader is gone. */
+async function write<Q, R>(call: ServerWritableStream<Q, R>, message: R, signal: AbortSignal): Promise<void> {
+  if (!call.write(message)) await once(call, "drain", { signal });
+}
+
+async function sendBlob(engine: Engine, call: FetchBlobCall, signal: AbortSignal): Promise<void> {
+  const { digest, offset } = call.request;
+  const { sizeBytes, content } = await engine.images.openBlob(digest ?? "", offset ?? 0);
+  signal.addEventListener("abort", () => content.destroy(), { once: true });
+  let isFirst = true;
+  for await (const piece of content as AsyncIterable<Buffer>) {
+    for (let start = 0; start < piece.byteLength; start += CHUNK_BYTES_MAX) {
+      const data = piece.subarray(start, start + CHUNK_BYTES_MAX);
+      await write(call, isFirst ? { sizeBytes, data } : { data }, signal);
+      isFirst = false;
+    }
+  }
+  if (isFirst) await write(call, { sizeBytes }, signal);
+}
+
+async function sendLogs(engine: Engine, call: TaskLogsCall, signal: AbortSignal): Promise<void> {
+  const taskId = call.request.taskId ?? "";
+  const options = JSON.parse(
+    decoder.decode(call.request.optionsJson ?? new Uint8Array()),
+  ) as ContainerLogOptions;
+  const [container] = engine.containers.summaries({ [TASK_ID_LABEL]: taskId });
+  if (container === undefined) {
+    throw new ClusterError("not_found", `No container of task "${taskId}" is on this node`);
+  }
+  for await (const line of engine.containers.logs(container.id, options, signal)) {
+    await write(call, { stream: line.stream, timestamp: line.timestamp, data: line.data }, signal);
+  }
+}

@@ -1,0 +1,51 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { test } from "node:test";
+import { parseConfig, parseHost, resolveOptions } from "./options.ts";
+
+test("parseConfig() names an unknown key and the file", () => {
+  assert.throws(() => parseConfig('{"data-rot": "/x"}', "d.json"), /Unknown key "data-rot".*"d\.json"/);
+});
+
+test("parseConfig() names the key, the wanted type and the given value", () => {
+  assert.throws(
+    () => parseConfig('{"data-path-port": "4789"}', "d.json"),
+    /"data-path-port".*must be a number, got "4789"/,
+  );
+  assert.throws(() => parseConfig('{"hosts": "unix:///x"}', "d.json"), /must be a list of strings/);
+  assert.throws(() => parseConfig("[1]", "d.json"), /want a JSON object/);
+});
+
+test("resolveOptions() lets flags win over the file and derives paths from the exec root", async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), "shoal-options-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const config = path.join(folder, "daemon.json");
+  await writeFile(config, '{"data-root": "/from/file", "labels": ["a=b"]}');
+  const options = await resolveOptions({ config, dataRoot: "/from/flag", execRoot: "/run/other" });
+  assert.equal(options.dataRoot, "/from/flag");
+  assert.deepEqual(options.labels, ["a=b"]);
+  assert.deepEqual(options.hosts, ["unix:///run/other/shoal.sock"]);
+  assert.equal(options.pidFile, "/run/other/shoal.pid");
+});
+
+test("resolveOptions() refuses a configuration file that was named and is missing", async () => {
+  await assert.rejects(
+    resolveOptions({ config: "/nonexistent/daemon.json" }),
+    /Cannot read configuration file/,
+  );
+});
+
+test("resolveOptions() refuses ports and levels out of range", async () => {
+  await assert.rejects(resolveOptions({ dataPathPort: 80 }), /data-path-port must be 1024 to 49151, got 80/);
+  await assert.rejects(resolveOptions({ labels: ["novalue"] }), /label must be KEY=VALUE, got "novalue"/);
+});
+
+test("parseHost() reads UNIX and TCP hosts and refuses others", () => {
+  assert.deepEqual(parseHost("unix:///run/x.sock"), { kind: "unix", path: "/run/x.sock" });
+  assert.deepEqual(parseHost("tcp://127.0.0.1:2375"), { kind: "tcp", host: "127.0.0.1", port: 2375 });
+  assert.deepEqual(parseHost("tcp://[::1]:2376"), { kind: "tcp", host: "::1", port: 2376 });
+  assert.throws(() => parseHost("fd://"), /host must be unix/);
+  assert.throws(() => parseHost("tcp://a:99999"), /got "tcp:\/\/a:99999"/);
+});

@@ -1,0 +1,186 @@
+/**
+ * What `shoal daemon` can be told, by flags and by a JSON file; flags win. Nothing here is shared between two daemons of a
+ * machine unless both are told the same.
+ */
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { ClusterError } from "../common/errors.ts";
+import type { LogLevel } from "../common/log.ts";
+
+export interface TlsFiles {
+  readonly verify: boolean;
+  readonly caCert: string;
+  readonly cert: string;
+  readonly key: string;
+}
+
+export interface DaemonOptions {
+  /** Images, volumes, containers, cluster state: what must survive a reboot. */
+  readonly dataRoot: string;
+  /** Sockets, pids, mounts: what must not. */
+  readonly execRoot: string;
+  /** unix:///path or tcp://host:port. */
+  readonly hosts: readonly string[];
+  readonly pidFile: string;
+  /** "host:port" for `swarm init` and `join` when the request doesn't say. */
+  readonly listenAddr: string;
+  readonly advertiseAddr: string;
+  readonly dataPathAddr: string;
+  readonly dataPathPort: number;
+  readonly logLevel: LogLevel;
+  readonly logFormat: "json" | "text";
+  readonly labels: readonly string[];
+  readonly tls: TlsFiles | undefined;
+  readonly insecureRegistries: readonly string[];
+  readonly registryMirrors: readonly string[];
+  readonly nodeGenericResources: readonly string[];
+  /** Group that may use the UNIX socket; the socket is root's alone if there is no such group. */
+  readonly group: string;
+}
+
+/** What comes from flags: absent means not given. */
+export type DaemonFlags = { readonly [K in keyof DaemonOptions]?: DaemonOptions[K] | undefined } & {
+  readonly config?: string | undefined;
+};
+
+const DEFAULT_CONFIG_FILE = "/etc/shoal/daemon.json";
+export const DEFAULT_CLUSTER_PORT = 2377;
+export const DEFAULT_DATA_PATH_PORT = 4789;
+
+/** Keys of the file, with Docker's names, and how their values are checked. */
+const FILE_KEYS: Readonly<Record<string, { readonly option: keyof DaemonOptions; readonly type: string }>> = {
+  "data-root": { option: "dataRoot", type: "string" },
+  "exec-root": { option: "execRoot", type: "string" },
+  hosts: { option: "hosts", type: "strings" },
+  pidfile: { option: "pidFile", type: "string" },
+  "listen-addr": { option: "listenAddr", type: "string" },
+  "advertise-addr": { option: "advertiseAddr", type: "string" },
+  "data-path-addr": { option: "dataPathAddr", type: "string" },
+  "data-path-port": { option: "dataPathPort", type: "number" },
+  "log-level": { option: "logLevel", type: "string" },
+  "log-format": { option: "logFormat", type: "string" },
+  labels: { option: "labels", type: "strings" },
+  "insecure-registries": { option: "insecureRegistries", type: "strings" },
+  "registry-mirrors": { option: "registryMirrors", type: "strings" },
+  "node-generic-resources": { option: "nodeGenericResources", type: "strings" },
+  group: { option: "group", type: "string" },
+};
+
+function hasType(value: unknown, type: string): boolean {
+  if (type === "strings") return Array.isArray(value) && value.every((each) => typeof each === "string");
+  return typeof value === type;
+}
+
+async function readConfigFile(file: string, mustExist: boolean): Promise<DaemonFlags> {
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (caught) {
+    const error = ClusterError.from(caught);
+    if (error.code === "not_found" && !mustExist) return {};
+    throw new ClusterError(error.code, `Cannot read configuration file "${file}": ${error.message}`);
+  }
+  return parseConfig(text, file);
+}
+
+/** The options in a configuration file's text. Unknown keys and wrong types are refused by name. */
+export function parseConfig(text: string, file: string): DaemonFlags {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (caught) {
+    throw new ClusterError("invalid_argument", `Cannot read configuration file "${file}": ${String(caught)}`);
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+    throw new ClusterError(
+      "invalid_argument",
+      `Cannot read configuration file "${file}": want a JSON object`,
+    );
+  }
+  const flags: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(parsed)) {
+    const known = FILE_KEYS[key];
+    if (known === undefined) {
+      throw new ClusterError("invalid_argument", `Unknown key "${key}" in configuration file "${file}"`);
+    }
+    if (!hasType(value, known.type)) {
+      const wanted = known.type === "strings" ? "a list of strings" : `a ${known.type}`;
+      throw new ClusterError(
+        "invalid_argument",
+        `Key "${key}" in configuration file "${file}" must be ${wanted}, got ${JSON.stringify(value)}`,
+      );
+    }
+    flags[known.option] = value;
+  }
+  return flags;
+}
+
+function checked(options: DaemonOptions): DaemonOptions {
+  const { logLevel, logFormat, dataPathPort } = options;
+  if (!["debug", "info", "warn", "error"].includes(logLevel)) {
+    throw new ClusterError(
+      "invalid_argument",
+      `log-level must be debug, info, warn or error, got "${logLevel}"`,
+    );
+  }
+  if (logFormat !== "json" && logFormat !== "text") {
+    throw new ClusterError("invalid_argument", `log-format must be json or text, got "${String(logFormat)}"`);
+  }
+  if (!Number.isInteger(dataPathPort) || dataPathPort < 1024 || dataPathPort > 49151) {
+    throw new ClusterError("invalid_argument", `data-path-port must be 1024 to 49151, got ${dataPathPort}`);
+  }
+  for (const host of options.hosts) parseHost(host);
+  for (const label of options.labels) {
+    if (!/^[^=]+=/.test(label)) {
+      throw new ClusterError("invalid_argument", `label must be KEY=VALUE, got "${label}"`);
+    }
+  }
+  return options;
+}
+
+/** Puts flags, file and defaults together. Throws invalid_argument naming the field. */
+export async function resolveOptions(flags: DaemonFlags): Promise<DaemonOptions> {
+  const file = await readConfigFile(flags.config ?? DEFAULT_CONFIG_FILE, flags.config !== undefined);
+  const pick = <K extends keyof DaemonOptions>(key: K, fallback: DaemonOptions[K]): DaemonOptions[K] =>
+    (flags[key] ?? file[key] ?? fallback) as DaemonOptions[K];
+  const execRoot = path.resolve(pick("execRoot", "/run/shoal"));
+  const hosts = pick("hosts", []);
+  return checked({
+    dataRoot: path.resolve(pick("dataRoot", "/var/lib/shoal")),
+    execRoot,
+    hosts: hosts.length > 0 ? hosts : [`unix://${path.join(execRoot, "shoal.sock")}`],
+    pidFile: pick("pidFile", path.join(execRoot, "shoal.pid")),
+    listenAddr: pick("listenAddr", `0.0.0.0:${DEFAULT_CLUSTER_PORT}`),
+    advertiseAddr: pick("advertiseAddr", ""),
+    dataPathAddr: pick("dataPathAddr", ""),
+    dataPathPort: pick("dataPathPort", DEFAULT_DATA_PATH_PORT),
+    logLevel: pick("logLevel", "info"),
+    logFormat: pick("logFormat", "text"),
+    labels: pick("labels", []),
+    tls: flags.tls,
+    insecureRegistries: pick("insecureRegistries", []),
+    registryMirrors: pick("registryMirrors", []),
+    nodeGenericResources: pick("nodeGenericResources", []),
+    group: pick("group", "shoal"),
+  });
+}
+
+export type ApiHost =
+  | { readonly kind: "unix"; readonly path: string }
+  | { readonly kind: "tcp"; readonly host: string; readonly port: number };
+
+/** unix:///path, or tcp://host[:port] (2375, 2376 with TLS, is up to the caller when absent: 0). */
+export function parseHost(text: string): ApiHost {
+  if (text.startsWith("unix://") && text.length > "unix://".length) {
+    return { kind: "unix", path: path.resolve(text.slice("unix://".length)) };
+  }
+  const match = /^tcp:\/\/(\[[0-9a-fA-F:]+\]|[^:/]*)(?::(\d{1,5}))?\/?$/.exec(text);
+  const port = Number(match?.[2] ?? "0");
+  if (match === null || port > 65535) {
+    throw new ClusterError(
+      "invalid_argument",
+      `host must be unix:///PATH or tcp://ADDRESS:PORT, got "${text}"`,
+    );
+  }
+  return { kind: "tcp", host: (match[1] ?? "").replace(/^\[|\]$/g, "") || "0.0.0.0", port };
+}

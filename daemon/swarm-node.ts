@@ -1,0 +1,490 @@
+/**
+ * This machine's place in a cluster, through its whole life: none, made here, joined, restarted, promoted, demoted, left.
+ * Puts together the mTLS port, the worker half and (on managers) the manager, and swaps them while running.
+ * One change at a time: each waits for the last.
+ */
+import { must } from "../common/assert.ts";
+import { ClusterError } from "../common/errors.ts";
+import type { Env } from "../common/env.ts";
+import type { Logger } from "../common/log.ts";
+import type {
+  ClusterControl,
+  SwarmInitRequest,
+  SwarmJoinRequest,
+  SwarmLifecycle,
+  SwarmState,
+} from "../model/cluster-control.ts";
+import type { Engine } from "../model/engine.ts";
+import type { NodeDescription } from "../model/objects.ts";
+import type { NodeRole } from "../model/specs.ts";
+import { joinCluster, renewCertificate } from "../manager/ca/ca-client.ts";
+import { createCluster } from "../manager/ca/new-cluster.ts";
+import { Manager, type ManagerMode } from "../manager/manager.ts";
+import { dial } from "../proto/rpc-client.ts";
+import { LiveIdentity } from "../proto/rpc-identity.ts";
+import type { NodeIdentity } from "../proto/rpc.ts";
+import { RpcServer } from "../proto/rpc-server.ts";
+import { nodeService } from "../proto/services.ts";
+import type { WorkerNetwork } from "../worker/network/worker-network.ts";
+import { advertiseAddress, dataPathAddress, formatHostPort, parseHostPort } from "./addresses.ts";
+import { ClusterBlobPeers } from "./blob-peers.ts";
+import { CertificateRenewal } from "./certificate-renewal.ts";
+import { grpcConnector } from "./dispatcher-connector.ts";
+import type { NodeState, NodeStateStore } from "./node-state.ts";
+import { nodeServiceHandlers } from "./node-service.ts";
+import type { DaemonOptions } from "./options.ts";
+import { WorkerNode } from "./worker-node.ts";
+
+/** How long init and join wait for the node's first session before they say that it goes on in the background. */
+const READY_TIMEOUT_MS = 20_000;
+const READY_POLL_MS = 20;
+
+const ALREADY_IN =
+  'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.';
+const NOT_IN = "This node is not part of a swarm";
+const LEAVE_MANAGER =
+  "You are attempting to leave the swarm on a node that is participating as a manager. " +
+  "Removing the last manager erases all current state of the swarm, and removing one of several changes the quorum. " +
+  "Demote it first, or use `--force` to suppress this message.";
+
+export interface SwarmNodeOptions {
+  readonly env: Env;
+  readonly log: Logger;
+  readonly engine: Engine;
+  readonly store: NodeStateStore;
+  readonly daemon: DaemonOptions;
+  readonly description: () => NodeDescription;
+  /** Makes the worker's network for a node; its instance tag is the daemon's. */
+  readonly createNetwork: (node: {
+    readonly nodeId: string;
+    readonly dataPathAddress: string;
+  }) => Promise<WorkerNetwork>;
+  /** A part broke in a way that must end the process. */
+  readonly fatal: (error: ClusterError) => void;
+}
+
+interface Membership {
+  state: NodeState;
+  readonly identity: LiveIdentity;
+  readonly server: RpcServer;
+  readonly worker: WorkerNode;
+  readonly peers: ClusterBlobPeers;
+  readonly renewal: CertificateRenewal;
+  manager: Manager | undefined;
+}
+
+export class SwarmNode implements SwarmLifecycle {
+  readonly #options: SwarmNodeOptions;
+  #membership: Membership | undefined;
+  #phase: SwarmState["localNodeState"] = "inactive";
+  #error = "";
+  #unlockKey: string | undefined;
+  /** Tail of the chain of changes. */
+  #changes: Promise<void> = Promise.resolve();
+
+  constructor(options: SwarmNodeOptions) {
+    this.#options = options;
+  }
+
+  state(): SwarmState {
+    const membership = this.#membership;
+    const managers = membership?.manager?.control.managers() ?? [];
+    return {
+      localNodeState: this.#phase,
+      nodeId: membership?.state.nodeId ?? "",
+      nodeAddr: membership === undefined ? "" : parseHostPort(membership.state.advertiseAddr, "addr").host,
+      isManager: membership?.manager !== undefined,
+      error: this.#error,
+      remoteManagers:
+        managers.length > 0
+          ? managers.map((each) => ({ NodeID: each.nodeId, Addr: each.addr }))
+          : (membership?.state.managers ?? []).map((Addr) => ({ NodeID: "", Addr })),
+    };
+  }
+
+  control(): ClusterControl | undefined {
+    return this.#membership?.manager?.control;
+  }
+
+  /** Takes up the membership of the last run, if there is one. */
+  start(): Promise<void> {
+    return this.#change(async () => {
+      const { env, store, log } = this.#options;
+      const saved = await store.load();
+      if (saved === undefined) return;
+      if (saved.state.role === "manager" && (await Manager.isLocked(env, store.managerFolder))) {
+        log.warn("this manager is locked: give it the key with `shoal swarm unlock`");
+        this.#phase = "locked";
+        return;
+      }
+      await this.#enter(saved.state, saved.identity, { kind: "restart" });
+    });
+  }
+
+  /** Stops all parts; containers and their traffic go on. */
+  stop(): Promise<void> {
+    return this.#change(async () => {
+      const membership = this.#membership;
+      this.#membership = undefined;
+      if (membership !== undefined) await this.#halt(membership);
+    });
+  }
+
+  init(request: SwarmInitRequest): Promise<string> {
+    return this.#change(async () => {
+      const isIn = this.#membership !== undefined || this.#phase === "locked";
+      if (isIn && !request.forceNewCluster) {
+        throw new ClusterError("unavailable", ALREADY_IN);
+      }
+      if (request.forceNewCluster) return this.#forceNewCluster();
+      const { env, daemon } = this.#options;
+      const addresses = await this.#addresses(request);
+      const { identity, newCluster } = await createCluster({
+        env,
+        dataPathPort: request.dataPathPort || daemon.dataPathPort,
+        defaultAddressPool: request.defaultAddrPool,
+        subnetSize: request.subnetSize,
+        autoLockManagers: request.autoLockManagers,
+        spec: request.spec,
+        availability: request.availability,
+      });
+      const state = this.#newState(identity, addresses, { availability: request.availability, managers: [] });
+      await this.#enterNew(state, identity, { kind: "bootstrap", newCluster });
+      return identity.nodeId;
+    });
+  }
+
+  join(request: SwarmJoinRequest): Promise<void> {
+    return this.#change(async () => {
+      if (this.#membership !== undefined || this.#phase === "locked") {
+        throw new ClusterError("unavailable", ALREADY_IN);
+      }
+      const addresses = await this.#addresses(request);
+      const remoteAddrs = request.remoteAddrs.map((each) =>
+        formatHostPort(parseHostPort(each, "RemoteAddrs")),
+      );
+      const identity = await joinCluster({
+        remoteAddrs,
+        token: request.joinToken,
+        availability: request.availability,
+        addr: parseHostPort(addresses.advertiseAddr, "advertise-addr").host,
+      });
+      const state = this.#newState(identity, addresses, {
+        availability: request.availability,
+        managers: remoteAddrs,
+      });
+      await this.#enterNew(state, identity, { kind: "join", remoteAddrs });
+    });
+  }
+
+  leave(force: boolean): Promise<void> {
+    return this.#change(async () => {
+      const membership = this.#membership;
+      if (this.#phase === "locked" && force) {
+        this.#phase = "inactive";
+        await this.#options.store.clear();
+        return;
+      }
+      if (membership === undefined) throw new ClusterError("unavailable", NOT_IN);
+      if (membership.manager !== undefined && !force) {
+        throw new ClusterError("unavailable", LEAVE_MANAGER);
+      }
+      await this.#drop(membership);
+    });
+  }
+
+  /** Rejects with unauthenticated for a wrong key; then it is locked as before. */
+  unlock(key: string): Promise<void> {
+    return this.#change(async () => {
+      if (this.#phase !== "locked") throw new ClusterError("conflict", "swarm is not locked");
+      const saved = must(await this.#options.store.load(), "a locked node has a state");
+      this.#unlockKey = key;
+      try {
+        await this.#enter(saved.state, saved.identity, { kind: "restart" });
+      } catch (caught) {
+        this.#unlockKey = undefined;
+        const half = this.#membership;
+        this.#membership = undefined;
+        if (half !== undefined) await this.#halt(half);
+        this.#phase = "locked";
+        throw caught;
+      }
+    });
+  }
+
+  #change<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#changes.then(work);
+    this.#changes = result.then(
+      () => {},
+      () => {},
+    );
+    return result;
+  }
+
+  async #addresses(request: {
+    readonly listenAddr: string;
+    readonly advertiseAddr: string;
+    readonly dataPathAddr: string;
+  }): Promise<Pick<NodeState, "listenAddr" | "advertiseAddr" | "dataPathAddr">> {
+    const { daemon } = this.#options;
+    // Clients always send a listen address: Docker's default stands for "not given".
+    const isDefault = request.listenAddr === "" || request.listenAddr === "0.0.0.0:2377";
+    const listen = parseHostPort(isDefault ? daemon.listenAddr : request.listenAddr, "listen-addr");
+    const advertised = await advertiseAddress(request.advertiseAddr || daemon.advertiseAddr, listen);
+    return {
+      listenAddr: formatHostPort(listen),
+      advertiseAddr: formatHostPort(advertised),
+      dataPathAddr: await dataPathAddress(request.dataPathAddr || daemon.dataPathAddr, advertised.host),
+    };
+  }
+
+  #newState(
+    identity: NodeIdentity,
+    addresses: Pick<NodeState, "listenAddr" | "advertiseAddr" | "dataPathAddr">,
+    rest: Pick<NodeState, "availability" | "managers">,
+  ): NodeState {
+    const { nodeId, clusterId, role } = identity;
+    const managers = rest.managers.length > 0 ? rest.managers : [addresses.advertiseAddr];
+    return { nodeId, clusterId, role, ...addresses, ...rest, managers };
+  }
+
+  /** First entry: the state is kept only if it works out. */
+  async #enterNew(state: NodeState, identity: NodeIdentity, mode: ManagerMode): Promise<void> {
+    const { store } = this.#options;
+    this.#phase = "pending";
+    try {
+      await store.saveIdentity(identity);
+      await store.save(state);
+      await this.#enter(state, identity, mode);
+      await this.#untilReady();
+    } catch (caught) {
+      const membership = this.#membership;
+      this.#membership = undefined;
+      this.#phase = "inactive";
+      if (membership !== undefined) await this.#halt(membership);
+      await store.clear();
+      throw caught;
+    }
+  }
+
+  async #enter(state: NodeState, identity: NodeIdentity, mode: ManagerMode): Promise<void> {
+    const { env, log, engine, store, daemon } = this.#options;
+    const live = new LiveIdentity(identity);
+    const server = new RpcServer({ identity, log: log.child({ part: "rpc" }) });
+    server.addService(nodeService, nodeServiceHandlers(engine), {
+      describeImage: "members",
+      fetchBlob: "members",
+      taskLogs: "managers",
+    });
+    const network = await this.#options.createNetwork({
+      nodeId: state.nodeId,
+      dataPathAddress: state.dataPathAddr,
+    });
+    const worker = new WorkerNode({
+      env,
+      log,
+      engine,
+      network,
+      folder: store.workerFolder,
+      connect: grpcConnector((addr) => dial(addr, live, { manager: true })),
+      description: this.#options.description,
+      rpcAddress: state.advertiseAddr,
+      addr: parseHostPort(state.advertiseAddr, "advertise-addr").host,
+      dataPathAddress: state.dataPathAddr,
+      availability: state.availability,
+      managers: state.managers,
+      managersChanged: (managers) => this.#managersChanged(managers.map((each) => each.addr)),
+      roleWanted: (role) => this.#roleWanted(role),
+      removed: () => this.#removed(),
+    });
+    const peers = new ClusterBlobPeers({
+      peers: () => worker.peerAddresses,
+      dial: (addr) => dial(addr, live),
+    });
+    const renewal = new CertificateRenewal({
+      env,
+      log,
+      identity: () => live.current,
+      managers: () => this.#membership?.state.managers ?? state.managers,
+      renewed: (next) => this.#renewed(next),
+    });
+    const membership: Membership = {
+      state,
+      identity: live,
+      server,
+      worker,
+      peers,
+      renewal,
+      manager: undefined,
+    };
+    this.#membership = membership;
+    const { host, port } = parseHostPort(state.listenAddr, "listen-addr");
+    await server.listen(host || "0.0.0.0", port);
+    if (identity.role === "manager") await this.#startManager(membership, mode);
+    engine.images.setPeers(peers);
+    await worker.start();
+    renewal.start();
+    this.#phase = "active";
+    this.#error = "";
+    log.info("node is in the cluster", {
+      nodeId: state.nodeId,
+      role: identity.role,
+      addr: state.advertiseAddr,
+      dataRoot: daemon.dataRoot,
+    });
+  }
+
+  async #startManager(membership: Membership, mode: ManagerMode): Promise<void> {
+    const { env, log, store, fatal } = this.#options;
+    await env.disk.makeFolder(store.managerFolder);
+    const manager = new Manager({
+      env,
+      log: log.child({ part: "manager" }),
+      identity: membership.identity,
+      folder: store.managerFolder,
+      server: membership.server,
+      advertiseAddr: membership.state.advertiseAddr,
+      mode,
+      ...(this.#unlockKey === undefined ? {} : { unlockKey: this.#unlockKey }),
+      onFatal: (error) => fatal(ClusterError.from(error)),
+    });
+    manager.onRemoved(() => this.#managerRemoved(membership));
+    await manager.start();
+    membership.manager = manager;
+  }
+
+  async #untilReady(): Promise<void> {
+    const { clock, timers } = this.#options.env;
+    const deadlineMs = clock.monotonicMs() + READY_TIMEOUT_MS;
+    while (this.#membership?.worker.isConnected !== true) {
+      if (clock.monotonicMs() > deadlineMs) {
+        throw new ClusterError(
+          "unavailable",
+          "Timeout was reached before node joined. Check that the managers' addresses can be reached from here",
+        );
+      }
+      await new Promise<void>((resolve) => {
+        timers.after(READY_POLL_MS, resolve);
+      });
+    }
+  }
+
+  #managersChanged(managers: readonly string[]): void {
+    const membership = this.#membership;
+    if (membership === undefined || managers.join() === membership.state.managers.join()) return;
+    membership.state = { ...membership.state, managers };
+    this.#save(membership);
+  }
+
+  #save(membership: Membership): void {
+    this.#options.store.save(membership.state).catch((caught: unknown) => {
+      this.#options.log.error("node state could not be written", { error: caught });
+    });
+  }
+
+  #renewed(identity: NodeIdentity): void {
+    void this.#change(async () => {
+      const membership = this.#membership;
+      if (membership === undefined) return;
+      await this.#takeUp(membership, identity);
+      membership.worker.reconnect();
+    }).catch((caught: unknown) => {
+      this.#options.log.error("renewed certificate could not be taken up", { error: caught });
+    });
+  }
+
+  async #takeUp(membership: Membership, identity: NodeIdentity): Promise<void> {
+    await this.#options.store.saveIdentity(identity);
+    membership.identity.set(identity);
+    membership.server.setIdentity(identity);
+    if (identity.role === membership.state.role) return;
+    membership.state = { ...membership.state, role: identity.role };
+    await this.#options.store.save(membership.state);
+  }
+
+  /** Promotion and demotion: a certificate with the new role first, then the manager half comes or goes. */
+  #roleWanted(role: NodeRole): void {
+    if (this.#membership === undefined || this.#membership.state.role === role) return;
+    void this.#change(() => this.#changeRole(role)).catch((caught: unknown) => {
+      // The manager says it again with every session update, so a failure here is tried again.
+      this.#options.log.warn("role could not be changed", { role, error: ClusterError.from(caught) });
+    });
+  }
+
+  async #changeRole(role: NodeRole): Promise<void> {
+    const membership = this.#membership;
+    if (membership === undefined || membership.state.role === role) return;
+    const { managers } = membership.state;
+    const identity = await renewCertificate({ identity: membership.identity.current, managers });
+    if (identity.role !== role) return;
+    await this.#takeUp(membership, identity);
+    if (role === "manager") await this.#startManager(membership, { kind: "join", remoteAddrs: managers });
+    else await this.#endManager(membership);
+    this.#options.log.info("role changed", { role });
+    membership.worker.reconnect();
+  }
+
+  async #endManager(membership: Membership): Promise<void> {
+    const { manager } = membership;
+    membership.manager = undefined;
+    await manager?.stop();
+    await this.#options.store.clearManager();
+  }
+
+  /** The other managers took this member out: demotion reaches it this way when no session is open. */
+  #managerRemoved(membership: Membership): void {
+    void this.#change(async () => {
+      if (this.#membership !== membership || membership.manager === undefined) return;
+      this.#options.log.info("this manager was removed from the quorum");
+      await this.#endManager(membership);
+    }).catch((caught: unknown) => {
+      this.#options.log.error("removed manager could not be stopped", { error: caught });
+    });
+  }
+
+  async #forceNewCluster(): Promise<string> {
+    const membership = this.#membership;
+    if (membership?.manager === undefined) throw new ClusterError("unavailable", NOT_IN);
+    await this.#halt(membership);
+    this.#membership = undefined;
+    await this.#enter(membership.state, membership.identity.current, { kind: "forceNewCluster" });
+    await this.#untilReady();
+    return membership.state.nodeId;
+  }
+
+  #removed(): void {
+    void this.#change(async () => {
+      const membership = this.#membership;
+      if (membership === undefined) return;
+      this.#options.log.warn("node was removed from the cluster");
+      await this.#drop(membership);
+    }).catch((caught: unknown) => {
+      this.#options.log.error("removed node could not be cleaned up", { error: caught });
+    });
+  }
+
+  async #drop(membership: Membership): Promise<void> {
+    this.#membership = undefined;
+    this.#phase = "inactive";
+    membership.renewal.stop();
+    await membership.manager?.stop();
+    await membership.worker.leave();
+    await this.#close(membership);
+    await this.#options.store.clear();
+  }
+
+  async #halt(membership: Membership): Promise<void> {
+    this.#phase = "inactive";
+    membership.renewal.stop();
+    // Hands leadership on first, so that the others need no election.
+    await membership.manager?.stop();
+    await membership.worker.stop();
+    await this.#close(membership);
+  }
+
+  async #close(membership: Membership): Promise<void> {
+    this.#options.engine.images.setPeers(undefined);
+    membership.peers.close();
+    await membership.server.stop();
+  }
+}

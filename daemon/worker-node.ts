@@ -1,0 +1,126 @@
+/**
+ * The worker half of a node in a cluster: agent, tasks, network. Started when the node joins or the daemon restarts,
+ * stopped (leaving containers and traffic as they are) with the daemon, emptied when the node leaves.
+ */
+import path from "node:path";
+import type { Component, Env } from "../common/env.ts";
+import { hasCode } from "../common/errors.ts";
+import type { Logger } from "../common/log.ts";
+import type { AssignmentSet, PeerNode, SessionInfo } from "../model/dispatch.ts";
+import type { Engine } from "../model/engine.ts";
+import type { NodeDescription } from "../model/objects.ts";
+import type { NodeAvailability, NodeRole } from "../model/specs.ts";
+import { Agent, type DispatcherConnector } from "../worker/agent/agent.ts";
+import type { WorkerNetwork } from "../worker/network/worker-network.ts";
+import { TASK_ID_LABEL } from "../worker/tasks/container-config.ts";
+import { ContainerControllerFactory } from "../worker/tasks/container-controller.ts";
+import { LevelTaskDb } from "../worker/tasks/task-db.ts";
+import { TaskManager } from "../worker/tasks/task-manager.ts";
+
+export interface WorkerNodeOptions {
+  readonly env: Env;
+  readonly log: Logger;
+  readonly engine: Engine;
+  readonly network: WorkerNetwork;
+  readonly folder: string;
+  readonly connect: DispatcherConnector;
+  readonly description: () => NodeDescription;
+  readonly rpcAddress: string;
+  readonly addr: string;
+  readonly dataPathAddress: string;
+  readonly availability: NodeAvailability;
+  readonly managers: readonly string[];
+  readonly managersChanged: (managers: SessionInfo["managers"]) => void;
+  readonly roleWanted: (role: NodeRole) => void;
+  readonly removed: () => void;
+}
+
+export class WorkerNode implements Component {
+  readonly #options: WorkerNodeOptions;
+  readonly #tasks: TaskManager;
+  readonly #agent: Agent;
+  #peers: readonly PeerNode[] = [];
+
+  constructor(options: WorkerNodeOptions) {
+    this.#options = options;
+    const { env, log, engine, network } = options;
+    const { clock, timers, random } = env;
+    this.#tasks = new TaskManager({
+      clock,
+      timers,
+      random,
+      log: log.child({ part: "tasks" }),
+      controllers: new ContainerControllerFactory({ engine, network, timers, log }),
+      db: new LevelTaskDb(path.join(options.folder, "tasks"), (error) =>
+        log.error("task record could not be written", { error }),
+      ),
+      report: (taskId, status) => this.#agent.report(taskId, status),
+      forget: (taskId) => this.#agent.forget(taskId),
+    });
+    this.#agent = new Agent(
+      {
+        clock,
+        timers,
+        random,
+        log: log.child({ part: "agent" }),
+        connect: options.connect,
+        applyNetwork: (set) => this.#applyNetwork(set),
+        applyTasks: (set) => this.#tasks.apply(set),
+        statusCommitted: () => {},
+      },
+      options,
+    );
+  }
+
+  get isConnected(): boolean {
+    return this.#agent.isConnected;
+  }
+
+  /** "host:port" of the other nodes. */
+  get peerAddresses(): readonly string[] {
+    return this.#peers.map((peer) => peer.rpcAddress).filter((address) => address !== "");
+  }
+
+  async start(): Promise<void> {
+    await this.#options.env.disk.makeFolder(path.join(this.#options.folder, "tasks"));
+    await this.#tasks.start();
+    this.#agent.start();
+  }
+
+  /** Containers and traffic go on. */
+  async stop(): Promise<void> {
+    this.#agent.stop();
+    await this.#tasks.stop();
+    await this.#options.network.close();
+  }
+
+  /** The certificate has changed. */
+  reconnect(): void {
+    this.#agent.reconnect();
+  }
+
+  /** Stops and removes everything that the cluster had here. */
+  async leave(): Promise<void> {
+    this.#agent.stop();
+    await this.#tasks.stop();
+    const { containers } = this.#options.engine;
+    const ours = containers.summaries({}).filter((each) => each.labels[TASK_ID_LABEL] !== undefined);
+    await Promise.all(
+      ours.map(async (each) => {
+        try {
+          if (each.state.isRunning) await containers.stop(each.id, {});
+          await containers.remove(each.id, { force: true, volumes: true, link: false });
+        } catch (caught) {
+          if (!hasCode(caught, "not_found")) throw caught;
+        }
+      }),
+    );
+    await this.#options.network.removeAll();
+  }
+
+  async #applyNetwork(set: AssignmentSet): Promise<readonly string[]> {
+    this.#peers = set.mesh?.peers ?? [];
+    const { errors } = await this.#options.network.apply({ networks: set.networks, mesh: set.mesh });
+    return errors;
+  }
+}
