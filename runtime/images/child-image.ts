@@ -38,6 +38,8 @@ export interface ChildImage {
   /** RFC 3339. */
   readonly created: string;
   readonly platform?: ImagePlatform;
+  /** For the builder's cache. */
+  readonly buildKey?: string;
 }
 
 function historyOf(child: ChildImage, isEmpty: boolean): object {
@@ -95,7 +97,12 @@ export async function makeChildImage(
   const parsed = parseManifestOrIndex(manifestBytes);
   if (parsed.kind !== "manifest") throw new ClusterError("internal", "made manifest is none");
   const parentId = child.parent?.id ?? "";
-  return recordImage(storage, { manifestBytes, manifest: parsed.manifest, configBytes, parentId }, lease);
+  const key = child.buildKey === undefined ? {} : { buildKey: child.buildKey };
+  return recordImage(
+    storage,
+    { manifestBytes, manifest: parsed.manifest, configBytes, parentId, ...key },
+    lease,
+  );
 }
 
 /**

@@ -27,6 +27,8 @@ import { parseRegistryAuth } from "../registry/registry-auth.ts";
 import { RegistryQuestions } from "../registry/registry-access.ts";
 import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "../registry/registry-config.ts";
 import type { RootfsSource } from "../ports.ts";
+import { buildImage } from "../build/builder.ts";
+import { pruneBuildCache } from "./build-cache.ts";
 import { collectGarbage } from "./garbage.ts";
 import { imageEvent } from "./image-events.ts";
 import { importImage, type ImportOptions } from "./image-import.ts";
@@ -58,12 +60,14 @@ export interface ImageEngineParts {
 class LocalImageEngine implements ImageEngine {
   readonly #storage: ImageStorage;
   readonly #containers: ContainersOf;
+  readonly #allContainers: () => ContainerEngine | undefined;
   readonly #transfers: ImageTransfers;
   readonly #questions: RegistryQuestions;
 
   constructor(storage: ImageStorage, transfers: ImageTransfers, options: ImageEngineOptions) {
     this.#storage = storage;
     this.#containers = options.containers;
+    this.#allContainers = options.containers;
     this.#transfers = transfers;
     this.#questions = new RegistryQuestions(options.registry ?? DEFAULT_REGISTRY_CONFIG, transfers.caller);
   }
@@ -127,12 +131,18 @@ class LocalImageEngine implements ImageEngine {
     return Promise.resolve().then(() => saveImages(this.#storage, references));
   }
 
-  build(_options: BuildOptions, _signal: AbortSignal): AsyncIterable<ProgressLine> {
-    throw new ClusterError("unimplemented", "Building images is not possible yet");
+  build(options: BuildOptions, signal: AbortSignal): AsyncIterable<ProgressLine> {
+    const parts = {
+      storage: this.#storage,
+      containers: this.#allContainers,
+      ensure: this.#transfers.ensure.bind(this.#transfers),
+      pull: this.#transfers.refresh.bind(this.#transfers),
+    };
+    return buildImage(parts, options, signal);
   }
 
-  pruneBuildCache(): Promise<JsonObject> {
-    return Promise.resolve({ CachesDeleted: null, SpaceReclaimed: 0 });
+  pruneBuildCache(options: { readonly all: boolean; readonly filters: Filters }): Promise<JsonObject> {
+    return pruneBuildCache(this.#storage, options, this.#containers);
   }
 
   distribution(reference: string, registryAuth?: string): Promise<JsonObject> {

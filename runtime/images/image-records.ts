@@ -36,6 +36,8 @@ export interface ImageRecord {
   readonly parentId: string;
   /** RFC 3339 with nanoseconds. */
   readonly lastTaggedAt: string;
+  /** What the build step that made it is found by; absent for images that no build made. */
+  readonly buildKey?: string;
 }
 
 export interface TagRecord {
@@ -69,6 +71,8 @@ export class ImageRecords {
   readonly #tags = new Map<string, TagRecord>();
   /** Canonical name with digest to image id. */
   readonly #digests = new Map<string, string>();
+  /** Build key to image id. */
+  readonly #built = new Map<string, string>();
   /** Writes go one after the other, so that the file never shows an older state than memory had. */
   #writing: Promise<void> = Promise.resolve();
 
@@ -90,6 +94,7 @@ export class ImageRecords {
         Buffer.from(await disk.readFile(path.join(folder, name))).toString(),
       ) as ImageRecord;
       records.#images.set(record.id, record);
+      if (record.buildKey !== undefined) records.#built.set(record.buildKey, record.id);
     }
     const namesFile = path.join(root, "names.json");
     if (await disk.exists(namesFile)) {
@@ -146,16 +151,24 @@ export class ImageRecords {
     const merged: ImageRecord =
       known === undefined
         ? record
-        : { ...record, parentId: record.parentId === "" ? known.parentId : record.parentId };
+        : { ...known, ...record, parentId: record.parentId === "" ? known.parentId : record.parentId };
+    if (merged.buildKey !== undefined) this.#built.set(merged.buildKey, merged.id);
     this.#images.set(record.id, merged);
     await this.#serially(() =>
       this.#disk.writeFileAtomic(this.#recordFile(record.id), Buffer.from(JSON.stringify(merged))),
     );
   }
 
+  /** The image that a build step with this key made. */
+  built(buildKey: string): ImageRecord | undefined {
+    return this.#images.get(this.#built.get(buildKey) ?? "");
+  }
+
   /** Its names must be gone already. */
   async remove(id: string): Promise<void> {
+    const buildKey = this.#images.get(id)?.buildKey;
     if (!this.#images.delete(id)) return;
+    if (buildKey !== undefined) this.#built.delete(buildKey);
     await this.#serially(() => this.#disk.remove(this.#recordFile(id)));
   }
 

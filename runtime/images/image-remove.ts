@@ -204,7 +204,7 @@ export async function pruneImages(
   const remover = new Remover(storage, users);
   const candidates = [...records.images()].filter((record) => {
     const isNamed = records.tagsOf(record.id).length > 0;
-    if (used.has(record.id) || (onlyDangling && isNamed)) return false;
+    if (used.has(record.id) || storage.leases.has(record.id) || (onlyDangling && isNamed)) return false;
     return (
       records.childrenOf(record.id).length === 0 && matches({ record, document: storage.document(record) })
     );

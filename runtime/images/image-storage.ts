@@ -101,6 +101,7 @@ export interface NewImage {
   readonly manifest: Manifest;
   readonly configBytes: Uint8Array;
   readonly parentId?: string;
+  readonly buildKey?: string;
 }
 
 /** Records an image whose layers are all in place; returns its record. */
@@ -137,6 +138,7 @@ export async function recordImage(
     contentBytes: chainIds.reduce((sum, each) => sum + (snapshots.layer(each)?.contentBytes ?? 0), 0),
     parentId: image.parentId ?? "",
     lastTaggedAt: records.image(id)?.lastTaggedAt ?? "",
+    ...(image.buildKey === undefined ? {} : { buildKey: image.buildKey }),
   };
   await records.add(record);
   return record;

@@ -103,6 +103,21 @@ export class ImageTransfers {
     return record.id;
   }
 
+  /** As ensure, but asks the registry even if the image is here. */
+  async refresh(
+    reference: string,
+    options: { readonly registryAuth?: string; readonly platform?: string; readonly report?: Report },
+    signal: AbortSignal,
+  ): Promise<string> {
+    const wanted: Wanted = {
+      reference: withDefaultTag(parseReference(reference)),
+      platform: options.platform ?? "",
+      credentials: parseRegistryAuth(options.registryAuth),
+    };
+    const record = await this.#join(wanted, "registry", options.report ?? ((): void => {}), signal);
+    return record.id;
+  }
+
   /** Waits for a flight to `wanted`, begun if there is none. Leaving early ends it only when nobody else waits. */
   async #join(
     wanted: Wanted,

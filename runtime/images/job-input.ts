@@ -2,6 +2,7 @@
 import { createReadStream } from "node:fs";
 import type { MessagePort } from "node:worker_threads";
 import { ClusterError } from "../../common/errors.ts";
+import { packCopy } from "../build/copy-plan.ts";
 import type { JobInput, PieceMessage, UsedMessage } from "./layer-jobs.ts";
 import { packLayer } from "./layer-pack.ts";
 
@@ -46,6 +47,8 @@ export function inputPieces(
       return createReadStream(input.path, { highWaterMark: FILE_READ_BYTES });
     case "folder":
       return packLayer(input.path, input.mtimeMax === undefined ? {} : { mtimeMax: input.mtimeMax });
+    case "copy":
+      return packCopy(input.request);
     case "stream":
       if (port === undefined) throw new ClusterError("internal", "Job with a stream has no port");
       return portPieces(port);

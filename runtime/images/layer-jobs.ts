@@ -1,4 +1,5 @@
 /** What the main thread asks of the layer workers and what they answer: plain values that cross threads. */
+import type { CopyRequest } from "../build/copy-request.ts";
 import type { UnpackedLayer } from "./layer-unpack.ts";
 
 export type LayerCompression = "none" | "gzip" | "zstd";
@@ -7,7 +8,9 @@ export type LayerCompression = "none" | "gzip" | "zstd";
 export type JobInput =
   | { readonly kind: "file"; readonly path: string }
   | { readonly kind: "stream" }
-  | { readonly kind: "folder"; readonly path: string; readonly mtimeMax?: number };
+  | { readonly kind: "folder"; readonly path: string; readonly mtimeMax?: number }
+  /** What a build step copies. */
+  | { readonly kind: "copy"; readonly request: CopyRequest };
 
 /** Reads a layer once: hashes it as it is and unpacked, keeps it as a blob and writes its files, whichever are asked for. */
 export interface ApplyJob {
@@ -127,6 +130,28 @@ export interface ListedChanges {
   readonly changes: readonly LayerChange[];
 }
 
+/** Digest of what a build step would copy. */
+export interface HashCopyJob {
+  readonly kind: "hashCopy";
+  readonly request: CopyRequest;
+}
+
+export interface HashedCopy {
+  readonly kind: "hashCopy";
+  readonly hash: string;
+}
+
+/** Archives among the sources of an ADD. */
+export interface FindArchivesJob {
+  readonly kind: "findArchives";
+  readonly request: CopyRequest;
+}
+
+export interface FoundArchives {
+  readonly kind: "findArchives";
+  readonly files: readonly string[];
+}
+
 /** Makes the files of a file system durable. */
 export interface SyncJob {
   readonly kind: "sync";
@@ -145,6 +170,8 @@ export type LayerJob =
   | UsageJob
   | SettleJob
   | ChangesJob
+  | HashCopyJob
+  | FindArchivesJob
   | SyncJob;
 export type LayerAnswer =
   | AppliedLayer
@@ -154,6 +181,8 @@ export type LayerAnswer =
   | TreeUsage
   | Settled
   | ListedChanges
+  | HashedCopy
+  | FoundArchives
   | Synced;
 export type AnswerOf<J extends LayerJob> = Extract<LayerAnswer, { readonly kind: J["kind"] }>;
 

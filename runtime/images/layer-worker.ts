@@ -10,6 +10,7 @@ import { parentPort, type MessagePort } from "node:worker_threads";
 import { createGunzip, createGzip, createZstdDecompress } from "node:zlib";
 import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
+import { findArchives, hashCopy } from "../build/copy-plan.ts";
 import { inputPieces } from "./job-input.ts";
 import type {
   AnswerOf,
@@ -332,6 +333,10 @@ async function run(message: JobMessage & { readonly port?: MessagePort }): Promi
       return { kind: "settle" };
     case "changes":
       return { kind: "changes", changes: layerChanges(job.upper, job.lower) };
+    case "hashCopy":
+      return { kind: "hashCopy", hash: hashCopy(job.request) };
+    case "findArchives":
+      return { kind: "findArchives", files: findArchives(job.request) };
     case "sync":
       sync(job.path);
       return { kind: "sync" };

@@ -1,0 +1,60 @@
+/**
+ * The context of one build: the client's files in a folder of their own, the Dockerfile and .dockerignore in it. Unpacked in a
+ * worker thread with all the care that layers get, and thrown away at the end.
+ */
+import path from "node:path";
+import type { Readable } from "node:stream";
+import { ClusterError } from "../../common/errors.ts";
+import type { ImageStorage } from "../images/image-storage.ts";
+import { LayeredView } from "../images/layered-view.ts";
+import { fromText } from "../images/tar/byte-path.ts";
+import { readIgnoreFile } from "./ignore-patterns.ts";
+
+const DOCKERFILE_BYTES_MAX = 1024 * 1024;
+
+export class BuildContext {
+  readonly #storage: ImageStorage;
+  readonly #staging: string;
+  readonly folder: string;
+  readonly ignored: readonly string[];
+
+  private constructor(storage: ImageStorage, staging: string) {
+    this.#storage = storage;
+    this.#staging = staging;
+    this.folder = path.join(staging, "fs");
+    this.ignored = readIgnoreFile(this.#text(".dockerignore") ?? "");
+  }
+
+  static async receive(storage: ImageStorage, tar: Readable): Promise<BuildContext> {
+    const { staging } = await storage.layers.stage((folder) =>
+      storage.pool.run(
+        { kind: "apply", input: { kind: "stream" }, folder, isPlain: true, knownDigest: "" },
+        { source: tar },
+      ),
+    );
+    return new BuildContext(storage, staging);
+  }
+
+  #text(name: string): string | undefined {
+    return new LayeredView([this.folder]).readFile(fromText(name), DOCKERFILE_BYTES_MAX)?.toString("utf8");
+  }
+
+  dockerfile(name: string): string {
+    const clean = path.posix.normalize(name);
+    if (clean.startsWith("../") || clean === "..") {
+      throw new ClusterError("invalid_argument", `forbidden path outside the build context: ${name}`);
+    }
+    const text = this.#text(clean);
+    if (text === undefined) {
+      throw new ClusterError("invalid_argument", `Cannot locate specified Dockerfile: ${name}`);
+    }
+    if (text.trim() === "") {
+      throw new ClusterError("invalid_argument", `the Dockerfile (${name}) cannot be empty`);
+    }
+    return text;
+  }
+
+  discard(): void {
+    this.#storage.snapshots.discardStaging(this.#staging);
+  }
+}

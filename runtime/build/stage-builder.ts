@@ -1,0 +1,467 @@
+/**
+ * Builds one stage step by step: each step makes an image on top of the one before, or finds the one that an earlier build of
+ * the same step made. The first step that is not found ends the use of the cache for the stage.
+ */
+import { createHash } from "node:crypto";
+import path from "node:path";
+import { must, unreachable } from "../../common/assert.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { ContainerConfig, ContainerEngine, ProgressLine } from "../../model/engine.ts";
+import { makeChildImage, placeLayer, type NewLayer } from "../images/child-image.ts";
+import type { ImagePlatform } from "../images/image-documents.ts";
+import type { ImageRecord } from "../images/image-records.ts";
+import type { ImageStorage } from "../images/image-storage.ts";
+import { LayeredView } from "../images/layered-view.ts";
+import type { JobInput } from "../images/layer-jobs.ts";
+import type { Lease } from "../images/leases.ts";
+import { shortId } from "../images/progress.ts";
+import { fromText } from "../images/tar/byte-path.ts";
+import type { BuildContext } from "./build-context.ts";
+import type { BuildRequest } from "./build-request.ts";
+import { applyConfig, argvOf, DEFAULT_SHELL, splitEnv } from "./config-changes.ts";
+import type { CopyRequest, CopySource } from "./copy-request.ts";
+import { downloadFile } from "./download.ts";
+import type { ArgInstruction, CopyInstruction, Instruction, RunInstruction } from "./instructions.ts";
+import { toInstruction } from "./instructions.ts";
+import { parseInstruction } from "./dockerfile-parser.ts";
+import { runStep } from "./run-step.ts";
+import { expandText, expandWord, type WordOptions } from "./shell-words.ts";
+
+const DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/** Given to RUN without being declared, and never part of what a step is found by. */
+const PROXY_ARGS: ReadonlySet<string> = new Set(
+  ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"].flatMap((name) => [
+    name,
+    name.toLowerCase(),
+  ]),
+);
+
+export interface StageEnvironment {
+  readonly storage: ImageStorage;
+  readonly containers: ContainerEngine | undefined;
+  readonly request: BuildRequest;
+  readonly context: BuildContext;
+  readonly lease: Lease;
+  readonly escape: string;
+  /** Values of the arguments before the first FROM. */
+  readonly globalArgs: ReadonlyMap<string, string>;
+  readonly platform: ImagePlatform;
+  readonly report: (line: ProgressLine) => void;
+  readonly signal: AbortSignal;
+  /** Image of a stage built before, or of a name; undefined for an empty one. */
+  readonly imageFor: (from: string) => Promise<ImageRecord | undefined>;
+  /** Arguments that some ARG took. */
+  readonly usedArgs: Set<string>;
+  readonly stepCount: number;
+}
+
+export interface StageResult {
+  readonly image: ImageRecord | undefined;
+  readonly config: ContainerConfig;
+  readonly author: string;
+}
+
+function withPath(config: ContainerConfig): ContainerConfig {
+  const env = config.Env ?? [];
+  return env.some((entry) => entry.startsWith("PATH=")) ? config : { ...config, Env: [DEFAULT_PATH, ...env] };
+}
+
+export class StageBuilder {
+  readonly #env: StageEnvironment;
+  #image: ImageRecord | undefined;
+  #config: ContainerConfig;
+  #author: string;
+  /** Declared in this stage, with their values. */
+  readonly #args = new Map<string, string>();
+  #isCommandSet = false;
+  #usesCache: boolean;
+
+  constructor(env: StageEnvironment, base: StageResult) {
+    this.#env = env;
+    this.#image = base.image;
+    this.#config = withPath(base.config);
+    this.#author = base.author;
+    this.#usesCache = env.request.usesCache;
+  }
+
+  get result(): StageResult {
+    return { image: this.#image, config: this.#config, author: this.#author };
+  }
+
+  /** Steps that the base image left for those who build on it. */
+  async runTriggers(): Promise<void> {
+    const triggers = this.#config.OnBuild ?? [];
+    const { OnBuild: _, ...config } = this.#config;
+    this.#config = config;
+    if (triggers.length === 0) return;
+    this.#env.report({
+      stream: `# Executing ${triggers.length} build trigger${triggers.length === 1 ? "" : "s"}\n`,
+    });
+    for (const trigger of triggers) {
+      const instruction = toInstruction(parseInstruction(trigger, [], 0), this.#env.escape);
+      await this.#execute(instruction);
+    }
+  }
+
+  async step(instruction: Instruction, number: number): Promise<void> {
+    this.#env.signal.throwIfAborted();
+    this.#env.report({ stream: `Step ${number}/${this.#env.stepCount} : ${instruction.raw.original}` });
+    this.#env.report({ stream: "\n" });
+    await this.#execute(instruction);
+    if (this.#image !== undefined) this.#env.report({ stream: ` ---> ${shortId(this.#image.id)}\n` });
+  }
+
+  get #words(): WordOptions {
+    const variables = new Map(this.#args);
+    for (const entry of this.#config.Env ?? []) variables.set(...splitEnv(entry));
+    return { escape: this.#env.escape, variables };
+  }
+
+  async #execute(instruction: Instruction): Promise<void> {
+    switch (instruction.kind) {
+      case "FROM":
+        throw new ClusterError("internal", "FROM begins a stage and is no step of one");
+      case "ARG":
+        this.#declare(instruction);
+        await this.#commit(this.#nop(instruction.raw.original), undefined);
+        return;
+      case "MAINTAINER":
+        this.#author = instruction.text;
+        await this.#commit(this.#nop(`MAINTAINER ${instruction.text}`), undefined);
+        return;
+      case "RUN":
+        await this.#run(instruction);
+        return;
+      case "COPY":
+      case "ADD":
+        await this.#copy(instruction);
+        return;
+      case "WORKDIR":
+        this.#config = applyConfig(this.#config, instruction, this.#words);
+        await this.#workdir(this.#config.WorkingDir ?? "/");
+        return;
+      case "ENTRYPOINT":
+        // A command that the base image had was for its own entrypoint.
+        if (!this.#isCommandSet) this.#config = { ...this.#config, Cmd: null };
+        break;
+      case "CMD":
+        this.#isCommandSet = true;
+        break;
+      case "ENV":
+      case "LABEL":
+      case "USER":
+      case "STOPSIGNAL":
+      case "EXPOSE":
+      case "VOLUME":
+      case "SHELL":
+      case "HEALTHCHECK":
+      case "ONBUILD":
+        break;
+      default:
+        unreachable(instruction);
+    }
+    this.#config = applyConfig(this.#config, instruction, this.#words);
+    await this.#commit(this.#nop(instruction.raw.original), undefined);
+  }
+
+  #nop(text: string): string {
+    return `${(this.#config.Shell ?? DEFAULT_SHELL).join(" ")} #(nop)  ${text}`;
+  }
+
+  #declare(instruction: ArgInstruction): void {
+    const { request, globalArgs, usedArgs } = this.#env;
+    for (const [key, fallback] of instruction.pairs) {
+      usedArgs.add(key);
+      const value =
+        request.args.get(key) ??
+        (fallback === undefined ? globalArgs.get(key) : expandWord(fallback, this.#words));
+      if (value !== undefined) this.#args.set(key, value);
+    }
+  }
+
+  /** What a step is found by: the image below, what the step says, and the config it leaves. */
+  #key(text: string): string {
+    const { platform } = this.#env;
+    const parts = [
+      this.#image?.id ?? "",
+      platform.os,
+      platform.architecture,
+      platform.variant,
+      this.#author,
+      text,
+    ];
+    return createHash("sha256")
+      .update(JSON.stringify([...parts, this.#config]))
+      .digest("hex");
+  }
+
+  /** True when the step's image was made before; the stage goes on from it. */
+  #probe(key: string): boolean {
+    if (!this.#usesCache) return false;
+    const found = this.#env.storage.records.built(key);
+    if (found === undefined) {
+      this.#usesCache = false;
+      return false;
+    }
+    this.#env.lease.hold(found.id);
+    this.#image = found;
+    this.#env.report({ stream: " ---> Using cache\n" });
+    return true;
+  }
+
+  async #commit(
+    createdBy: string,
+    makeLayer: (() => Promise<NewLayer | undefined>) | undefined,
+  ): Promise<void> {
+    const key = this.#key(createdBy);
+    if (this.#probe(key)) return;
+    await this.#child(createdBy, key, await makeLayer?.());
+  }
+
+  async #child(createdBy: string, buildKey: string, layer: NewLayer | undefined): Promise<void> {
+    const { storage, lease, platform } = this.#env;
+    const epoch = this.#epoch;
+    const record = await makeChildImage(
+      storage,
+      {
+        parent: this.#image,
+        layer,
+        config: this.#config,
+        containerConfig: {
+          ...this.#config,
+          Cmd: [...DEFAULT_SHELL, createdBy.replace(/^\/bin\/sh -c /, "")],
+        },
+        createdBy,
+        comment: "",
+        author: this.#author,
+        created:
+          epoch === undefined ? storage.now() : new Date(epoch * 1000).toISOString().replace(/\.000Z$/, "Z"),
+        platform,
+        buildKey,
+      },
+      lease,
+    );
+    lease.hold(record.id);
+    this.#image = record;
+  }
+
+  /** SOURCE_DATE_EPOCH: no time in the image is later, so that the same sources give the same image. */
+  get #epoch(): number | undefined {
+    const text = this.#env.request.args.get("SOURCE_DATE_EPOCH") ?? "";
+    return /^\d{1,12}$/.test(text) ? Number(text) : undefined;
+  }
+
+  async #layer(input: JobInput): Promise<NewLayer | undefined> {
+    const { storage, lease } = this.#env;
+    const blobPath = storage.content.ingestPath();
+    const staged = await storage.layers.stage((folder) =>
+      storage.pool.run({ kind: "apply", input, blobPath, folder }),
+    );
+    return placeLayer(storage, this.#image, { ...staged, blobPath }, lease);
+  }
+
+  async #foldersOf(image: ImageRecord | undefined): Promise<readonly string[]> {
+    if (image === undefined) return [];
+    const { storage } = this.#env;
+    await storage.layers.ensure(image.layers);
+    return storage.snapshots.folders(image.layers.map((layer) => layer.chainId));
+  }
+
+  async #run(instruction: RunInstruction): Promise<void> {
+    const argv = argvOf(instruction.command, this.#config);
+    const args = [...this.#args].filter(
+      ([key]) => !(this.#config.Env ?? []).some((each) => each.startsWith(`${key}=`)),
+    );
+    const shown = args.filter(([key]) => !PROXY_ARGS.has(key)).map(([key, value]) => `${key}=${value}`);
+    const prefix = shown.length === 0 ? "" : `|${shown.length} ${shown.sort().join(" ")} `;
+    const createdBy = prefix + argv.join(" ");
+    const key = this.#key(`${createdBy} ${instruction.network}`);
+    if (this.#probe(key)) return;
+    const layer = await this.#runContainer(
+      instruction,
+      argv,
+      args.map(([name, value]) => `${name}=${value}`),
+    );
+    await this.#child(createdBy, key, layer);
+  }
+
+  async #runContainer(
+    instruction: RunInstruction,
+    argv: readonly string[],
+    args: readonly string[],
+  ): Promise<NewLayer | undefined> {
+    const { containers, request, report, signal, storage } = this.#env;
+    if (containers === undefined)
+      throw new ClusterError("unavailable", "Cannot run a build step: containers are not ready");
+    const image = this.#image;
+    if (image === undefined)
+      throw new ClusterError("failed_precondition", "Cannot RUN in an empty image: there is no program");
+    const proxies = [...request.args]
+      .filter(([key]) => PROXY_ARGS.has(key))
+      .map(([key, value]) => `${key}=${value}`);
+    const { network } = instruction;
+    const { Volumes: _volumes, ...config } = this.#config;
+    return runStep(
+      {
+        containers,
+        config: {
+          ...config,
+          Image: image.id,
+          Entrypoint: argv,
+          Cmd: [],
+          Env: [...args, ...proxies, ...(config.Env ?? [])],
+          Healthcheck: { Test: ["NONE"] },
+        },
+        hostConfig:
+          network === "" || network === "default"
+            ? request.hostConfig
+            : { ...request.hostConfig, NetworkMode: network },
+        platform: request.platform,
+        shownCommand: argv.join(" "),
+        removesContainer: request.removesContainers,
+        removesFailed: request.removesFailed,
+        report,
+        signal,
+      },
+      (containerId) => {
+        const { upper } = storage.snapshots.layersOf(containerId);
+        const epoch = this.#epoch;
+        return this.#layer({
+          kind: "folder",
+          path: upper,
+          ...(epoch === undefined ? {} : { mtimeMax: epoch }),
+        });
+      },
+    );
+  }
+
+  async #workdir(folder: string): Promise<void> {
+    await this.#commit(this.#nop(`WORKDIR ${folder}`), async () => {
+      const destinationLayers = await this.#foldersOf(this.#image);
+      const view = new LayeredView(destinationLayers);
+      if (view.stat(fromText(folder))?.stats.isDirectory() === true) return undefined;
+      const request = this.#copyRequest({
+        verb: "WORKDIR",
+        folders: [folder],
+        destination: "/",
+        destinationLayers,
+      });
+      return this.#layer({ kind: "copy", request });
+    });
+  }
+
+  #copyRequest(
+    fields: Partial<CopyRequest> & Pick<CopyRequest, "verb" | "destination" | "destinationLayers">,
+  ): CopyRequest {
+    const epoch = this.#epoch;
+    return {
+      sources: [],
+      inlineFiles: [],
+      folders: [],
+      chown: "",
+      chmod: "",
+      ignored: [],
+      excludes: [],
+      unpacked: [],
+      ...(epoch === undefined ? {} : { mtimeMax: epoch }),
+      ...fields,
+    };
+  }
+
+  async #copy(instruction: CopyInstruction): Promise<void> {
+    const words = this.#words;
+    const destination = this.#destination(expandWord(instruction.destination, words));
+    const cleanUps: (() => Promise<void> | void)[] = [];
+    try {
+      const sources = await this.#sources(instruction, cleanUps);
+      const request = this.#copyRequest({
+        verb: instruction.kind,
+        sources: sources.sources,
+        inlineFiles: sources.inlineFiles,
+        destination,
+        destinationLayers: await this.#foldersOf(this.#image),
+        chown: expandWord(instruction.chown, words),
+        chmod: expandWord(instruction.chmod, words),
+        ignored: this.#env.context.ignored,
+        excludes: instruction.excludes,
+      });
+      const complete = instruction.kind === "ADD" ? await this.#unpackArchives(request, cleanUps) : request;
+      const { hash } = await this.#env.storage.pool.run({ kind: "hashCopy", request: complete });
+      const text = `${instruction.kind} multi:${hash} in ${destination} `;
+      await this.#commit(this.#nop(text), () => this.#layer({ kind: "copy", request: complete }));
+    } finally {
+      for (const cleanUp of cleanUps) await cleanUp();
+    }
+  }
+
+  #destination(written: string): string {
+    const joined = path.posix.isAbsolute(written)
+      ? written
+      : path.posix.join(this.#config.WorkingDir ?? "/", written);
+    const absolute = path.posix.normalize(`/${joined}`);
+    const isFolder = written.endsWith("/") || written === "." || written.endsWith("/.") || written === "";
+    return isFolder && !absolute.endsWith("/") ? `${absolute}/` : absolute;
+  }
+
+  async #sources(
+    instruction: CopyInstruction,
+    cleanUps: (() => Promise<void> | void)[],
+  ): Promise<Pick<CopyRequest, "sources" | "inlineFiles">> {
+    const words = this.#words;
+    const { context, imageFor } = this.#env;
+    const from = instruction.from === "" ? undefined : await imageFor(expandWord(instruction.from, words));
+    const isContext = instruction.from === "";
+    const layers = isContext ? [context.folder] : await this.#foldersOf(from);
+    const sources: CopySource[] = [];
+    const inlineFiles: { readonly name: string; readonly content: string }[] = [];
+    for (const word of instruction.sources) {
+      const heredocName = /^<<-?["']?([\w.-]+)["']?$/.exec(word)?.[1];
+      const heredoc = instruction.raw.heredocs.find((each) => each.name === heredocName);
+      const pattern = expandWord(word, words);
+      if (heredoc !== undefined) {
+        const content = heredoc.expands ? expandText(heredoc.content, words) : heredoc.content;
+        inlineFiles.push({ name: heredoc.name, content });
+      } else if (instruction.kind === "ADD" && /^(?:https?|ftp):\/\/|^git@|\.git(?:#|$)/.test(pattern)) {
+        const { folder, name } = await downloadFile(this.#env.storage, pattern, this.#env.signal);
+        cleanUps.push(() => this.#env.storage.env.disk.removeTree(folder));
+        sources.push({ pattern: name, layers: [folder], isContext: false });
+      } else sources.push({ pattern, layers, isContext });
+    }
+    return { sources, inlineFiles };
+  }
+
+  /** Archives of the context are taken apart; downloaded ones stay as they are. */
+  async #unpackArchives(
+    request: CopyRequest,
+    cleanUps: (() => Promise<void> | void)[],
+  ): Promise<CopyRequest> {
+    const { storage } = this.#env;
+    const fromContext = { ...request, sources: request.sources.filter((source) => source.isContext) };
+    const { files } = await storage.pool.run({ kind: "findArchives", request: fromContext });
+    const unpacked = await Promise.all(
+      files.map(async (file) => {
+        const staged = await storage.layers.stage((folder) =>
+          storage.pool.run({
+            kind: "apply",
+            input: { kind: "file", path: file },
+            folder,
+            isPlain: true,
+            knownDigest: "",
+          }),
+        );
+        cleanUps.push(() => storage.snapshots.discardStaging(staged.staging));
+        return { file, folder: path.join(staged.staging, "fs") };
+      }),
+    );
+    return { ...request, unpacked };
+  }
+}
+
+/** For a stage that begins with nothing. */
+export const EMPTY_STAGE: StageResult = { image: undefined, config: {}, author: "" };
+
+export function stageOn(storage: ImageStorage, image: ImageRecord): StageResult {
+  const document = storage.document(image);
+  must(document.config, "an image has a config");
+  return { image, config: document.config, author: document.author };
+}
