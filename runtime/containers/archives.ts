@@ -1,15 +1,95 @@
-/** `docker cp` and `docker export`: file trees in and out of a container, running or not, by the native program. */
-import type { Readable } from "node:stream";
+/**
+ * `docker cp` and `docker export`: file trees in and out of a container, running or not, by a native process that sees the container's
+ * tree and follows no link out of it. Here are Docker's rules of names and errors.
+ */
+import * as fs from "node:fs/promises";
+import type { Socket } from "node:net";
+import path from "node:path";
+import { PassThrough, type Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { ClusterError } from "../../common/errors.ts";
 import type { JsonObject } from "../../model/engine.ts";
 import type { RootfsSource } from "../ports.ts";
+import { startTicks } from "./execs.ts";
 import type { LiveContainer } from "./live-container.ts";
+import { FrameType } from "./native-frames.ts";
+import { ArchiveMode, encodeArchiveJob, type ArchiveJob } from "./native-job.ts";
 import type { NativeLauncher } from "./native-launcher.ts";
+import { pointMount } from "./spec.ts";
 
 export interface ArchiveDeps {
   readonly launcher: NativeLauncher;
   readonly rootfs: RootfsSource;
   readonly execRoot: string;
+}
+
+const FRAME_BYTES_MAX = 64 * 1024;
+
+/** Go's os.FileMode, which Docker clients expect, of a Unix mode. */
+export function goFileMode(mode: number): number {
+  const kinds: Readonly<Record<number, number>> = {
+    0o040000: 2 ** 31,
+    0o120000: 2 ** 27,
+    0o060000: 2 ** 26,
+    0o020000: 2 ** 26 + 2 ** 21,
+    0o010000: 2 ** 25,
+    0o140000: 2 ** 24,
+  };
+  const flags =
+    ((mode & 0o4000) === 0 ? 0 : 2 ** 23) +
+    ((mode & 0o2000) === 0 ? 0 : 2 ** 22) +
+    ((mode & 0o1000) === 0 ? 0 : 2 ** 20);
+  return (kinds[mode & 0o170000] ?? 0) + flags + (mode & 0o777);
+}
+
+/** Name of the entries' top as Docker has it: "." for "dir/.", "/" for the root. */
+function baseOf(place: string): string {
+  if (place.endsWith("/.")) return ".";
+  const base = path.posix.basename(path.posix.normalize(`/${place}`));
+  return base === "" ? "/" : base;
+}
+
+/** Reads one frame and leaves what follows in the stream. */
+async function readFrame(socket: Socket): Promise<{ readonly type: number; readonly payload: Buffer }> {
+  const take = async (length: number): Promise<Buffer> => {
+    if (length === 0) return Buffer.alloc(0);
+    while (true) {
+      const bytes = socket.read(length) as Buffer | null;
+      if (bytes !== null && bytes.byteLength === length) return bytes;
+      if (socket.readableEnded || socket.destroyed || bytes !== null) {
+        throw new ClusterError("unavailable", "The archive process ended without an answer");
+      }
+      await new Promise<void>((resolve) => {
+        const done = (): void => {
+          for (const event of ["readable", "end", "close", "error"]) socket.off(event, done);
+          resolve();
+        };
+        for (const event of ["readable", "end", "close", "error"]) socket.on(event, done);
+      });
+    }
+  };
+  const head = await take(5);
+  const length = head.readUInt32LE(0) - 1;
+  if (length > FRAME_BYTES_MAX)
+    throw new ClusterError("internal", `Archive answer is too long: ${length} bytes`);
+  return { type: head.readUInt8(4), payload: await take(length) };
+}
+
+function archiveError(text: string, place: string, live: LiveContainer): ClusterError {
+  const [, code = "", words = text] = /^(E[A-Z]+): ([\s\S]*)$/.exec(text) ?? [];
+  switch (code) {
+    case "ENOENT":
+      return new ClusterError(
+        "not_found",
+        `Could not find the file ${place} in container ${live.record.name}`,
+      );
+    case "ENOTDIR":
+      return new ClusterError("invalid_argument", words);
+    case "EROFS":
+      return new ClusterError("permission_denied", words);
+    default:
+      return new ClusterError(text.startsWith("cannot overwrite") ? "invalid_argument" : "internal", words);
+  }
 }
 
 export class Archives {
@@ -20,26 +100,114 @@ export class Archives {
   }
 
   async export(live: LiveContainer): Promise<Readable> {
-    throw this.#missing(live);
+    const { lower, upper } = await this.#deps.rootfs.layers(live.id);
+    const job = await this.#job(live, ArchiveMode.export, "/", "");
+    // Read from the layers, without volumes, whether it runs or not.
+    const { socket } = await this.#open(live, "/", {
+      ...job,
+      process: undefined,
+      lower: [upper, ...lower],
+      upper: undefined,
+      work: undefined,
+      mounts: [],
+    });
+    return tarOf(socket);
   }
 
   async stat(live: LiveContainer, place: string): Promise<JsonObject> {
-    throw this.#missing(live, place);
+    const { socket, payload } = await this.#open(
+      live,
+      place,
+      await this.#job(live, ArchiveMode.stat, place, ""),
+    );
+    socket.destroy();
+    return statJson(payload, place);
   }
 
   async get(
     live: LiveContainer,
     place: string,
   ): Promise<{ readonly stat: JsonObject; readonly tar: Readable }> {
-    throw this.#missing(live, place);
+    const job = await this.#job(live, ArchiveMode.get, place, baseOf(place));
+    const { socket, payload } = await this.#open(live, place, job);
+    return { stat: statJson(payload, place), tar: tarOf(socket) };
   }
 
-  async put(live: LiveContainer, place: string, tar: Readable, options: object): Promise<void> {
-    tar.destroy();
-    throw this.#missing(live, `${place}${Object.keys(options).length}`);
+  async put(
+    live: LiveContainer,
+    place: string,
+    tar: Readable,
+    options: { readonly noOverwriteDirNonDir: boolean; readonly copyUidGid: boolean },
+  ): Promise<void> {
+    const job = await this.#job(live, ArchiveMode.put, place, "");
+    const { socket } = await this.#open(live, place, { ...job, keepsKind: options.noOverwriteDirNonDir });
+    try {
+      const answer = readFrame(socket);
+      // An error comes while we still send: the pipe breaks, the answer says why.
+      await Promise.all([answer.catch(() => undefined), pipeline(tar, socket).catch(() => undefined)]);
+      const { type, payload } = await answer;
+      if (type !== FrameType.done) throw archiveError(payload.toString("utf8"), place, live);
+    } finally {
+      socket.destroy();
+    }
   }
 
-  #missing(live: LiveContainer, place = ""): ClusterError {
-    return new ClusterError("unimplemented", `Archives of ${live.id}${place} in ${this.#deps.execRoot}`);
+  async #job(live: LiveContainer, mode: number, place: string, prefix: string): Promise<ArchiveJob> {
+    const { pid } = live.record.state;
+    const stateDir = path.join(this.#deps.execRoot, "c", live.id);
+    await fs.mkdir(stateDir, { recursive: true, mode: 0o711 });
+    const { lower, upper, work } = await this.#deps.rootfs.layers(live.id);
+    return {
+      mode,
+      path: place === "" ? "/" : place,
+      prefix,
+      keepsKind: false,
+      process: live.isRunning && pid > 0 ? { pid, startTicks: startTicks(pid) } : undefined,
+      stateDir,
+      lower,
+      upper,
+      work,
+      mounts: live.record.mounts.filter((point) => point.Type !== "tmpfs").map(pointMount),
+    };
   }
+
+  async #open(
+    live: LiveContainer,
+    place: string,
+    job: ArchiveJob,
+  ): Promise<{ readonly socket: Socket; readonly payload: Buffer }> {
+    const socket = await this.#deps.launcher.archive(encodeArchiveJob(job));
+    socket.on("error", () => undefined);
+    try {
+      const { type, payload } = await readFrame(socket);
+      if (type === FrameType.done) return { socket, payload };
+      throw archiveError(payload.toString("utf8"), place, live);
+    } catch (caught) {
+      socket.destroy();
+      throw caught;
+    }
+  }
+}
+
+function tarOf(socket: Socket): Readable {
+  const tar = new PassThrough();
+  socket.end();
+  pipeline(socket, tar).catch((caught: unknown) => tar.destroy(ClusterError.from(caught)));
+  return tar;
+}
+
+function statJson(payload: Buffer, place: string): JsonObject {
+  const [size = "0", mode = "0", seconds = "0", nanoseconds = "0", , ...target] = payload
+    .toString("utf8")
+    .split("\n");
+  const link = target.join("\n");
+  const stamp = new Date(Number(seconds) * 1000).toISOString().slice(0, 19);
+  const absolute = link === "" ? "" : path.posix.resolve("/", path.posix.dirname(`/${place}`), link);
+  return {
+    name: baseOf(place),
+    size: Number(size),
+    mode: goFileMode(Number(mode)),
+    mtime: `${stamp}.${nanoseconds.padStart(9, "0")}Z`,
+    linkTarget: absolute,
+  };
 }

@@ -11,6 +11,7 @@ export const FrameType = {
   create: 1,
   exec: 2,
   hold: 3,
+  archive: 4,
   start: 10,
   signal: 11,
   resize: 12,

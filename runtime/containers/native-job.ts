@@ -42,6 +42,7 @@ const Key = {
   deviceBpf: 35,
   execTarget: 36,
   rootPropagation: 37,
+  archive: 38,
 } as const;
 
 export const JobFlag = {
@@ -221,5 +222,39 @@ export function encodeExecJob(job: ExecJob): Buffer {
   writeProcess(writer, job.process);
   writeCgroups(writer, { cgroups: job.cgroups, cgroupWrites: [] });
   writer.record(Key.execTarget, job.pid, job.namespaces, job.pidStartTicks);
+  return writer.bytes();
+}
+
+export const ArchiveMode = { stat: 1, get: 2, put: 3, export: 4 } as const;
+
+export interface ArchiveJob {
+  readonly mode: number;
+  readonly path: string;
+  /** First part of the entries' names. */
+  readonly prefix: string;
+  /** Unpacking never replaces a folder by something else, or the other way round. */
+  readonly keepsKind: boolean;
+  /** Of a running container; else the tree below is mounted. */
+  readonly process: { readonly pid: number; readonly startTicks: bigint } | undefined;
+  readonly stateDir: string;
+  readonly lower: readonly string[];
+  /** Absent: the tree is only read. */
+  readonly upper: string | undefined;
+  readonly work: string | undefined;
+  readonly mounts: readonly LaunchMount[];
+}
+
+export function encodeArchiveJob(job: ArchiveJob): Buffer {
+  const writer = new JobWriter();
+  writer.record(Key.archive, job.mode, job.keepsKind ? 1 : 0, job.path, job.prefix);
+  if (job.process !== undefined) {
+    writer.record(Key.execTarget, job.process.pid, 0, job.process.startTicks);
+    return writer.bytes();
+  }
+  writer.record(Key.stateDir, job.stateDir);
+  writer.each(Key.lower, job.lower);
+  if (job.upper !== undefined) writer.record(Key.upper, job.upper);
+  if (job.work !== undefined) writer.record(Key.work, job.work);
+  for (const mount of job.mounts) writeMount(writer, mount);
   return writer.bytes();
 }

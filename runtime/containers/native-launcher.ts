@@ -5,6 +5,7 @@
 import { spawn } from "node:child_process";
 import { closeSync, constants, openSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
+import { createConnection, type Socket } from "node:net";
 import path from "node:path";
 import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
@@ -57,6 +58,24 @@ export class NativeLauncher {
       connection.close();
       throw caught;
     }
+  }
+
+  /** A bare connection to a process that does the archive job, which has been sent. Frames and tar are the caller's. */
+  async archive(job: Uint8Array): Promise<Socket> {
+    const head = Buffer.alloc(5);
+    head.writeUInt32LE(job.byteLength + 1, 0);
+    head.writeUInt8(FrameType.archive, 4);
+    // One connection that reaches the launcher shows that it lives.
+    (await this.#connect()).close();
+    return new Promise((resolve, reject) => {
+      const socket = createConnection({ path: this.#place("launcher.sock"), allowHalfOpen: true });
+      socket.once("error", (error) => reject(ClusterError.from(error)));
+      socket.once("connect", () => {
+        socket.write(head);
+        socket.write(job);
+        resolve(socket);
+      });
+    });
   }
 
   /** Connects to a container's monitor by its socket name; `unavailable` or `not_found` if there is none. */

@@ -197,7 +197,7 @@ function bind(source: string, target: string, attributes = 0, flags = 0): Launch
   };
 }
 
-function pointMount(point: MountPoint): LaunchMount {
+export function pointMount(point: MountPoint): LaunchMount {
   const { readonly, nosuid, nodev, noexec } = MountAttribute;
   if (point.Type === "tmpfs") {
     const words = point.options.split(",").filter((word) => word !== "");

@@ -173,6 +173,12 @@ static void parse_record(struct job *job, uint32_t key, struct reader *reader) {
       job->exec_start_ticks = take64(reader);
       break;
     case K_ROOT_PROPAGATION: job->root_propagation = take32(reader); break;
+    case K_ARCHIVE:
+      job->archive_mode = take32(reader);
+      job->keeps_kind = take32(reader) != 0;
+      job->archive_path = take_text(reader);
+      job->archive_prefix = take_text(reader);
+      break;
     case K_LAST: break;
   }
 }
@@ -193,7 +199,7 @@ const char *job_parse(struct job *job, const uint8_t *bytes, uint32_t length) {
     if (one.bad) return "job: record is too short";
     all.at += size;
   }
-  if (job->args.count == 0) return "job: no arguments";
+  if (job->args.count == 0 && job->archive_mode == 0) return "job: no arguments";
   /* The closing NULL that execve needs is there from grow(); an empty environment has none yet. */
   if (job->env.count == 0) {
     ADD(job->env);

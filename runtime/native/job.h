@@ -15,6 +15,7 @@ enum frame_type {
   F_CREATE = 1,
   F_EXEC = 2,
   F_HOLD = 3,
+  F_ARCHIVE = 4,
   /* to a monitor */
   F_START = 10,
   F_SIGNAL = 11,
@@ -72,6 +73,7 @@ enum record_key {
   K_DEVICE_BPF,
   K_EXEC_TARGET,
   K_ROOT_PROPAGATION,
+  K_ARCHIVE,
   K_LAST,
 };
 
@@ -148,6 +150,9 @@ struct job {
   uint32_t seccomp_bytes, seccomp_flags, device_bpf_bytes;
   uint32_t exec_pid, exec_namespaces;
   uint64_t exec_start_ticks;
+  uint32_t archive_mode;
+  bool keeps_kind;
+  const char *archive_path, *archive_prefix;
   LIST(const char *) args;
   LIST(const char *) env;
   LIST(const char *) groups;

@@ -21,6 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "archive.h"
 #include "job.h"
 #include "monitor.h"
 #include "util.h"
@@ -66,6 +67,7 @@ static _Noreturn void serve(int connection) {
   const char *error = job_parse(&job, job_bytes, total - 1);
   if (error == NULL && head[4] == F_CREATE) monitor_create(&job, connection);
   if (error == NULL && head[4] == F_EXEC) monitor_exec(&job, connection);
+  if (error == NULL && head[4] == F_ARCHIVE) archive_serve(&job, connection);
   send_text_frame(connection, F_ERROR, error == NULL ? "job: unknown kind" : error);
   _exit(1);
 }

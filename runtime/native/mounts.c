@@ -105,12 +105,12 @@ static const char *mount_overlay(const struct job *job) {
   for (uint32_t i = 0; i < job->lower.count; i++)
     if (syscall(NR_fsconfig, context, FSCONFIG_SET_STRING, "lowerdir+", job->lower.items[i], 0) != 0)
       return fail("overlay lower layer %s", job->lower.items[i]);
-  if (syscall(NR_fsconfig, context, FSCONFIG_SET_STRING, "upperdir", job->upper, 0) != 0)
+  if (job->upper != NULL && syscall(NR_fsconfig, context, FSCONFIG_SET_STRING, "upperdir", job->upper, 0) != 0)
     return fail("overlay upper layer %s", job->upper);
-  if (syscall(NR_fsconfig, context, FSCONFIG_SET_STRING, "workdir", job->work, 0) != 0)
+  if (job->work != NULL && syscall(NR_fsconfig, context, FSCONFIG_SET_STRING, "workdir", job->work, 0) != 0)
     return fail("overlay work folder %s", job->work);
   if (job->flags & J_NEW_USER) syscall(NR_fsconfig, context, FSCONFIG_SET_FLAG, "userxattr", NULL, 0);
-  if (syscall(NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) != 0) return fail("overlay of %s", job->upper);
+  if (syscall(NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) != 0) return fail("overlay at %s", job->state_dir);
   int mount_fd = (int)syscall(NR_fsmount, context, FSMOUNT_CLOEXEC, 0);
   int state = open(job->state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (mount_fd < 0 || state < 0 || x_move_mount(mount_fd, state) != 0) return fail("overlay at %s", job->state_dir);
@@ -123,7 +123,9 @@ static const char *mount_overlay(const struct job *job) {
 /* Kernels before 6.7 have no "lowerdir+" and take one page of options. */
 static const char *mount_overlay_in_one_page(const struct job *job) {
   static char options[4096];
-  size_t used = (size_t)snprintf(options, sizeof options, "upperdir=%s,workdir=%s,lowerdir=", job->upper, job->work);
+  size_t used = 0;
+  if (job->upper != NULL) used = (size_t)snprintf(options, sizeof options, "upperdir=%s,workdir=%s,", job->upper, job->work);
+  used += (size_t)snprintf(options + used, sizeof options - used, "lowerdir=");
   for (uint32_t i = 0; i < job->lower.count && used < sizeof options; i++)
     used += (size_t)snprintf(options + used, sizeof options - used, "%s%s", i == 0 ? "" : ":", job->lower.items[i]);
   errno = E2BIG;

@@ -1,0 +1,15 @@
+/* Tar streams: writing a tree as it is now, and unpacking one below an open folder. */
+#ifndef SHOAL_TAR_H
+#define SHOAL_TAR_H
+
+#include <stdbool.h>
+
+/*
+ * Writes `name` in the folder `parent` and all below it to `out`; entries begin with `prefix` instead of `name`. Folders only
+ * of the same file system tree as they are found; sockets are left out. NULL or an error text.
+ */
+const char *tar_pack_tree(int out, int parent, const char *name, const char *prefix);
+/* Reads a tar stream to its end and makes what it says below `folder`. `keep_kind`: a folder never replaces a non-folder or back. */
+const char *tar_unpack(int in, int folder, bool keep_kind);
+
+#endif
