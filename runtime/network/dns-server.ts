@@ -77,7 +77,8 @@ export class DnsServer {
   }
 
   async #listen(port: number): Promise<void> {
-    const udp = createSocket("udp4");
+    // Answers go to the numeric address that asked: the resolver's queue has no part in that.
+    const udp = createSocket({ type: "udp4", lookup: (host, _options, done) => done(null, host, 4) });
     await new Promise<void>((resolve, reject) => {
       udp.once("error", reject);
       udp.bind({ port, address: this.address, exclusive: true }, () => {

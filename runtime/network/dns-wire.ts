@@ -104,50 +104,62 @@ export function encodeName(name: string): Buffer {
   return Buffer.concat([...labels, Buffer.from([0])]);
 }
 
-function encodeRecord(record: DnsRecord): Buffer {
-  const pointerToQuestion = Buffer.from([0xc0, HEADER_BYTES]);
-  const name = record.name === undefined ? pointerToQuestion : encodeName(record.name);
-  const fixed = Buffer.alloc(10);
-  fixed.writeUInt16BE(record.type, 0);
-  fixed.writeUInt16BE(CLASS_IN, 2);
-  fixed.writeUInt32BE(record.ttlSeconds, 4);
-  fixed.writeUInt16BE(record.data.length, 8);
-  return Buffer.concat([name, fixed, record.data]);
+function writeRecord(record: DnsRecord, name: Buffer, bytes: Buffer, offset: number): number {
+  let at = offset + name.copy(bytes, offset);
+  at = bytes.writeUInt16BE(record.type, at);
+  at = bytes.writeUInt16BE(CLASS_IN, at);
+  at = bytes.writeUInt32BE(record.ttlSeconds, at);
+  at = bytes.writeUInt16BE(record.data.length, at);
+  return at + record.data.copy(bytes, at);
 }
 
-function ednsRecord(): Buffer {
-  const bytes = Buffer.alloc(11);
-  bytes.writeUInt16BE(DnsType.opt, 1);
-  bytes.writeUInt16BE(UDP_BYTES_MAX, 3);
-  return bytes;
+function writeEdns(bytes: Buffer, offset: number): number {
+  let at = bytes.writeUInt8(0, offset);
+  at = bytes.writeUInt16BE(DnsType.opt, at);
+  at = bytes.writeUInt16BE(UDP_BYTES_MAX, at);
+  at = bytes.writeUInt32BE(0, at);
+  return bytes.writeUInt16BE(0, at);
 }
+
+const EDNS_BYTES = 11;
+const RECORD_FIXED_BYTES = 10;
+const POINTER_TO_QUESTION = Buffer.from([0xc0, HEADER_BYTES]);
 
 export interface DnsAnswer {
   readonly code: number;
   readonly records: readonly DnsRecord[];
 }
 
+function recordName(record: DnsRecord): Buffer {
+  return record.name === undefined ? POINTER_TO_QUESTION : encodeName(record.name);
+}
+
 /** The reply to `question`. Over `bytesMax` it is cut to whole records and marked as truncated. */
 export function encodeAnswer(question: DnsQuestion, answer: DnsAnswer, bytesMax: number): Buffer {
-  const edns = question.hasEdns ? ednsRecord() : Buffer.alloc(0);
-  let room = bytesMax - HEADER_BYTES - question.section.length - edns.length;
-  const records: Buffer[] = [];
-  for (const record of answer.records) {
-    const bytes = encodeRecord(record);
-    room -= bytes.length;
-    if (room < 0) break;
-    records.push(bytes);
+  const ednsLength = question.hasEdns ? EDNS_BYTES : 0;
+  const names = answer.records.map(recordName);
+  let length = HEADER_BYTES + question.section.length + ednsLength;
+  let count = 0;
+  for (const [index, record] of answer.records.entries()) {
+    const recordLength = (names[index]?.length ?? 0) + RECORD_FIXED_BYTES + record.data.length;
+    if (length + recordLength > bytesMax) break;
+    length += recordLength;
+    count += 1;
   }
-  const isTruncated = records.length < answer.records.length;
-  const header = Buffer.alloc(HEADER_BYTES);
-  header.writeUInt16BE(question.id, 0);
+  const bytes = Buffer.alloc(length);
+  const isTruncated = count < answer.records.length;
   // QR, AA, TC, RD as asked, RA, code.
   const flags = 0x8400 | (isTruncated ? 0x0200 : 0) | (question.isRecursionWanted ? 0x0100 : 0) | 0x0080;
-  header.writeUInt16BE(flags | answer.code, 2);
-  header.writeUInt16BE(1, 4);
-  header.writeUInt16BE(records.length, 6);
-  header.writeUInt16BE(question.hasEdns ? 1 : 0, 10);
-  return Buffer.concat([header, question.section, ...records, edns]);
+  bytes.writeUInt16BE(question.id, 0);
+  bytes.writeUInt16BE(flags | answer.code, 2);
+  bytes.writeUInt16BE(1, 4);
+  bytes.writeUInt16BE(count, 6);
+  bytes.writeUInt16BE(question.hasEdns ? 1 : 0, 10);
+  let at = HEADER_BYTES + question.section.copy(bytes, HEADER_BYTES);
+  for (const [index, record] of answer.records.slice(0, count).entries())
+    at = writeRecord(record, names[index] ?? POINTER_TO_QUESTION, bytes, at);
+  if (question.hasEdns) writeEdns(bytes, at);
+  return bytes;
 }
 
 /** Code, truncation and lifetime of an upstream's answer; undefined if it can't be read. */

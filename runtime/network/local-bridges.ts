@@ -15,7 +15,7 @@ import { localDefinition, localElements } from "./local-rules.ts";
 import type { BridgeFacts, PublishFacts } from "./local-rules.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 import type { NetworkNamespace } from "./namespace.ts";
-import { NftTable } from "./nft-table.ts";
+import { groupsOf, NftTable } from "./nft-table.ts";
 import {
   addAddress,
   addBridge,
@@ -195,6 +195,9 @@ export class LocalBridges {
   async #applyFilter(): Promise<void> {
     if (this.#isHeld) return;
     const bridges = [...this.#bridges.values()].map(({ facts }) => facts);
-    await this.#filter.set(localDefinition(this.#deps.table), localElements(bridges, this.#published));
+    await this.#filter.set(
+      localDefinition(this.#deps.table),
+      groupsOf(localElements(bridges, this.#published)),
+    );
   }
 }

@@ -10,6 +10,33 @@ import type { Nftables } from "./nftables.ts";
 /** Set or map name to its elements: key to value, "" for sets. In nft's notation. */
 export type Elements = ReadonlyMap<string, ReadonlyMap<string, string>>;
 
+/**
+ * Elements that change together, of one service say: worked out only when the signature is not that of the last time, so
+ * that a change of one among thousands costs what one costs. No element may be in two groups.
+ */
+export interface ElementGroup {
+  readonly signature: string;
+  readonly elements: () => Elements;
+}
+export type ElementGroups = ReadonlyMap<string, ElementGroup>;
+
+interface AppliedGroup {
+  readonly signature: string;
+  readonly elements: Elements;
+}
+
+const NOTHING: Elements = new Map();
+
+/** A group of its own for each set, for sets that are small or change seldom. */
+export function groupsOf(elements: Elements): Map<string, ElementGroup> {
+  return new Map(
+    [...elements].map(([name, items]) => [
+      `set ${name}`,
+      { signature: JSON.stringify([...items]), elements: () => new Map([[name, items]]) },
+    ]),
+  );
+}
+
 export interface TableDefinition {
   /** Without family; the family is always ip. */
   readonly name: string;
@@ -35,26 +62,55 @@ function statements(verb: "add" | "delete", table: string, set: string, items: r
   return lines;
 }
 
-/** Commands that turn `before` into `after`, deletions first. */
-export function elementChanges(table: string, before: Elements, after: Elements): string[] {
-  const deletions: string[] = [];
-  const additions: string[] = [];
+/** Adds to the lists what turns `before` into `after`. */
+function collectChanges(before: Elements, after: Elements, changes: Changes): void {
   for (const name of new Set([...before.keys(), ...after.keys()])) {
     const had = before.get(name) ?? new Map<string, string>();
     const wanted = after.get(name) ?? new Map<string, string>();
-    const gone = [...had].filter(([key, value]) => wanted.get(key) !== value).map(([key]) => key);
-    const fresh = [...wanted].filter(([key, value]) => had.get(key) !== value);
-    deletions.push(...statements("delete", table, name, gone));
-    additions.push(
-      ...statements(
-        "add",
-        table,
-        name,
-        fresh.map(([key, value]) => element(key, value)),
-      ),
-    );
+    for (const [key, value] of had) if (wanted.get(key) !== value) push(changes.deletions, name, key);
+    for (const [key, value] of wanted)
+      if (had.get(key) !== value) push(changes.additions, name, element(key, value));
   }
-  return [...deletions, ...additions];
+}
+
+/** By set: keys to delete, elements to add. */
+interface Changes {
+  readonly deletions: Map<string, string[]>;
+  readonly additions: Map<string, string[]>;
+}
+
+function push(lists: Map<string, string[]>, name: string, item: string): void {
+  const list = lists.get(name);
+  if (list === undefined) lists.set(name, [item]);
+  else list.push(item);
+}
+
+/** Commands for all changes, deletions first. */
+function changeCommands(table: string, changes: Changes): string[] {
+  return [
+    ...[...changes.deletions].flatMap(([name, keys]) => statements("delete", table, name, keys)),
+    ...[...changes.additions].flatMap(([name, items]) => statements("add", table, name, items)),
+  ];
+}
+
+/** Commands that turn `before` into `after`, deletions first. */
+export function elementChanges(table: string, before: Elements, after: Elements): string[] {
+  const changes: Changes = { deletions: new Map(), additions: new Map() };
+  collectChanges(before, after, changes);
+  return changeCommands(table, changes);
+}
+
+/** All elements of all groups, by set. */
+function mergeGroups(groups: ReadonlyMap<string, AppliedGroup>): Elements {
+  const merged = new Map<string, Map<string, string>>();
+  for (const { elements } of groups.values()) {
+    for (const [name, items] of elements) {
+      const all = merged.get(name) ?? new Map<string, string>();
+      for (const [key, value] of items) all.set(key, value);
+      merged.set(name, all);
+    }
+  }
+  return merged;
 }
 
 /** The whole table in one transaction, in place of what was there. */
@@ -74,7 +130,7 @@ export class NftTable {
   readonly #log: Logger;
   #definition: TableDefinition | undefined;
   #chains = "";
-  #elements: Elements = new Map();
+  #groups: ReadonlyMap<string, AppliedGroup> = new Map();
   /** One change after the other; each computes its differences when its turn comes. */
   #tail: Promise<void> = Promise.resolve();
   /** Reloads that were needed because the kernel's content was not what was committed. */
@@ -86,8 +142,8 @@ export class NftTable {
   }
 
   /** Brings the table to this state. */
-  set(definition: TableDefinition, elements: Elements): Promise<void> {
-    return this.#inTurn(() => this.#set(definition, elements));
+  set(definition: TableDefinition, groups: ElementGroups): Promise<void> {
+    return this.#inTurn(() => this.#set(definition, groups));
   }
 
   /** Commands beside the elements (timed ones); the text is run as it is, after what was asked before. */
@@ -97,16 +153,11 @@ export class NftTable {
     });
   }
 
-  /** Loads everything again at the next set, whatever is believed to be there. */
-  distrust(): void {
-    this.#chains = "";
-  }
-
   remove(name: string): Promise<void> {
     return this.#inTurn(async () => {
       await this.#nft.run(`table ip ${name} { }\ndelete table ip ${name}\n`);
       this.#definition = undefined;
-      this.#elements = new Map();
+      this.#groups = new Map();
     });
   }
 
@@ -124,29 +175,45 @@ export class NftTable {
     return turn;
   }
 
-  async #set(definition: TableDefinition, elements: Elements): Promise<void> {
+  async #set(definition: TableDefinition, groups: ElementGroups): Promise<void> {
     const isSameShape = this.#definition?.name === definition.name && this.#chains === shape(definition);
-    if (!isSameShape) return this.#load(definition, elements);
-    const changes = elementChanges(definition.name, this.#elements, elements);
-    if (changes.length === 0) return;
+    const changes: Changes = { deletions: new Map(), additions: new Map() };
+    const next = this.#compare(groups, changes);
+    if (!isSameShape) return this.#load(definition, next);
+    const commands = changeCommands(definition.name, changes);
     try {
-      await this.#nft.run(changes.join("\n"));
-      this.#elements = elements;
+      if (commands.length > 0) await this.#nft.run(commands.join("\n"));
+      this.#groups = next;
     } catch (caught) {
       this.#log.warn("packet filter was not as expected, loading it again", {
         table: definition.name,
         error: ClusterError.from(caught),
       });
       this.repairCount += 1;
-      await this.#load(definition, elements);
+      await this.#load(definition, next);
     }
   }
 
-  async #load(definition: TableDefinition, elements: Elements): Promise<void> {
-    await this.#nft.run(tableText(definition, elements));
+  /** The groups as they will be, and what that changes. */
+  #compare(groups: ElementGroups, changes: Changes): ReadonlyMap<string, AppliedGroup> {
+    const next = new Map<string, AppliedGroup>();
+    for (const [key, group] of groups) {
+      const known = this.#groups.get(key);
+      const { signature } = group;
+      const applied = known?.signature === signature ? known : { signature, elements: group.elements() };
+      next.set(key, applied);
+      if (applied !== known) collectChanges(known?.elements ?? NOTHING, applied.elements, changes);
+    }
+    for (const [key, { elements }] of this.#groups)
+      if (!groups.has(key)) collectChanges(elements, NOTHING, changes);
+    return next;
+  }
+
+  async #load(definition: TableDefinition, groups: ReadonlyMap<string, AppliedGroup>): Promise<void> {
+    await this.#nft.run(tableText(definition, mergeGroups(groups)));
     this.#definition = definition;
     this.#chains = shape(definition);
-    this.#elements = elements;
+    this.#groups = groups;
   }
 
   async #audit(): Promise<boolean> {
@@ -155,7 +222,7 @@ export class NftTable {
     const isAsExpected = await this.#matches(definition);
     if (isAsExpected) return true;
     this.repairCount += 1;
-    await this.#load(definition, this.#elements);
+    await this.#load(definition, this.#groups);
     return false;
   }
 
@@ -165,8 +232,9 @@ export class NftTable {
       const listing = await this.#nft.runElsewhere(`list table ip ${definition.name}`);
       const chainNames = [...definition.chains.matchAll(/^\s*chain (\S+)/gm)].map((match) => match[1]);
       if (chainNames.some((name) => !listing.includes(`chain ${name} {`))) return false;
+      const elements = mergeGroups(this.#groups);
       return definition.sets.every(([name]) => {
-        const wanted = this.#elements.get(name) ?? new Map<string, string>();
+        const wanted = elements.get(name) ?? new Map<string, string>();
         return [...wanted.keys()].every((key) => listing.includes(key.split(" . ")[0] ?? key));
       });
     } catch (caught) {

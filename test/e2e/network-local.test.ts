@@ -7,8 +7,8 @@ import { after, before, describe, test } from "node:test";
 import path from "node:path";
 import type { ContainerNetworkRequest, ContainerNetworkResult } from "../../runtime/ports.ts";
 import { listLinks } from "../../runtime/network/routing.ts";
-import { NetworkLab } from "./network-lab.ts";
-import type { LabHost, LabProcess } from "./network-lab.ts";
+import { NetworkLab } from "../../bench/network-lab.ts";
+import type { LabHost, LabProcess } from "../../bench/network-lab.ts";
 
 const isRoot = process.getuid?.() === 0;
 const options = { skip: isRoot ? false : "needs root" };

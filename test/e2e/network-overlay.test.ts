@@ -8,8 +8,8 @@ import type { IngressPort, MeshAssignment, RemoteEndpoint } from "../../model/di
 import type { Task } from "../../model/objects.ts";
 import { listFlows } from "../../runtime/network/conntrack.ts";
 import { listLinks } from "../../runtime/network/routing.ts";
-import { labNetwork, labTask, NetworkLab } from "./network-lab.ts";
-import type { LabHost, LabProcess } from "./network-lab.ts";
+import { labNetwork, labTask, NetworkLab } from "../../bench/network-lab.ts";
+import type { LabHost, LabProcess } from "../../bench/network-lab.ts";
 
 const isRoot = process.getuid?.() === 0;
 const VIP = "10.77.1.250";

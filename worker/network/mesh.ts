@@ -14,8 +14,8 @@ import { interfaceWithAddress, linkIndex, plugRouted } from "../../runtime/netwo
 import { KernelSet } from "../../runtime/network/kernel-set.ts";
 import type { KernelObject } from "../../runtime/network/kernel-set.ts";
 import { NetworkNamespace } from "../../runtime/network/namespace.ts";
-import { NftTable } from "../../runtime/network/nft-table.ts";
-import type { Elements } from "../../runtime/network/nft-table.ts";
+import { groupsOf, NftTable } from "../../runtime/network/nft-table.ts";
+import type { ElementGroups } from "../../runtime/network/nft-table.ts";
 import {
   addAddress,
   addRule,
@@ -32,7 +32,7 @@ import { meshDefinition } from "./mesh-rules.ts";
 import { linkName, tagNumber } from "./names.ts";
 import { MARK_MASK, markBase, tunnelEnds, tunnelMac } from "./peers.ts";
 import type { TunnelEnd } from "./peers.ts";
-import { addSlotElements } from "./slots.ts";
+import { slotGroup } from "./slots.ts";
 import { ensureTunnel, observeTunnel, routeObject, routeThrough, tunnelObjects, underlay } from "./tunnel.ts";
 
 /** After the kernel's own rules for local traffic, before all others. */
@@ -323,24 +323,28 @@ export class Mesh {
       dnsPort: this.#dnsPort,
       clientAddress: this.#deps.clientAddress,
     });
-    await this.#table.set(definition, this.#elements(assignment));
+    await this.#table.set(definition, this.#groups(assignment));
   }
 
-  #elements(assignment: MeshAssignment): Elements {
-    const maps = new Map<string, Map<string, string>>();
+  #groups(assignment: MeshAssignment): ElementGroups {
     const { ends } = this;
-    maps.set("vteps", new Map(ends.map((end) => [end.dataPathAddress, ""])));
-    maps.set("via", new Map(ends.map((end) => [end.mac, `0x${end.mark.toString(16).padStart(8, "0")}`])));
     const attachments = [...this.#attachments.values()];
-    maps.set("self", new Map(attachments.map(({ meshIp }) => [`${meshIp} . ${meshIp}`, ""])));
     const sealed = attachments.filter((each) => each.isSealed);
-    maps.set("sealed", new Map(sealed.map(({ meshIp }) => [meshIp, ""])));
-    maps.set("host", new Map(attachments.flatMap(hostPorts)));
+    const groups = groupsOf(
+      new Map([
+        ["vteps", new Map(ends.map((end) => [end.dataPathAddress, ""]))],
+        ["via", new Map(ends.map((end) => [end.mac, `0x${end.mark.toString(16).padStart(8, "0")}`]))],
+        ["self", new Map(attachments.map(({ meshIp }) => [`${meshIp} . ${meshIp}`, ""]))],
+        ["sealed", new Map(sealed.map(({ meshIp }) => [meshIp, ""]))],
+        ["host", new Map(attachments.flatMap(hostPorts))],
+      ]),
+    );
     for (const port of assignment.ingressPorts) {
       const backends = this.#backends(port.backends).map((meshIp) => `${meshIp} . ${port.targetPort}`);
-      addSlotElements(maps, "publish", `${port.protocol} . ${port.publishedPort}`, backends);
+      const key = `${port.protocol} . ${port.publishedPort}`;
+      groups.set(`publish ${key}`, slotGroup("publish", key, backends));
     }
-    return maps;
+    return groups;
   }
 
   /** Those that are not about to stop; all if that leaves nobody. */

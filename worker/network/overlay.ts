@@ -12,14 +12,14 @@ import { interfaceWithAddress, linkIndex, plugRouted } from "../../runtime/netwo
 import { KernelSet } from "../../runtime/network/kernel-set.ts";
 import type { KernelObject } from "../../runtime/network/kernel-set.ts";
 import { NetworkNamespace } from "../../runtime/network/namespace.ts";
-import { NftTable } from "../../runtime/network/nft-table.ts";
-import type { Elements } from "../../runtime/network/nft-table.ts";
+import { groupsOf, NftTable } from "../../runtime/network/nft-table.ts";
+import type { ElementGroups } from "../../runtime/network/nft-table.ts";
 import { addAddress, findLink, setLink } from "../../runtime/network/routing.ts";
 import { QUARANTINE_SECONDS } from "./limits.ts";
 import { linkName } from "./names.ts";
 import { OVERLAY_TABLE, overlayDefinition } from "./overlay-rules.ts";
 import type { TunnelEnd } from "./peers.ts";
-import { addSlotElements } from "./slots.ts";
+import { slotGroup } from "./slots.ts";
 import { ensureTunnel, observeTunnel, routeObject, routeThrough, tunnelObjects } from "./tunnel.ts";
 
 const TUNNEL = "vx";
@@ -260,19 +260,20 @@ export class Overlay {
   }
 
   #applyFilter(): Promise<void> {
-    return this.#table.set(overlayDefinition(this.gateway), this.#elements());
+    return this.#table.set(overlayDefinition(this.gateway), this.#groups());
   }
 
-  #elements(): Elements {
-    const maps = new Map<string, Map<string, string>>();
+  #groups(): ElementGroups {
     const local = [...this.#attachments.values()].map(({ address }) => splitCidr(address).address);
-    maps.set("self", new Map(local.map((address) => [`${address} . ${address}`, ""])));
+    const groups = groupsOf(
+      new Map([["self", new Map(local.map((address) => [`${address} . ${address}`, ""]))]]),
+    );
     const byService = Map.groupBy(this.#assignment.endpoints, (endpoint) => endpoint.serviceId);
     for (const { serviceId, vip } of this.#assignment.services) {
       if (vip === "") continue;
-      addSlotElements(maps, "vip", vip, this.#backends(byService.get(serviceId) ?? []));
+      groups.set(`vip ${vip}`, slotGroup("vip", vip, this.#backends(byService.get(serviceId) ?? [])));
     }
-    return maps;
+    return groups;
   }
 
   /** Ready ones; if there is none, those that are about to stop but still serve. */

@@ -1,7 +1,7 @@
 /** Unit tests of slots.ts. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { addSlotElements, fillSlots, SLOT_CLASSES, slotClass } from "./slots.ts";
+import { fillSlots, SLOT_CLASSES, slotClass, slotElements } from "./slots.ts";
 
 function keys(count: number): string[] {
   return Array.from({ length: count }, (_unused, index) => `10.0.0.${index + 1}`);
@@ -42,17 +42,13 @@ test("slotClass() keeps shares within two to one, and exact where that costs not
   assert.deepEqual([0, 1, 2, 3, 4, 8, 9, 16, 32, 33].map(slotClass), [1, 1, 4, 16, 4, 16, 64, 16, 64, 256]);
 });
 
-test("addSlotElements() writes the slot into the key above one, and nothing for no backend", () => {
-  const maps = new Map<string, Map<string, string>>();
-  addSlotElements(maps, "vip", "10.0.0.2", []);
-  assert.equal(maps.size, 0);
-  addSlotElements(maps, "vip", "10.0.0.2", ["10.0.0.7"]);
-  assert.deepEqual([...(maps.get("vip1") ?? [])], [["10.0.0.2", "10.0.0.7"]]);
-  addSlotElements(maps, "vip", "10.0.0.3", ["10.0.0.7", "10.0.0.8"]);
-  assert.deepEqual([...(maps.get("vip4")?.keys() ?? [])].toSorted(), [
-    "10.0.0.3 . 0",
-    "10.0.0.3 . 1",
-    "10.0.0.3 . 2",
-    "10.0.0.3 . 3",
-  ]);
+test("slotElements() writes the slot into the key above one, and nothing for no backend", () => {
+  assert.equal(slotElements("vip", "10.0.0.2", []).size, 0);
+  const one = slotElements("vip", "10.0.0.2", ["10.0.0.7"]);
+  assert.deepEqual([...(one.get("vip1") ?? [])], [["10.0.0.2", "10.0.0.7"]]);
+  const two = slotElements("vip", "10.0.0.3", ["10.0.0.7", "10.0.0.8"]);
+  assert.deepEqual(
+    [...(two.get("vip4")?.keys() ?? [])],
+    ["10.0.0.3 . 0", "10.0.0.3 . 1", "10.0.0.3 . 2", "10.0.0.3 . 3"],
+  );
 });

@@ -2,6 +2,7 @@
  * Which endpoint fills which slot of a service: the whole of load balancing as data. Pure. A service takes the smallest size
  * class in which its endpoints get nearly equal shares; within a class, one endpoint more or less moves about its own share.
  */
+import type { ElementGroup, Elements } from "../../runtime/network/nft-table.ts";
 
 /** Numbers of slots; powers of two, so that any odd step walks all of them. */
 export const SLOT_CLASSES = [1, 4, 16, 64, 256] as const;
@@ -57,18 +58,15 @@ export function fillSlots(keys: readonly string[], slotCount: number): string[] 
 }
 
 /** Elements of the maps `${prefix}1`, `${prefix}4`… for one service: `key` (and the slot, above 1) to a backend. */
-export function addSlotElements(
-  maps: Map<string, Map<string, string>>,
-  prefix: string,
-  key: string,
-  backends: readonly string[],
-): void {
-  if (backends.length === 0) return;
+export function slotElements(prefix: string, key: string, backends: readonly string[]): Elements {
+  if (backends.length === 0) return new Map();
   const size = slotClass(backends.length);
-  const name = `${prefix}${size}`;
-  const elements = maps.get(name) ?? new Map<string, string>();
-  maps.set(name, elements);
-  fillSlots(backends, size).forEach((backend, slot) => {
-    elements.set(size === 1 ? key : `${key} . ${slot}`, backend);
-  });
+  const slots = fillSlots(backends, size);
+  const elements = slots.map((backend, slot) => [size === 1 ? key : `${key} . ${slot}`, backend] as const);
+  return new Map([[`${prefix}${size}`, new Map(elements)]]);
+}
+
+/** The same as a group that is worked out only when the backends change. */
+export function slotGroup(prefix: string, key: string, backends: readonly string[]): ElementGroup {
+  return { signature: backends.join(), elements: () => slotElements(prefix, key, backends) };
 }

@@ -6,15 +6,15 @@ import { createSocket } from "node:dgram";
 import { Agent, createServer, get } from "node:http";
 import { connect } from "node:net";
 import { Resolver } from "node:dns/promises";
-import { realEnv } from "../../common/real-env.ts";
-import { createLogger } from "../../common/log.ts";
-import type { Logger } from "../../common/log.ts";
-import type { MeshAssignment, NetworkAssignment } from "../../model/dispatch.ts";
-import type { Task } from "../../model/objects.ts";
-import { createLocalNetworks } from "../../runtime/network/local-networks.ts";
-import type { LocalNetworks } from "../../runtime/network/local-networks.ts";
-import { createWorkerNetwork } from "../../worker/network/worker-network.ts";
-import type { WorkerNetwork } from "../../worker/network/worker-network.ts";
+import { realEnv } from "../common/real-env.ts";
+import { createLogger } from "../common/log.ts";
+import type { Logger } from "../common/log.ts";
+import type { MeshAssignment, NetworkAssignment } from "../model/dispatch.ts";
+import type { Task } from "../model/objects.ts";
+import { createLocalNetworks } from "../runtime/network/local-networks.ts";
+import type { LocalNetworks } from "../runtime/network/local-networks.ts";
+import { createWorkerNetwork } from "../worker/network/worker-network.ts";
+import type { WorkerNetwork } from "../worker/network/worker-network.ts";
 
 export interface LoadResult {
   readonly ok: number;
@@ -41,6 +41,9 @@ export interface AgentCalls {
   apply(state: { networks: readonly NetworkAssignment[]; mesh?: MeshAssignment }): Promise<readonly string[]>;
   attach(options: { task: Task; pid: number }): Promise<unknown>;
   adopt(options: { task: Task; pid: number; meshIp: string }): Promise<void>;
+  /** Milliseconds that it took. */
+  timedApply(state: Parameters<AgentCalls["apply"]>[0]): Promise<number>;
+  timedAttach(options: { task: Task; pid: number }): Promise<number>;
   drain(taskId: string): Promise<void>;
   detach(taskId: string): Promise<void>;
   removeAll(): Promise<void>;
@@ -186,6 +189,16 @@ const calls: AgentCalls = {
   async apply({ networks, mesh }) {
     const map = new Map(networks.map((each) => [each.networkId, each]));
     return (await requireNetwork().apply({ networks: map, mesh })).errors;
+  },
+  async timedApply(state) {
+    const startMs = performance.now();
+    await calls.apply(state);
+    return performance.now() - startMs;
+  },
+  async timedAttach(options) {
+    const startMs = performance.now();
+    await calls.attach(options);
+    return performance.now() - startMs;
   },
   attach: ({ task, pid }) => requireNetwork().attach(task, { containerId: task.id, pid }),
   adopt: ({ task, pid, meshIp }) => requireNetwork().adopt(task, { containerId: task.id, pid }, meshIp),

@@ -4,12 +4,12 @@
  */
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import type { NetworkAssignment, RemoteEndpoint } from "../../model/dispatch.ts";
-import type { Task } from "../../model/objects.ts";
-import { NetworkNamespace } from "../../runtime/network/namespace.ts";
+import type { NetworkAssignment, RemoteEndpoint } from "../model/dispatch.ts";
+import type { Task } from "../model/objects.ts";
+import { NetworkNamespace } from "../runtime/network/namespace.ts";
 import {
   addAddress,
   addBridge,
@@ -17,7 +17,7 @@ import {
   findLink,
   replaceRoute,
   setLink,
-} from "../../runtime/network/routing.ts";
+} from "../runtime/network/routing.ts";
 import type { AgentCalls } from "./network-agent.ts";
 
 const AGENT = path.join(import.meta.dirname, `network-agent${path.extname(import.meta.filename)}`);
@@ -75,12 +75,26 @@ export class LabProcess {
     });
   }
 
-  async kill(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const ended = new Promise((resolve) => this.#child.once("exit", resolve));
-    this.#child.kill("SIGKILL");
-    await ended;
+  kill(): Promise<void> {
+    return killChild(this.#child);
   }
+}
+
+async function killChild(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  child.kill("SIGKILL");
+  await ended;
+}
+
+/** Between fork and exec the child has our own name. */
+function isStillNode(pid: number): boolean {
+  return readFileSync(`/proc/${pid}/comm`, "utf8") === readFileSync("/proc/self/comm", "utf8");
+}
+
+/** Any other program in a namespace. */
+export interface LabProgram {
+  readonly pid: number;
 }
 
 export interface LabHost {
@@ -96,6 +110,7 @@ export class NetworkLab {
   readonly #switch: NetworkNamespace;
   readonly #hosts: LabHost[] = [];
   readonly #processes: LabProcess[] = [];
+  readonly #programs: ChildProcess[] = [];
 
   constructor() {
     this.#switch = NetworkNamespace.createPinned(this.#file("switch"));
@@ -139,6 +154,16 @@ export class NetworkLab {
     return this.#start("unshare", ["--net"]);
   }
 
+  /** A program of another kind, under `unshare --net` or `nsenter`; waits until that has become it. */
+  async program(command: string, list: readonly string[]): Promise<LabProgram> {
+    const child = spawn(command, list, { stdio: ["ignore", "ignore", "inherit"] });
+    this.#programs.push(child);
+    const pid = child.pid ?? 0;
+    while (readFileSync(`/proc/${pid}/comm`, "utf8").trim() === command || isStillNode(pid))
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    return { pid };
+  }
+
   /** Nothing passes between this host and the others until heal(). */
   async partition(host: LabHost): Promise<void> {
     await this.#switch.nft.run(
@@ -152,6 +177,7 @@ export class NetworkLab {
 
   async close(): Promise<void> {
     for (const process of this.#processes) await process.kill();
+    for (const program of this.#programs) await killChild(program);
     for (const host of this.#hosts) {
       host.namespace.close();
       for (const name of NetworkNamespace.listPinned(path.join(host.folder, "netns")))
