@@ -3,7 +3,7 @@
  * the hand-over of the bare connection. The server makes one for each request; routes never touch Node's objects.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Duplex, Readable } from "node:stream";
+import { PassThrough, type Duplex, type Readable } from "node:stream";
 import { assert } from "../common/assert.ts";
 import type { Timers } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
@@ -37,6 +37,7 @@ export class Exchange {
   readonly #parts: ExchangeParts;
   readonly #abort = new AbortController();
   #isHijacked = false;
+  #body: PassThrough | undefined;
 
   constructor(parts: ExchangeParts) {
     this.#parts = parts;
@@ -87,9 +88,31 @@ export class Exchange {
     return filters;
   }
 
-  /** The body as it comes, for tar uploads. */
-  get body(): Readable {
-    return this.#parts.request;
+  /**
+   * The body as it comes, for tar uploads. A stream of its own: who gives up on it destroys it, and the request must
+   * live on to carry the error back. It fails if the client goes away in the middle.
+   */
+  body(): Readable {
+    const { request } = this.#parts;
+    const body = new PassThrough();
+    body.on("error", () => body.destroy());
+    const broken = (): void => {
+      if (!request.readableEnded)
+        body.destroy(new Error("the client closed the connection before the body's end"));
+    };
+    request.once("error", broken).once("close", broken);
+    body.once("close", () => {
+      request.off("error", broken).off("close", broken).unpipe(body).resume();
+    });
+    request.pipe(body);
+    this.#body = body;
+    return body;
+  }
+
+  /** The handler has done with the body, read or not: what is left of it is dropped. */
+  dropBody(): void {
+    if (this.#body !== undefined && !this.#body.destroyed) this.#body.destroy();
+    this.#parts.request.resume();
   }
 
   /** The JSON body with the model's field names; an empty object if there is none. */

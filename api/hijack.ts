@@ -69,7 +69,8 @@ export function takeOver(parts: TakeOverParts): Hijacked {
   // A request whose body is still coming (chunked) has its stdin in that body; others send it bare, after the head.
   const isBodyComing = request.headers["transfer-encoding"] !== undefined && !request.readableEnded;
   const input = isBodyComing ? request : releaseFromParser(socket);
-  socket.write(headLines(parts, "HTTP/1.1 200 OK", []));
+  // The bare form is older than the name for streams with frames and never bears it.
+  socket.write(headLines({ ...parts, contentType: RAW_STREAM }, "HTTP/1.1 200 OK", []));
   return { socket, input };
 }
 

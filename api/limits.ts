@@ -38,8 +38,8 @@ export const FILTER_VALUE_COUNT_MAX: number = 10_000;
 export const WEBSOCKET_MESSAGE_BYTES_MAX: number = 1024 * 1024;
 /** After a hijacked stream has ended, how long its client may take to close its side before the connection is cut. */
 export const LINGER_MS: number = 2_000;
-/** Longest body of a refused request that is read and dropped to keep its connection; longer ones cost the connection. */
-export const DRAIN_BYTES_MAX: number = 1024 * 1024;
+/** How long the rest of a refused request's body is read and dropped before its connection is cut. */
+export const DRAIN_MS: number = 10_000;
 
 /** Objects of a list that are turned into JSON without a break; about a millisecond's work. */
 export const LIST_PIECE_COUNT: number = 250;

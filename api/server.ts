@@ -12,7 +12,6 @@ import { createServer as createHttpsServer } from "node:https";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { TlsOptions } from "node:tls";
-import { AssertionError } from "../common/assert.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { Counter, Histogram } from "../common/metrics.ts";
 import type { ApiContext } from "./context.ts";
@@ -21,7 +20,7 @@ import { Exchange } from "./exchange.ts";
 import {
   API_VERSION,
   CONNECTION_COUNT_MAX,
-  DRAIN_BYTES_MAX,
+  DRAIN_MS,
   HEAD_BYTES_MAX,
   HEAD_TIMEOUT_MS,
   KEEP_ALIVE_MS,
@@ -198,7 +197,8 @@ export class HttpApi {
     } catch (error) {
       this.#fail(error, parts, exchange);
     }
-    if (exchange?.isHijacked !== true) drain(request, parts.upgraded);
+    if (exchange === undefined) request.resume();
+    else if (!exchange.isHijacked) exchange.dropBody();
     this.#requests.add(1, {
       route: pattern,
       method: request.method ?? "",
@@ -216,18 +216,32 @@ export class HttpApi {
       return;
     }
     const reply = errorReply(error);
-    // A long rest of a refused body is not waited for; a short one is read and dropped.
-    if (!request.complete && statedBytes(request) > DRAIN_BYTES_MAX)
-      response.setHeader("Connection", "close");
     sendReply(response, reply);
+    if (!request.complete) this.#drainSoon(request);
   }
 
+  /**
+   * A client that is still sending sees only a broken pipe if the connection is closed under it, so what it sends is
+   * read and dropped; for a while.
+   */
+  #drainSoon(request: IncomingMessage): void {
+    const cancel = this.#context.env.timers.after(DRAIN_MS, () => request.socket.destroy());
+    request.once("end", cancel).once("close", cancel);
+  }
+
+  /** Engines have errors of users for which Docker's status is 500 as well; only what nobody meant to throw is ours. */
   #logInternal(caught: unknown, request: IncomingMessage): void {
-    const path = splitPath(request.url ?? "/").path;
-    const stack = caught instanceof Error ? caught.stack : undefined;
-    this.#context.log.error("request failed", { method: request.method, path, error: caught, stack });
-    // A broken invariant of the process must not be answered and forgotten.
-    if (caught instanceof AssertionError) this.#context.log.error("broken invariant", { error: caught });
+    const { log } = this.#context;
+    const where = { method: request.method, path: splitPath(request.url ?? "/").path };
+    if (caught instanceof ClusterError) {
+      log.info("request failed", { ...where, error: caught });
+      return;
+    }
+    log.error("request broke", {
+      ...where,
+      error: caught,
+      stack: caught instanceof Error ? caught.stack : undefined,
+    });
   }
 }
 
@@ -253,17 +267,6 @@ function sendReply(response: ServerResponse, reply: ErrorReply): void {
   const bytes = Buffer.from(reply.body, "utf8");
   response.writeHead(reply.status, { "Content-Type": reply.contentType, "Content-Length": bytes.byteLength });
   response.end(bytes);
-}
-
-/** What the request says that its body has; a body without a length has any. */
-function statedBytes(request: IncomingMessage): number {
-  if (request.headers["transfer-encoding"] !== undefined) return Number.POSITIVE_INFINITY;
-  return Number(request.headers["content-length"] ?? "0");
-}
-
-/** Bodies that no one asked for are read and dropped, or the next request on the connection would never be seen. */
-function drain(request: IncomingMessage, upgraded: Duplex | undefined): void {
-  if (upgraded === undefined) request.resume();
 }
 
 /** Not HTTP, or a head that is too large or too slow. */

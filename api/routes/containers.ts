@@ -293,7 +293,7 @@ async function getArchive(exchange: Exchange, { engine }: ApiContext): Promise<v
 }
 
 async function putArchive(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  await engine.containers.putArchive(exchange.param("id"), archivePath(exchange), exchange.body, {
+  await engine.containers.putArchive(exchange.param("id"), archivePath(exchange), exchange.body(), {
     noOverwriteDirNonDir: exchange.query.flag("noOverwriteDirNonDir"),
     copyUidGid: exchange.query.flag("copyUIDGID"),
   });

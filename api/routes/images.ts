@@ -88,7 +88,7 @@ async function importTar(exchange: Exchange, { engine }: ApiContext): Promise<vo
   }
   const [repo, tagText] = [query.optional("repo"), query.optional("tag")];
   const [message, platform] = [query.optional("message"), query.optional("platform")];
-  const lines = engine.images.import(exchange.body, {
+  const lines = engine.images.import(exchange.body(), {
     ...(repo === undefined ? {} : { repo }),
     ...(tagText === undefined ? {} : { tag: tagText }),
     ...(message === undefined ? {} : { message }),
@@ -123,7 +123,7 @@ async function push(exchange: Exchange, { engine }: ApiContext): Promise<void> {
 }
 
 async function load(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  await writeProgress(exchange, engine.images.load(exchange.body, { quiet: exchange.query.flag("quiet") }));
+  await writeProgress(exchange, engine.images.load(exchange.body(), { quiet: exchange.query.flag("quiet") }));
 }
 
 async function saveMany(exchange: Exchange, { engine }: ApiContext): Promise<void> {
@@ -159,7 +159,7 @@ async function build(exchange: Exchange, { engine }: ApiContext): Promise<void> 
   const options = {
     query: exchange.query.params,
     ...(registryConfig === undefined ? {} : { registryConfig }),
-    context: exchange.body,
+    context: exchange.body(),
   };
   await writeProgress(exchange, engine.images.build(options, exchange.signal));
 }

@@ -193,3 +193,15 @@ test("a container can't be put on a swarm network that is not attachable", async
   assert.equal((await create("open")).status, 201);
   assert.equal((await create("nosuch")).status, 201);
 });
+
+test("an upload that is refused early still gets its error, and the connection goes on", async (context) => {
+  const api = await startApi(context);
+  const client = new RawClient(api.socketPath);
+  client.send("PUT /containers/nosuch/archive?path=/ HTTP/1.1", "Host: d", "Transfer-Encoding: chunked");
+  await client.until("not part of the fake engine");
+  const chunk = `10000\r\n${"x".repeat(0x10000)}\r\n`;
+  for (let count = 0; count < 20; count += 1) client.socket.write(chunk);
+  client.socket.write("0\r\n\r\n");
+  client.send("GET /_ping HTTP/1.1", "Host: d", "Connection: close");
+  assert.match(await client.ended(), /501 Not Implemented[\s\S]*200 OK/);
+});

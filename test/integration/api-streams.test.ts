@@ -72,6 +72,7 @@ test("attach without Upgrade is the bare 200 form, with stdin on the same connec
   const head = await client.until("\r\n\r\n");
   assert.match(head, /^HTTP\/1\.1 200 OK\r\n/);
   assert.doesNotMatch(head, /transfer-encoding|content-length/i);
+  assert.match(head, /Content-Type: application\/vnd\.docker\.raw-stream\r\n/);
   const process = api.engine.process("c1");
   client.socket.end("abc\n");
   let typed = "";
