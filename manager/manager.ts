@@ -12,6 +12,7 @@ import { dial } from "../proto/rpc-client.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import type { RpcServer } from "../proto/rpc-server.ts";
 import { caService, controlService, dispatcherService } from "../proto/services.ts";
+import { Autolock } from "./autolock.ts";
 import { Authority } from "./ca/authority.ts";
 import { CA_AUDIENCE, caHandlers } from "./ca/ca-service.ts";
 import type { NewCluster } from "./ca/new-cluster.ts";
@@ -55,7 +56,7 @@ export interface ManagerOptions {
   /** "host:port" where other nodes reach `server`. */
   readonly advertiseAddr: string;
   readonly mode: ManagerMode;
-  /** "SWMKEY-1-…" when autolock is on. */
+  /** "SWMKEY-1-…"; needed to restart from a locked folder. */
   readonly unlockKey?: string;
   /** Called once when the manager can't go on (its disk failed): the process must end. */
   readonly onFatal: (error: unknown) => void;
@@ -70,6 +71,7 @@ interface Running {
   readonly link: LeaderLink;
   readonly parts: LeaderParts;
   readonly control: ControlApi;
+  readonly autolock: Autolock;
 }
 
 export class Manager implements Component {
@@ -77,6 +79,8 @@ export class Manager implements Component {
   readonly #memberFile: MemberFile;
   readonly #removedListeners = new Set<() => void>();
   #running: Running | undefined;
+  /** What the member file was found sealed by. */
+  #sealedBy = "";
   #isStopped = false;
 
   constructor(options: ManagerOptions) {
@@ -118,6 +122,7 @@ export class Manager implements Component {
     try {
       running.raft.start();
       running.parts.start();
+      running.autolock.start();
       if (mode.kind === "bootstrap")
         await bootstrapStore(running.store, running.raft, {
           ...this.#options,
@@ -139,6 +144,7 @@ export class Manager implements Component {
     const { server } = this.#options;
     await this.#handOver(running);
     running.parts.stop();
+    await running.autolock.stop();
     for (const definition of [caService, controlService, dispatcherService]) server.removeService(definition);
     running.control.stop();
     running.link.stop();
@@ -153,18 +159,15 @@ export class Manager implements Component {
     return () => this.#removedListeners.delete(listener);
   }
 
-  /** Stores the key of log and checkpoints anew, sealed by `unlockKey` ("": open). The daemon needn't call it. */
-  async relock(unlockKey: string): Promise<void> {
-    const running = must(this.#running, "the manager runs");
-    await this.#memberFile.write(running.member, unlockKey);
-  }
-
   async #openMember(hasState: boolean): Promise<MemberSecrets> {
     const { env, identity, unlockKey } = this.#options;
-    if (hasState) return this.#memberFile.read(unlockKey);
+    if (hasState) {
+      this.#sealedBy = (await this.#memberFile.isLocked()) ? (unlockKey ?? "") : "";
+      return this.#memberFile.read(unlockKey);
+    }
     // Without state nobody has heard of an earlier id: a fresh one is always safe.
     const member = newMember(env.random, identity.current.nodeId);
-    await this.#memberFile.write(member, unlockKey ?? "");
+    await this.#memberFile.write(member, "");
     return member;
   }
 
@@ -250,7 +253,9 @@ export class Manager implements Component {
     raft.onRemoved(() => {
       for (const listener of this.#removedListeners) listener();
     });
-    return { ...made, link, parts, control };
+    const file = this.#memberFile;
+    const autolock = new Autolock({ store, file, member: made.member, sealedBy: this.#sealedBy, log });
+    return { ...made, link, parts, control, autolock };
   }
 
   async #startMode(member: MemberSecrets, hasState: boolean): Promise<StartMode> {

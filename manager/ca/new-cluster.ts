@@ -9,6 +9,7 @@ import type { NodeIdentity } from "../../proto/rpc.ts";
 import { certificateDigest, createRequest, createRoot, issueCertificate, tlsInfoOf } from "./certificates.ts";
 import { createJoinToken } from "./join-tokens.ts";
 import type { Cluster } from "../../model/objects.ts";
+import { newUnlockKey } from "../member-file.ts";
 import { certificateLifeMs } from "./certificate-life.ts";
 
 export interface CreateClusterOptions {
@@ -73,7 +74,7 @@ export async function createCluster(
     subnetSize: options.subnetSize || DEFAULT_SUBNET_SIZE,
     dataPathPort: options.dataPathPort || DEFAULT_DATA_PATH_PORT,
     meshPool: MESH_POOL,
-    unlockKey: "",
+    unlockKey: options.autoLockManagers ? newUnlockKey(random) : "",
   };
   return {
     identity: { ...subject, certificate, key, rootCa: root.certificate },

@@ -338,6 +338,64 @@ test("Manager keeps the last manager, and removes no member and no live node", a
   });
 });
 
+test("Manager with autolock starts again only with the unlock key, also after the key was rotated", async (t) => {
+  const fleet = await Fleet.of(t, 1);
+  const machine = fleet.at(0);
+  const { control } = machine.running;
+  const lock = async (rotateManagerUnlockKey: boolean): Promise<string> => {
+    const before = (await control.view()).list("cluster")[0];
+    assert.ok(before);
+    const spec = { ...before.spec, EncryptionConfig: { AutoLockManagers: true } };
+    const rotate = { rotateWorkerToken: false, rotateManagerToken: false, rotateManagerUnlockKey };
+    await control.updateCluster({ version: before.version, spec, ...rotate });
+    return control.staleView().list("cluster")[0]?.unlockKey ?? "";
+  };
+  const first = await lock(false);
+  assert.match(first, /^SWMKEY-1-/);
+  await until("the state is locked", () => Manager.isLocked(realEnv, machine.folder));
+  const second = await lock(true);
+  assert.notEqual(second, first);
+  await control.createService(service("web"), {});
+  const port = Number(machine.addr.split(":")[1]);
+  await machine.stop();
+  fleet.machines.length = 0;
+  const again = await fleet.add(machine.live.current, port);
+  const locked = (error: unknown): boolean =>
+    hasCode(error, "failed_precondition") && error.details["locked"] === true;
+  await assert.rejects(again.start({ kind: "restart" }), locked);
+  const former = again.start({ kind: "restart" }, { unlockKey: first });
+  await assert.rejects(former, (error) => hasCode(error, "permission_denied"));
+  const manager = await again.start({ kind: "restart" }, { unlockKey: second });
+  await until("it serves what it had", async () => {
+    const view = await manager.control.view().catch(() => undefined);
+    return view?.list("service").length === 1;
+  });
+});
+
+test("Manager of a cluster that lost its quorum goes on alone by forceNewCluster", async (t) => {
+  const fleet = await Fleet.of(t, 3);
+  const last = fleet.at(2);
+  await last.running.control.createService(service("web"), {});
+  const port = Number(last.addr.split(":")[1]);
+  for (const machine of fleet.machines) await machine.stop();
+  fleet.machines.length = 0;
+  const alone = await fleet.add(last.live.current, port);
+  const manager = await alone.start({ kind: "forceNewCluster" });
+  await until("it leads", () => manager.isLeader);
+  const view = await manager.control.view();
+  assert.deepEqual(
+    view.list("service").map((each) => each.spec.Name),
+    ["web"],
+  );
+  assert.deepEqual(
+    manager.control.managers().map((each) => each.nodeId),
+    [last.nodeId],
+  );
+  await manager.control.createService(service("after"), {});
+  const joined = await fleet.join("manager");
+  assert.equal(joined.running.control.managers().length, 2);
+});
+
 test("Manager refuses the certificate of a removed node", async (t) => {
   const fleet = await Fleet.of(t, 1);
   const worker = await fleet.join("worker");
