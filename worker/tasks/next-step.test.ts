@@ -40,5 +40,10 @@ test("nextStep() shuts down from every state that is not final, and never twice"
 test("nextStep() removes a forgotten task whatever its state", () => {
   assert.equal(step("running", "running", true), "remove");
   assert.equal(step("running", "failed", true), "remove");
-  assert.equal(step("remove", "running"), "remove");
+});
+
+test("nextStep() stops and reports a task that shall be removed, and waits to be told to forget it", () => {
+  assert.equal(step("remove", "running"), "shutdown");
+  assert.equal(step("remove", "shutdown"), "idle");
+  assert.equal(step("remove", "shutdown", true), "remove");
 });

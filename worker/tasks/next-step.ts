@@ -29,7 +29,8 @@ export interface TaskSituation {
 }
 
 export function nextStep({ desired, observed, isForgotten }: TaskSituation): Step {
-  if (isForgotten || desired === TaskState.remove) return "remove";
+  // "remove" is a stop like any other until the manager, told of its end, forgets the task.
+  if (isForgotten) return "remove";
   if (isTerminal(observed)) return "idle";
   if (desired >= TaskState.shutdown) return "shutdown";
   if (observed < TaskState.accepted) return "accept";
