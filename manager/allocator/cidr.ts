@@ -61,10 +61,10 @@ export function formatAddress(family: 4 | 6, value: bigint): string {
 
 /** The block that "addr/prefix" lies in. Throws invalid_argument. */
 export function parseCidr(text: string): Cidr {
-  const [head = "", tail = ""] = text.split("/");
+  const [head = "", tail = "", ...rest] = text.split("/");
   const address = parseAddress(head);
   const prefix = Number(tail);
-  if (address === undefined || !/^\d{1,3}$/.test(tail) || prefix > bits(address.family)) {
+  if (address === undefined || rest.length > 0 || !/^\d{1,3}$/.test(tail) || prefix > bits(address.family)) {
     throw new ClusterError("invalid_argument", `invalid CIDR address: ${text}`);
   }
   const count = 1n << BigInt(bits(address.family) - prefix);
