@@ -13,7 +13,9 @@ import { ZERO_TIME } from "../common/time.ts";
 import { packageRoot } from "../common/package-root.ts";
 import { realEnv } from "../common/real-env.ts";
 import type { Engine } from "../model/engine.ts";
+import { DEFAULT_DOMAIN } from "../model/image-reference.ts";
 import { createEngine } from "../runtime/engine.ts";
+import { DEFAULT_REGISTRY_CONFIG } from "../runtime/registry/registry-config.ts";
 import { createWorkerNetwork } from "../worker/network/worker-network.ts";
 import { instanceTag } from "./instance.ts";
 import { describeNode } from "./node-description.ts";
@@ -76,6 +78,11 @@ export class Daemon implements Component {
       execRoot: options.execRoot,
       nativeBinary: path.join(packageRoot(import.meta.dirname), "runtime/native/build/shoal-runtime"),
       version: VERSION,
+      registry: {
+        ...DEFAULT_REGISTRY_CONFIG,
+        insecure: options.insecureRegistries,
+        mirrors: { [DEFAULT_DOMAIN]: options.registryMirrors },
+      },
     });
     this.#engine = engine;
     await engine.start();

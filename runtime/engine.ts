@@ -14,6 +14,7 @@ import { LocalContainerEngine } from "./containers/container-engine.ts";
 import { NativeLauncher } from "./containers/native-launcher.ts";
 import { EventRing } from "./events.ts";
 import { createImageEngine } from "./images/image-engine.ts";
+import type { RegistryConfig } from "./registry/registry-config.ts";
 import { machineInfo } from "./info.ts";
 import { createLocalNetworks } from "./network/local-networks.ts";
 import { createVolumeEngine, type VolumeEngineParts } from "./volumes/volume-engine.ts";
@@ -31,6 +32,8 @@ export interface EngineOptions {
   readonly cgroupParent?: string;
   /** Shown as ServerVersion. */
   readonly version?: string;
+  /** Mirrors and insecure registries. */
+  readonly registry?: RegistryConfig;
 }
 
 /** No managed plugins here: volume plugins are found by their sockets. */
@@ -76,6 +79,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     events,
     dataRoot,
     containers: () => containers,
+    ...(options.registry === undefined ? {} : { registry: options.registry }),
   });
   const volumeParts = await createVolumeEngine({
     env,
@@ -137,24 +141,12 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     },
     diskUsage: async (types) => {
       const wants = (type: string): boolean => types.length === 0 || types.includes(type);
-      const images = wants("image")
-        ? await imageParts.images.list({
-            all: false,
-            digests: false,
-            sharedSize: true,
-            manifests: false,
-            filters: new Map(),
-          })
-        : [];
-      const layersSize = images.reduce((sum, image) => sum + Number(image["Size"] ?? 0), 0);
       return {
-        LayersSize: layersSize,
-        Images: [...images],
+        ...(await imageParts.diskUsage({ images: wants("image"), buildCache: wants("build-cache") })),
         Containers: wants("container")
           ? [...(await own.list({ all: true, size: true, filters: new Map() }))]
           : [],
         Volumes: wants("volume") ? [...usageJson(await volumeParts.usage())] : [],
-        BuildCache: [],
       };
     },
     /** Takes over what a former daemon left running. */

@@ -30,6 +30,7 @@ import type { RootfsSource } from "../ports.ts";
 import { buildImage } from "../build/builder.ts";
 import { pruneBuildCache } from "./build-cache.ts";
 import { collectGarbage } from "./garbage.ts";
+import { imageDiskUsage, type DiskUsageOptions } from "./image-usage.ts";
 import { imageEvent } from "./image-events.ts";
 import { importImage, type ImportOptions } from "./image-import.ts";
 import { loadImages } from "./image-load.ts";
@@ -53,6 +54,8 @@ export interface ImageEngineOptions extends ImageStorageOptions {
 export interface ImageEngineParts {
   readonly images: ImageEngine;
   readonly rootfs: RootfsSource;
+  /** The images' and the build cache's part of `system df`. */
+  readonly diskUsage: (wanted: DiskUsageOptions) => Promise<JsonObject>;
   /** Ends the worker threads; running work fails. */
   readonly stop: () => Promise<void>;
 }
@@ -239,6 +242,7 @@ export async function createImageEngine(options: ImageEngineOptions): Promise<Im
   return {
     images: new LocalImageEngine(storage, transfers, options),
     rootfs: new ImageRootfsSource(storage),
+    diskUsage: (wanted) => imageDiskUsage(storage, wanted, options.containers),
     stop: async () => {
       cancelSync();
       transfers.stop();

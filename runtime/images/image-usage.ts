@@ -1,0 +1,64 @@
+/** What images and the build cache take on the disk, for `system df`. Layers that several images share count once. */
+import type { JsonObject } from "../../model/engine.ts";
+import { createdMs, listImages } from "./image-queries.ts";
+import { imageUsers, type ContainersOf } from "./image-remove.ts";
+import type { ImageRecord } from "./image-records.ts";
+import type { ImageStorage } from "./image-storage.ts";
+
+export interface DiskUsageOptions {
+  readonly images: boolean;
+  readonly buildCache: boolean;
+}
+
+/** Bytes that the image's own layers add to its parent's. */
+function ownBytes(storage: ImageStorage, record: ImageRecord): number {
+  const parent = storage.records.image(record.parentId);
+  const below = new Set(parent?.layers.map((layer) => layer.chainId));
+  return record.layers
+    .filter((layer) => !below.has(layer.chainId))
+    .reduce((sum, layer) => sum + (storage.snapshots.layer(layer.chainId)?.contentBytes ?? 0), 0);
+}
+
+/** Images that build steps left and that have no name. */
+function buildCache(storage: ImageStorage): readonly JsonObject[] {
+  const { records } = storage;
+  return [...records.images()]
+    .filter((record) => record.buildKey !== undefined && records.tagsOf(record.id).length === 0)
+    .map((record) => {
+      const document = storage.document(record);
+      const created = new Date(createdMs(document)).toISOString();
+      return {
+        ID: record.id.replace("sha256:", ""),
+        Parents: record.parentId === "" ? [] : [record.parentId.replace("sha256:", "")],
+        Type: "regular",
+        Description: document.history.at(-1)?.created_by ?? "",
+        InUse: records.childrenOf(record.id).length > 0,
+        Shared: false,
+        Size: ownBytes(storage, record),
+        CreatedAt: created,
+        LastUsedAt: created,
+        UsageCount: 1,
+      };
+    });
+}
+
+export async function imageDiskUsage(
+  storage: ImageStorage,
+  wanted: DiskUsageOptions,
+  containers: ContainersOf,
+): Promise<JsonObject> {
+  const users = wanted.images ? await imageUsers(containers) : [];
+  const images = wanted.images
+    ? listImages(storage, { all: false, sharedSize: true, filters: new Map() })
+    : [];
+  let layersSize = 0;
+  for (const layer of storage.snapshots.layers()) layersSize += layer.contentBytes;
+  return {
+    LayersSize: layersSize,
+    Images: images.map((image) => ({
+      ...image,
+      Containers: users.filter((user) => user.imageId === image["Id"]).length,
+    })),
+    BuildCache: wanted.buildCache ? buildCache(storage) : [],
+  };
+}
