@@ -41,6 +41,7 @@ const CONVERGE_MS = 60_000;
 const DEEP_CHECK_EVENTS = 200;
 const MEMBER_COUNT_MAX = 7;
 
+/** A cluster of the consensus layer with key-value clients. run.ts chooses between this and the whole cluster. */
 export async function runCluster(options: RunOptions): Promise<RunResult> {
   const profile = profileOf(options.profile, new SeededRandom(options.seed ^ 0x5eed));
   const run = new Run(options, profile);

@@ -6,7 +6,8 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
-import { runCluster, type RunResult } from "./cluster.ts";
+import type { RunResult } from "./cluster.ts";
+import { runSeed } from "./run.ts";
 import { PROFILE_NAMES, type ProfileName } from "./profiles.ts";
 
 /** Fresh seeds per `npm test`, and where they start: another range each day. */
@@ -21,7 +22,7 @@ function profileOf(text: string): ProfileName {
 }
 
 async function run(seed: number, profile: ProfileName, faultyMs: number): Promise<RunResult> {
-  const result = await runCluster({ seed, profile, faultyMs, keepsTimeline: false });
+  const result = await runSeed({ seed, profile, faultyMs, keepsTimeline: false });
   const again = `npm run sim -- --seed ${seed} --profile ${profile} --minutes ${faultyMs / 60_000} --replay`;
   assert.equal(result.failure, undefined, `${result.failure?.text ?? ""}\nagain: ${again}`);
   return result;

@@ -2,6 +2,7 @@
  * One simulated machine: a disk that outlives the process, and a raft member that is started, killed and started again.
  * The member is the production code; only time, disk, network and the checkpoint store come from here.
  */
+import type { Env } from "../../common/env.ts";
 import { silentLogger } from "../../common/log.ts";
 import { FakeDisk, noFaults } from "../../common/testing/fake-disk.ts";
 import type { CheckpointStore, LoadedCheckpoint, StateEntry } from "../../manager/raft/checkpoint-store.ts";
@@ -57,7 +58,7 @@ export interface MachineOptions {
   readonly raftId: number;
   readonly limits: Partial<RaftLimits>;
   readonly encryptionKey: Uint8Array | undefined;
-  readonly makeState: () => StateMachine;
+  readonly makeState: (env: Env) => StateMachine;
   readonly onStarted: (machine: Machine) => void;
   readonly onDied: (machine: Machine) => void;
 }
@@ -71,6 +72,8 @@ export class Machine {
   node: RaftNode | undefined;
   transport: SimTransport | undefined;
   state: StateMachine | undefined;
+  /** Time and randomness of the present life. */
+  env: Env | undefined;
   clock: { rate: number; wallOffsetMs: number } = { rate: 1, wallOffsetMs: 0 };
   /** For the next start that finds an empty disk. */
   mode: StartMode;
@@ -143,7 +146,8 @@ export class Machine {
   async #boot(life: Life): Promise<void> {
     const { limits, network, raftId, world, encryptionKey } = this.#options;
     const random = world.random.fork();
-    const state = this.#options.makeState();
+    const env = life.env(this.disk);
+    const state = this.#options.makeState(env);
     const transport = network.connect(raftId);
     const wait = (): Promise<void> =>
       new Promise((resolve) => {
@@ -151,7 +155,7 @@ export class Machine {
       });
     const survives = (): boolean => random.float() < 0.5;
     const node = await createRaftNode({
-      env: life.env(this.disk),
+      env,
       log: silentLogger,
       raftId,
       nodeId: `node-${raftId}`,
@@ -169,6 +173,7 @@ export class Machine {
     this.node = node;
     this.state = state;
     this.transport = transport;
+    this.env = env;
     this.#options.onStarted(this);
     node.start();
   }

@@ -3,7 +3,8 @@
  * Prints the seed first, then what the run did; exits with 1 if a check failed.
  */
 import { parseArgs } from "node:util";
-import { runCluster, type RunResult } from "./cluster.ts";
+import type { RunResult } from "./cluster.ts";
+import { runSeed } from "./run.ts";
 import { PROFILE_NAMES, type ProfileName } from "./profiles.ts";
 
 const DEFAULT_MINUTES = 0.5;
@@ -34,7 +35,7 @@ async function once(
   options: { profile: ProfileName; minutes: number; replay: boolean },
 ): Promise<boolean> {
   const startedMs = performance.now();
-  const result = await runCluster({
+  const result = await runSeed({
     seed,
     profile: options.profile,
     faultyMs: options.minutes * 60_000,
@@ -60,7 +61,7 @@ async function hunt(
   let seed = from;
   let failed = 0;
   for (; performance.now() < endMs; seed += 1) {
-    const result = await runCluster({
+    const result = await runSeed({
       seed,
       profile: options.profile,
       faultyMs: options.minutes * 60_000,

@@ -37,13 +37,13 @@ registerHooks({
   },
 });
 
-const { runCluster } = await import("./cluster.ts");
+const { runSeed } = await import("./run.ts");
 const from = Number(fromText);
 const endMs = performance.now() + Number(secondsText) * 1000;
 let seed = from;
 let found: { check: string; text: string } | undefined;
 for (; seed < from + Number(seedCountText) && performance.now() < endMs; seed += 1) {
-  const result = await runCluster({ seed, profile: mutant.profile, faultyMs: 30_000, keepsTimeline: false });
+  const result = await runSeed({ seed, profile: mutant.profile, faultyMs: 30_000, keepsTimeline: false });
   found = result.failure;
   if (found !== undefined) break;
 }

@@ -103,6 +103,7 @@ export const PROFILE_NAMES = [
   "quiet",
   "stuck",
   "cutoff",
+  "full",
 ] as const;
 export type ProfileName = (typeof PROFILE_NAMES)[number];
 
@@ -168,6 +169,8 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
         meanDelayMs: 5,
         every: { ...NEVER, membership: 3, crash: 6, transfer: 8, partition: 8 },
       };
+    case "full":
+      return fullProfile(random).managers;
     case "swarm":
       return swarm(random, memberCount);
   }
@@ -210,5 +213,51 @@ function swarm(random: SeededRandom, memberCount: number): Profile {
       tailCountMax: pick(random, [5, 20, 100]),
       segmentBytes: pick(random, [2048, 4096, 16384]),
     },
+  };
+}
+
+/** The whole cluster: managers' faults, and what happens to workers and by the operator. */
+export interface FullProfile {
+  readonly managers: Profile;
+  readonly workerCount: number;
+  readonly workerFaultEveryMs: number;
+  readonly operatorEveryMs: number;
+}
+
+export function fullProfile(random: SeededRandom): FullProfile {
+  const maybe = (chance: number, seconds: readonly [number, ...number[]]): number =>
+    random.float() < chance ? pick(random, seconds) : 0;
+  const managers: Profile = {
+    ...CALM,
+    name: "full",
+    memberCount: pick(random, [3, 3, 5]),
+    lossRate: pick(random, [0, 0, 0.02]),
+    duplicateRate: pick(random, [0, 0.02]),
+    meanDelayMs: pick(random, [0.5, 2, 10]),
+    diskLatencyMs: pick(random, [0.1, 1, 5]),
+    every: {
+      ...NEVER,
+      crash: maybe(0.6, [4, 10, 20]),
+      partition: maybe(0.4, [8, 20]),
+      pause: maybe(0.3, [10]),
+      transfer: maybe(0.4, [5, 15]),
+      cutLeader: maybe(0.3, [8, 20]),
+      allCrash: maybe(0.15, [30]),
+    },
+    limits: {
+      tickMs: 50,
+      heartbeatMs: 100,
+      electionMs: 1_000,
+      segmentBytes: 256 * 1024,
+      checkpointMs: 1_000,
+      tailCountMax: 50,
+      compactCountMin: 20,
+    },
+  };
+  return {
+    managers,
+    workerCount: pick(random, [3, 8, 20]),
+    workerFaultEveryMs: pick(random, [1_000, 3_000, 10_000]),
+    operatorEveryMs: pick(random, [500, 1_500, 4_000]),
   };
 }

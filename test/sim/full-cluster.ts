@@ -1,0 +1,383 @@
+/**
+ * One run of the whole cluster: managers with raft, store, allocator, orchestrators, scheduler, updater and dispatcher
+ * (the production code), model workers, and an operator, from one seed. While things fail, the checks of states hold; once
+ * they are mended, every service has what it asks for, on the workers too, within bounded virtual time.
+ */
+import { createHash } from "node:crypto";
+import { silentLogger } from "../../common/log.ts";
+import { SeededRandom } from "../../common/testing/seeded-random.ts";
+import { LeaderParts } from "../../manager/leader-parts.ts";
+import { MemoryStore } from "../../manager/store/memory-store.ts";
+import { NodeState, type Service } from "../../model/objects.ts";
+import { isTerminal, TaskState } from "../../model/task-state.ts";
+import { Checks } from "./checks.ts";
+import type { RunOptions, RunResult } from "./cluster.ts";
+import { Machine } from "./machine.ts";
+import { type Door, ModelWorker } from "./model-worker.ts";
+import { Nemesis } from "./nemesis.ts";
+import { Network } from "./network.ts";
+import { Operator } from "./operator.ts";
+import { fullProfile, type FullProfile } from "./profiles.ts";
+import { checkEvent, checkView } from "./store-checks.ts";
+import { Violation, World } from "./world.ts";
+
+/** Once all is mended: leader, sessions, back-off of restarts and running updates all take their time. */
+const CONVERGE_MS = 180_000;
+const DEEP_CHECK_EVENTS = 500;
+
+interface Brain {
+  readonly store: MemoryStore;
+  readonly parts: LeaderParts;
+}
+
+export function runFullCluster(options: RunOptions): Promise<RunResult> {
+  return new FullRun(options, fullProfile(new SeededRandom(options.seed ^ 0xf011))).go();
+}
+
+class FullRun {
+  readonly #options: RunOptions;
+  readonly #profile: FullProfile;
+  readonly #world: World;
+  readonly #random: SeededRandom;
+  readonly #network: Network;
+  readonly #checks = new Checks();
+  readonly #machines: Machine[] = [];
+  readonly #brains = new Map<Machine, Brain>();
+  readonly #workers: ModelWorker[] = [];
+  readonly #nemesis: Nemesis;
+  readonly #operator: Operator;
+  readonly #stores = new Map<Machine, MemoryStore>();
+  #leaderChanges = 0;
+  #eventsToDeepCheck = DEEP_CHECK_EVENTS;
+  #isHarassing = true;
+  #isFurnished = false;
+
+  constructor(options: RunOptions, profile: FullProfile) {
+    this.#options = options;
+    this.#profile = profile;
+    this.#world = new World(options.seed, options.keepsTimeline);
+    this.#random = this.#world.random.fork();
+    this.#network = new Network(this.#world, (message) => this.#checks.sent(message));
+    this.#nemesis = new Nemesis({
+      world: this.#world,
+      network: this.#network,
+      profile: profile.managers,
+      checks: this.#checks,
+      machines: () => this.#machines,
+      changeMembership: () => undefined,
+    });
+    this.#operator = new Operator({
+      world: this.#world,
+      store: () => this.#leader()?.store,
+      everyMs: profile.operatorEveryMs,
+    });
+  }
+
+  async go(): Promise<RunResult> {
+    try {
+      this.#found();
+      await this.#until("a first leader", () => this.#leader() !== undefined);
+      await this.#furnish();
+      this.#operator.start();
+      this.#nemesis.start();
+      this.#harassWorkers();
+      await this.#advance(this.#options.faultyMs);
+      this.#mend();
+      await this.#until("after mending: a leader", () => this.#leader() !== undefined);
+      await this.#until("after mending: every service has what it asks for", () => this.#isConverged());
+      await this.#until("after mending: managers are equal", () => this.#areEqual());
+    } catch (caught) {
+      this.#world.fail(caught);
+    }
+    return this.#result();
+  }
+
+  #found(): void {
+    const ids = Array.from({ length: this.#profile.managers.memberCount }, (_, at) => at + 1);
+    const members = ids.map((raftId) => ({
+      raftId,
+      nodeId: `node-${raftId}`,
+      addr: `${raftId}:1`,
+      isLearner: false,
+    }));
+    for (const raftId of ids) this.#addMachine(raftId, { kind: "bootstrap", members });
+  }
+
+  #addMachine(raftId: number, mode: Machine["mode"]): void {
+    const machine: Machine = new Machine(
+      {
+        world: this.#world,
+        network: this.#network,
+        raftId,
+        limits: this.#profile.managers.limits,
+        encryptionKey: undefined,
+        makeState: (env) => {
+          const store = new MemoryStore({ clock: env.clock, timers: env.timers, log: silentLogger });
+          this.#stores.set(machine, store);
+          return store;
+        },
+        onStarted: () => this.#onStarted(machine),
+        onDied: () => {
+          this.#brains.delete(machine);
+        },
+      },
+      mode,
+    );
+    this.#machines.push(machine);
+    machine.start();
+  }
+
+  #onStarted(machine: Machine): void {
+    const { env, node, raftId } = machine;
+    const store = this.#stores.get(machine);
+    if (node === undefined || env === undefined || store === undefined) return;
+    this.#checks.restarted({ raftId, core: node.core });
+    store.attach(node);
+    const parts = new LeaderParts({ env, store, raft: node, log: silentLogger });
+    if (this.#isFurnished) parts.start();
+    this.#brains.set(machine, { store, parts });
+    node.onLeadership((change) => {
+      this.#world.note(4, change.term, () => `${raftId} sees leader ${change.leader} in term ${change.term}`);
+      if (change.isLeader) this.#leaderChanges += 1;
+    });
+    store.viewAndWatch({}, (items) => {
+      for (const item of items) {
+        if (item.kind !== "event") continue;
+        const { event } = item;
+        this.#world.note(3, event.version, () => {
+          const task =
+            event.table === "task" ? ` ${event.object.status.state}/${event.object.desiredState}` : "";
+          return `${raftId} ${event.action} ${event.table} ${event.object.id}${task}`;
+        });
+        checkEvent(event, store.view());
+      }
+    });
+  }
+
+  #leader(): (Brain & { readonly machine: Machine }) | undefined {
+    for (const [machine, brain] of this.#brains) {
+      if (machine.node?.isLeader === true && !machine.isPaused) return { ...brain, machine };
+    }
+    return undefined;
+  }
+
+  /** Nodes and an overlay network; then the workers come up. */
+  async #furnish(): Promise<void> {
+    const { workerCount } = this.#profile;
+    const managers = this.#machines.map((machine) => ({
+      id: `node-${machine.raftId}`,
+      role: "manager" as const,
+    }));
+    const workers = Array.from({ length: workerCount }, (_, at) => ({
+      id: `worker-${at}`,
+      role: "worker" as const,
+    }));
+    let isDone = false;
+    const write = this.#leader()?.store.update((tx) => {
+      for (const { id, role } of [...managers, ...workers]) {
+        const isA = role === "worker" && Number(id.split("-")[1]) % 2 === 0;
+        tx.create("node", {
+          id,
+          spec: {
+            Role: role,
+            Availability: role === "manager" ? "drain" : "active",
+            Labels: isA ? { zone: "a" } : {},
+          },
+          description: {
+            Hostname: id,
+            Platform: { OS: "linux", Architecture: "x86_64" },
+            Resources: { NanoCPUs: 8e9, MemoryBytes: 2 ** 34 },
+            Engine: { EngineVersion: "model" },
+          },
+          status: { state: NodeState.unknown, message: "", addr: "" },
+          rpcAddress: "",
+          dataPathAddress: "",
+          certificateRole: role,
+        });
+      }
+      const spec = { Name: "overlay", Labels: {}, Driver: "overlay", Scope: "swarm" };
+      tx.create("network", { id: "network-1", spec });
+    });
+    write?.then(
+      () => {
+        isDone = true;
+      },
+      (caught: unknown) => this.#world.fail(caught),
+    );
+    await this.#until("the first objects", () => isDone);
+    // Before there were node objects, the leader would have taken its peers for strangers and removed them.
+    this.#isFurnished = true;
+    for (const { parts } of this.#brains.values()) parts.start();
+    for (const { id } of workers) {
+      const delayMs = (): number => this.#network.delayMs();
+      const findDoor = (): Door | undefined => this.#door();
+      this.#workers.push(new ModelWorker({ world: this.#world, nodeId: id, findDoor, delayMs }));
+    }
+  }
+
+  #door(): Door | undefined {
+    const leader = this.#leader();
+    const dispatcher = leader?.parts.dispatcher;
+    if (leader === undefined || dispatcher === undefined) return undefined;
+    const { machine, parts } = leader;
+    const isOpen = (): boolean =>
+      this.#brains.get(machine)?.parts === parts && parts.dispatcher === dispatcher;
+    return { dispatcher, isOpen };
+  }
+
+  #harassWorkers(): void {
+    const { workerFaultEveryMs } = this.#profile;
+    const waitMs = -Math.log(1 - this.#random.float()) * workerFaultEveryMs;
+    this.#world.after(waitMs, () => {
+      if (!this.#isHarassing) return;
+      const worker = this.#workers[this.#random.below(this.#workers.length)];
+      if (worker !== undefined) this.#harass(worker);
+      this.#harassWorkers();
+    });
+  }
+
+  #harass(worker: ModelWorker): void {
+    const dice = this.#random.float();
+    const lasts = this.#random.float() < 0.5 ? this.#random.float() * 2_000 : this.#random.float() * 15_000;
+    if (dice < 0.35) {
+      this.#world.note(20, 0, () => `power off ${worker.nodeId}`);
+      worker.crash();
+      this.#world.after(lasts, () => worker.restart());
+    } else if (dice < 0.7) {
+      this.#world.note(21, 0, () => `cut off ${worker.nodeId} for ${Math.round(lasts)} ms`);
+      worker.setCut(true);
+      this.#world.after(lasts, () => worker.setCut(false));
+    } else {
+      worker.killContainer();
+    }
+  }
+
+  #mend(): void {
+    this.#world.note(22, 0, () => "all is mended");
+    this.#isHarassing = false;
+    this.#operator.stop();
+    this.#nemesis.stop();
+    for (const worker of this.#workers) {
+      worker.setCut(false);
+      worker.restart();
+    }
+    for (const machine of this.#machines) machine.start();
+  }
+
+  /** O10, upward: what is asked for runs, on the workers too, and nothing else does. */
+  #isConverged(): boolean {
+    const view = this.#leader()?.store.view();
+    if (view === undefined) return false;
+    const wanted = new Set<string>();
+    for (const service of view.list("service")) {
+      const tasks = view.list("task", { kind: "service", serviceId: service.id });
+      const active = tasks.filter(
+        (task) => task.desiredState === TaskState.running && !isTerminal(task.status.state),
+      );
+      const running = active.filter((task) => task.status.state === TaskState.running);
+      if (running.length !== active.length || running.length !== this.#wantedCount(service)) return false;
+      if (
+        running.some(
+          (task) => task.spec.ContainerSpec.Image !== service.spec.TaskTemplate.ContainerSpec.Image,
+        )
+      ) {
+        return false;
+      }
+      for (const task of running) wanted.add(task.id);
+    }
+    const containers = this.#workers.flatMap((worker) => [...worker.containers.keys()]);
+    return containers.length === wanted.size && containers.every((taskId) => wanted.has(taskId));
+  }
+
+  #wantedCount(service: Service): number {
+    const replicas = service.spec.Mode?.Replicated?.Replicas;
+    if (replicas !== undefined) return replicas;
+    const view = this.#leader()?.store.view();
+    const nodes = view?.list("node") ?? [];
+    const zoned = service.spec.TaskTemplate.Placement?.Constraints !== undefined;
+    return nodes.filter(
+      (node) => node.spec.Availability === "active" && (!zoned || node.spec.Labels?.["zone"] === "a"),
+    ).length;
+  }
+
+  #areEqual(): boolean {
+    const applied = this.#machines.map((machine) => machine.node?.appliedIndex ?? -1);
+    if (new Set(applied).size !== 1) return false;
+    const digests = this.#machines.map((machine) => {
+      const entries = [...(this.#stores.get(machine)?.snapshot().entries() ?? [])];
+      const hash = createHash("md5");
+      for (const [key, value] of entries.sort(([a], [b]) => (a < b ? -1 : 1))) hash.update(key).update(value);
+      return hash.digest("base64");
+    });
+    if (new Set(digests).size !== 1) {
+      throw new Violation("O4", `managers differ at ${applied[0]}: ${digests.join(" ")}`);
+    }
+    return true;
+  }
+
+  async #advance(ms: number): Promise<void> {
+    await this.#world.run(this.#world.nowMs + ms, () => this.#afterEvent());
+    if (this.#world.failure !== undefined) throw this.#world.failure;
+  }
+
+  async #until(what: string, holds: () => boolean): Promise<void> {
+    const deadlineMs = this.#world.nowMs + CONVERGE_MS;
+    while (!holds()) {
+      if (this.#world.nowMs >= deadlineMs) {
+        throw new Violation("O10", `${what}: not within ${CONVERGE_MS / 1000} s${this.#missing()}`);
+      }
+      await this.#advance(100);
+    }
+  }
+
+  /** What keeps the cluster from its goal, in a few words. */
+  #missing(): string {
+    const view = this.#leader()?.store.view();
+    if (view === undefined) return " (nobody leads)";
+    const parts = view.list("service").map((service) => {
+      const tasks = view.list("task", { kind: "service", serviceId: service.id });
+      const states = tasks.map((task) => `${task.status.state}/${task.desiredState}@${task.nodeId}`);
+      return `${service.spec.Name} wants ${this.#wantedCount(service)}, has ${states.join(" ")}`;
+    });
+    const applied = this.#machines.map(
+      (machine) => `${machine.raftId}:${machine.node?.appliedIndex ?? "down"}`,
+    );
+    const containers = this.#workers.reduce((sum, worker) => sum + worker.containers.size, 0);
+    return ` (applied ${applied.join(" ")}; ${containers} containers; ${parts.join("; ")})`;
+  }
+
+  #afterEvent(): void {
+    for (const { node, raftId } of this.#machines) {
+      if (node?.core.leadership !== undefined) this.#checks.led(node.term, raftId);
+    }
+    this.#eventsToDeepCheck -= 1;
+    if (this.#eventsToDeepCheck > 0) return;
+    this.#eventsToDeepCheck = DEEP_CHECK_EVENTS;
+    for (const { store } of this.#brains.values()) checkView(store.view());
+    this.#checks.logsMatch(
+      this.#machines.flatMap(({ node, raftId }) => (node === undefined ? [] : [{ raftId, core: node.core }])),
+    );
+  }
+
+  #result(): RunResult {
+    const { failure } = this.#world;
+    const text = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
+    const check =
+      failure instanceof Violation ? failure.check : failure instanceof Error ? failure.name : "?";
+    const applied = Math.max(0, ...this.#machines.map((machine) => machine.node?.appliedIndex ?? 0));
+    for (const machine of this.#machines) machine.kill();
+    return {
+      seed: this.#options.seed,
+      profile: "full",
+      failure: failure === undefined ? undefined : { check, text },
+      virtualMs: this.#world.nowMs,
+      eventCount: this.#world.eventCount,
+      digest: this.#world.digest,
+      operations: 0,
+      undecided: 0,
+      leaderChanges: this.#leaderChanges,
+      appliedIndex: applied,
+      timeline: this.#world.timeline,
+    };
+  }
+}

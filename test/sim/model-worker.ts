@@ -1,0 +1,269 @@
+/**
+ * A model worker: speaks the agent's side of the dispatcher's protocol over a simulated stream and runs make-believe
+ * containers. Obeys desired states, reports observed ones until they are acknowledged, finds another manager when its
+ * own falls silent. It checks what it is sent: sequence numbers, and that it holds no secret it has no use for.
+ */
+import { rfc3339 } from "../../common/time.ts";
+import type { SeededRandom } from "../../common/testing/seeded-random.ts";
+import type { Dispatcher, FromAgent, ToAgent } from "../../manager/dispatcher/dispatcher.ts";
+import type { Task } from "../../model/objects.ts";
+import { isTerminal, TaskState } from "../../model/task-state.ts";
+import { Violation, type World } from "./world.ts";
+
+const HEARTBEAT_MS = 1_000;
+/** Nothing heard for so long: the session is given up. */
+const PATIENCE_MS = 3_000;
+const RETRY_MS = 250;
+const STEP_MS_MAX = 60;
+
+/** Where a dispatcher can be reached now; undefined while nobody leads. */
+export interface Door {
+  readonly dispatcher: Dispatcher;
+  readonly isOpen: () => boolean;
+}
+
+export interface WorkerOptions {
+  readonly world: World;
+  readonly nodeId: string;
+  readonly findDoor: () => Door | undefined;
+  readonly delayMs: () => number;
+}
+
+interface Session {
+  readonly door: Door;
+  readonly handle: { readonly receive: (message: FromAgent) => void; readonly ended: () => void };
+  sequence: number;
+  heardMs: number;
+  lastUpMs: number;
+  isOver: boolean;
+}
+
+export class ModelWorker {
+  readonly nodeId: string;
+  /** Tasks whose container runs. */
+  readonly containers: Map<string, Task> = new Map();
+  readonly #options: WorkerOptions;
+  readonly #random: SeededRandom;
+  readonly #tasks = new Map<string, Task>();
+  readonly #observed = new Map<string, TaskState>();
+  readonly #secrets = new Set<string>();
+  readonly #unacknowledged = new Map<number, ReadonlyMap<string, TaskState>>();
+  readonly #stepping = new Set<string>();
+  #session: Session | undefined;
+  #batchId = 0;
+  #isUp = true;
+  #isCut = false;
+
+  constructor(options: WorkerOptions) {
+    this.#options = options;
+    this.nodeId = options.nodeId;
+    this.#random = options.world.random.fork();
+    this.#beat();
+  }
+
+  get isUp(): boolean {
+    return this.#isUp;
+  }
+
+  /** The machine loses power: containers die with it. */
+  crash(): void {
+    this.#isUp = false;
+    this.containers.clear();
+    this.#secrets.clear();
+    this.#stepping.clear();
+    this.#unacknowledged.clear();
+    this.#drop(false);
+  }
+
+  restart(): void {
+    if (this.#isUp) return;
+    this.#isUp = true;
+    // Its task table is on disk: what was under way has failed.
+    for (const [taskId, state] of this.#observed) {
+      if (state >= TaskState.starting && !isTerminal(state)) this.#observed.set(taskId, TaskState.failed);
+    }
+  }
+
+  /** The network of this machine, both ways. */
+  setCut(isCut: boolean): void {
+    this.#isCut = isCut;
+  }
+
+  #beat(): void {
+    const { world } = this.#options;
+    world.after(RETRY_MS * (0.8 + this.#random.float() * 0.4), () => {
+      this.#beat();
+      if (!this.#isUp) return;
+      const session = this.#session;
+      if (session === undefined) this.#connect();
+      else if (!session.door.isOpen() || world.nowMs - session.heardMs > PATIENCE_MS) this.#drop(true);
+      else if (world.nowMs - session.heardMs > HEARTBEAT_MS * 0.8) this.#send(session, { heartbeat: {} });
+    });
+  }
+
+  #connect(): void {
+    const { world, nodeId, findDoor } = this.#options;
+    const door = findDoor();
+    if (door === undefined || this.#isCut) return;
+    let downMs = 0;
+    const stream = {
+      backlogCount: 0,
+      send: (message: ToAgent): void => {
+        // One stream: in order.
+        downMs = Math.max(downMs, world.nowMs + this.#options.delayMs());
+        world.after(downMs - world.nowMs, () => {
+          if (this.#session !== session || session.isOver) return;
+          // A stream loses nothing from its middle: what can't arrive ends it, and the other end learns by silence.
+          if (this.#isCut) this.#drop(false);
+          else this.#receive(session, message);
+        });
+      },
+      end: (): void => {
+        world.after(this.#options.delayMs(), () => {
+          if (this.#session === session) this.#drop(false);
+        });
+      },
+    };
+    const handle = door.dispatcher.open(nodeId, stream, `192.0.2.${nodeId.length}`);
+    const session: Session = {
+      door,
+      handle,
+      sequence: 0,
+      heardMs: world.nowMs,
+      lastUpMs: 0,
+      isOver: false,
+    };
+    this.#session = session;
+    this.#unacknowledged.clear();
+    this.#send(session, { hello: { addr: nodeId, rpcAddress: `${nodeId}:1`, dataPathAddress: nodeId } });
+    this.#report(session, new Map(this.#observed));
+  }
+
+  #drop(tellManager: boolean): void {
+    const session = this.#session;
+    this.#session = undefined;
+    if (session === undefined || session.isOver) return;
+    session.isOver = true;
+    // The manager's end of a broken connection notices sooner or later; of a crashed machine, by silence.
+    if (tellManager && session.door.isOpen()) session.handle.ended();
+  }
+
+  #send(session: Session, message: FromAgent): void {
+    const { world } = this.#options;
+    session.lastUpMs = Math.max(session.lastUpMs, world.nowMs + this.#options.delayMs());
+    world.after(session.lastUpMs - world.nowMs, () => {
+      if (session.isOver || !session.door.isOpen()) return;
+      if (this.#isCut) this.#drop(false);
+      else session.handle.receive(message);
+    });
+  }
+
+  #receive(session: Session, message: ToAgent): void {
+    session.heardMs = this.#options.world.nowMs;
+    if (message.assignments) this.#assign(session, message.assignments);
+    else if (message.statusAck) this.#acknowledged(message.statusAck.batchId ?? 0);
+    else if (message.disconnect) this.#drop(false);
+  }
+
+  #assign(session: Session, assignments: NonNullable<ToAgent["assignments"]>): void {
+    const sequence = assignments.sequence ?? 0;
+    if (sequence !== session.sequence + 1) {
+      throw new Violation("U6", `${this.nodeId} is told ${sequence} after ${session.sequence}`);
+    }
+    session.sequence = sequence;
+    const told = new Set<string>();
+    for (const document of assignments.tasks ?? []) {
+      const task = JSON.parse(new TextDecoder().decode(document.json ?? new Uint8Array(0))) as Task;
+      if (task.nodeId !== this.nodeId)
+        throw new Violation("U7", `${this.nodeId} is sent a task of ${task.nodeId}`);
+      told.add(task.id);
+      this.#tasks.set(task.id, task);
+      if (!this.#observed.has(task.id)) this.#observed.set(task.id, task.status.state);
+    }
+    const gone = assignments.full === true ? [...this.#tasks.keys()].filter((id) => !told.has(id)) : [];
+    for (const id of [...gone, ...(assignments.removedTasks ?? [])]) this.#forget(id);
+    this.#keepSecrets(assignments);
+    for (const id of this.#tasks.keys()) this.#step(id);
+    this.#send(session, { ack: { sequence } });
+  }
+
+  #forget(taskId: string): void {
+    this.#tasks.delete(taskId);
+    this.#observed.delete(taskId);
+    this.containers.delete(taskId);
+  }
+
+  #keepSecrets(assignments: NonNullable<ToAgent["assignments"]>): void {
+    if (assignments.full === true) this.#secrets.clear();
+    for (const { id } of assignments.secrets ?? []) this.#secrets.add(id ?? "");
+    for (const id of assignments.removedSecrets ?? []) this.#secrets.delete(id);
+    const used = new Set<string>();
+    for (const task of this.#tasks.values()) {
+      for (const { SecretID } of task.spec.ContainerSpec.Secrets ?? []) used.add(SecretID);
+    }
+    for (const id of this.#secrets) {
+      if (!used.has(id))
+        throw new Violation("U5", `${this.nodeId} holds secret ${id}, which none of its tasks uses`);
+    }
+  }
+
+  /** What the container does next, a little later. */
+  #step(taskId: string): void {
+    if (this.#stepping.has(taskId)) return;
+    this.#stepping.add(taskId);
+    this.#options.world.after(1 + this.#random.float() * STEP_MS_MAX, () => {
+      this.#stepping.delete(taskId);
+      const task = this.#tasks.get(taskId);
+      const state = this.#observed.get(taskId);
+      if (!this.#isUp || task === undefined || state === undefined || isTerminal(state)) return;
+      const next = nextState(task, state);
+      if (next === undefined) return;
+      if (next === TaskState.running) this.containers.set(taskId, task);
+      else if (isTerminal(next)) this.containers.delete(taskId);
+      this.#observe(taskId, next);
+      this.#step(taskId);
+    });
+  }
+
+  /** A container dies by itself. */
+  killContainer(): void {
+    const [taskId] = this.containers.keys();
+    if (taskId === undefined) return;
+    this.containers.delete(taskId);
+    this.#observe(taskId, TaskState.failed);
+  }
+
+  #observe(taskId: string, state: TaskState): void {
+    this.#observed.set(taskId, state);
+    const session = this.#session;
+    if (session !== undefined) this.#report(session, new Map([[taskId, state]]));
+  }
+
+  #report(session: Session, states: ReadonlyMap<string, TaskState>): void {
+    if (states.size === 0) return;
+    this.#batchId += 1;
+    this.#unacknowledged.set(this.#batchId, states);
+    const timestamp = rfc3339(this.#options.world.nowMs + 1_700_000_000_000);
+    const updates = [...states].map(([taskId, state]) => {
+      const status = { state, timestamp, message: "model", err: state === TaskState.failed ? "exit 1" : "" };
+      return { taskId, statusJson: Buffer.from(JSON.stringify(status)) };
+    });
+    this.#send(session, { statuses: { batchId: this.#batchId, updates } });
+  }
+
+  #acknowledged(batchId: number): void {
+    if (!this.#unacknowledged.delete(batchId)) {
+      throw new Violation("U6", `${this.nodeId} gets an acknowledgement of ${batchId}, which it never sent`);
+    }
+  }
+}
+
+function nextState(task: Task, state: TaskState): TaskState | undefined {
+  if (task.desiredState > TaskState.complete) return TaskState.shutdown;
+  if (state < TaskState.accepted) return TaskState.accepted;
+  if (state < TaskState.preparing) return TaskState.preparing;
+  if (state < TaskState.ready) return TaskState.ready;
+  if (task.desiredState < TaskState.running) return undefined;
+  if (state < TaskState.starting) return TaskState.starting;
+  return state < TaskState.running ? TaskState.running : undefined;
+}

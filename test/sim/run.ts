@@ -1,0 +1,7 @@
+/** Runs one seed of a profile: the consensus layer under clients, or the whole cluster under an operator. */
+import { runCluster, type RunOptions, type RunResult } from "./cluster.ts";
+import { runFullCluster } from "./full-cluster.ts";
+
+export function runSeed(options: RunOptions): Promise<RunResult> {
+  return options.profile === "full" ? runFullCluster(options) : runCluster(options);
+}
