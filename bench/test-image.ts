@@ -24,7 +24,25 @@ function header(name: string, size: number, mode: number, type: "0" | "2" | "5",
 export function busyboxTar(busybox: string = "/bin/busybox"): Buffer {
   const binary = readFileSync(busybox);
   const padding = Buffer.alloc((BLOCK - (binary.byteLength % BLOCK)) % BLOCK);
-  const applets = ["sh", "sleep", "true", "cat", "echo", "ls", "wget", "nc", "httpd", "ip", "ps"];
+  const applets = [
+    "sh",
+    "sleep",
+    "true",
+    "cat",
+    "echo",
+    "ls",
+    "wget",
+    "nc",
+    "httpd",
+    "ip",
+    "ps",
+    "nslookup",
+    "sed",
+    "tail",
+    "timeout",
+    "hostname",
+    "mkdir",
+  ];
   return Buffer.concat([
     header("bin/", 0, 0o755, "5"),
     header("bin/busybox", binary.byteLength, 0o755, "0"),

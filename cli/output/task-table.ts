@@ -52,6 +52,13 @@ function portsText(task: ApiTask): string {
     .join(",");
 }
 
+/** A task that can't be placed has its reasons, counted by node, in the message; in the short form they stand alone. */
+function errorOf(task: ApiTask, isShort: boolean): string {
+  const { Err: error = "", Message: message = "", State: state } = task.Status;
+  if (error === "" || state !== "pending" || !/^\d+ nodes?: /.test(message)) return error;
+  return isShort ? message : `${error}: ${message}`;
+}
+
 export function taskList(options: {
   readonly isTruncated: boolean;
   readonly nowMs: number;
@@ -62,7 +69,7 @@ export function taskList(options: {
     return `${capital(row.task.Status.State)} ${age.toLowerCase()} ago`;
   };
   const errorText = (row: TaskRow): string => {
-    const error = row.task.Status.Err ?? "";
+    const error = errorOf(row.task, isTruncated);
     if (error === "") return "";
     return isTruncated ? `"${ellipsis(error, ERROR_LENGTH)}"` : `"${error}"`;
   };

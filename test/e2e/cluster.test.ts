@@ -9,14 +9,13 @@ import { Load } from "./support/load.ts";
 import { IMAGE_V1, IMAGE_V2, TestCluster } from "./support/test-cluster.ts";
 import { until } from "./support/wait.ts";
 
-const HEALTH = [
-  "--health-cmd",
-  "wget -q -O /dev/null http://127.0.0.1/",
-  "--health-interval",
-  "500ms",
-  "--health-retries",
-  "20",
-];
+const HEALTH = ["--health-cmd", "nc -z 127.0.0.1 80", "--health-interval", "500ms", "--health-retries", "20"];
+
+/** A request by name from a shell: the image's busybox has no resolver of its own in its HTTP client. */
+function ask(name: string): string {
+  const address = `$(nslookup ${name} | sed -n 's/^Address: *\\([0-9.]*\\)$/\\1/p' | tail -n 1)`;
+  return `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 3 nc ${address} 80`;
+}
 
 describe("a cluster of three managers and two workers", () => {
   let cluster: TestCluster;
@@ -28,10 +27,6 @@ describe("a cluster of three managers and two workers", () => {
   after(async () => {
     await cluster.stop();
   });
-
-  async function get(host: string, address: string, port: number): Promise<string> {
-    return cluster.on(host, "busybox", "wget", "-q", "-T", "5", "-O", "-", `http://${address}:${port}/`);
-  }
 
   test("docker node ls shows every node ready and one leader, from any manager", async () => {
     for (const { name } of cluster.dev.managers) {
@@ -64,7 +59,7 @@ describe("a cluster of three managers and two workers", () => {
     for (const host of cluster.dev.hosts) {
       const answers = new Set<string>();
       await until(`both replicas answer through ${host.name}`, 20_000, async () => {
-        answers.add(await get(host.name, host.address, 8080));
+        answers.add(await cluster.get(host.name, host.address, 8080));
         return answers.size === 2;
       });
       assert.match([...answers].join(), /version 1/);
@@ -109,8 +104,8 @@ describe("a cluster of three managers and two workers", () => {
       "--format",
       "{{.Name}} {{.Image}} {{.DesiredState}} {{.CurrentState}}",
     );
-    assert.match(ps, /life\.1 web:2 Running Running/);
-    assert.match(ps, /life\.1 web:1 Shutdown Shutdown/);
+    assert.equal(ps.match(/life\.\d web:2 Running Running/g)?.length, 3, ps);
+    assert.equal(ps.match(/life\.\d web:1 Shutdown Shutdown/g)?.length, 3, ps);
     await cluster.docker("service", "rm", "life");
     await until("containers of the service are gone", 20_000, async () => {
       const left = await Promise.all(
@@ -149,22 +144,26 @@ describe("a cluster of three managers and two workers", () => {
   });
 
   test("ps says why a task can't be placed, with counts", async () => {
+    const constraint = "node.labels.zone==b";
     await cluster.docker(
       "service",
       "create",
-      "--quiet",
-      "--detach",
+      "-q",
+      "-d",
       "--name",
       "nowhere",
       "--constraint",
-      "node.labels.zone==b",
+      constraint,
       IMAGE_V1,
     );
+    const ps = ["service", "ps", "--no-trunc", "--format", "{{.Error}}", "nowhere"];
     const error = await until("a reason", 20_000, async () => {
-      const text = await cluster.docker("service", "ps", "--no-trunc", "--format", "{{.Error}}", "nowhere");
+      const text = await cluster.docker(...ps);
       return text.trim() === "" ? undefined : text;
     });
-    assert.match(error, /5 nodes.*node\.labels\.zone/);
+    assert.match(error, /no suitable node \(scheduling constraints not satisfied on 5 nodes\)/);
+    const ours = await cluster.dev.shoal(cluster.first.name, ps);
+    assert.match(ours.stdout, /5 nodes: constraint node\.labels\.zone==b/);
     await cluster.docker("service", "rm", "nowhere");
   });
 
@@ -207,7 +206,7 @@ describe("a cluster of three managers and two workers", () => {
     const container = client?.Status.ContainerStatus?.ContainerID ?? "";
     for (const name of ["server", "tasks.server"]) {
       const answer = await until(`${name} answers`, 10_000, () =>
-        cluster.dockerOn(here.name, "exec", container, "wget", "-q", "-T", "3", "-O", "-", `http://${name}/`),
+        cluster.dockerOn(here.name, "exec", container, "sh", "-c", ask(name)),
       );
       assert.match(answer, /version 1/);
     }
@@ -336,7 +335,7 @@ describe("a cluster of three managers and two workers", () => {
       .map((task) => task.Status.ContainerStatus?.PID ?? 0);
     const containersBefore = await cluster.dockerOn(victim.name, "ps", "-q", "--no-trunc");
     await cluster.dev.killDaemon(victim.name);
-    assert.match(await get(victim.name, victim.address, 8081), /version 1/);
+    assert.match(await cluster.get(victim.name, victim.address, 8081), /version 1/);
     await cluster.dev.startDaemon(victim.name);
     assert.equal(await cluster.dockerOn(victim.name, "ps", "-q", "--no-trunc"), containersBefore);
     await until(
@@ -376,7 +375,7 @@ describe("a cluster of three managers and two workers", () => {
     );
     const entry = cluster.dev.hosts[1];
     assert.ok(entry);
-    await until("answers", 10_000, async () => (await get(entry.name, entry.address, 8082)) !== "");
+    await until("answers", 10_000, async () => (await cluster.get(entry.name, entry.address, 8082)) !== "");
     const load = new Load(cluster.dev.name, entry.name, { host: entry.address, port: 8082, workers: 4 });
     await cluster.docker("service", "update", "--quiet", "--image", IMAGE_V2, "roll");
     const result = await load.stop();
@@ -416,7 +415,7 @@ describe("a cluster of three managers and two workers", () => {
       ],
       { timeoutMs: 60_000 },
     );
-    assert.match(update.stdout + update.stderr, /roll/);
+    assert.equal(update.stderr, "");
     await until(
       "rolled back",
       30_000,

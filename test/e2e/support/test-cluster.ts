@@ -11,12 +11,13 @@ import { until } from "./wait.ts";
 export const IMAGE_V1 = "web:1";
 export const IMAGE_V2 = "web:2";
 
-/** A shell web server that answers its version and host name, says when it is healthy, and finishes requests on SIGTERM. */
+/** A web server that answers its version and host name, and on SIGTERM goes on for a moment for requests under way. */
 function webCommand(version: string): string {
   const script = [
     "mkdir -p /www",
     `echo "version ${version} host $(hostname)" > /www/index.html`,
-    "exec busybox httpd -f -p 80 -h /www",
+    "trap 'sleep 0.2; exit 0' TERM",
+    "busybox httpd -f -p 80 -h /www & wait",
   ].join("; ");
   return JSON.stringify(["/bin/sh", "-c", script]);
 }
@@ -120,6 +121,14 @@ export class TestCluster {
       readonly Description: { readonly Hostname: string };
     }[];
     return new Map(nodes.map((node) => [node.ID, node.Description.Hostname]));
+  }
+
+  /** Body of GET / at address:port, asked from inside a host; rejects unless it answers 200. */
+  async get(host: string, address: string, port: number): Promise<string> {
+    const script = `exec 3<>/dev/tcp/${address}/${port} && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && timeout 5 cat <&3`;
+    const answer = await this.on(host, "timeout", "6", "bash", "-c", script);
+    assert.match(answer, /^HTTP\/1\.[01] 200 /);
+    return answer.slice(answer.indexOf("\r\n\r\n") + 4);
   }
 
   /** Runs a command in a host's namespace and returns its standard output; rejects unless it exits 0. */
