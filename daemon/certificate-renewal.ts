@@ -29,6 +29,7 @@ export class CertificateRenewal implements Component {
   readonly #backoff: Backoff;
   #cancel: Cancel | undefined;
   #isStopped = false;
+  #isRenewing = false;
 
   constructor(deps: CertificateRenewalDeps) {
     this.#deps = deps;
@@ -42,6 +43,13 @@ export class CertificateRenewal implements Component {
     const { clock, random } = this.#deps.env;
     const life = certificateLife(this.#deps.identity().certificate);
     this.#sleepUntil(clock.wallMs() + renewAfterMs(life, { wallMs: clock.wallMs(), random }));
+  }
+
+  /** The cluster changes its root: not later, and once however often it is said. */
+  renewNow(): void {
+    if (this.#isStopped || this.#isRenewing) return;
+    this.#cancel?.();
+    void this.#renew();
   }
 
   stop(): void {
@@ -60,6 +68,7 @@ export class CertificateRenewal implements Component {
 
   async #renew(): Promise<void> {
     const { log, identity, managers, renewed, env } = this.#deps;
+    this.#isRenewing = true;
     try {
       const next = await renewCertificate({ identity: identity(), managers: managers() });
       if (this.#isStopped) return;
@@ -72,6 +81,8 @@ export class CertificateRenewal implements Component {
       const delayMs = this.#backoff.nextMs();
       log.warn("certificate could not be renewed", { error: ClusterError.from(caught), delayMs });
       this.#sleepUntil(env.clock.wallMs() + delayMs);
+    } finally {
+      this.#isRenewing = false;
     }
   }
 }

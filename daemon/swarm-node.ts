@@ -295,6 +295,7 @@ export class SwarmNode implements SwarmLifecycle {
       managers: state.managers,
       managersChanged: (managers) => this.#managersChanged(managers.map((each) => each.addr)),
       roleWanted: (role) => this.#roleWanted(role),
+      renewalWanted: () => this.#membership?.renewal.renewNow(),
       removed: () => this.#removed(),
     });
     const peers = new ClusterBlobPeers({

@@ -32,6 +32,7 @@ export interface WorkerNodeOptions {
   readonly managers: readonly string[];
   readonly managersChanged: (managers: SessionInfo["managers"]) => void;
   readonly roleWanted: (role: NodeRole) => void;
+  readonly renewalWanted: () => void;
   readonly removed: () => void;
 }
 

@@ -38,6 +38,7 @@ export async function bootstrapStore(
       rpcAddress: "",
       dataPathAddress: "",
       certificateRole: role,
+      certificateIssuer: cluster.rootCa.digest,
       specReplacedVersion: 0,
     });
     tx.create("network", {

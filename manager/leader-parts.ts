@@ -4,6 +4,7 @@
  */
 import type { Component, Env } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
+import { RotationKeeper } from "./ca/root-rotation.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
 import { LeaderLoops } from "./leader-loops.ts";
 import { LEADER_RETRY_MS } from "./limits.ts";
@@ -69,7 +70,8 @@ export class LeaderParts implements Component {
     });
     const roles = new RoleKeeper({ store, raft, timers, log });
     const loops = new LeaderLoops({ store, clock, timers, random, log });
-    const components: readonly Component[] = [dispatcher, roles, loops];
+    const rotation = new RotationKeeper({ store, log });
+    const components: readonly Component[] = [dispatcher, roles, rotation, loops];
     this.#current = { term, dispatcher, components };
     log.info("leading", { term });
     for (const component of components) this.#run(() => component.start());

@@ -1,8 +1,16 @@
-/** Which role a node's certificate shall have now. Pure. */
-import type { Node } from "./objects.ts";
+/** What a node's certificate shall be now: its role, and whether it must be renewed for a new root. Pure. */
+import type { Cluster, Node } from "./objects.ts";
 import type { NodeRole } from "./specs.ts";
 
 /** A Raft member keeps a manager's certificate until it has left Raft, else demotion could cost a quorum. */
 export function certificateRoleOf(node: Pick<Node, "spec" | "manager">): NodeRole {
   return node.spec.Role === "manager" || node.manager !== undefined ? "manager" : "worker";
+}
+
+/** True if the node's certificate is of a root that is being replaced. */
+export function mustRenewCertificate(
+  cluster: Pick<Cluster, "rootCa"> | undefined,
+  node: Pick<Node, "certificateIssuer">,
+): boolean {
+  return cluster?.rootCa.rotationInProgress === true && node.certificateIssuer !== cluster.rootCa.digest;
 }

@@ -59,7 +59,13 @@ export interface Cluster extends ObjectMeta {
     /** "sha256:<hex>" of the DER certificate; join tokens carry it in base 36. */
     readonly digest: string;
     readonly joinTokens: { readonly worker: string; readonly manager: string };
+    /**
+     * A new root is being taken up: `certificate` holds it first and the former one behind it, `key` is the new one's,
+     * and what is issued carries `crossSigned`.
+     */
     readonly rotationInProgress?: boolean;
+    /** PEM: the new root's key certified by the former root, so that nodes that know only that one trust it. */
+    readonly crossSigned?: string;
   };
   readonly tlsInfo: TlsInfo;
   /** CIDRs from which overlay subnets are cut. */
@@ -117,6 +123,8 @@ export interface Node extends ObjectMeta, UserVersioned {
   readonly certificateRole: NodeRole;
   /** Serial of the node's certificate, hex; a node that was removed is refused by id. */
   readonly certificateSerial?: string;
+  /** Digest (as in Cluster.rootCa) of the root whose key signed the node's certificate. */
+  readonly certificateIssuer?: string;
 }
 
 export interface Endpoint {

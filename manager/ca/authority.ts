@@ -65,6 +65,7 @@ export class Authority {
         certificateRole: role,
         specReplacedVersion: 0,
         certificateSerial: issued.serial,
+        certificateIssuer: issued.issuer,
       });
     });
     log.info("node joined", { nodeId, role });
@@ -87,7 +88,12 @@ export class Authority {
           },
         );
       }
-      tx.update("node", { ...node, certificateRole: role, certificateSerial: issued.serial });
+      tx.update("node", {
+        ...node,
+        certificateRole: role,
+        certificateSerial: issued.serial,
+        certificateIssuer: issued.issuer,
+      });
     });
     log.info("certificate renewed", { nodeId, role });
     return issued.message;
@@ -96,7 +102,7 @@ export class Authority {
   async #sign(
     cluster: Cluster,
     node: { readonly nodeId: string; readonly role: NodeRole; readonly csr: Uint8Array },
-  ): Promise<{ readonly message: Issued; readonly serial: string }> {
+  ): Promise<{ readonly message: Issued; readonly serial: string; readonly issuer: string }> {
     const { clock, random } = this.#deps;
     const { rootCa } = cluster;
     // During a rotation the bundle holds the new root first, and the key is the new one's.
@@ -114,10 +120,11 @@ export class Authority {
         nodeId: node.nodeId,
         clusterId: cluster.id,
         role: node.role,
-        certificate,
+        certificate: certificate + (rootCa.crossSigned ?? ""),
         rootCa: rootCa.certificate,
       },
       serial,
+      issuer: rootCa.digest,
     };
   }
 }

@@ -73,6 +73,58 @@ export async function createRoot(deps: CertificateDeps): Promise<KeyedCertificat
   return { certificate: pemLine(certificate.toString("pem")), key: await keyPem(keys.privateKey) };
 }
 
+/** The new root's key certified by the former root. With it in the chain, whoever trusts the former one trusts the new. */
+export async function crossSign(
+  roots: { readonly next: string; readonly former: KeyedCertificate },
+  deps: CertificateDeps,
+): Promise<string> {
+  const next = new x509.X509Certificate(roots.next);
+  const former = new x509.X509Certificate(roots.former.certificate);
+  const certificate = await x509.X509CertificateGenerator.create(
+    {
+      serialNumber: serial(deps.random),
+      subject: next.subjectName.toJSON(),
+      issuer: former.subjectName.toJSON(),
+      notBefore: new Date(deps.nowMs - BACKDATE_MS),
+      notAfter: former.notAfter,
+      signingAlgorithm: SIGNING,
+      publicKey: next.publicKey,
+      signingKey: await signingKey(roots.former.key),
+      extensions: [
+        new x509.BasicConstraintsExtension(true, undefined, true),
+        new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+        await x509.SubjectKeyIdentifierExtension.create(next.publicKey, false, webcrypto),
+        await x509.AuthorityKeyIdentifierExtension.create(former.publicKey, false, webcrypto),
+      ],
+    },
+    webcrypto,
+  );
+  return pemLine(certificate.toString("pem"));
+}
+
+/** A root that a user brings. Throws invalid_argument unless it is a CA's P-256 certificate that `key` belongs to. */
+export function checkRoot(root: KeyedCertificate): KeyedCertificate {
+  try {
+    const certificate = new X509Certificate(root.certificate);
+    if (!certificate.ca) throw refuseRoot("it is not one of a CA");
+    if (!certificate.checkPrivateKey(createPrivateKey(root.key))) throw refuseRoot("the key is another's");
+    if (certificate.publicKey.asymmetricKeyDetails?.namedCurve !== "prime256v1")
+      throw refuseRoot("its key is not P-256");
+    return { certificate: pemLine(root.certificate), key: pemLine(root.key) };
+  } catch (error) {
+    throw error instanceof ClusterError ? error : refuseRoot("it cannot be read", error);
+  }
+}
+
+function refuseRoot(got: string, cause?: unknown): ClusterError {
+  const options = cause === undefined ? {} : { cause };
+  return new ClusterError(
+    "invalid_argument",
+    `Signing CA must be a P-256 root with its key, ${got}`,
+    options,
+  );
+}
+
 function pemLine(pem: string): string {
   return pem.endsWith("\n") ? pem : `${pem}\n`;
 }

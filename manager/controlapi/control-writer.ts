@@ -10,6 +10,9 @@ import type { UpdateClusterOptions, UpdateServiceOptions, Written } from "../../
 import type { ReplicatedLog } from "../raft/replicated-log.ts";
 import type { Store, Transaction } from "../store/store.ts";
 import { type BlobTable, createBlob, removeBlob, updateBlob } from "./blobs.ts";
+import { clusterOf } from "../ca/authority.ts";
+import { beginRotation, wantsNewRoot } from "../ca/root-rotation.ts";
+import { checkClusterSpec } from "./validate/other-specs.ts";
 import { updateCluster } from "./cluster.ts";
 import { createNetwork, removeNetwork } from "./networks.ts";
 import { removeNode, updateNode } from "./nodes.ts";
@@ -88,8 +91,23 @@ export class ControlWriter {
   }
 
   updateCluster(options: Omit<UpdateClusterOptions, "spec"> & { readonly spec: unknown }): Promise<Outcome> {
-    const { random } = this.#deps;
-    return this.#write("", (tx) => updateCluster(tx, { ...options, random }));
+    return this.#updateCluster(options);
+  }
+
+  async #updateCluster(
+    options: Omit<UpdateClusterOptions, "spec"> & { readonly spec: unknown },
+  ): Promise<Outcome> {
+    const { random, store, clock } = this.#deps;
+    const cluster = clusterOf(store.view());
+    const spec = checkClusterSpec(options.spec, cluster.spec);
+    // Keys take time to make and transactions must not wait: the root is made first and counts only for this state.
+    const rotation = wantsNewRoot(cluster, spec)
+      ? await beginRotation(cluster, spec, { random, nowMs: clock.wallMs() })
+      : undefined;
+    return this.#write("", (tx) => {
+      const isSameRoot = clusterOf(tx).rootCa.digest === cluster.rootCa.digest;
+      return updateCluster(tx, { ...options, random, rotation: isSameRoot ? rotation : undefined });
+    });
   }
 
   async #write(

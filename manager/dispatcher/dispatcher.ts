@@ -7,7 +7,7 @@ import type { Cancel, Clock, Component, Random, Timers } from "../../common/env.
 import { ClusterError } from "../../common/errors.ts";
 import { newObjectId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
-import { certificateRoleOf } from "../../model/node-role.ts";
+import { certificateRoleOf, mustRenewCertificate } from "../../model/node-role.ts";
 import type { Task, TaskStatus } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
@@ -195,6 +195,7 @@ export class Dispatcher implements Component {
       heartbeatMs: heartbeatMs(view, this.#sessions.size),
       role: node === undefined ? "worker" : certificateRoleOf(node),
       managers: [...managerAddresses(view)],
+      renewCertificate: node !== undefined && mustRenewCertificate(view.list("cluster")[0], node),
     };
     session.info = JSON.stringify(info);
     return info;

@@ -11,6 +11,9 @@ import { createCluster } from "../../manager/ca/new-cluster.ts";
 import { Manager, type ManagerMode } from "../../manager/manager.ts";
 import type { ClusterControl } from "../../model/cluster-control.ts";
 import type { NodeRole, ServiceSpec } from "../../model/specs.ts";
+import type { Cluster } from "../../model/objects.ts";
+import { callUnary, dial } from "../../proto/rpc-client.ts";
+import { caService } from "../../proto/services.ts";
 import { LiveIdentity } from "../../proto/rpc-identity.ts";
 import { RpcServer } from "../../proto/rpc-server.ts";
 import type { NodeIdentity } from "../../proto/rpc.ts";
@@ -370,6 +373,37 @@ test("Manager with autolock starts again only with the unlock key, also after th
     const view = await manager.control.view().catch(() => undefined);
     return view?.list("service").length === 1;
   });
+});
+
+test("Manager changes the root while every pair of nodes keeps trusting each other", async (t) => {
+  const fleet = await Fleet.of(t, 2);
+  await fleet.join("worker");
+  const { control } = fleet.at(0).running;
+  const cluster = (): Cluster => control.staleView().list("cluster")[0] ?? assert.fail();
+  const before = (await control.view()).list("cluster")[0] ?? assert.fail();
+  const spec = { ...before.spec, CAConfig: { ForceRotate: 1 } };
+  const rotate = { rotateWorkerToken: false, rotateManagerToken: false, rotateManagerUnlockKey: false };
+  await control.updateCluster({ version: before.version, spec, ...rotate });
+  assert.equal(cluster().rootCa.rotationInProgress, true);
+  assert.notEqual(cluster().rootCa.digest, before.rootCa.digest);
+  const managers = [fleet.at(0).addr, fleet.at(1).addr];
+  const reaches = async (from: Machine, to: Machine): Promise<void> => {
+    const client = dial(to.addr, from.live.current, { nodeId: to.nodeId });
+    await callUnary(client, caService.getRootCertificate, {}).finally(() => client.close());
+  };
+  for (const machine of fleet.machines) {
+    assert.equal(cluster().rootCa.rotationInProgress, true, "until the last node has renewed");
+    machine.take(await renewCertificate({ identity: machine.live.current, managers }));
+    for (const from of fleet.machines) for (const to of [fleet.at(0), fleet.at(1)]) await reaches(from, to);
+  }
+  await until("the rotation ends", () => cluster().rootCa.rotationInProgress === undefined);
+  assert.ok(!cluster().rootCa.certificate.includes(before.rootCa.certificate));
+  for (const machine of fleet.machines) {
+    machine.take(await renewCertificate({ identity: machine.live.current, managers }));
+    assert.equal(machine.live.current.rootCa, cluster().rootCa.certificate);
+    for (const from of fleet.machines) for (const to of [fleet.at(0), fleet.at(1)]) await reaches(from, to);
+  }
+  await fleet.join("worker");
 });
 
 test("Manager of a cluster that lost its quorum goes on alone by forceNewCluster", async (t) => {

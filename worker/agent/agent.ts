@@ -62,6 +62,8 @@ export interface AgentOptions {
   readonly managersChanged: (managers: SessionInfo["managers"]) => void;
   /** The role that the node shall have differs, or may differ, from what it has. */
   readonly roleWanted: (role: NodeRole) => void;
+  /** The certificate is to be renewed now, whatever its age. Told again with each session until it was. */
+  readonly renewalWanted?: () => void;
   /** The node is no longer part of the cluster. */
   readonly removed: () => void;
 }
@@ -233,6 +235,7 @@ export class Agent implements Component {
       this.#options.managersChanged(managers);
     }
     if (info.role === "manager" || info.role === "worker") this.#options.roleWanted(info.role);
+    if (info.renewCertificate === true) this.#options.renewalWanted?.();
   }
 
   #disconnected(session: OpenSession, disconnect: shoal.v1.Disconnect.$Properties): void {
