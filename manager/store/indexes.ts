@@ -76,7 +76,9 @@ export function onlyNodeDiffers(table: string, before: StoredObject, after: Stor
 
 /** True if both certainly have the same entries. */
 export function sameEntries(table: string, before: StoredObject, after: StoredObject): boolean {
-  return onlyNodeDiffers(table, before, after) && (before as Task).nodeId === (after as Task).nodeId;
+  if (table === "task")
+    return onlyNodeDiffers(table, before, after) && (before as Task).nodeId === (after as Task).nodeId;
+  return table !== "service" && nameOf(table, before) === nameOf(table, after);
 }
 
 /** The index entry by which a task is found on its node. */

@@ -25,6 +25,8 @@ export interface ModelClusterOptions {
   readonly commitDelayMs?: number;
   /** Longest time that a worker takes for one step of a task. */
   readonly stepMsMax?: number;
+  /** Longest time that a container takes to stop. */
+  readonly stopMsMax?: number;
   readonly log?: Logger;
 }
 
@@ -43,7 +45,7 @@ export class ModelCluster {
   /** Every event in order, as text: equal for equal seeds. */
   readonly history: string[] = [];
   loops: LeaderLoops;
-  readonly #options: Required<Pick<ModelClusterOptions, "stepMsMax" | "log">>;
+  readonly #options: Required<Pick<ModelClusterOptions, "stepMsMax" | "stopMsMax" | "log">>;
   /** Nodes whose worker answers. */
   readonly #alive = new Set<string>();
   /** Containers that really run, by task id: what invariants are about. */
@@ -55,7 +57,11 @@ export class ModelCluster {
   constructor(options: ModelClusterOptions = {}) {
     this.clock = new FakeClock();
     this.random = new SeededRandom(options.seed ?? 1);
-    this.#options = { stepMsMax: options.stepMsMax ?? 20, log: options.log ?? silentLogger };
+    this.#options = {
+      stepMsMax: options.stepMsMax ?? 20,
+      stopMsMax: options.stopMsMax ?? 20,
+      log: options.log ?? silentLogger,
+    };
     this.store = new MemoryStore({ clock: this.clock, timers: this.clock, log: this.#options.log });
     this.log = new SingleMemberLog({
       machine: this.store,
@@ -278,7 +284,9 @@ export class ModelCluster {
     if (task.nodeId === "" || this.#stepping.has(task.id) || isTerminal(task.status.state)) return;
     if (task.status.state < TaskState.assigned || !this.#alive.has(task.nodeId)) return;
     this.#stepping.add(task.id);
-    this.clock.after(this.random.below(this.#options.stepMsMax) + 1, () => {
+    const isStop = task.desiredState > TaskState.complete && this.containers.has(task.id);
+    const mostMs = isStop ? this.#options.stopMsMax : this.#options.stepMsMax;
+    this.clock.after(this.random.below(mostMs) + 1, () => {
       this.#stepping.delete(task.id);
       const now = this.store.view().get("task", task.id);
       if (now !== undefined && this.#alive.has(now.nodeId)) this.#act(now);
