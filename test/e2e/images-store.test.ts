@@ -1,3 +1,4 @@
+/** The image store through its interfaces: load, save, restart, removal, root filesystems. Needs root for unpacking. */
 import assert from "node:assert/strict";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
@@ -6,8 +7,13 @@ import { after, before, test } from "node:test";
 import { silentLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
 import type { JsonObject } from "../../model/engine.ts";
-import { createImageEngine, type ImageEngineParts } from "./image-engine.ts";
-import { buildImage, dockerArchive, streamOf, type TestImage } from "./testing/archives.ts";
+import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
+import {
+  buildImage,
+  dockerArchive,
+  streamOf,
+  type TestImage,
+} from "../../runtime/images/testing/archives.ts";
 
 const folders: string[] = [];
 const engines: ImageEngineParts[] = [];

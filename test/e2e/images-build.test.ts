@@ -1,3 +1,4 @@
+/** The Dockerfile builder on a real store, with containers that only pretend to run. Needs root for unpacking. */
 import assert from "node:assert/strict";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,9 +13,9 @@ import type {
   CreateContainerRequest,
   JsonObject,
 } from "../../model/engine.ts";
-import type { RootfsSource } from "../ports.ts";
-import { createImageEngine, type ImageEngineParts } from "../images/image-engine.ts";
-import { dockerArchive, streamOf, tarOf, type TestMember } from "../images/testing/archives.ts";
+import type { RootfsSource } from "../../runtime/ports.ts";
+import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
+import { dockerArchive, streamOf, tarOf, type TestMember } from "../../runtime/images/testing/archives.ts";
 
 const folders: string[] = [];
 const engines: ImageEngineParts[] = [];
