@@ -39,6 +39,23 @@ describe("isTaskUpToDate()", () => {
     assert.equal(isTaskUpToDate(service(forced, 5), task(base, 3), undefined), false);
   });
 
+  it("takes a template that went through a client for the same", () => {
+    const read = {
+      ...base.TaskTemplate,
+      ForceUpdate: 0,
+      Runtime: "container",
+      Placement: {},
+      Resources: { Limits: {} },
+      Networks: [],
+    };
+    assert.equal(isTaskUpToDate(service({ ...base, TaskTemplate: read }, 5), task(base, 3), undefined), true);
+    const delayed = { ...base.TaskTemplate, RestartPolicy: { Delay: 0 } };
+    assert.equal(
+      isTaskUpToDate(service({ ...base, TaskTemplate: delayed }, 5), task(base, 3), undefined),
+      false,
+    );
+  });
+
   it("sees a changed host port but not a changed ingress port", () => {
     const host = (port: number): ServiceSpec => ({
       ...base,

@@ -23,6 +23,30 @@ export function deepEqual(left: unknown, right: unknown): boolean {
   return true;
 }
 
+/** Without what says nothing: null, "", empty lists and mappings, which clients write or leave out as they like. */
+function withoutEmpty(value: unknown): unknown {
+  if (value === null || value === "") return undefined;
+  if (Array.isArray(value))
+    return value.length === 0 ? undefined : value.map((each) => withoutEmpty(each) ?? each);
+  if (typeof value !== "object") return value;
+  const entries = Object.entries(value)
+    .map(([key, each]) => [key, withoutEmpty(each)] as const)
+    .filter(([, each]) => each !== undefined);
+  return entries.length === 0 ? undefined : Object.fromEntries(entries);
+}
+
+/**
+ * The template in the one form that is compared. A client that reads a service, changes its scale and writes it back has
+ * every field that the API shows, also those that were not given at first.
+ */
+function comparable({ ForceUpdate: force, Runtime: runtime, ...spec }: TaskSpec): unknown {
+  return withoutEmpty({
+    ...spec,
+    ForceUpdate: force === 0 ? undefined : force,
+    Runtime: runtime === "container" ? undefined : runtime,
+  });
+}
+
 const compared = new WeakMap<TaskSpec, WeakMap<TaskSpec, boolean>>();
 
 /** deepEqual of two stored specs, remembered, since a service's tasks are compared with it again and again. */
@@ -35,7 +59,7 @@ function equalSpecs(left: TaskSpec, right: TaskSpec): boolean {
   }
   let isEqual = row.get(right);
   if (isEqual === undefined) {
-    isEqual = deepEqual(left, right);
+    isEqual = deepEqual(comparable(left), comparable(right));
     row.set(right, isEqual);
   }
   return isEqual;
@@ -65,7 +89,8 @@ export function isTaskUpToDate(service: Service, task: Task, node: Node | undefi
   const wanted = service.spec.TaskTemplate;
   if (equalSpecs(wanted, task.spec)) return true;
   if (deepEqual(wanted.Placement?.Constraints ?? [], task.spec.Placement?.Constraints ?? [])) return false;
-  if (node === undefined || !deepEqual(withoutConstraints(wanted), withoutConstraints(task.spec)))
+  if (node === undefined) return false;
+  if (!deepEqual(comparable(withoutConstraints(wanted)), comparable(withoutConstraints(task.spec))))
     return false;
   return firstUnmet(parseConstraints(wanted.Placement?.Constraints), node) === undefined;
 }
