@@ -195,7 +195,8 @@ export class Lifecycle {
     const { exitCode, error } = isNative ? startError(caught.message) : { exitCode: 128, error: caught };
     live.changeState({ status: "created", pid: 0, exitCode, error: error.message });
     this.#deps.log.info("container start failed", { containerId: live.id, error: error.message });
-    const exit = live.exitStatus();
+    // Whoever waits learns that it is over; the words go to the one who started it.
+    const exit = { ...live.exitStatus(), error: "" };
     for (const waiter of live.exitWaiters) waiter(exit);
     live.exitWaiters.clear();
     if (live.record.hostConfig.AutoRemove === true) void this.#autoRemove(live);
@@ -513,7 +514,7 @@ export class Lifecycle {
     await fs.rm(live.folder, { recursive: true, force: true }).catch(failed);
     this.#deps.forget(live);
     this.#deps.events(live.record, "destroy");
-    const exit = live.exitStatus();
+    const exit = { ...live.exitStatus(), error: "" };
     for (const waiter of [...live.removeWaiters, ...live.exitWaiters]) waiter(exit);
     live.removeWaiters.clear();
     live.exitWaiters.clear();

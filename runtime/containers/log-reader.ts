@@ -15,6 +15,8 @@ const READ_BYTES = 128 * 1024;
 /** Safety net for file systems that report no changes. */
 const FOLLOW_POLL_MS = 250;
 const ROTATED_FILES_MAX = 1000;
+/** A log that rotates faster than its files can be listed is read with a gap rather than never. */
+const LIST_ATTEMPTS_MAX = 1000;
 
 export interface LogSource {
   readonly path: string;
@@ -49,27 +51,85 @@ export function parseStoredLine(text: string): LogLine | undefined {
   };
 }
 
-async function existing(file: string): Promise<string | undefined> {
-  for (const each of [file, `${file}.gz`]) {
-    if ((await fs.stat(each).catch(() => undefined)) !== undefined) return each;
+/** A log file that is held open: its name may change while it is read. */
+interface HeldFile {
+  readonly handle: fs.FileHandle;
+  readonly isCompressed: boolean;
+}
+
+interface NamedInode {
+  readonly name: string;
+  readonly inode: bigint;
+}
+
+/** Live file first, then newest first. undefined if a rotation is going on: one name is missing then, and another is behind it. */
+async function listFiles(live: string): Promise<readonly NamedInode[] | undefined> {
+  const files: NamedInode[] = [];
+  let gaps = 0;
+  for (let number = 0; number < ROTATED_FILES_MAX && gaps < 2; number++) {
+    const plain = number === 0 ? live : `${live}.${number}`;
+    const found = await inodeOf(plain);
+    const name = found === undefined ? `${plain}.gz` : plain;
+    const inode = found ?? (await inodeOf(name));
+    if (inode === undefined) gaps++;
+    else if (gaps > 0) return undefined;
+    else files.push({ name, inode });
   }
+  return files;
+}
+
+/** Two equal looks, one after the other: nothing moved between them. */
+async function stableFiles(live: string): Promise<readonly NamedInode[]> {
+  let last = await listFiles(live);
+  for (let attempt = 1; attempt < LIST_ATTEMPTS_MAX; attempt++) {
+    const next = await listFiles(live);
+    const isSame =
+      last?.length === next?.length && last?.every((each, at) => each.inode === next?.[at]?.inode);
+    if (next !== undefined && isSame === true) return next;
+    last = next;
+  }
+  return last ?? [];
+}
+
+/** Opens what had this inode a moment ago; undefined if the name means another file now. */
+async function openSame({ name, inode }: NamedInode): Promise<HeldFile | undefined> {
+  const handle = await fs.open(name, "r").catch(() => undefined);
+  if (handle === undefined) return undefined;
+  if ((await handle.stat({ bigint: true })).ino === inode)
+    return { handle, isCompressed: name.endsWith(".gz") };
+  await handle.close();
   return undefined;
 }
 
-/** Rotated files oldest first, without the live one. */
-async function rotatedFiles(live: string): Promise<readonly string[]> {
-  const files: string[] = [];
-  for (let number = 1; number < ROTATED_FILES_MAX; number++) {
-    const found = await existing(`${live}.${number}`);
-    if (found === undefined) break;
-    files.push(found);
-  }
-  return files.toReversed();
+async function closeAll(files: readonly HeldFile[]): Promise<void> {
+  for (const { handle } of files) await handle.close();
 }
 
-async function readWhole(file: string): Promise<Buffer> {
-  const bytes = await fs.readFile(file);
-  return file.endsWith(".gz") ? promisify(gunzip)(bytes) : bytes;
+/** All files of one moment, the live one first: with a rotation in between one would show twice or not at all. */
+async function openAll(live: string): Promise<readonly HeldFile[]> {
+  for (let attempt = 1; ; attempt++) {
+    const names = await stableFiles(live);
+    const files: HeldFile[] = [];
+    for (const name of names) {
+      const file = await openSame(name);
+      if (file === undefined) break;
+      files.push(file);
+    }
+    if (files.length === names.length || attempt >= LIST_ATTEMPTS_MAX) return files;
+    await closeAll(files);
+  }
+}
+
+async function readWhole({ handle, isCompressed }: HeldFile): Promise<Buffer> {
+  const bytes = await handle.readFile();
+  return isCompressed ? promisify(gunzip)(bytes) : bytes;
+}
+
+async function inodeOf(file: string): Promise<bigint | undefined> {
+  return fs.stat(file, { bigint: true }).then(
+    (stat) => stat.ino,
+    () => undefined,
+  );
 }
 
 function linesOf(bytes: Buffer): readonly string[] {
@@ -179,16 +239,18 @@ class FileLines {
   }
 }
 
-/** The live file and all that were moved away since `inode` was the live one, oldest first. */
-async function filesAfter(live: string, inode: bigint): Promise<readonly string[]> {
-  const files = [live];
-  for (let number = 1; number < ROTATED_FILES_MAX; number++) {
-    const file = `${live}.${number}`;
-    const stat = await fs.stat(file, { bigint: true }).catch(() => undefined);
-    if (stat === undefined || stat.ino === inode) break;
-    files.push(file);
+/** The file that came after the one with `inode`; undefined if that one is still the live one. */
+async function openAfter(live: string, inode: bigint): Promise<fs.FileHandle | undefined> {
+  for (let attempt = 1; attempt < LIST_ATTEMPTS_MAX; attempt++) {
+    const files = await stableFiles(live);
+    const at = files.findIndex((each) => each.inode === inode);
+    if (at === 0 || files.length === 0) return undefined;
+    // Dropped meanwhile: the oldest that is left comes next.
+    const next = files.at(at < 0 ? -1 : at - 1);
+    const held = next === undefined ? undefined : await openSame(next);
+    if (held !== undefined) return held.handle;
   }
-  return files.toReversed();
+  return undefined;
 }
 
 async function* storedLines(
@@ -196,11 +258,12 @@ async function* storedLines(
   options: ContainerLogOptions,
   signal: AbortSignal,
 ): AsyncGenerator<string, void> {
-  const handle = await fs.open(source.path, "r").catch(() => undefined);
-  if (handle === undefined) return;
+  const [live, ...newestFirst] = await openAll(source.path);
+  if (live === undefined) return;
+  const { handle } = live;
   let current = handle;
   try {
-    const rotated = await rotatedFiles(source.path);
+    const rotated = newestFirst.toReversed();
     let offset = 0;
     if (options.tail === undefined) {
       for (const file of rotated) yield* linesOf(await readWhole(file));
@@ -226,27 +289,23 @@ async function* storedLines(
         const wasRunning = source.isRunning();
         yield* lines.available();
         const { ino } = await current.stat({ bigint: true });
-        const live = await fs.stat(source.path, { bigint: true }).catch(() => undefined);
-        if (live !== undefined && live.ino !== ino) {
+        const next = await openAfter(source.path, ino);
+        if (next !== undefined) {
           // What was written between the last read and the move.
           yield* lines.available();
-          for (const file of await filesAfter(source.path, ino)) {
-            const next = await fs.open(file, "r").catch(() => undefined);
-            if (next === undefined) continue;
-            await current.close();
-            current = next;
-            lines = new FileLines(current, 0);
-            yield* lines.available();
-          }
+          await current.close();
+          current = next;
+          lines = new FileLines(current, 0);
           continue;
         }
-        if (!wasRunning || live === undefined) return;
+        if (!wasRunning) return;
         await follower.wait();
       }
     } finally {
       follower.close();
     }
   } finally {
+    await closeAll(newestFirst);
     await current.close();
   }
 }

@@ -34,6 +34,8 @@ export class NativeLauncher {
     await mkdir(path.join(this.#options.execRoot, "m"), { recursive: true, mode: 0o711 });
     await mkdir(path.join(this.#options.execRoot, "c"), { recursive: true, mode: 0o711 });
     this.#rootFd = openSync(this.#options.execRoot, constants.O_RDONLY | constants.O_DIRECTORY);
+    // Also when one lives: it may be of another build, or of other namespaces, and gives way then.
+    await this.#spawn();
     await this.#hold();
   }
 

@@ -16,6 +16,7 @@ enum frame_type {
   F_EXEC = 2,
   F_HOLD = 3,
   F_ARCHIVE = 4,
+  F_RETIRE = 5,
   /* to a monitor */
   F_START = 10,
   F_SIGNAL = 11,

@@ -26,7 +26,7 @@
 #include "monitor.h"
 #include "util.h"
 
-enum { IDLE_ROUND_MS = 500, IDLE_ROUNDS_MAX = 10, BACKLOG = 512 };
+enum { IDLE_ROUND_MS = 500, IDLE_ROUNDS_MAX = 10, BACKLOG = 512, RETIRE_ROUNDS_MAX = 100, RETIRE_ROUND_US = 20000 };
 
 static uint8_t *job_bytes;
 static uint32_t job_length;
@@ -44,6 +44,22 @@ static void reap_children(void) {
 
 static void on_child(int number) { (void)number; }
 
+static volatile sig_atomic_t is_retired;
+static int lock_fd = -1;
+
+static void on_retire(int number) {
+  (void)number;
+  is_retired = 1;
+}
+
+/* What a launcher is: its build, and the namespaces in which its containers would be born. */
+static void describe(char text[128]) {
+  struct stat mounts = {0}, network = {0};
+  stat("/proc/self/ns/mnt", &mounts);
+  stat("/proc/self/ns/net", &network);
+  snprintf(text, 128, "%s %lu %lu", BUILD_ID, (unsigned long)mounts.st_ino, (unsigned long)network.st_ino);
+}
+
 /* Runs in the fork: reads the one frame, becomes what it asks for. */
 static _Noreturn void serve(int connection) {
   uint8_t head[5];
@@ -51,9 +67,17 @@ static _Noreturn void serve(int connection) {
   if (!read_all(connection, head, sizeof head)) _exit(0);
   memcpy(&total, head, 4);
   if (head[4] == F_HOLD) {
-    send_frame(connection, F_DONE, NULL, 0);
-    char byte;
+    char text[128], byte;
+    describe(text);
+    send_text_frame(connection, F_DONE, text);
     while (read(connection, &byte, 1) > 0) continue;
+    _exit(0);
+  }
+  if (head[4] == F_RETIRE) {
+    kill(getppid(), SIGUSR1);
+    char byte;
+    /* The asker waits for the lock, not for an answer. */
+    read(connection, &byte, 1);
     _exit(0);
   }
   if (total < 1 || total > JOB_BYTES_MAX) {
@@ -72,13 +96,38 @@ static _Noreturn void serve(int connection) {
   _exit(1);
 }
 
+/* Asks the launcher that lives here what it is; one that differs from this is sent away. False if it may stay. */
+static bool replaces_other(void) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "launcher.sock"};
+  char own[128], other[128] = "";
+  uint8_t head[5];
+  uint32_t total = 0;
+  describe(own);
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  bool is_there = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 && send_frame(fd, F_HOLD, NULL, 0) &&
+                  read_all(fd, head, sizeof head);
+  if (is_there) memcpy(&total, head, 4);
+  if (is_there && total - 1 < sizeof other) read_all(fd, other, total - 1);
+  close(fd);
+  if (!is_there) return true;
+  if (strcmp(own, other) == 0) return false;
+  fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) send_frame(fd, F_RETIRE, NULL, 0);
+  close(fd);
+  return true;
+}
+
 static int listen_at(const char *root) {
   struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "launcher.sock"};
   if (chdir(root) != 0) return -1;
-  int lock = open("launcher.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  lock_fd = open("launcher.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   /* A lock that forks don't inherit: it says whether a launcher lives. */
-  if (lock < 0 || fcntl(lock, F_SETLK, &whole) != 0) return -1;
+  if (lock_fd < 0) return -1;
+  for (int round = 0; fcntl(lock_fd, F_SETLK, &whole) != 0; round++) {
+    if ((errno != EAGAIN && errno != EACCES) || round >= RETIRE_ROUNDS_MAX || !replaces_other()) return -1;
+    usleep(RETIRE_ROUND_US);
+  }
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   unlink(address.sun_path);
   umask(0177);
@@ -95,6 +144,7 @@ static void accept_all(int listener) {
     if (pid == 0) {
       close(listener);
       signal(SIGCHLD, SIG_DFL);
+      signal(SIGUSR1, SIG_DFL);
       sigset_t none;
       sigemptyset(&none);
       sigprocmask(SIG_SETMASK, &none, NULL);
@@ -106,6 +156,17 @@ static void accept_all(int listener) {
   }
 }
 
+/* Gives its place to another and stays only as the parent of its children. */
+static _Noreturn void retire(int listener) {
+  unlink("launcher.sock");
+  accept_all(listener);
+  close(listener);
+  close(lock_fd);
+  signal(SIGCHLD, SIG_DFL);
+  while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) continue;
+  _exit(0);
+}
+
 static _Noreturn void run(int listener) {
   struct pollfd polled = {listener, POLLIN, 0};
   int idle_rounds = 0;
@@ -115,14 +176,11 @@ static _Noreturn void run(int listener) {
     struct timespec round = {IDLE_ROUND_MS / 1000, IDLE_ROUND_MS % 1000 * 1000000};
     int ready = ppoll(&polled, 1, child_count == 0 ? &round : NULL, &waiting);
     reap_children();
+    if (is_retired) retire(listener);
     if (ready > 0) accept_all(listener);
     idle_rounds = child_count > 0 || ready != 0 ? 0 : idle_rounds + 1;
-    if (idle_rounds < IDLE_ROUNDS_MAX) continue;
-    unlink("launcher.sock");
     /* Whoever connected before the name went is still served. */
-    accept_all(listener);
-    if (child_count == 0) _exit(0);
-    _exit(0);
+    if (idle_rounds >= IDLE_ROUNDS_MAX) retire(listener);
   }
 }
 
@@ -136,10 +194,13 @@ static _Noreturn void live(const char *root, int ready) {
   prctl(PR_SET_NAME, "shoal-launcher", 0, 0, 0);
   struct sigaction action = {.sa_handler = on_child};
   sigaction(SIGCHLD, &action, NULL);
+  action.sa_handler = on_retire;
+  sigaction(SIGUSR1, &action, NULL);
   signal(SIGPIPE, SIG_IGN);
   sigset_t blocked;
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGCHLD);
+  sigaddset(&blocked, SIGUSR1);
   sigprocmask(SIG_BLOCK, &blocked, NULL);
   int null = open("/dev/null", O_RDWR | O_CLOEXEC);
   for (int fd = 0; fd < 3; fd++) dup2(null, fd);

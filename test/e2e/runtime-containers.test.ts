@@ -1,0 +1,330 @@
+/** Real containers on the native program: what they see, how they end, what is left of them, and what they can't reach. */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import * as fs from "node:fs/promises";
+import path from "node:path";
+import { Readable } from "node:stream";
+import { after, before, describe, test } from "node:test";
+import { hasCode } from "../../common/errors.ts";
+import { parseHierarchies } from "../../runtime/containers/cgroups.ts";
+import { RuntimeLab } from "./support/runtime-lab.ts";
+
+const KILOBYTE = 1024;
+
+async function text(stream: AsyncIterable<{ readonly data: Uint8Array }>): Promise<string> {
+  let all = "";
+  for await (const chunk of stream) all += Buffer.from(chunk.data).toString();
+  return all;
+}
+
+function rejects(promise: Promise<unknown>, pattern: RegExp): Promise<void> {
+  return assert.rejects(promise, (error: Error) => {
+    assert.match(error.message, pattern);
+    return true;
+  });
+}
+
+describe("containers", () => {
+  let lab: RuntimeLab;
+  before(async () => {
+    lab = await RuntimeLab.open();
+  });
+  after(() => lab.close());
+
+  test("run: output, streams and exit code", async () => {
+    const run = await lab.run(["sh", "-c", "echo out; echo err >&2; exit 3"]);
+    assert.deepEqual([run.exitCode, run.stdout, run.stderr], [3, "out\n", "err\n"]);
+  });
+
+  test("start: 127 and 126 with runc's words", async () => {
+    for (const [command, code, words] of [
+      ["nosuch", 127, /exec: "nosuch": executable file not found in \$PATH/],
+      ["/etc/nosuch", 127, /stat \/etc\/nosuch: no such file or directory/],
+      ["/etc/passwd", 126, /exec: "\/etc\/passwd": permission denied/],
+    ] as const) {
+      const id = await lab.create([command]);
+      await rejects(lab.engine.containers.start(id), words);
+      const { exitCode, status } = lab.engine.containers.summary(id).state;
+      assert.deepEqual([exitCode, status], [code, "created"]);
+    }
+  });
+
+  test("a bind source that has gone is not mistaken for a missing command", async () => {
+    const source = path.join(lab.root, "gone");
+    await fs.mkdir(source);
+    const id = await lab.create(["true"], { Binds: [`${source}:/x`] });
+    await fs.rmdir(source);
+    await rejects(lab.engine.containers.start(id), /bind source path does not exist/);
+  });
+
+  test("isolation: default capabilities, filter, masks and a mount table of its own", async () => {
+    const script =
+      "grep -E 'CapEff|Seccomp:' /proc/self/status; cat /proc/keys | wc -c; echo x > /proc/sys/kernel/core_pattern; mount -t tmpfs x /tmp; ls /proc/acpi | wc -l; hostname; ps | wc -l";
+    const run = await lab.run(["sh", "-c", script]);
+    assert.match(run.stdout, /CapEff:\s+00000000a80425fb\nSeccomp:\s+2\n0\n/);
+    assert.match(run.stderr, /core_pattern: Read-only file system/);
+    assert.match(run.stderr, /mount: (permission denied|mounting)/);
+    assert.match(run.stdout, new RegExp(`\n${run.id.slice(0, 12)}\n`));
+    assert.ok(
+      !readFileSync("/proc/self/mountinfo", "utf8").includes(lab.root),
+      "nothing shows in the host's mounts",
+    );
+  });
+
+  test("users: by name with their groups, and unknown ones refused", async () => {
+    const run = await lab.run(["id"], { GroupAdd: ["777"] }, { config: { User: "web" } });
+    assert.match(run.stdout, /uid=1000\(web\) gid=1000\(web\) groups=777,2000\(extra\)/);
+    const id = await lab.create(["id"], {}, { config: { User: "12x" } });
+    await rejects(lab.engine.containers.start(id), /unable to find user 12x/);
+  });
+
+  test("stdin: attached before the start, closed once, every byte arrives", async () => {
+    const id = await lab.create(
+      ["md5sum"],
+      {},
+      { config: { OpenStdin: true, StdinOnce: true, AttachStdin: true } },
+    );
+    const streams = await lab.engine.containers.attach(id, {
+      stdin: true,
+      stdout: true,
+      stderr: true,
+      logs: false,
+      stream: true,
+    });
+    await lab.engine.containers.start(id);
+    const block = Buffer.alloc(64 * KILOBYTE, "a");
+    for (let i = 0; i < 32; i++) streams.stdin?.write(block);
+    streams.stdin?.end();
+    const { createHash } = await import("node:crypto");
+    const expected = createHash("md5")
+      .update(Buffer.alloc(32 * 64 * KILOBYTE, "a"))
+      .digest("hex");
+    assert.equal(await text(streams.output), `${expected}  -\n`);
+  });
+
+  test("terminal: size, echo and detach keys", async () => {
+    const id = await lab.create(
+      ["sh", "-c", "stty size; read x; echo got-$x"],
+      { ConsoleSize: [30, 100] },
+      { config: { Tty: true, OpenStdin: true } },
+    );
+    const streams = await lab.engine.containers.attach(id, {
+      stdin: true,
+      stdout: true,
+      stderr: true,
+      logs: false,
+      stream: true,
+    });
+    await lab.engine.containers.start(id);
+    streams.stdin?.write("abc\n");
+    assert.match(await text(streams.output), /30 100\r\n[\s\S]*got-abc\r\n/);
+    const other = await lab.create(["sh"], {}, { config: { Tty: true, OpenStdin: true } });
+    await lab.engine.containers.start(other);
+    const detached = await lab.engine.containers.attach(other, {
+      stdin: true,
+      stdout: true,
+      stderr: true,
+      logs: false,
+      stream: true,
+    });
+    detached.stdin?.write(Buffer.from([16, 17]));
+    await text(detached.output);
+    assert.equal(lab.engine.containers.summary(other).state.isRunning, true);
+  });
+
+  test("exec: joins all namespaces, reports codes, 127 for a missing command", async () => {
+    const id = await lab.create(["sleep", "100"], { Init: true });
+    await lab.engine.containers.start(id);
+    const ps = await lab.exec(id, ["ps"]);
+    assert.match(ps.output, /1 root\s+\/sbin\/docker-init -- sleep 100/);
+    assert.equal((await lab.exec(id, ["sh", "-c", "exit 9"])).exitCode, 9);
+    assert.match((await lab.exec(id, ["cat", "/proc/self/cgroup"])).output, /:\/\n/);
+    await rejects(lab.exec(id, ["nosuch"]), /exec: "nosuch": executable file not found/);
+    assert.equal(await lab.engine.containers.stop(id, { timeoutSeconds: 5 }), true);
+    assert.equal(lab.engine.containers.summary(id).state.exitCode, 143);
+  });
+
+  test("stop: SIGKILL after the time is up, 137 and not by memory", async () => {
+    const id = await lab.create(["sh", "-c", "trap '' TERM; while true; do sleep 0.1; done"]);
+    await lab.engine.containers.start(id);
+    await lab.engine.containers.stop(id, { timeoutSeconds: 0 });
+    const { exitCode, isOomKilled } = lab.engine.containers.summary(id).state;
+    assert.deepEqual([exitCode, isOomKilled], [137, false]);
+  });
+
+  test("memory: over the limit ends with 137 and says so", async () => {
+    const run = await lab.run(["sh", "-c", "x=a; while true; do x=$x$x; done"], {
+      Memory: 8 * KILOBYTE * KILOBYTE,
+    });
+    assert.deepEqual([run.exitCode, run.isOomKilled], [137, true]);
+  });
+
+  test("pause: nothing runs until unpause", async () => {
+    const id = await lab.create(["sh", "-c", "while true; do echo x; sleep 0.02; done"]);
+    await lab.engine.containers.start(id);
+    await lab.engine.containers.pause(id);
+    const count = async (): Promise<number> => {
+      let lines = 0;
+      const options = { follow: false, stdout: true, stderr: true };
+      for await (const line of lab.engine.containers.logs(id, options, AbortSignal.timeout(5000)))
+        lines += line.data.length > 0 ? 1 : 0;
+      return lines;
+    };
+    const before = await count();
+    await assert.rejects(lab.engine.containers.createExec(id, { Cmd: ["true"] }), (caught) =>
+      hasCode(caught, "conflict"),
+    );
+    assert.equal(await count(), before);
+    await lab.engine.containers.unpause(id);
+    await lab.engine.containers.remove(id, { force: true, volumes: true, link: false });
+  });
+
+  test("volumes: seeded from the image once, tmpfs, read-only root, secrets in memory", async () => {
+    const task = {
+      files: [
+        {
+          path: "/run/secrets/word",
+          data: Buffer.from("sesame"),
+          uid: 1000,
+          gid: 1000,
+          mode: 0o400,
+          isSecret: true,
+        },
+      ],
+    };
+    const script =
+      "cat /data/seed; cat /run/secrets/word; ls -ln /run/secrets/word; touch /x; touch /t/x && echo tmpfs; mount | grep secrets";
+    const run = await lab.run(
+      ["sh", "-c", script],
+      { Binds: ["shared:/data"], ReadonlyRootfs: true, Tmpfs: { "/t": "size=1m" } },
+      { task },
+    );
+    assert.match(run.stdout, /^seed\nsesame-r--------\s+1 1000\s+1000\s+6 /);
+    assert.match(run.stdout, /tmpfs\n.*tmpfs on \/run\/secrets\/word type tmpfs \(ro/s);
+    assert.match(run.stderr, /\/x: Read-only file system/);
+    await lab.engine.containers.remove(run.id, { force: true, volumes: true, link: false });
+    const { Mountpoint: mountpoint } = await lab.engine.volumes.inspect("shared");
+    assert.ok(typeof mountpoint === "string");
+    assert.equal(await fs.readFile(path.join(mountpoint, "seed"), "utf8"), "seed\n");
+  });
+
+  test("log: tail, since, long lines in pieces, rotation loses nothing to a follower", async () => {
+    const run = await lab.run(["sh", "-c", "seq 1 20; head -c 20000 /dev/zero | tr '\\0' x; echo"]);
+    const lines: string[] = [];
+    const options = { follow: false, stdout: true, stderr: true, tail: 3 };
+    for await (const line of lab.engine.containers.logs(run.id, options, AbortSignal.timeout(5000)))
+      lines.push(Buffer.from(line.data).toString());
+    assert.deepEqual([lines[0], lines[1]?.length, lines[2]?.length], ["20\n", 16384, 20000 - 16384 + 1]);
+    const id = await lab.create(["sh", "-c", "seq 1 5000"], {
+      LogConfig: { Type: "json-file", Config: { "max-size": "20k", "max-file": "100" } },
+    });
+    await lab.engine.containers.start(id);
+    const all = (await lab.output(id)).stdout.trim().split("\n");
+    assert.equal(all.length, 5000);
+    assert.equal(all.at(-1), "5000");
+    assert.ok(existsSync(path.join(lab.root, "data/containers", id, `${id}-json.log.1`)));
+  });
+
+  test("copy: in while stopped, out while running, never through a planted link", async () => {
+    const id = await lab.create(["sh", "-c", "ln -s /host /root/up; sleep 100"]);
+    const { pack, extract } = await import("tar-stream");
+    const put = (tar: Readable): Promise<void> =>
+      lab.engine.containers.putArchive(id, "/root", tar, { noOverwriteDirNonDir: false, copyUidGid: false });
+    const packed = (fill: (tar: ReturnType<typeof pack>) => void): Readable => {
+      const tar = pack();
+      fill(tar);
+      tar.finalize();
+      return Readable.from(tar);
+    };
+    await put(packed((tar) => tar.entry({ name: "d/f", mode: 0o4755, uid: 5, gid: 6 }, "hello")));
+    for (const linkname of ["/etc", "../../../../../../etc"]) {
+      const evil = packed((tar) => {
+        tar.entry({ name: "d/l", type: "symlink", linkname });
+        tar.entry({ name: "d/l/shoal-escape-test" }, "no");
+      });
+      await assert.rejects(put(evil));
+    }
+    await assert.rejects(put(packed((tar) => tar.entry({ name: "../../../etc/shoal-escape-test" }, "no"))));
+    assert.ok(!existsSync("/etc/shoal-escape-test"));
+    await lab.engine.containers.start(id);
+    const stat = await lab.engine.containers.statPath(id, "/root/d/f");
+    assert.deepEqual([stat["name"], stat["size"], stat["mode"]], ["f", 5, 2 ** 23 + 0o755]);
+    const { tar: out } = await lab.engine.containers.getArchive(id, "/root/d/f");
+    const names: string[] = [];
+    const reader = extract();
+    out.pipe(reader);
+    for await (const entry of reader) {
+      names.push(`${entry.header.name} ${entry.header.uid}`);
+      entry.resume();
+    }
+    assert.deepEqual(names, ["f 5"]);
+    await assert.rejects(lab.engine.containers.statPath(id, "/nosuch"), (caught) =>
+      hasCode(caught, "not_found"),
+    );
+    await lab.engine.containers.remove(id, { force: true, volumes: true, link: false });
+  });
+
+  test("an image whose /proc is a link is refused, and /dev/null is the null device", async () => {
+    const run = await lab.run([
+      "sh",
+      "-c",
+      "rm -f /dev/null; ln -s /proc/sysrq-trigger /dev/null; ls -l /dev/null",
+    ]);
+    assert.equal(run.exitCode, 0);
+    const { Id } = await lab.engine.containers.commit(run.id, { pause: false, changes: [] });
+    const again = await lab.engine.containers.create({
+      config: { Image: Id, Cmd: ["ls", "-l", "/dev/null"] },
+      hostConfig: { NetworkMode: "none" },
+    });
+    await lab.engine.containers.start(again.Id);
+    await lab.engine.containers.wait(again.Id, "not-running", {});
+    assert.match((await lab.output(again.Id)).stdout, /^crw-rw-rw-.*1,\s+3/);
+  });
+
+  test("restart policy: on-failure stops after its count", async () => {
+    const id = await lab.create(["false"], { RestartPolicy: { Name: "on-failure", MaximumRetryCount: 2 } });
+    await lab.engine.containers.start(id);
+    const deadline = performance.now() + 10_000;
+    while (lab.engine.containers.summary(id).state.status !== "exited" && performance.now() < deadline) {
+      await lab.engine.containers
+        .wait(id, "next-exit", { signal: AbortSignal.timeout(2000) })
+        .catch(() => undefined);
+    }
+    assert.equal((await lab.engine.containers.inspect(id, { size: false }))["RestartCount"], 2);
+  });
+
+  test("a daemon's absence loses no line, no exit code and no container", async () => {
+    const runs = await lab.create(["sh", "-c", "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done"]);
+    const ends = await lab.create(["sh", "-c", "sleep 0.3; exit 42"]);
+    const forSale = await lab.create(["sh", "-c", "sleep 0.3"], { AutoRemove: true });
+    for (const id of [runs, ends, forSale]) await lab.engine.containers.start(id);
+    await lab.restart(async () => {
+      const files = [ends, forSale].map((id) => path.join(lab.root, "run/c", id, "exit"));
+      while (!files.every((file) => existsSync(file)))
+        await new Promise((resolve) => setTimeout(resolve, 20));
+    });
+    assert.equal(lab.engine.containers.summary(ends).state.exitCode, 42);
+    assert.equal(lab.engine.containers.summary(runs).state.isRunning, true);
+    assert.throws(() => lab.engine.containers.summary(forSale), /No such container/);
+    await lab.engine.containers.stop(runs, { timeoutSeconds: 0 });
+    const numbers = (await lab.output(runs)).stdout.trim().split("\n").map(Number);
+    assert.deepEqual(
+      numbers,
+      numbers.map((_, index) => index + 1),
+    );
+  });
+
+  test("removed containers leave no cgroup, socket or folder", async () => {
+    const id = await lab.create(["sleep", "100"]);
+    await lab.engine.containers.start(id);
+    await lab.engine.containers.remove(id, { force: true, volumes: true, link: false });
+    assert.ok(!existsSync(path.join(lab.root, "run/c", id)));
+    assert.ok(!existsSync(path.join(lab.root, "data/containers", id)));
+    const { v1, v2 } = parseHierarchies(readFileSync("/proc/self/mountinfo", "utf8"), () => "");
+    for (const root of new Set([...v1.values(), ...(v2 === undefined ? [] : [v2])])) {
+      for (const parent of (await fs.readdir(root)).filter((name) => name.startsWith("shoal-"))) {
+        assert.ok(!existsSync(path.join(root, parent, id)));
+      }
+    }
+  });
+});
