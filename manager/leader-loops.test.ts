@@ -198,6 +198,30 @@ describe("LeaderLoops", () => {
     });
   });
 
+  it("a paused start-first update leaves no slot with two tasks", async () => {
+    await withCluster(2, async (cluster) => {
+      const more = {
+        UpdateConfig: { Parallelism: 2, FailureAction: "pause", Order: "start-first", Monitor: SECOND },
+      } as const;
+      const id = await cluster.createService(spec("web", 2, more));
+      await cluster.until("2 running", () => cluster.running(id).length === 2);
+      await cluster.updateService(id, (old) => ({
+        ...old,
+        TaskTemplate: { ContainerSpec: { Image: "never" } },
+      }));
+      await cluster.until("both begun", () => cluster.tasks(id).length === 4);
+      await cluster.write((tx) => {
+        const service = tx.get("service", id);
+        assert(service?.updateStatus !== undefined);
+        tx.update("service", { ...service, updateStatus: { ...service.updateStatus, state: "paused" } });
+      });
+      const fresh = cluster.tasks(id).filter((task) => task.spec.ContainerSpec.Image === "never");
+      for (const task of fresh) cluster.report(task.id, TaskState.running);
+      const images = (): string[] => cluster.running(id).map((task) => task.spec.ContainerSpec.Image);
+      await cluster.until("the new ones alone", () => images().join() === "never,never");
+    });
+  });
+
   it("roll back an update that fails, once", async () => {
     await withCluster(2, async (cluster) => {
       const more = {

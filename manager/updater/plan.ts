@@ -61,6 +61,10 @@ export function isRollingBack(status: UpdateStatus | undefined): boolean {
   return status?.state === "rollback_started" || status?.state === "rollback_paused";
 }
 
+export function isPaused(status: UpdateStatus | undefined): boolean {
+  return status?.state === "paused" || status?.state === "rollback_paused";
+}
+
 function progressOf(slot: Slot, input: UpdateInput): Progress {
   const live = slot.tasks.filter(isLive);
   const fresh = live.findLast((task) => input.isUpToDate(task));
@@ -106,8 +110,9 @@ export function planUpdate(input: UpdateInput): UpdatePlan {
   const { service, config } = input;
   const status = service.updateStatus;
   const nothing = { actions: [], failedTaskIds: input.failedTaskIds };
-  if (status?.state === "paused" || status?.state === "rollback_paused") return nothing;
   const progress = input.slots.map((slot) => progressOf(slot, input));
+  // Paused: nothing new is begun, but a slot that has two tasks comes down to one when the new one runs.
+  if (isPaused(status)) return { ...nothing, actions: finishSlots(progress) };
   const isAnyStale = progress.some((each) => each.stale.length > 0);
   if (!isInProgress(status)) {
     if (!isAnyStale) return nothing;

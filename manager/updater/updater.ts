@@ -17,7 +17,7 @@ import type { LoopDeps } from "../reconcile-loop.ts";
 import { ReconcileLoop } from "../reconcile-loop.ts";
 import type { Transaction } from "../store/store.ts";
 import type { Sighting, UpdatePlan } from "./plan.ts";
-import { isRollingBack, planUpdate } from "./plan.ts";
+import { isPaused, isRollingBack, planUpdate } from "./plan.ts";
 
 /** One update of one service, from its first task to its completion. */
 interface Session {
@@ -71,7 +71,7 @@ export class Updater implements Component {
     this.#dirty.add(service.id);
     const status = service.updateStatus;
     const isInProgress = status?.state === "updating" || status?.state === "rollback_started";
-    if (!isInProgress) this.#sessions.delete(service.id);
+    if (status === undefined || !(isInProgress || isPaused(status))) this.#sessions.delete(service.id);
     else if (this.#sessions.get(service.id)?.startedAt !== status.startedAt) {
       this.#sessions.set(service.id, {
         startedAt: status.startedAt,
