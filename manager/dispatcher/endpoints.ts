@@ -25,7 +25,8 @@ export function endpointOf(task: Task, networkId: string): RemoteEndpoint | unde
     nodeId: task.nodeId,
     ip: address.split("/")[0] ?? address,
     state,
-    names: [task.name, `${task.name}.${task.id}`, ...(hostname === undefined ? [] : [hostname])],
+    // "web.1.TASKID" and, for people, "web.1", which passes from task to task of the slot.
+    names: [task.name, task.name.replace(`.${task.id}`, ""), ...(hostname === undefined ? [] : [hostname])],
   };
 }
 

@@ -9,7 +9,14 @@ import { Load } from "./support/load.ts";
 import { IMAGE_V1, IMAGE_V2, TestCluster } from "./support/test-cluster.ts";
 import { until } from "./support/wait.ts";
 
-const HEALTH = ["--health-cmd", "nc -z 127.0.0.1 80", "--health-interval", "500ms", "--health-retries", "20"];
+const HEALTH = [
+  "--health-cmd",
+  "nc 127.0.0.1 80 < /dev/null",
+  "--health-interval",
+  "500ms",
+  "--health-retries",
+  "20",
+];
 
 /** A request by name from a shell: the image's busybox has no resolver of its own in its HTTP client. */
 function ask(name: string): string {

@@ -114,7 +114,7 @@ class Fixture {
       serviceLabels: {},
       slot: 1,
       nodeId,
-      name: "web.1",
+      name: `web.1.${id}`,
       spec: { ContainerSpec: { Image: "whoami:1" } },
       specVersion: 1,
       desiredState: TaskState.running,

@@ -8,9 +8,9 @@ import type { TaskDependencies } from "./controller.ts";
 export const TASK_ID_LABEL = "com.docker.swarm.task.id";
 const DEFAULT_SECRET_MODE = 0o444;
 
-/** The container's name: SERVICE.SLOT.TASKID, with the node in the place of the slot for global services. */
+/** The container's name, which is the task's: SERVICE.SLOT.TASKID, the node in the place of the slot for global services. */
 export function taskContainerName(task: Task): string {
-  return `${task.name}.${task.id}`;
+  return task.name;
 }
 
 export function taskLabels(task: Task): Readonly<Record<string, string>> {

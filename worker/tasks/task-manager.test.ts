@@ -21,7 +21,7 @@ function task(id: string, desired: TaskState = TaskState.running): Task {
     serviceLabels: {},
     slot: 1,
     nodeId: "node",
-    name: "web.1",
+    name: `web.1.${id}`,
     spec: { ContainerSpec: { Image: "whoami:1" } },
     specVersion: 1,
     desiredState: desired,
