@@ -85,6 +85,9 @@ export class WorkerNode implements Component {
   async start(): Promise<void> {
     await this.#options.env.disk.makeFolder(path.join(this.#options.folder, "tasks"));
     await this.#tasks.start();
+    const { network, engine } = this.#options;
+    network.onGuestNetworks((references) => this.#agent.setGuestNetworks(references));
+    engine.networks.setGuests?.(network.guests);
     this.#agent.start();
   }
 
@@ -92,6 +95,7 @@ export class WorkerNode implements Component {
   async stop(): Promise<void> {
     this.#agent.stop();
     await this.#tasks.stop();
+    this.#options.engine.networks.setGuests?.(undefined);
     await this.#options.network.close();
   }
 
@@ -116,6 +120,7 @@ export class WorkerNode implements Component {
         }
       }),
     );
+    this.#options.engine.networks.setGuests?.(undefined);
     await this.#options.network.removeAll();
   }
 

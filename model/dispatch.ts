@@ -37,6 +37,8 @@ export interface NetworkAssignment {
   readonly vni: number;
   readonly subnets: readonly { readonly subnet: string; readonly gateway: string }[];
   readonly isInternal: boolean;
+  /** Containers outside of any service may join. */
+  readonly isAttachable?: boolean;
   readonly options: Readonly<Record<string, string>>;
   /** Every endpoint of the network, this node's own too, sorted by taskId. */
   readonly endpoints: readonly RemoteEndpoint[];

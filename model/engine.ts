@@ -500,6 +500,29 @@ export interface BlobPeers {
   fetch(peer: string, digest: string, offset: number, signal: AbortSignal): Promise<Readable>;
 }
 
+/** A container outside of any service on networks of the cluster. */
+export interface Guest {
+  readonly target: NetworkNamespaceTarget;
+  readonly networkIds: readonly string[];
+  /** Name servers of its own; empty: the host's. */
+  readonly nameservers: readonly string[];
+  readonly ports: readonly {
+    readonly protocol: "tcp" | "udp";
+    readonly containerPort: number;
+    readonly hostPort: number;
+  }[];
+}
+
+/** Networks of the cluster that containers of this machine may join. Implemented by worker/network. */
+export interface GuestNetworks {
+  /** Sees to it that the network is set up on this node; undefined if the cluster has no attachable network of that name or id. */
+  open(reference: string): Promise<{ readonly id: string; readonly name: string } | undefined>;
+  attach(guest: Guest): Promise<AttachedNetworks>;
+  detach(containerId: string): Promise<void>;
+  /** A guest that runs since before this daemon, with the address it had. */
+  adopt(guest: Guest, address: string): Promise<void>;
+}
+
 export interface LocalNetworkEngine {
   /** Docker's network objects of local scope (bridge, host, none, user bridges…). */
   list(filters: Filters): Promise<readonly JsonObject[]>;
@@ -511,6 +534,8 @@ export interface LocalNetworkEngine {
   connect(id: string, container: string, settings: EndpointSettings): Promise<void>;
   disconnect(id: string, container: string, force: boolean): Promise<void>;
   prune(filters: Filters): Promise<{ readonly NetworksDeleted: readonly string[] }>;
+  /** Set by the daemon while the node is in a cluster, undefined when it leaves. */
+  setGuests?(guests: GuestNetworks | undefined): void;
 }
 
 export interface VolumeEngine {

@@ -66,6 +66,14 @@ export class ClusterPicture {
     return this.#networks.get(networkId);
   }
 
+  /** The network that containers outside of services may join, by id or name. */
+  attachable(reference: string): Network | undefined {
+    const found =
+      this.#networks.get(reference) ??
+      [...this.#networks.values()].find((network) => network.spec.Name === reference);
+    return found?.spec.Attachable === true ? found : undefined;
+  }
+
   task(taskId: string): Task | undefined {
     return this.#tasks.get(taskId);
   }

@@ -59,6 +59,8 @@ interface Session {
   isRegistered: boolean;
   /** Its own tasks may have to be told anew. */
   hasTaskChanges: boolean;
+  /** Networks that the node asked for beyond those of its tasks. */
+  guestNetworks: readonly string[];
   /** Role and managers as last told. */
   info: string;
 }
@@ -133,6 +135,7 @@ export class Dispatcher implements Component {
       lastHeardMs: clock.monotonicMs(),
       isRegistered: false,
       hasTaskChanges: true,
+      guestNetworks: [],
       info: "",
     };
     return {
@@ -160,9 +163,16 @@ export class Dispatcher implements Component {
     else if (message.heartbeat) session.stream.send({ heartbeat: {} });
     else if (message.statuses) this.#reported(session, message.statuses);
     else if (message.ack) this.#acknowledged(session, message.ack);
+    else if (message.guestNetworks) this.#guests(session, message.guestNetworks.references ?? []);
     else if (message.description?.descriptionJson) {
       this.#nodes.describe(session.nodeId, message.description.descriptionJson);
     }
+  }
+
+  #guests(session: Session, references: readonly string[]): void {
+    session.guestNetworks = references;
+    session.assignments.setGuestNetworks(references);
+    this.#flushSoon();
   }
 
   #hello(session: Session, hello: shoal.v1.AgentHello.$Properties, remoteAddr: string): void {
@@ -276,6 +286,7 @@ export class Dispatcher implements Component {
     this.#picture = new ClusterPicture(this.#deps.store.view());
     for (const session of this.#sessions.values()) {
       session.assignments = new SessionAssignments(session.nodeId, session.assignments.sequence);
+      session.assignments.setGuestNetworks(session.guestNetworks);
       session.hasTaskChanges = true;
     }
   }

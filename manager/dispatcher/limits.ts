@@ -26,3 +26,5 @@ export const HEARTBEATS_PER_SECOND_MAX = 1_000;
 export const SILENCE_CHECK_MS = 250;
 /** VXLAN identifier of the mesh; user networks start at 4096. */
 export const MESH_VNI = 4095;
+/** Networks that one node may ask for beyond those of its tasks. */
+export const GUEST_NETWORK_COUNT_MAX = 256;

@@ -8,7 +8,7 @@ import type { StoreView } from "../../model/store-view.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { ClusterPicture, NetworkTable } from "./cluster-picture.ts";
-import { DOCUMENT_COUNT_MAX, MESH_VNI } from "./limits.ts";
+import { DOCUMENT_COUNT_MAX, GUEST_NETWORK_COUNT_MAX, MESH_VNI } from "./limits.ts";
 import type { LoggedMap } from "./logged-map.ts";
 
 export type AssignmentsMessage = shoal.v1.Assignments.$Properties;
@@ -66,6 +66,8 @@ export class SessionAssignments {
   readonly #configs = new Map<string, Config>();
   readonly #networks = new Map<string, SentNetwork>();
   #wantedNetworks: ReadonlySet<string> = new Set();
+  /** Names or ids, as the node gave them. */
+  #guestNetworks: readonly string[] = [];
   #meshBase = "";
   #peersEnd: number | undefined;
   #ingressEnd: number | undefined;
@@ -79,6 +81,11 @@ export class SessionAssignments {
   /** Number of the last message; 0 before the first. */
   get sequence(): number {
     return this.#sequence;
+  }
+
+  /** Networks that containers outside of any service use on the node, whole list. */
+  setGuestNetworks(references: readonly string[]): void {
+    this.#guestNetworks = references.slice(0, GUEST_NETWORK_COUNT_MAX);
   }
 
   /** Messages that bring the worker up to date, in order; the first of a session is full. Empty if nothing has changed. */
@@ -155,7 +162,8 @@ export class SessionAssignments {
   #networkChanges({
     picture,
   }: NextOptions): Pick<AssignmentsMessage, "networks" | "removedNetworks" | "networkChanges"> {
-    const wanted = this.#wantedNetworks;
+    const guests = this.#guestNetworks.map((reference) => picture.attachable(reference)?.id);
+    const wanted = new Set([...this.#wantedNetworks, ...guests.filter((id) => id !== undefined)]);
     const networks: Document[] = [];
     const changes: NetworkChange[] = [];
     const removedNetworks = [...this.#networks.keys()].filter((id) => !wanted.has(id));
@@ -266,6 +274,7 @@ function networkBase(
     vni: network.allocation.vni,
     subnets: network.allocation.subnets,
     isInternal: network.spec.Internal ?? false,
+    isAttachable: network.spec.Attachable ?? false,
     options: network.spec.Options ?? {},
   };
 }

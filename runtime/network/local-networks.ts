@@ -11,6 +11,7 @@ import type { Logger } from "../../common/log.ts";
 import type {
   EndpointSettings,
   Filters,
+  GuestNetworks,
   HostConfig,
   JsonObject,
   LocalNetworkEngine,
@@ -26,6 +27,7 @@ import { DnsForwarder } from "./dns-forwarder.ts";
 import { LocalBridges } from "./local-bridges.ts";
 import { NetworkCatalog } from "./local-catalog.ts";
 import { describeNetwork, matchesFilters } from "./local-describe.ts";
+import { LocalGuests } from "./local-guests.ts";
 import { Members } from "./local-members.ts";
 import type { Member } from "./local-members.ts";
 import { LocalNames } from "./local-names.ts";
@@ -77,6 +79,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   readonly #catalog: NetworkCatalog;
   readonly #bridges: LocalBridges;
   readonly #members: Members;
+  readonly #guests: LocalGuests;
   #cancelAudit: Cancel | undefined;
   #directory: ContainerDirectory | undefined;
   /** Changes one after the other: they share addresses, ports and the packet filter. */
@@ -107,6 +110,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     this.#catalog = catalog;
     this.#bridges = bridges;
     this.#members = members;
+    this.#guests = new LocalGuests(catalog, log);
   }
 
   /** Reads the records and takes up what still runs. */
@@ -221,12 +225,18 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     });
   }
 
+  setGuests(guests: GuestNetworks | undefined): void {
+    this.#guests.set(guests);
+  }
+
   async validate(request: Omit<ContainerNetworkRequest, "target">): Promise<void> {
+    if (await this.#guests.isGuest(request)) return;
     for (const { record, settings } of this.#wanted(request)) this.#catalog.checkSettings(record, settings);
     portRequests(request.hostConfig, request.config);
   }
 
-  attach(request: ContainerNetworkRequest): Promise<ContainerNetworkResult> {
+  async attach(request: ContainerNetworkRequest): Promise<ContainerNetworkResult> {
+    if (await this.#guests.isGuest(request)) return this.#guests.attach(request);
     return this.#exclusive(async () => {
       const { containerId, pid } = request.target;
       const known = this.#members.get(containerId);
@@ -239,7 +249,8 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     });
   }
 
-  detach(containerId: string): Promise<void> {
+  async detach(containerId: string): Promise<void> {
+    if (await this.#guests.detach(containerId)) return;
     return this.#exclusive(async () => {
       const member = this.#members.get(containerId);
       if (member === undefined) return;
@@ -248,7 +259,8 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     });
   }
 
-  adopt(containerId: string, pid: number, result: ContainerNetworkResult): Promise<void> {
+  async adopt(containerId: string, pid: number, result: ContainerNetworkResult): Promise<void> {
+    if (await this.#guests.adopt({ containerId, pid }, result)) return;
     return this.#exclusive(async () => {
       const known = this.#members.get(containerId);
       const sandbox = namespaceIdentity(pid);

@@ -88,6 +88,7 @@ export class Agent implements Component {
   #heartbeatMs = DEFAULT_HEARTBEAT_MS;
   #session: OpenSession | undefined;
   #cancelRetry: Cancel | undefined;
+  #guestNetworks: readonly string[] = [];
   #isStopped = true;
   #isApplying = false;
   #hasMore = false;
@@ -128,6 +129,16 @@ export class Agent implements Component {
   /** The node's description changed: the manager is told in the running session. */
   describe(): void {
     this.#session?.stream.send({ description: { descriptionJson: this.#description() } });
+  }
+
+  /** Networks that containers outside of any service use here: the manager describes them too. */
+  setGuestNetworks(references: readonly string[]): void {
+    this.#guestNetworks = references;
+    if (this.isConnected) this.#tellGuestNetworks();
+  }
+
+  #tellGuestNetworks(): void {
+    this.#session?.stream.send({ guestNetworks: { references: [...this.#guestNetworks] } });
   }
 
   /** Starts over with another identity (a renewed certificate); what runs is not touched. */
@@ -206,6 +217,7 @@ export class Agent implements Component {
     this.#backoff.reset();
     this.#deps.log.info("session opened", { manager: session.addr, session: opened.sessionId });
     if (opened.info) this.#update(opened.info);
+    if (this.#guestNetworks.length > 0) this.#tellGuestNetworks();
     this.#reporter.sessionOpened((batch) => session.stream.send({ statuses: batch }));
     this.#beat(session);
   }

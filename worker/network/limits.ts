@@ -17,3 +17,5 @@ export const VIP_TTL_SECONDS = 30;
 export const ENDPOINT_TTL_SECONDS = 2;
 /** The last assignment is written for the next daemon at most this often. */
 export const SAVE_INTERVAL_MS = 1_000;
+/** How long a container's start waits until managers have described a network that this node did not know. */
+export const GUEST_NETWORK_WAIT_MS = 2_000;

@@ -49,6 +49,9 @@ export interface MeshDeps {
   readonly clientAddress: "client" | "node";
 }
 
+/** What the mesh needs to know of a task. */
+export type MeshTask = Pick<Task, "id" | "ports">;
+
 interface MeshAttachment {
   readonly meshIp: string;
   readonly isSealed: boolean;
@@ -135,7 +138,7 @@ export class Mesh {
   }
 
   /** Gives the task its interface. Fine if it has it already. */
-  async attach(task: Task, pid: number, isSealed: boolean): Promise<string> {
+  async attach(task: MeshTask, pid: number, isSealed: boolean): Promise<string> {
     const known = this.#attachments.get(task.id);
     const addresses = this.#requireAddresses();
     const meshIp = known?.meshIp ?? addresses.take(task.id, this.#deps.clock.monotonicMs());
@@ -152,7 +155,7 @@ export class Mesh {
   }
 
   /** Takes over a task that runs since before this daemon; mends its interface if that is gone. */
-  async adopt(task: Task, pid: number, meshIp: string, isSealed: boolean): Promise<void> {
+  async adopt(task: MeshTask, pid: number, meshIp: string, isSealed: boolean): Promise<void> {
     this.#attachments.set(task.id, { meshIp, isSealed, ports: task.ports });
     this.#addresses?.claim(meshIp, task.id);
     if (this.#assignment !== undefined) await this.#plug(task.id, pid, meshIp);

@@ -8,7 +8,13 @@ import type { Cancel, Env } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { MeshAssignment, NetworkAssignment } from "../../model/dispatch.ts";
-import type { AttachedNetworks, EndpointSettings, NetworkNamespaceTarget } from "../../model/engine.ts";
+import type {
+  AttachedNetworks,
+  EndpointSettings,
+  Guest,
+  GuestNetworks,
+  NetworkNamespaceTarget,
+} from "../../model/engine.ts";
 import type { NetworkAttachment, Task } from "../../model/objects.ts";
 import { macOf, splitCidr } from "../../runtime/network/addresses.ts";
 import { DnsForwarder } from "../../runtime/network/dns-forwarder.ts";
@@ -17,6 +23,7 @@ import { DnsServer } from "../../runtime/network/dns-server.ts";
 import type { Resolution } from "../../runtime/network/dns-server.ts";
 import type { DnsQuestion } from "../../runtime/network/dns-wire.ts";
 import { NetworkNamespace } from "../../runtime/network/namespace.ts";
+import { NodeGuests } from "./guests.ts";
 import { AUDIT_INTERVAL_MS, LEFTOVER_LINK_MS, SAVE_INTERVAL_MS } from "./limits.ts";
 import { Mesh } from "./mesh.ts";
 import { instanceTag } from "./names.ts";
@@ -56,6 +63,10 @@ export interface WorkerNetwork {
   detach(taskId: string): Promise<void>;
   /** A task that runs since before this daemon: what the kernel still has is kept, the rest is made again. */
   adopt(task: Task, target: NetworkNamespaceTarget, meshIp: string): Promise<void>;
+  /** Containers outside of any service on networks of the cluster. */
+  readonly guests: GuestNetworks;
+  /** Called with all networks that guests use or ask for, whenever that changes; the manager is to describe them. */
+  onGuestNetworks(listener: (references: readonly string[]) => void): void;
   /** This node's address on the mesh, for health probes and proxies; undefined before the first assignment. */
   meshAddress(): string | undefined;
   /** Stops serving names and looking after things; traffic goes on. */
@@ -64,8 +75,11 @@ export interface WorkerNetwork {
   removeAll(): Promise<void>;
 }
 
+/** A task or guest that is connected here. */
 interface KnownTask {
-  readonly task: Task;
+  readonly id: string;
+  readonly networks: readonly NetworkAttachment[];
+  readonly nameservers: readonly string[];
   readonly pid: number;
 }
 
@@ -88,6 +102,7 @@ class NodeNetwork implements WorkerNetwork {
   readonly #names = new Map<string, NetworkNames>();
   readonly #tasks = new Map<string, KnownTask>();
   readonly #drained = new Set<string>();
+  readonly guests: NodeGuests;
   readonly #timers = new Set<Cancel>();
   #dns: DnsServer | undefined;
   #state: NetworkState = { networks: new Map(), mesh: undefined };
@@ -109,6 +124,14 @@ class NodeNetwork implements WorkerNetwork {
       clientAddress: options.clientAddress ?? "client",
     });
     this.#forwarder = new DnsForwarder(options.env, options.resolvConf);
+    this.guests = new NodeGuests({
+      timers: options.env.timers,
+      networks: () => [...this.#state.networks.values()],
+      connect: (guest, networks) => this.#exclusive(() => this.#connectGuest(guest, networks)),
+      takeOver: (guest, networks, address) =>
+        this.#exclusive(() => this.#adoptGuest(guest, networks, address)),
+      disconnect: (containerId) => this.detach(containerId),
+    });
     const file = path.join(options.runFolder, "assignment.json");
     this.#saved = new SavedAssignment(file, options.env, this.#log, SAVE_INTERVAL_MS);
     this.#every(AUDIT_INTERVAL_MS, () => this.#audit());
@@ -124,7 +147,13 @@ class NodeNetwork implements WorkerNetwork {
 
   async apply(state: NetworkState): Promise<{ readonly errors: readonly string[] }> {
     this.#saved.save(state);
-    return this.#exclusive(() => this.#apply(state, false));
+    const result = await this.#exclusive(() => this.#apply(state, false));
+    this.guests.networksChanged();
+    return result;
+  }
+
+  onGuestNetworks(listener: (references: readonly string[]) => void): void {
+    this.guests.onChange(listener);
   }
 
   attach(
@@ -137,14 +166,14 @@ class NodeNetwork implements WorkerNetwork {
         await overlay.attach(task.id, target.pid, firstAddress(attachment));
       }
       const meshIp = await this.#mesh.attach(task, target.pid, this.#isSealed(task));
-      this.#tasks.set(task.id, { task, pid: target.pid });
+      this.#tasks.set(task.id, knownTask(task, target.pid));
       return { ...this.#describe(task, meshIp), meshIp };
     });
   }
 
   adopt(task: Task, target: NetworkNamespaceTarget, meshIp: string): Promise<void> {
     return this.#exclusive(async () => {
-      this.#tasks.set(task.id, { task, pid: target.pid });
+      this.#tasks.set(task.id, knownTask(task, target.pid));
       for (const attachment of task.networks) {
         const overlay = this.#overlays.get(attachment.networkId);
         if (overlay !== undefined) await overlay.attach(task.id, target.pid, firstAddress(attachment));
@@ -253,9 +282,9 @@ class NodeNetwork implements WorkerNetwork {
       assignment,
     });
     this.#overlays.set(assignment.networkId, overlay);
-    for (const { task, pid } of this.#tasks.values()) {
-      const attachment = task.networks.find((each) => each.networkId === assignment.networkId);
-      if (attachment !== undefined) overlay.adopt(task.id, pid, firstAddress(attachment));
+    for (const { id, networks, pid } of this.#tasks.values()) {
+      const attachment = networks.find((each) => each.networkId === assignment.networkId);
+      if (attachment !== undefined) overlay.adopt(id, pid, firstAddress(attachment));
     }
     return overlay;
   }
@@ -287,6 +316,7 @@ class NodeNetwork implements WorkerNetwork {
       port: mesh.dataPathPort,
       ...this.#mesh.underlay,
       mac: tunnelMac(this.#mesh.address ?? ""),
+      pool: mesh.pool,
       ends: this.#mesh.ends,
     };
   }
@@ -319,11 +349,11 @@ class NodeNetwork implements WorkerNetwork {
 
   #resolve(question: DnsQuestion, source: string): Resolution {
     const known = this.#tasks.get(this.#mesh.taskOf(source) ?? "");
-    const networks = known?.task.networks ?? [];
+    const networks = known?.networks ?? [];
     const names = networks
       .map((attachment) => this.#names.get(attachment.networkId))
       .filter((each) => each !== undefined);
-    const own = known?.task.spec.ContainerSpec.DNSConfig?.Nameservers ?? [];
+    const own = known?.nameservers ?? [];
     const upstreams = own.length > 0 ? own : this.#forwarder.host().nameservers;
     return resolveName(question, joinNames(names), upstreams, this.#options.env.random);
   }
@@ -340,9 +370,47 @@ class NodeNetwork implements WorkerNetwork {
   }
 
   /** All of its networks are internal: the task may answer what is published, and start nothing outwards. */
-  #isSealed(task: Task): boolean {
+  #isSealed(task: Pick<Task, "networks">): boolean {
     const overlays = task.networks.map((attachment) => this.#state.networks.get(attachment.networkId));
     return overlays.length > 0 && overlays.every((network) => network?.isInternal === true);
+  }
+
+  /** A guest has an address of the mesh only, and uses it on its overlays too: no manager has to give it one. */
+  async #connectGuest(
+    guest: Guest,
+    networks: readonly NetworkAssignment[],
+  ): Promise<readonly [string, AttachedNetworks]> {
+    const { containerId: id, pid } = guest.target;
+    const isSealed = networks.every((network) => network.isInternal);
+    const meshIp = await this.#mesh.attach({ id, ports: guestPorts(guest) }, pid, isSealed);
+    const attachments = networks.map((network) => guestAttachment(network.networkId, meshIp));
+    this.#tasks.set(id, { id, networks: attachments, nameservers: guest.nameservers, pid });
+    const endpoints: Record<string, EndpointSettings> = {};
+    for (const { networkId, name } of networks) {
+      const overlay = this.#requireOverlay(guestAttachment(networkId, meshIp));
+      await overlay.attach(id, pid, `${meshIp}/32`);
+      endpoints[name] = {
+        NetworkID: networkId,
+        EndpointID: endpointId(id, networkId),
+        Gateway: "",
+        IPAddress: meshIp,
+        IPPrefixLen: 32,
+        MacAddress: macOf(meshIp),
+      };
+    }
+    const nameservers = [this.#mesh.address ?? meshIp];
+    const searchDomains = this.#forwarder.host().search;
+    return [meshIp, { endpoints, nameservers, searchDomains, dnsOptions: ["ndots:0"] }];
+  }
+
+  async #adoptGuest(guest: Guest, networkIds: readonly string[], address: string): Promise<void> {
+    const { containerId: id, pid } = guest.target;
+    const networks = networkIds.map((networkId) => guestAttachment(networkId, address));
+    this.#tasks.set(id, { id, networks, nameservers: guest.nameservers, pid });
+    for (const attachment of networks)
+      await this.#overlays.get(attachment.networkId)?.attach(id, pid, `${address}/32`);
+    const isSealed = this.#isSealed({ networks });
+    await this.#mesh.adopt({ id, ports: guestPorts(guest) }, pid, address, isSealed);
   }
 
   #describe(task: Task, meshIp: string): AttachedNetworks {
@@ -409,6 +477,24 @@ class NodeNetwork implements WorkerNetwork {
   #every(intervalMs: number, work: () => void): void {
     this.#timers.add(this.#options.env.timers.every(intervalMs, work));
   }
+}
+
+function knownTask(task: Task, pid: number): KnownTask {
+  const nameservers = task.spec.ContainerSpec.DNSConfig?.Nameservers ?? [];
+  return { id: task.id, networks: task.networks, nameservers, pid };
+}
+
+function guestAttachment(networkId: string, address: string): NetworkAttachment {
+  return { networkId, addresses: [`${address}/32`], aliases: [] };
+}
+
+function guestPorts(guest: Guest): Task["ports"] {
+  return guest.ports.map(({ protocol, containerPort, hostPort }) => ({
+    Protocol: protocol,
+    TargetPort: containerPort,
+    PublishedPort: hostPort,
+    PublishMode: "host",
+  }));
 }
 
 function firstAddress(attachment: NetworkAttachment): string {
