@@ -86,7 +86,7 @@ export class Machine {
     this.mode = mode;
     const timers = {
       after: (delayMs: number, run: () => void) =>
-        this.#life === undefined ? options.world.after(delayMs, run) : this.#life.after(delayMs, run),
+        this.#life === undefined ? options.world.after(delayMs, run) : this.#life.exactly(delayMs, run),
     };
     this.disk = new FakeDisk(timers, options.world.random.fork(), noFaults());
   }

@@ -6,6 +6,9 @@ import type { Cancel, Clock, Env, Timers } from "../../common/env.ts";
 import type { FakeDisk } from "../../common/testing/fake-disk.ts";
 import { SeededRandom } from "../../common/testing/seeded-random.ts";
 
+/** More events at one moment than any turn needs: something runs in a circle. */
+const IDLE_EVENT_COUNT_MAX = 50_000;
+
 interface Event {
   readonly dueMs: number;
   readonly sequence: number;
@@ -37,6 +40,7 @@ export class World {
   #eventCount = 0;
   #digest = 0;
   #failure: unknown;
+  #idleEvents = 0;
 
   constructor(seed: number, keepsTimeline: boolean) {
     this.random = new SeededRandom(seed);
@@ -94,8 +98,11 @@ export class World {
           step1();
           return;
         }
+        this.#idleEvents = event.dueMs > this.#nowMs ? 0 : this.#idleEvents + 1;
         this.#nowMs = event.dueMs;
         this.#eventCount += 1;
+        if (this.#idleEvents > IDLE_EVENT_COUNT_MAX)
+          this.fail(new Violation("O10", "events run, but no time passes"));
         try {
           event.run();
           afterEach();
@@ -184,7 +191,13 @@ export class Life implements Clock, Timers {
     return 1_700_000_000_000 + this.#world.nowMs + this.#wallOffsetMs;
   }
 
+  /** At least a millisecond, as Node's timers take: less could vanish in the rounding of a large time. */
   after(delayMs: number, run: () => void): Cancel {
+    return this.exactly(Math.max(1, delayMs), run);
+  }
+
+  /** For what is no timer of the process: its disk. */
+  exactly(delayMs: number, run: () => void): Cancel {
     return this.#world.after(delayMs * this.#rate, () => this.#runAlive(run));
   }
 
