@@ -47,6 +47,10 @@ test(`${FRESH_SEED_COUNT} fresh seeds from ${FRESH_SEED_START} find nothing`, as
   }
 });
 
+test("the whole cluster comes together again after faults", async () => {
+  for (let seed = FRESH_SEED_START; seed < FRESH_SEED_START + 2; seed += 1) await run(seed, "full", 8_000);
+});
+
 test("no election happens when nothing fails", async () => {
   await run(FRESH_SEED_START, "calm", FAULTY_MS);
 });

@@ -1,0 +1,251 @@
+/** Members over real gRPC on loopback: what the simulator's network can't show. */
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { test } from "node:test";
+import * as grpc from "@grpc/grpc-js";
+import { silentLogger } from "../../common/log.ts";
+import { realEnv } from "../../common/real-env.ts";
+import type { StateEntry } from "./checkpoint-store.ts";
+import { EntryEncoder } from "./entry-codec.ts";
+import { GrpcTransport } from "./grpc-transport.ts";
+import { LevelCheckpoints } from "./level-checkpoints.ts";
+import { createRaftNode, type RaftNode } from "./node.ts";
+import type { StartMode } from "./open-state.ts";
+import type { Checkpoint, CommittedEntry, Member, StateMachine, StateSnapshot } from "./replicated-log.ts";
+
+const CLUSTER_ID = "test";
+
+/** A list of all payloads by key. */
+class ListState implements StateMachine {
+  readonly values = new Map<string, string>();
+  #changed = new Set<string>();
+
+  apply(entry: CommittedEntry): string {
+    const key = `k${entry.index}`;
+    this.values.set(key, Buffer.from(entry.payload).toString("latin1"));
+    this.#changed.add(key);
+    return key;
+  }
+
+  applied(): void {}
+
+  takeCheckpoint(): Checkpoint {
+    const puts = [...this.#changed].map((key): StateEntry => [
+      key,
+      Buffer.from(this.values.get(key) ?? "", "latin1"),
+    ]);
+    this.#changed = new Set();
+    return { puts, removes: [] };
+  }
+
+  snapshot(): StateSnapshot {
+    const entries = [...this.values].map(([key, value]): StateEntry => [key, Buffer.from(value, "latin1")]);
+    return { entries: () => entries };
+  }
+
+  restore(_index: number, entries: Iterable<StateEntry>): void {
+    this.values.clear();
+    for (const [key, value] of entries) this.values.set(key, Buffer.from(value).toString("latin1"));
+  }
+}
+
+interface Running {
+  readonly node: RaftNode;
+  readonly state: ListState;
+  readonly member: Member;
+  readonly stop: () => Promise<void>;
+}
+
+async function until(what: string, holds: () => boolean): Promise<void> {
+  const endMs = performance.now() + 20_000;
+  while (!holds()) {
+    assert.ok(performance.now() < endMs, what);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+async function start(
+  folder: string,
+  raftId: number,
+  mode: (self: Member) => StartMode,
+  port = 0,
+): Promise<Running> {
+  const { disk: _disk, ...env } = realEnv;
+  const encoder = new EntryEncoder();
+  const transport = new GrpcTransport({
+    raftId,
+    clusterId: CLUSTER_ID,
+    timers: realEnv.timers,
+    random: realEnv.random,
+    log: silentLogger,
+    encoder,
+    connect: (addr, purpose) =>
+      new grpc.Client(addr, grpc.credentials.createInsecure(), {
+        "grpc.initial_reconnect_backoff_ms": 50,
+        "grpc.max_reconnect_backoff_ms": 200,
+        "grpc.use_local_subchannel_pool": purpose === "snapshot" ? 1 : 0,
+      }),
+  });
+  const server = new grpc.Server();
+  server.addService(GrpcTransport.definition as unknown as grpc.ServiceDefinition, transport.service);
+  const bound = await new Promise<number>((resolve, reject) => {
+    server.bindAsync(`127.0.0.1:${port}`, grpc.ServerCredentials.createInsecure(), (error, got) =>
+      error === null ? resolve(got) : reject(error),
+    );
+  });
+  const member = { raftId, nodeId: `n${raftId}`, addr: `127.0.0.1:${bound}`, isLearner: false };
+  const checkpoints = await LevelCheckpoints.open({
+    folder: `${folder}/${raftId}-state`,
+    encryptionKey: undefined,
+    random: realEnv.random,
+  });
+  const state = new ListState();
+  const node = await createRaftNode({
+    env: { ...env, disk: realEnv.disk },
+    log: silentLogger,
+    raftId,
+    nodeId: member.nodeId,
+    clusterId: CLUSTER_ID,
+    folder: `${folder}/${raftId}`,
+    checkpoints,
+    transport,
+    stateMachine: state,
+    mode: mode(member),
+    encoder,
+    limits: { tailCountMax: 20, compactCountMin: 10, checkpointMs: 100, segmentBytes: 256 * 1024 },
+    onFatal: (error) => assert.fail(String(error)),
+  });
+  node.start();
+  const stop = async (): Promise<void> => {
+    await node.stop();
+    server.forceShutdown();
+    await checkpoints.close();
+  };
+  return { node, state, member, stop };
+}
+
+test("RaftNode over gRPC: join by snapshot, follow, fail over, restart, remove", async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
+  const all: Running[] = [];
+  try {
+    const first = await start(folder, 1, (self) => ({ kind: "bootstrap", members: [self] }));
+    all.push(first);
+    await until("a sole member leads", () => first.node.isLeader);
+    // Large enough for a snapshot of several pieces, and compacted away.
+    const large = "x".repeat(20_000);
+    for (let count = 0; count < 60; count += 1) await first.node.propose(Buffer.from(`${count} ${large}`));
+    await until("the log is compacted", () => first.node.core.log.firstIndex > 20);
+
+    for (const raftId of [2, 3]) {
+      const joined = await start(folder, raftId, () => ({ kind: "join", peers: [first.member] }));
+      all.push(joined);
+      await first.node.addMember(joined.member, AbortSignal.timeout(15_000));
+      await until("the state arrived", () => joined.state.values.size === first.state.values.size);
+    }
+    assert.deepEqual(
+      first.node.members.map((member) => [member.raftId, member.isLearner]),
+      [
+        [1, false],
+        [2, false],
+        [3, false],
+      ],
+    );
+
+    const key = await first.node.propose(Buffer.from("after"));
+    const second = all[1];
+    const third = all[2];
+    assert.ok(second !== undefined && third !== undefined);
+    await second.node.readBarrier();
+    assert.equal(
+      second.state.values.get(String(key)),
+      "after",
+      "a follower reads what was acknowledged before",
+    );
+    await assert.rejects(
+      second.node.propose(Buffer.from("no")),
+      (error: { notLeader?: { leaderAddress: string } }) => {
+        assert.equal(error.notLeader?.leaderAddress, first.member.addr);
+        return true;
+      },
+    );
+
+    await first.stop();
+    await until("another one leads", () => second.node.isLeader || third.node.isLeader);
+    const leader = second.node.isLeader ? second : third;
+    await leader.node.propose(Buffer.from("without the first"));
+
+    const port = Number(first.member.addr.split(":")[1]);
+    const back = await start(folder, 1, () => ({ kind: "restart" }), port);
+    all[0] = back;
+    await until("the first is back", () => back.state.values.size === leader.state.values.size);
+    let told = 0;
+    back.node.onRemoved(() => {
+      told += 1;
+    });
+    await leader.node.removeMember(1, { force: false });
+    assert.equal(leader.node.members.length, 2);
+    await until("it learns of its removal", () => told === 1);
+  } finally {
+    await Promise.all(all.map((each) => each.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test("RaftNode.removeMember() refuses what would leave no quorum, unless forced", async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
+  const all: Running[] = [];
+  try {
+    const first = await start(folder, 1, (self) => ({ kind: "bootstrap", members: [self] }));
+    all.push(first);
+    await until("a sole member leads", () => first.node.isLeader);
+    for (const raftId of [2, 3]) {
+      const joined = await start(folder, raftId, () => ({ kind: "join", peers: [first.member] }));
+      all.push(joined);
+      await first.node.addMember(joined.member, AbortSignal.timeout(15_000));
+    }
+    await all[2]?.stop();
+    await until("its death is noticed", () => !first.node.reachable.has(3));
+    await assert.rejects(
+      first.node.removeMember(2, { force: false }),
+      /want 2 of the remaining 2 managers reachable, got 1/,
+    );
+    await assert.rejects(first.node.removeMember(9, { force: false }), /no member has raft id 9/);
+    await first.node.removeMember(3, { force: false });
+    assert.equal(first.node.members.length, 2);
+  } finally {
+    await Promise.all(all.map((each) => each.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test("RaftNode with forceNewCluster leads alone with all it had", async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
+  const all: Running[] = [];
+  try {
+    const first = await start(folder, 1, (self) => ({ kind: "bootstrap", members: [self] }));
+    all.push(first);
+    await until("a sole member leads", () => first.node.isLeader);
+    const other = await start(folder, 2, () => ({ kind: "join", peers: [first.member] }));
+    all.push(other);
+    await first.node.addMember(other.member, AbortSignal.timeout(15_000));
+    await first.node.propose(Buffer.from("kept"));
+    await other.node.readBarrier();
+    const size = other.state.values.size;
+    await Promise.all(all.splice(0).map((each) => each.stop()));
+
+    const alone = await start(folder, 2, (self) => ({ kind: "forceNewCluster", addr: self.addr }));
+    all.push(alone);
+    await until("it leads alone", () => alone.node.isLeader);
+    assert.equal(alone.state.values.size, size);
+    assert.deepEqual(
+      alone.node.members.map((member) => member.raftId),
+      [2],
+    );
+    await alone.node.propose(Buffer.from("and goes on"));
+  } finally {
+    await Promise.all(all.map((each) => each.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
