@@ -25,7 +25,7 @@ import { HttpApi, type ListenAddress } from "./server.ts";
 export interface ApiServerOptions {
   readonly engine: Engine;
   readonly swarm: SwarmLifecycle;
-  readonly env: Pick<Env, "clock" | "timers">;
+  readonly env: Pick<Env, "clock" | "timers" | "random">;
   readonly log: Logger;
   readonly version: VersionInfo;
   /** Absent: an own registry, which only has the API's metrics. */

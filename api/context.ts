@@ -25,7 +25,7 @@ export interface VersionInfo {
 export interface ApiContext {
   readonly engine: Engine;
   readonly swarm: SwarmLifecycle;
-  readonly env: Pick<Env, "clock" | "timers">;
+  readonly env: Pick<Env, "clock" | "timers" | "random">;
   readonly log: Logger;
   readonly version: VersionInfo;
   readonly metrics: MetricsRegistry;

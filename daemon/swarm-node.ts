@@ -15,6 +15,7 @@ import type {
   SwarmState,
 } from "../model/cluster-control.ts";
 import type { Engine } from "../model/engine.ts";
+import { tlsInfoOf } from "../manager/ca/certificates.ts";
 import type { NodeDescription } from "../model/objects.ts";
 import type { NodeRole } from "../model/specs.ts";
 import { joinCluster, renewCertificate } from "../manager/ca/ca-client.ts";
@@ -287,7 +288,7 @@ export class SwarmNode implements SwarmLifecycle {
       network,
       folder: store.workerFolder,
       connect: grpcConnector((addr) => dial(addr, live, { manager: true })),
-      description: this.#options.description,
+      description: () => ({ ...this.#options.description(), TLSInfo: tlsInfoOf(live.current.rootCa) }),
       rpcAddress: state.advertiseAddr,
       addr: parseHostPort(state.advertiseAddr, "advertise-addr").host,
       dataPathAddress: state.dataPathAddr,

@@ -51,7 +51,13 @@ export class WorkerNode implements Component {
       timers,
       random,
       log: log.child({ part: "tasks" }),
-      controllers: new ContainerControllerFactory({ engine, network, timers, log }),
+      controllers: new ContainerControllerFactory({
+        engine,
+        network,
+        timers,
+        log,
+        description: options.description,
+      }),
       db: new LevelTaskDb(path.join(options.folder, "tasks"), (error) =>
         log.error("task record could not be written", { error }),
       ),

@@ -144,3 +144,29 @@ describe("defaults", () => {
     });
   });
 });
+
+describe("isTaskUpToDate() of specs that Go clients wrote back", () => {
+  const written: ServiceSpec = {
+    Name: "web",
+    TaskTemplate: {
+      ContainerSpec: { Image: "a", Env: ["A=1"], Init: false, Labels: {}, Isolation: "" },
+      Resources: { Limits: {}, Reservations: {} },
+      Placement: {},
+      ForceUpdate: 0,
+      Runtime: "container",
+    },
+  };
+
+  it("sees through zeros, empty values and the default runtime", () => {
+    assert.equal(isTaskUpToDate(service(written, 9), task(base, 3), undefined), true);
+  });
+
+  it("takes a zero for a wish where an absent value is a default", () => {
+    const template = written.TaskTemplate;
+    const impatient = {
+      ...written,
+      TaskTemplate: { ...template, ContainerSpec: { ...template.ContainerSpec, StopGracePeriod: 0 } },
+    };
+    assert.equal(isTaskUpToDate(service(impatient, 9), task(base, 3), undefined), false);
+  });
+});

@@ -23,33 +23,45 @@ export function deepEqual(left: unknown, right: unknown): boolean {
   return true;
 }
 
-/** Without what says nothing: null, "", empty lists and mappings, which clients write or leave out as they like. */
-function withoutEmpty(value: unknown): unknown {
-  if (value === null || value === "") return undefined;
-  if (Array.isArray(value))
-    return value.length === 0 ? undefined : value.map((each) => withoutEmpty(each) ?? each);
-  if (typeof value !== "object") return value;
-  const entries = Object.entries(value)
-    .map(([key, each]) => [key, withoutEmpty(each)] as const)
-    .filter(([, each]) => each !== undefined);
-  return entries.length === 0 ? undefined : Object.fromEntries(entries);
+/** Durations whose zero is a wish, where an absent one is a default. */
+const ZERO_MATTERS: ReadonlySet<string> = new Set(["Delay", "StopGracePeriod"]);
+
+function isEmptyObject(value: unknown): boolean {
+  return typeof value === "object" && value !== null && Object.keys(value).length === 0;
 }
 
 /**
- * The template in the one form that is compared. A client that reads a service, changes its scale and writes it back has
- * every field that the API shows, also those that were not given at first.
+ * A value without what says nothing: Go clients that read a spec and write it back add zeros, empty lists and the default
+ * runtime, and a service must not restart for that.
  */
-function comparable({ ForceUpdate: force, Runtime: runtime, ...spec }: TaskSpec): unknown {
-  return withoutEmpty({
-    ...spec,
-    ForceUpdate: force === 0 ? undefined : force,
-    Runtime: runtime === "container" ? undefined : runtime,
-  });
+function essence(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(essence);
+  const result: Record<string, unknown> = {};
+  for (const [key, each] of Object.entries(value)) {
+    const part = essence(each);
+    if (part === undefined || part === null || part === "" || part === false || isEmptyObject(part)) continue;
+    if (part === 0 && !ZERO_MATTERS.has(key)) continue;
+    if (key === "Runtime" && part === "container") continue;
+    result[key] = part;
+  }
+  return result;
+}
+
+const essences = new WeakMap<TaskSpec, unknown>();
+
+function essenceOf(spec: TaskSpec): unknown {
+  let found = essences.get(spec);
+  if (found === undefined) {
+    found = essence(spec);
+    essences.set(spec, found);
+  }
+  return found;
 }
 
 const compared = new WeakMap<TaskSpec, WeakMap<TaskSpec, boolean>>();
 
-/** deepEqual of two stored specs, remembered, since a service's tasks are compared with it again and again. */
+/** Whether two stored specs mean the same, remembered, since a service's tasks are compared with it again and again. */
 function equalSpecs(left: TaskSpec, right: TaskSpec): boolean {
   if (left === right) return true;
   let row = compared.get(left);
@@ -59,7 +71,7 @@ function equalSpecs(left: TaskSpec, right: TaskSpec): boolean {
   }
   let isEqual = row.get(right);
   if (isEqual === undefined) {
-    isEqual = deepEqual(comparable(left), comparable(right));
+    isEqual = deepEqual(essenceOf(left), essenceOf(right));
     row.set(right, isEqual);
   }
   return isEqual;
@@ -90,7 +102,6 @@ export function isTaskUpToDate(service: Service, task: Task, node: Node | undefi
   if (equalSpecs(wanted, task.spec)) return true;
   if (deepEqual(wanted.Placement?.Constraints ?? [], task.spec.Placement?.Constraints ?? [])) return false;
   if (node === undefined) return false;
-  if (!deepEqual(comparable(withoutConstraints(wanted)), comparable(withoutConstraints(task.spec))))
-    return false;
+  if (!deepEqual(essence(withoutConstraints(wanted)), essence(withoutConstraints(task.spec)))) return false;
   return firstUnmet(parseConstraints(wanted.Placement?.Constraints), node) === undefined;
 }

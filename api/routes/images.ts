@@ -165,7 +165,13 @@ async function build(exchange: Exchange, { engine }: ApiContext): Promise<void> 
 }
 
 async function pruneCache(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  const filters = exchange.filters(CACHE_PRUNE_KEYS);
+  const filters = new Map(exchange.filters(CACHE_PRUNE_KEYS));
+  // The cache has no labels, so none of it has the wanted one and all of it lacks the unwanted one.
+  if ((filters.get("label") ?? []).length > 0) {
+    exchange.send(200, { CachesDeleted: null, SpaceReclaimed: 0 });
+    return;
+  }
+  filters.delete("label!");
   exchange.send(200, await engine.images.pruneBuildCache({ all: exchange.query.flag("all"), filters }));
 }
 

@@ -4,6 +4,7 @@ import type { Filters, LogLine } from "../../model/engine.ts";
 import type { Service, Task } from "../../model/objects.ts";
 import type { ServiceSpec } from "../../model/specs.ts";
 import type { StoreView } from "../../model/store-view.ts";
+import { madeUpName } from "../../common/made-up-names.ts";
 import { parseTaskState, TaskState } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import { managerOf, type ApiContext } from "../context.ts";
@@ -61,6 +62,7 @@ async function listServices(exchange: Exchange, context: ApiContext): Promise<vo
   const services = view.list("service").filter((service) => serviceMatches(service, filters));
   await exchange.sendList(services, (service) =>
     serviceJson(service, {
+      view,
       insertDefaults,
       ...(wantsStatus ? { counts: serviceCounts(service, tasksOf(view, service)) } : {}),
     }),
@@ -70,7 +72,7 @@ async function listServices(exchange: Exchange, context: ApiContext): Promise<vo
 async function inspectService(exchange: Exchange, context: ApiContext): Promise<void> {
   const view = await managerOf(context).view();
   const service = lookup(view, "service", exchange.param("id"));
-  exchange.send(200, serviceJson(service, { insertDefaults: exchange.query.flag("insertDefaults") }));
+  exchange.send(200, serviceJson(service, { view, insertDefaults: exchange.query.flag("insertDefaults") }));
 }
 
 /** Clients send "e30=" ({}) for "no credentials". */
@@ -88,9 +90,18 @@ async function serviceSpec(exchange: Exchange): Promise<ServiceSpec> {
   };
 }
 
+function freeName(view: StoreView, { env }: ApiContext): string {
+  const name = madeUpName(env.random);
+  const isTaken = view.list("service", { kind: "name", name }).length > 0;
+  return isTaken ? `${name}${env.random.below(1_000_000)}` : name;
+}
+
 async function createService(exchange: Exchange, context: ApiContext): Promise<void> {
   const control = managerOf(context);
-  const { id, warnings } = await control.createService(await serviceSpec(exchange), registryAuth(exchange));
+  const given = await serviceSpec(exchange);
+  // As Docker's own engine does for services without a name.
+  const spec = given.Name === "" ? { ...given, Name: freeName(await control.view(), context) } : given;
+  const { id, warnings } = await control.createService(spec, registryAuth(exchange));
   exchange.send(201, { ID: id, Warnings: warnings.length === 0 ? null : warnings });
 }
 

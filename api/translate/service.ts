@@ -4,6 +4,7 @@
  */
 import type { Endpoint, Service, Task, UpdateStatus } from "../../model/objects.ts";
 import type { ServiceMode, ServiceSpec, TaskSpec, UpdateConfig } from "../../model/specs.ts";
+import type { StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { metaJson, withLabels } from "./meta.ts";
 
@@ -82,10 +83,22 @@ export function serviceSpecJson(spec: ServiceSpec, wantsDefaults: boolean): Serv
   return wantsDefaults ? insertDefaults(full) : full;
 }
 
-function endpointJson(endpoint: Endpoint | undefined, spec: ServiceSpec): object {
+/** Docker writes a VIP with the mask of its network. */
+function withMask(view: StoreView, networkId: string, addr: string): string {
+  if (addr.includes("/")) return addr;
+  const subnets = view.get("network", networkId)?.allocation?.subnets ?? [];
+  const subnet = subnets.find((each) => each.subnet.includes(":") === addr.includes(":"));
+  const bits = subnet?.subnet.split("/")[1];
+  return bits === undefined ? addr : `${addr}/${bits}`;
+}
+
+function endpointJson(endpoint: Endpoint | undefined, spec: ServiceSpec, view: StoreView): object {
   // Docker shows an empty endpoint for services that publish nothing and have no network.
   if (endpoint === undefined) return { Spec: {} };
-  const vips = endpoint.virtualIps.map(({ networkId, addr }) => ({ NetworkID: networkId, Addr: addr }));
+  const vips = endpoint.virtualIps.map(({ networkId, addr }) => ({
+    NetworkID: networkId,
+    Addr: withMask(view, networkId, addr),
+  }));
   if (endpoint.ports.length === 0 && vips.length === 0) return { Spec: { Mode: endpoint.spec.Mode } };
   return {
     Spec: { ...spec.EndpointSpec, Mode: endpoint.spec.Mode },
@@ -135,6 +148,8 @@ export function serviceCounts(service: Service, tasks: readonly Task[]): Service
 }
 
 export interface ServiceJsonOptions {
+  /** Where the service was read, for the networks that it is on. */
+  readonly view: StoreView;
   readonly insertDefaults: boolean;
   readonly counts?: ServiceCounts;
 }
@@ -146,7 +161,7 @@ export function serviceJson(service: Service, options: ServiceJsonOptions): obje
     ...metaJson(service),
     Spec: serviceSpecJson(service.spec, wantsDefaults),
     ...(previousSpec === undefined ? {} : { PreviousSpec: serviceSpecJson(previousSpec, wantsDefaults) }),
-    Endpoint: endpointJson(service.endpoint, service.spec),
+    Endpoint: endpointJson(service.endpoint, service.spec, options.view),
     ...(updateStatus === undefined ? {} : { UpdateStatus: updateStatusJson(updateStatus) }),
     ...(options.counts === undefined ? {} : { ServiceStatus: options.counts }),
     ...(jobStatus === undefined

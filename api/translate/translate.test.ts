@@ -20,8 +20,8 @@ async function swarmWithService(
 }
 
 test("serviceJson() gives what clients dereference without looking", async () => {
-  const { service } = await swarmWithService();
-  const json = serviceJson(service, { insertDefaults: false }) as {
+  const { swarm, service } = await swarmWithService();
+  const json = serviceJson(service, { view: swarm.store, insertDefaults: false }) as {
     Spec: Record<string, unknown>;
     Endpoint: object;
   };
@@ -32,8 +32,8 @@ test("serviceJson() gives what clients dereference without looking", async () =>
 });
 
 test("serviceJson() inserts Docker's defaults when asked", async () => {
-  const { service } = await swarmWithService();
-  const json = serviceJson(service, { insertDefaults: true }) as {
+  const { swarm, service } = await swarmWithService();
+  const json = serviceJson(service, { view: swarm.store, insertDefaults: true }) as {
     Spec: { UpdateConfig: object; TaskTemplate: { RestartPolicy: object } };
   };
   assert.deepEqual(json.Spec.UpdateConfig, {

@@ -37,7 +37,8 @@ export function createService(tx: Transaction, plan: CreateServicePlan): undefin
     id: plan.id,
     spec,
     specVersion: 1,
-    specReplacedVersion: 0,
+    // No one can have read it before this transaction.
+    specReplacedVersion: Math.max(0, tx.version),
     ...(isJob(spec) ? { jobStatus: { jobIteration: 0, lastExecution: plan.now } } : {}),
     ...(plan.registryAuth ? { registryAuth: plan.registryAuth } : {}),
   });

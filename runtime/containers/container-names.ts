@@ -1,91 +1,10 @@
 /** Names of containers: which are allowed, which are free, and made-up ones. */
 import type { Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
+import { madeUpName } from "../../common/made-up-names.ts";
 import type { LiveContainer } from "./live-container.ts";
 
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
-const ADJECTIVES = [
-  "agile",
-  "amber",
-  "bold",
-  "brisk",
-  "calm",
-  "clear",
-  "coral",
-  "deep",
-  "eager",
-  "fair",
-  "fleet",
-  "gentle",
-  "glad",
-  "grand",
-  "happy",
-  "keen",
-  "kind",
-  "lively",
-  "lucid",
-  "merry",
-  "mild",
-  "nimble",
-  "noble",
-  "patient",
-  "proud",
-  "quick",
-  "quiet",
-  "rapid",
-  "ready",
-  "sharp",
-  "silver",
-  "smart",
-  "steady",
-  "swift",
-  "tidal",
-  "vivid",
-  "warm",
-  "wise",
-];
-const FISHES = [
-  "anchovy",
-  "barracuda",
-  "bass",
-  "bream",
-  "carp",
-  "cod",
-  "dorado",
-  "eel",
-  "flounder",
-  "goby",
-  "grouper",
-  "haddock",
-  "hake",
-  "halibut",
-  "herring",
-  "lamprey",
-  "ling",
-  "mackerel",
-  "marlin",
-  "minnow",
-  "mullet",
-  "perch",
-  "pike",
-  "plaice",
-  "pollock",
-  "ray",
-  "roach",
-  "salmon",
-  "sardine",
-  "shad",
-  "smelt",
-  "sole",
-  "sprat",
-  "sturgeon",
-  "tench",
-  "trout",
-  "tuna",
-  "turbot",
-  "wrasse",
-  "zander",
-];
 const TRIES_MAX = 20;
 
 /** All containers by id, name and unambiguous prefix. */
@@ -146,9 +65,7 @@ export class ContainerIndex {
 
   makeName(random: Pick<Random, "below">): string {
     for (let attempt = 0; attempt < TRIES_MAX; attempt++) {
-      const adjective = ADJECTIVES[random.below(ADJECTIVES.length)] ?? "calm";
-      const fish = FISHES[random.below(FISHES.length)] ?? "cod";
-      const name = `${adjective}_${fish}${attempt === 0 ? "" : random.below(1000)}`;
+      const name = `${madeUpName(random)}${attempt === 0 ? "" : random.below(1000)}`;
       if (!this.#idByName.has(name)) return name;
     }
     return `fish_${Buffer.from(String(random.below(2 ** 31))).toString("hex")}`;

@@ -1,7 +1,8 @@
 /** A task as a container of the machine's engine: Docker's configuration for it, with the labels that Docker's own tasks have. */
 import type { ContainerConfig, HostConfig, InjectedFile } from "../../model/engine.ts";
 import type { Task } from "../../model/objects.ts";
-import type { ContainerSpec, FileTarget } from "../../model/specs.ts";
+import type { ContainerSpec, Driver, FileTarget } from "../../model/specs.ts";
+import { expandPayload, type TemplateContext } from "../../model/templates.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { TaskDependencies } from "./controller.ts";
 
@@ -122,28 +123,55 @@ function injected(
 }
 
 /** Secrets under /run/secrets and configs under /, unless their targets are absolute. Throws when one has not come along. */
-export function taskFiles(task: Task, dependencies: TaskDependencies): readonly InjectedFile[] {
+export function taskFiles(
+  task: Task,
+  dependencies: TaskDependencies,
+  context: TemplateContext,
+): readonly InjectedFile[] {
+  const files = untemplatedFiles(task, dependencies);
+  const texts = (isSecret: boolean) => (name: string) => {
+    const found = files.find(({ file, target }) => file.isSecret === isSecret && target === name);
+    return found === undefined ? undefined : Buffer.from(found.file.data).toString("utf8");
+  };
+  const env = task.spec.ContainerSpec.Env ?? [];
+  const sources = { env, secret: texts(true), config: texts(false) };
+  return files.map(({ file, isTemplate }) =>
+    isTemplate ? { ...file, data: expandPayload(file.data, context, sources) } : file,
+  );
+}
+
+interface SourceFile {
+  readonly file: InjectedFile;
+  /** The name by which other templates read it. */
+  readonly target: string;
+  readonly isTemplate: boolean;
+}
+
+function isTemplate(spec: { readonly Templating?: Driver }): boolean {
+  return spec.Templating?.Name === "golang";
+}
+
+function untemplatedFiles(task: Task, dependencies: TaskDependencies): readonly SourceFile[] {
   const spec = task.spec.ContainerSpec;
-  const files: InjectedFile[] = [];
+  const files: SourceFile[] = [];
   for (const reference of spec.Secrets ?? []) {
     const secret = dependencies.secrets.get(reference.SecretID);
     if (secret === undefined) throw missing("secret", reference.SecretName);
     const target = reference.File ?? { Name: reference.SecretName };
-    files.push(
-      injected(target, {
-        defaultFolder: "/run/secrets",
-        data: secret.spec.Data ?? "",
-        isSecret: true,
-      }),
-    );
+    const file = injected(target, {
+      defaultFolder: "/run/secrets",
+      data: secret.spec.Data ?? "",
+      isSecret: true,
+    });
+    files.push({ file, target: target.Name, isTemplate: isTemplate(secret.spec) });
   }
   for (const reference of spec.Configs ?? []) {
     if (reference.File === undefined) continue;
     const config = dependencies.configs.get(reference.ConfigID);
     if (config === undefined) throw missing("config", reference.ConfigName);
-    files.push(
-      injected(reference.File, { defaultFolder: "", data: config.spec.Data ?? "", isSecret: false }),
-    );
+    const { File: target } = reference;
+    const file = injected(target, { defaultFolder: "", data: config.spec.Data ?? "", isSecret: false });
+    files.push({ file, target: target.Name, isTemplate: isTemplate(config.spec) });
   }
   return files;
 }

@@ -12,7 +12,8 @@ import type {
   Engine,
   NetworkNamespaceTarget,
 } from "../../model/engine.ts";
-import type { Task } from "../../model/objects.ts";
+import type { NodeDescription, Task } from "../../model/objects.ts";
+import { expandContainerSpec, templateContext } from "../../model/templates.ts";
 import { DEFAULT_STOP_GRACE_SECONDS, HEALTH_POLL_MS } from "../limits.ts";
 import {
   containerConfig,
@@ -42,6 +43,8 @@ export interface TaskNetwork {
 
 export interface ContainerControllerDeps {
   readonly engine: Engine;
+  /** What this machine is, for the placeholders of specs. */
+  readonly description: () => NodeDescription;
   readonly network: TaskNetwork;
   readonly timers: Timers;
   readonly log: Logger;
@@ -83,19 +86,20 @@ class ContainerController implements TaskController {
     // Its files and callbacks died with the daemon that made it.
     if (found !== undefined && !this.#isOurs) await this.remove();
     else if (found !== undefined) return;
-    const files = taskFiles(this.#task, dependencies);
-    const { registryAuth } = this.#task;
-    await engine.images.ensure(
-      this.#task.spec.ContainerSpec.Image,
-      registryAuth === undefined ? {} : { registryAuth },
-      signal,
-    );
+    const context = templateContext(this.#task, {
+      id: this.#task.nodeId,
+      description: this.#deps.description(),
+    });
+    const ContainerSpec = expandContainerSpec(this.#task.spec.ContainerSpec, context);
+    const task = { ...this.#task, spec: { ...this.#task.spec, ContainerSpec } };
+    const files = taskFiles(task, dependencies, context);
+    await this.#ensureImage(signal);
     signal.throwIfAborted();
     const mode = this.#machineNetwork();
     await engine.containers.create({
-      name: taskContainerName(this.#task),
-      config: containerConfig(this.#task),
-      hostConfig: hostConfig(this.#task, mode ?? "default"),
+      name: taskContainerName(task),
+      config: containerConfig(task),
+      hostConfig: hostConfig(task, mode ?? "default"),
       task: {
         files,
         ...(mode === undefined
@@ -107,6 +111,22 @@ class ContainerController implements TaskController {
       },
     });
     this.#isOurs = true;
+  }
+
+  /** Users look for Docker's words in a task's error; why the image could not be had is in the log. */
+  async #ensureImage(signal: AbortSignal): Promise<void> {
+    const { registryAuth } = this.#task;
+    const { Image: image } = this.#task.spec.ContainerSpec;
+    try {
+      const auth = registryAuth === undefined ? {} : { registryAuth };
+      await this.#deps.engine.images.ensure(image, auth, signal);
+    } catch (caught) {
+      const error = ClusterError.from(caught);
+      if (signal.aborted || hasCode(error, "cancelled", "unauthenticated", "permission_denied")) throw error;
+      this.#deps.log.warn("image could not be had", { taskId: this.#task.id, image, error });
+      const { code, retryable } = error;
+      throw new ClusterError(code, `No such image: ${image}`, { cause: error, retryable });
+    }
   }
 
   async start(dependencies: TaskDependencies, signal: AbortSignal): Promise<TaskFacts> {

@@ -19,7 +19,8 @@ const NANO_CPUS_MIN = 1e6;
 const MEMORY_BYTES_MIN = 4 * 1024 * 1024;
 const PORT_MAX = 65_535;
 const REPLICAS_MAX = 1_000_000;
-const SPREAD = /^(?:node|engine)\.labels\.[^\s]+$/i;
+/** Docker takes any descriptor of a node and spreads over labels only. */
+const SPREAD = /^(?:(?:node|engine)\.labels\.[^\s]+|node\.(?:id|hostname|ip|role|platform\.(?:os|arch)))$/i;
 
 /** The spec without nulls, checked. Throws invalid_argument. */
 export function checkServiceSpec(given: unknown): ServiceSpec {
@@ -128,7 +129,7 @@ function checkPlacement(placement: Placement | undefined): void {
     const descriptor = Spread?.SpreadDescriptor ?? "";
     if (!SPREAD.test(descriptor)) {
       throw refuse(
-        `invalid placement preference: want spread over node.labels.* or engine.labels.*, got "${descriptor}"`,
+        `invalid placement preference: want spread over node.labels.*, engine.labels.* or an attribute of the node, got "${descriptor}"`,
         "Preferences",
       );
     }
