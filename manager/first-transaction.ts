@@ -2,6 +2,7 @@
 import type { Env } from "../common/env.ts";
 import { newObjectId } from "../common/ids.ts";
 import { NodeState } from "../model/objects.ts";
+import type { NodeAvailability } from "../model/specs.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import type { NewCluster } from "./ca/new-cluster.ts";
 import type { ReplicatedLog } from "./raft/replicated-log.ts";
@@ -54,6 +55,34 @@ export async function bootstrapStore(
           Config: isDefaultPool && cluster.subnetSize === 24 ? [INGRESS_SUBNET] : [],
         },
       },
+    });
+  });
+}
+
+/** The node of a machine that took a backup over. Those that were managers before are none any more. */
+export async function adoptStore(
+  store: Store,
+  raft: ReplicatedLog,
+  options: { readonly identity: LiveIdentity; readonly availability: NodeAvailability },
+): Promise<void> {
+  await leadership(raft);
+  const { nodeId, role } = options.identity.current;
+  await store.update((tx) => {
+    if (tx.get("node", nodeId) !== undefined) return;
+    for (const node of tx.list("node").filter((each) => each.spec.Role === "manager")) {
+      const { manager: _gone, ...rest } = node;
+      tx.update("node", { ...rest, spec: { ...node.spec, Role: "worker" } });
+    }
+    const issuer = tx.list("cluster")[0]?.rootCa.digest;
+    tx.create("node", {
+      id: nodeId,
+      spec: { Labels: {}, Role: role, Availability: options.availability },
+      status: { state: NodeState.unknown, message: "", addr: "" },
+      rpcAddress: "",
+      dataPathAddress: "",
+      certificateRole: role,
+      ...(issuer === undefined ? {} : { certificateIssuer: issuer }),
+      specReplacedVersion: 0,
     });
   });
 }

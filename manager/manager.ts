@@ -20,7 +20,8 @@ import { ControlApi } from "./controlapi/control-api.ts";
 import { controlHandlers } from "./controlapi/control-service.ts";
 import { ControlWriter } from "./controlapi/control-writer.ts";
 import { serveSession } from "./dispatcher/session-service.ts";
-import { bootstrapStore } from "./first-transaction.ts";
+import type { RestoredCluster } from "./backup.ts";
+import { adoptStore, bootstrapStore } from "./first-transaction.ts";
 import { joinRaft } from "./join-raft.ts";
 import { LeaderLink } from "./leader-link.ts";
 import { LeaderParts } from "./leader-parts.ts";
@@ -39,6 +40,8 @@ export type ManagerMode =
   | { readonly kind: "bootstrap"; readonly newCluster: NewCluster }
   /** A new member: a manager's certificate is there, the state comes from the others. */
   | { readonly kind: "join"; readonly remoteAddrs: readonly string[] }
+  /** A new cluster from a backup of an old one. */
+  | { readonly kind: "restore"; readonly restored: RestoredCluster }
   /** The folder holds the state. */
   | { readonly kind: "restart" }
   /** Disaster: the state in the folder becomes a cluster with this member alone. */
@@ -128,6 +131,10 @@ export class Manager implements Component {
           ...this.#options,
           newCluster: mode.newCluster,
         });
+      if (mode.kind === "restore") {
+        const { availability } = mode.restored;
+        await adoptStore(running.store, running.raft, { identity: this.#options.identity, availability });
+      }
       if (mode.kind === "join") await this.#waitForState(running);
     } catch (error) {
       await this.stop();
@@ -265,6 +272,11 @@ export class Manager implements Component {
     if (hasState || mode.kind === "restart") return { kind: "restart" };
     if (mode.kind === "bootstrap") {
       return { kind: "bootstrap", members: [{ raftId, nodeId, addr: advertiseAddr, isLearner: false }] };
+    }
+    if (mode.kind === "restore") {
+      const { index, term, entries } = mode.restored.backup;
+      const members = [{ raftId, nodeId, addr: advertiseAddr, isLearner: false }];
+      return { kind: "restore", members, index, term, state: entries };
     }
     const peers = await joinRaft({
       identity,

@@ -94,6 +94,9 @@ export interface ClusterControl {
 
   updateCluster(options: UpdateClusterOptions): Promise<void>;
 
+  /** The whole state in one file, to be kept as safe as the cluster itself: it holds every key and secret. */
+  backup?(): Promise<Uint8Array>;
+
   /** Lines of the tasks' containers, wherever they run. Ends when all are read, or by the signal when following. */
   logs(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<ClusterLogLine>;
 }
@@ -109,6 +112,8 @@ export interface SwarmInitRequest {
   readonly availability: "active" | "pause" | "drain";
   readonly autoLockManagers: boolean;
   readonly spec: ClusterSpec | undefined;
+  /** A backup to start from instead of an empty cluster; `spec`, pools and autolock then come from it. */
+  readonly restore?: Uint8Array;
 }
 
 export interface SwarmJoinRequest {

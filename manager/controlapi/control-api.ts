@@ -3,6 +3,9 @@
  * here or over gRPC. When a call returns, the local replica holds what it wrote. The API and the daemon are its callers.
  */
 import type { Client, MethodDefinition } from "@grpc/grpc-js";
+import { clusterOf } from "../ca/authority.ts";
+import { writeBackup } from "../backup.ts";
+import { rfc3339 } from "../../common/time.ts";
 import { BoundedQueue } from "../../common/bounded-queue.ts";
 import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { Env } from "../../common/env.ts";
@@ -27,7 +30,7 @@ import type { LiveIdentity } from "../../proto/rpc-identity.ts";
 import { controlService } from "../../proto/services.ts";
 import type { Attempt, LeaderLink } from "../leader-link.ts";
 import { CONTROL_WATCH_COUNT_MAX } from "../limits.ts";
-import type { ReplicatedLog } from "../raft/replicated-log.ts";
+import type { ReplicatedLog, StateMachine } from "../raft/replicated-log.ts";
 import type { Store } from "../store/store.ts";
 import type { ControlWriter, Outcome } from "./control-writer.ts";
 import { readTaskLogs } from "./task-logs.ts";
@@ -35,7 +38,7 @@ import { isSameJson } from "./validate/rules.ts";
 import { withoutNulls } from "./validate/shape.ts";
 
 export interface ControlApiDeps {
-  readonly store: Store;
+  readonly store: Store & Pick<StateMachine, "snapshot">;
   readonly raft: ReplicatedLog;
   readonly link: LeaderLink;
   readonly writer: ControlWriter;
@@ -76,6 +79,19 @@ export class ControlApi implements ClusterControl {
   async view(signal?: AbortSignal): Promise<StoreView> {
     await this.#deps.raft.readBarrier(signal === undefined ? {} : { signal });
     return this.#deps.store.view();
+  }
+
+  async backup(): Promise<Uint8Array> {
+    const { store, raft, env } = this.#deps;
+    await raft.readBarrier();
+    const cluster = clusterOf(store.view());
+    // Without a pause between them these are of one state.
+    const { entries, index, term } = {
+      entries: store.snapshot().entries(),
+      index: raft.appliedIndex,
+      term: raft.term,
+    };
+    return writeBackup({ cluster, entries, index, term, takenAt: rfc3339(env.clock.wallMs()) });
   }
 
   staleView(): StoreView {

@@ -24,6 +24,14 @@ export type StartMode =
   | { readonly kind: "bootstrap"; readonly members: readonly Member[] }
   | { readonly kind: "join"; readonly peers: readonly Member[] }
   | { readonly kind: "restart" }
+  /** A new member's first state comes from a backup: as if a snapshot of `index` had been installed. */
+  | {
+      readonly kind: "restore";
+      readonly members: readonly Member[];
+      readonly index: number;
+      readonly term: number;
+      readonly state: readonly StateEntry[];
+    }
   /** Disaster: what this member has becomes the cluster, with it as the only member. Writes of others may be lost. */
   | { readonly kind: "forceNewCluster"; readonly addr: string };
 
@@ -104,17 +112,19 @@ async function createState(options: OpenOptions): Promise<OpenedState> {
   if (mode.kind === "restart" || mode.kind === "forceNewCluster") {
     throw new ClusterError("failed_precondition", `Cannot restart raft: "${options.folder}" holds no state`);
   }
-  const config = mode.kind === "bootstrap" ? sortedMembers(mode.members) : [];
-  const meta = { ...EMPTY_META, config };
+  const config = mode.kind === "join" ? [] : sortedMembers(mode.members);
+  const from = mode.kind === "restore" ? mode : { index: 0, term: 0, state: [] };
+  const { index, term, state } = from;
+  const meta = { ...EMPTY_META, index, term, config, configIndex: index };
   // A first configuration that is in no entry must not get lost; CURRENT comes last and makes it all count.
-  await options.checkpoints.replace(meta, []);
+  await options.checkpoints.replace(meta, state);
   const { wal } = await Wal.open(walOptions(options, 1), options.encoder);
-  await wal.append({ hardState: { term: 0, vote: 0, commit: 0 }, base: { index: 0, term: 0 }, entries: [] });
+  const hardState = { term, vote: 0, commit: index };
+  await wal.append({ hardState, base: { index, term }, entries: [] });
   await options.disk.syncFolder(options.folder);
   await writeCurrent(options, { walNumber: 1, isRecovering: false });
-  const hardState = { term: 0, vote: 0, commit: 0 };
-  const restored = { hardState, base: meta, entries: [], applied: 0, isRecovering: false };
-  return { wal, restored, checkpointIndex: 0, state: [] };
+  const restored = { hardState, base: meta, entries: [], applied: index, isRecovering: false };
+  return { wal, restored, checkpointIndex: index, state };
 }
 
 async function resumeState(options: OpenOptions, current: Current): Promise<OpenedState> {

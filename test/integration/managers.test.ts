@@ -6,6 +6,7 @@ import { test, type TestContext } from "node:test";
 import { ClusterError, hasCode } from "../../common/errors.ts";
 import { silentLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
+import { restoreCluster } from "../../manager/backup.ts";
 import { joinCluster, renewCertificate } from "../../manager/ca/ca-client.ts";
 import { createCluster } from "../../manager/ca/new-cluster.ts";
 import { Manager, type ManagerMode } from "../../manager/manager.ts";
@@ -404,6 +405,49 @@ test("Manager changes the root while every pair of nodes keeps trusting each oth
     for (const from of fleet.machines) for (const to of [fleet.at(0), fleet.at(1)]) await reaches(from, to);
   }
   await fleet.join("worker");
+});
+
+test("Manager starts a cluster from a backup of another, whose nodes it then knows as lost workers", async (t) => {
+  const fleet = await Fleet.of(t, 2);
+  const { control } = fleet.at(1).running;
+  await control.createService(service("web", 3), { registryAuth: "auth" });
+  const secret = { Name: "key", Data: Buffer.from("hunter2").toString("base64") };
+  await control.createSecret(secret);
+  assert.ok(control.backup);
+  const file = await control.backup();
+  const before = await control.view();
+  await assert.rejects(
+    restoreCluster({ env: realEnv, file: file.subarray(0, -20), availability: "active" }),
+    (error) => hasCode(error, "invalid_argument"),
+  );
+  const { identity, restored } = await restoreCluster({ env: realEnv, file, availability: "active" });
+  const machine = await fleet.add(identity);
+  const manager = await machine.start({ kind: "restore", restored });
+  const view = await manager.control.view();
+  const plain = (list: readonly { readonly spec: unknown }[]): unknown => list.map((each) => each.spec);
+  for (const table of ["service", "secret", "network"] as const) {
+    assert.deepEqual(plain(view.list(table)), plain(before.list(table)), table);
+  }
+  assert.equal(view.list("service")[0]?.createdAt, before.list("service")[0]?.createdAt);
+  assert.equal(view.list("service")[0]?.registryAuth, "auth");
+  assert.deepEqual(
+    view
+      .list("node")
+      .filter((node) => node.spec.Role === "manager")
+      .map((node) => node.id),
+    [machine.nodeId],
+  );
+  assert.equal(manager.control.managers().length, 1);
+  await manager.control.createService(service("after"), {});
+  const port = Number(machine.addr.split(":")[1]);
+  await machine.stop();
+  fleet.machines.pop();
+  const again = await fleet.add(identity, port);
+  const restarted = await again.start({ kind: "restart" });
+  await until("it serves old and new after a restart", async () => {
+    const now = await restarted.control.view().catch(() => undefined);
+    return now?.list("service").length === 2;
+  });
 });
 
 test("Manager of a cluster that lost its quorum goes on alone by forceNewCluster", async (t) => {
