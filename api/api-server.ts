@@ -15,6 +15,7 @@ import { IMAGE_ROUTES } from "./routes/images.ts";
 import { NETWORK_ROUTES } from "./routes/networks.ts";
 import { SECRET_ROUTES } from "./routes/secrets.ts";
 import { SERVICE_ROUTES } from "./routes/services.ts";
+import { BACKUP_ROUTES } from "./routes/backup.ts";
 import { SHOAL_ROUTES } from "./routes/shoal.ts";
 import { STREAM_ROUTES } from "./routes/streams.ts";
 import { SWARM_ROUTES } from "./routes/swarm.ts";
@@ -52,6 +53,7 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
     ...SERVICE_ROUTES,
     ...SECRET_ROUTES,
     ...SHOAL_ROUTES,
+    ...BACKUP_ROUTES,
     ...DASHBOARD_ROUTES,
   ]);
   events.start();

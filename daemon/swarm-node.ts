@@ -18,6 +18,7 @@ import type { Engine } from "../model/engine.ts";
 import { tlsInfoOf } from "../manager/ca/certificates.ts";
 import type { NodeDescription } from "../model/objects.ts";
 import type { NodeRole } from "../model/specs.ts";
+import { restoreCluster } from "../manager/backup.ts";
 import { joinCluster, renewCertificate } from "../manager/ca/ca-client.ts";
 import { createCluster } from "../manager/ca/new-cluster.ts";
 import { Manager, type ManagerMode } from "../manager/manager.ts";
@@ -140,6 +141,8 @@ export class SwarmNode implements SwarmLifecycle {
       if (request.forceNewCluster) return this.#forceNewCluster();
       const { env, daemon } = this.#options;
       const addresses = await this.#addresses(request);
+      if (request.restore !== undefined)
+        return this.#restore(request.restore, addresses, request.availability);
       const { identity, newCluster } = await createCluster({
         env,
         dataPathPort: request.dataPathPort || daemon.dataPathPort,
@@ -153,6 +156,17 @@ export class SwarmNode implements SwarmLifecycle {
       await this.#enterNew(state, identity, { kind: "bootstrap", newCluster });
       return identity.nodeId;
     });
+  }
+
+  async #restore(
+    file: Uint8Array,
+    addresses: Pick<NodeState, "listenAddr" | "advertiseAddr" | "dataPathAddr">,
+    availability: SwarmInitRequest["availability"],
+  ): Promise<string> {
+    const { identity, restored } = await restoreCluster({ env: this.#options.env, file, availability });
+    const state = this.#newState(identity, addresses, { availability, managers: [] });
+    await this.#enterNew(state, identity, { kind: "restore", restored });
+    return identity.nodeId;
   }
 
   join(request: SwarmJoinRequest): Promise<void> {

@@ -1,6 +1,8 @@
 /** `shoal swarm …` and the short forms `shoal init` and `shoal join`: making a cluster, its tokens, settings and keys. */
 import { readFileSync } from "node:fs";
+import { open, rm } from "node:fs/promises";
 import { createInterface } from "node:readline/promises";
+import { pipeline } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ClusterError } from "../../common/errors.ts";
 import type { ClusterSpec } from "../../model/specs.ts";
@@ -68,6 +70,8 @@ async function printUnlockKey(context: CommandContext): Promise<void> {
 
 async function runInit(context: CommandContext): Promise<void> {
   const { client, flags, out } = context;
+  const file = flags.string("restore");
+  if (file !== undefined) return runRestore(context, file);
   const spec: Draft<ClusterSpec> = { Name: "default", Labels: {} };
   applySpecFlags(spec, flags);
   const nodeId = await client.post<string>("/swarm/init", {
@@ -90,6 +94,38 @@ async function runInit(context: CommandContext): Promise<void> {
   out.write(`To add a worker, run on that machine:\n\n${joinCommand(swarm.JoinTokens.Worker, address)}\n`);
   out.write("To add a manager, run 'shoal swarm join-token manager' and follow what it says.\n");
   if (flags.bool("autolock")) await printUnlockKey(context);
+}
+
+async function runRestore(context: CommandContext, file: string): Promise<void> {
+  const { client, flags, out } = context;
+  const nodeId = await client.post<string>("/shoal/v1/swarm/restore", {
+    query: {
+      listenAddr: flags.string("listen-addr") ?? DEFAULT_LISTEN,
+      advertiseAddr: flags.string("advertise-addr") ?? "",
+      dataPathAddr: flags.string("data-path-addr") ?? "",
+    },
+    raw: { contentType: "application/octet-stream", content: readFileSync(file) },
+  });
+  out.write(`Swarm restored: current node (${nodeId}) is its only manager.\n`);
+  out.write(
+    "Its former nodes are known as lost: remove them, and join machines with new tokens or the old ones.\n",
+  );
+}
+
+async function runBackup(context: CommandContext): Promise<void> {
+  const { client, args, out } = context;
+  const [file = ""] = args;
+  // Whoever has the file has the cluster's keys and secrets: nobody else may read it, and no other file is overwritten.
+  const handle = await open(file, "wx", 0o600);
+  try {
+    const response = await client.call("GET", "/shoal/v1/swarm/backup");
+    await pipeline(response, handle.createWriteStream());
+  } catch (caught) {
+    await handle.close();
+    await rm(file, { force: true });
+    throw caught;
+  }
+  out.write(`Cluster backed up to ${file}. It holds all keys and secrets: keep it safe.\n`);
 }
 
 async function runJoin(context: CommandContext): Promise<void> {
@@ -259,6 +295,7 @@ const INIT: CommandDefinition = {
     list("default-addr-pool", "subnet", "Address pool of new networks (default 10.0.0.0/8)"),
     text("default-addr-pool-mask-length", "bits", "Mask length of each network (default 24)"),
     bool("force-new-cluster", "Make a new cluster from this manager's state"),
+    text("restore", "file", "Start from a backup made by 'shoal swarm backup'"),
   ],
   run: runInit,
 };
@@ -282,6 +319,15 @@ const swarm: CommandDefinition = {
   commands: [
     INIT,
     JOIN,
+    {
+      name: "backup",
+      usage: "FILE",
+      summary: "Save the cluster's state, keys and secrets to a file",
+      argsMin: 1,
+      argsMax: 1,
+      flags: [],
+      run: runBackup,
+    },
     {
       name: "leave",
       usage: "[OPTIONS]",
