@@ -126,7 +126,7 @@ export function resolveEndpoint(options: EndpointOptions): Endpoint {
     return { kind: "unix", path: text.slice("unix://".length), text };
   }
   if (text.startsWith("/")) return { kind: "unix", path: text, text: `unix://${text}` };
-  const match = /^(?:(tcp|http|https):\/\/)?(\[[0-9a-fA-F:.]+\]|[^:/[\]]+)(?::(\d+))?\/?$/.exec(text);
+  const match = /^(?:(tcp|http|https):\/\/)?(\[[0-9a-fA-F:.]+\]|[^:/[\]\s]+)(?::(\d+))?\/?$/.exec(text);
   if (match === null) throw refuse();
   const tls = tlsOf({ ...options, tls: options.tls === true || match[1] === "https" });
   const host = (match[2] ?? "").replace(/^\[|\]$/g, "");

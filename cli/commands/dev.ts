@@ -27,8 +27,17 @@ function placeOf({ flags }: CommandContext): Place {
   return { ...(name === undefined ? {} : { name }), ...(state === undefined ? {} : { stateFolder: state }) };
 }
 
-function openCluster(context: CommandContext): DevCluster {
+/** The place of an existing cluster: where no name is given and there is just one, that one. */
+function existingPlace(context: CommandContext): Place {
   const place = placeOf(context);
+  const [only, ...more] = listClusters();
+  if (place.name !== undefined || place.stateFolder !== undefined || only === undefined || more.length > 0)
+    return place;
+  return { name: only };
+}
+
+function openCluster(context: CommandContext): DevCluster {
+  const place = existingPlace(context);
   const cluster = DevCluster.open({ ...place, log: (line) => context.out.write(`${line}\n`) });
   if (cluster !== undefined) return cluster;
   const others = listClusters();
@@ -216,8 +225,9 @@ const dev: CommandDefinition = {
       argsMax: 0,
       flags: PLACE_FLAGS,
       run: async (context) => {
-        await removeCluster(placeOf(context));
-        context.out.write(`Cluster "${context.flags.string("name") ?? DEFAULT_NAME}" is removed.\n`);
+        const place = existingPlace(context);
+        await removeCluster(place);
+        context.out.write(`Cluster "${place.name ?? DEFAULT_NAME}" is removed.\n`);
       },
     },
   ],

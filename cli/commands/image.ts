@@ -44,6 +44,11 @@ interface ImageRow {
 
 const NONE = "<none>";
 
+/** Images that are built to the same bytes each time have no date. */
+function sinceText(unixSeconds: number, nowMs: number): string {
+  return unixSeconds <= 0 ? "N/A" : `${humanDuration(Math.max(0, nowMs - unixSeconds * 1000))} ago`;
+}
+
 function imageRows(image: ApiImage, showsDigests: boolean): ImageRow[] {
   const digestOf = (repository: string): string =>
     (image.RepoDigests ?? [])
@@ -77,7 +82,7 @@ function imageList(options: {
       Digest: { header: "DIGEST", get: (row) => row.digest },
       CreatedSince: {
         header: "CREATED",
-        get: (row) => `${humanDuration(Math.max(0, options.nowMs - row.image.Created * 1000))} ago`,
+        get: (row) => sinceText(row.image.Created, options.nowMs),
       },
       CreatedAt: { header: "CREATED AT", get: (row) => new Date(row.image.Created * 1000).toISOString() },
       Size: { header: "SIZE", get: (row) => humanSize(row.image.Size, 3) },
@@ -238,7 +243,7 @@ async function runHistory(context: CommandContext): Promise<void> {
       ID: { header: "IMAGE", get: id },
       CreatedSince: {
         header: "CREATED",
-        get: (row) => `${humanDuration(Math.max(0, Date.now() - row.Created * 1000))} ago`,
+        get: (row) => sinceText(row.Created, Date.now()),
       },
       CreatedAt: { header: "CREATED AT", get: (row) => new Date(row.Created * 1000).toISOString() },
       CreatedBy: {

@@ -1,0 +1,56 @@
+/** Where the daemon is: options, environment, contexts, defaults. */
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, test } from "node:test";
+import { DEFAULT_HOST, resolveEndpoint } from "./endpoint.ts";
+
+const folder = mkdtempSync(path.join(tmpdir(), "shoal-endpoint-"));
+after(() => rmSync(folder, { recursive: true, force: true }));
+const env = { SHOAL_CONFIG: folder };
+
+test("resolveEndpoint() prefers the option, then SHOAL_HOST, then DOCKER_HOST, then the default", () => {
+  const both = { ...env, SHOAL_HOST: "unix:///s", DOCKER_HOST: "unix:///d" };
+  assert.equal(resolveEndpoint({ host: "unix:///o", env: both }).text, "unix:///o");
+  assert.equal(resolveEndpoint({ env: both }).text, "unix:///s");
+  assert.equal(resolveEndpoint({ env: { ...env, DOCKER_HOST: "unix:///d" } }).text, "unix:///d");
+  assert.equal(resolveEndpoint({ env: { ...env, DOCKER_HOST: "" } }).text, DEFAULT_HOST);
+});
+
+test("resolveEndpoint() reads TCP addresses, with TLS's own port", () => {
+  assert.deepEqual(resolveEndpoint({ host: "tcp://h:1234", env }), {
+    kind: "tcp",
+    host: "h",
+    port: 1234,
+    text: "tcp://h:1234",
+  });
+  assert.deepEqual(resolveEndpoint({ host: "tcp://[::1]", env }), {
+    kind: "tcp",
+    host: "::1",
+    port: 2375,
+    text: "tcp://[::1]",
+  });
+  const tls = resolveEndpoint({ host: "tcp://h", tlsVerify: true, env });
+  assert.ok(tls.kind === "tcp" && tls.port === 2376 && tls.tls?.verify === true);
+});
+
+test("resolveEndpoint() refuses what is no address", () => {
+  for (const host of ["ftp://h", "unix://", "tcp://h:99999", "tcp://h:x", "tcp://a b"]) {
+    assert.throws(() => resolveEndpoint({ host, env }), /Invalid host/, host);
+  }
+});
+
+test("resolveEndpoint() follows contexts and names the missing one", () => {
+  writeFileSync(
+    path.join(folder, "contexts.json"),
+    JSON.stringify({
+      current: "a",
+      contexts: { a: { host: "unix:///ctx-a" }, b: { host: "unix:///ctx-b" } },
+    }),
+  );
+  assert.equal(resolveEndpoint({ env }).text, "unix:///ctx-a");
+  assert.equal(resolveEndpoint({ env, context: "b" }).text, "unix:///ctx-b");
+  assert.equal(resolveEndpoint({ env: { ...env, SHOAL_HOST: "unix:///h" } }).text, "unix:///h");
+  assert.throws(() => resolveEndpoint({ env, context: "nope" }), /Context "nope" not found/);
+});
