@@ -23,7 +23,8 @@ async function withCluster(nodeCount: number, run: (cluster: ModelCluster) => Pr
   await cluster.stop();
 }
 
-describe("LeaderLoops", () => {
+// Virtual time costs real time on a busy machine; how much is no matter of correctness.
+describe("LeaderLoops", { timeout: 300_000 }, () => {
   it("bring 100 replicas up without waiting for anything but the workers", async () => {
     await withCluster(3, async (cluster) => {
       const id = await cluster.createService(spec("web", 100));

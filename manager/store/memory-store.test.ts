@@ -107,6 +107,36 @@ describe("MemoryStore", () => {
     assert.equal(store.view().get("secret", "a")?.spec.Labels?.["value"], "3");
   });
 
+  it("never accepts what was planned on a transaction that the log then refused", async () => {
+    const { store, log, clock } = makeStore({ commitDelayMs: 10 });
+    const propose = log.propose.bind(log);
+    let proposalCount = 0;
+    log.propose = (payload) => {
+      proposalCount += 1;
+      return proposalCount === 2
+        ? log.readBarrier().then(() => Promise.reject(new Error("lost")))
+        : propose(payload);
+    };
+    const first = store.update((tx) => tx.create("secret", secret("a")));
+    const lost = store.update((tx) => tx.create("secret", secret("b")));
+    const onTop = store.update((tx) => {
+      const isThere = tx.get("secret", "b") !== undefined;
+      if (isThere) tx.create("secret", secret("c"));
+      return isThere;
+    });
+    await assert.rejects(lost);
+    await clock.advanceAsync(50);
+    await first;
+    assert.equal((await onTop).result, false);
+    assert.deepEqual(
+      store
+        .view()
+        .list("secret")
+        .map((each) => each.id),
+      ["a"],
+    );
+  });
+
   it("keeps what was committed while leadership was lost, and goes on in the next term", async () => {
     const { store, log, clock } = makeStore({ commitDelayMs: 10 });
     const writes = ["a", "b", "c"].map((id) => store.update((tx) => tx.create("secret", secret(id))));
