@@ -44,6 +44,9 @@ export interface AgentCalls {
   /** Milliseconds that it took. */
   timedApply(state: Parameters<AgentCalls["apply"]>[0]): Promise<number>;
   timedAttach(options: { task: Task; pid: number }): Promise<number>;
+  /** A container outside of any service joins an attachable network. */
+  guest(options: { network: string; containerId: string; pid: number }): Promise<string>;
+  guestGone(containerId: string): Promise<void>;
   drain(taskId: string): Promise<void>;
   detach(taskId: string): Promise<void>;
   removeAll(): Promise<void>;
@@ -202,6 +205,15 @@ const calls: AgentCalls = {
   },
   attach: ({ task, pid }) => requireNetwork().attach(task, { containerId: task.id, pid }),
   adopt: ({ task, pid, meshIp }) => requireNetwork().adopt(task, { containerId: task.id, pid }, meshIp),
+  async guest({ network: reference, containerId, pid }) {
+    const { guests } = requireNetwork();
+    const found = await guests.open(reference);
+    if (found === undefined) throw new Error(`network ${reference} not found`);
+    const target = { containerId, pid };
+    const attached = await guests.attach({ target, networkIds: [found.id], nameservers: [], ports: [] });
+    return attached.endpoints[found.name]?.IPAddress ?? "";
+  },
+  guestGone: (containerId) => requireNetwork().guests.detach(containerId),
   drain: (taskId) => requireNetwork().drain(taskId),
   detach: (taskId) => requireNetwork().detach(taskId),
   removeAll: () => requireNetwork().removeAll(),

@@ -248,6 +248,7 @@ export function labNetwork(
     vni: 4097,
     subnets: [{ subnet: "10.77.1.0/24", gateway: "10.77.1.1" }],
     isInternal: false,
+    isAttachable: true,
     options: {},
     endpoints,
     services,

@@ -248,6 +248,32 @@ describe("overlay networks", () => {
     assert.ok(performance.now() - startMs < 1_000);
   });
 
+  test(
+    "a container outside of any service joins an attachable network, on a node without tasks of it",
+    options,
+    async () => {
+      const guest = await lab().lab.container();
+      const request = { network: "backnet", containerId: "guest", pid: guest.pid };
+      const address = await idle.agent.call("guest", request);
+      assert.match(address, /^10\.210\.4\./);
+      const server = "10.210.4.1";
+      assert.deepEqual(await guest.call("resolve", { server, name: "web", kind: "A" }), [VIP]);
+      const names = new Set<string>();
+      for (let count = 0; count < 8; count += 1) {
+        const [name = "", from] = (await guest.call("http", { url: `http://${VIP}/` })).split(" ");
+        assert.equal(from, "10.77.1.1", "tasks see the network's gateway");
+        names.add(name);
+      }
+      assert.deepEqual([...names].toSorted(), ["a", "b"]);
+      await assert.rejects(
+        idle.agent.call("guest", { ...request, network: "nosuch" }),
+        /network nosuch not found/,
+      );
+      await idle.agent.call("guestGone", "guest");
+      await guest.kill();
+    },
+  );
+
   test("drain loses no new connection, and an established one goes on", options, async () => {
     const { nodes } = lab();
     const url = `http://${idle.host.address}:8080/`;
