@@ -125,5 +125,6 @@ export class LeaderLink {
 function isLeaderTrouble(error: ClusterError): boolean {
   if (error.notLeader !== undefined) return true;
   // The call was given up because the leader changed; callers' own signals are checked before each try.
-  return hasCode(error, "unavailable", "cancelled", "deadline_exceeded", "unimplemented");
+  if (hasCode(error, "unimplemented")) return error.retryable;
+  return hasCode(error, "unavailable", "cancelled", "deadline_exceeded");
 }

@@ -65,10 +65,9 @@ export function fromServiceError(error: ServiceError): ClusterError {
     if (parsed !== undefined) return new ClusterError(parsed.code, parsed.message, parsed.options);
   }
   const code = codeOfStatus(error.code);
-  return new ClusterError(code, error.details || error.message, {
-    cause: error,
-    retryable: code === "unavailable",
-  });
+  // A method that nobody serves is one of a node that is just starting or changing its role.
+  const retryable = code === "unavailable" || code === "unimplemented";
+  return new ClusterError(code, error.details || error.message, { cause: error, retryable });
 }
 
 function parseWire(
