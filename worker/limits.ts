@@ -4,10 +4,13 @@
 export const STATUS_COALESCE_MS = 3;
 /** Keeps a batch well below gRPC's 4 MiB message limit: a status is about 400 bytes. */
 export const STATUS_BATCH_COUNT_MAX = 1000;
-/** How long a manager may take to open a session, and a connection to come up, before the next one is tried. */
-export const SESSION_OPEN_TIMEOUT_MS = 5_000;
-/** A session in which nothing is heard for this many heartbeat periods is given up. */
-export const SESSION_SILENCE_PERIODS = 4;
+/**
+ * How long a manager may take to open a session, and a connection to come up, before the next one is tried. A dead
+ * machine answers nothing at all, and the whole search must end well before managers take this node for dead.
+ */
+export const SESSION_OPEN_TIMEOUT_MS = 1_500;
+/** A session in which nothing is heard for this many heartbeat periods is given up; opening another costs little. */
+export const SESSION_SILENCE_PERIODS = 2.5;
 export const SESSION_BACKOFF = { firstMs: 50, maxMs: 2_000 } as const;
 /** Used until a manager says otherwise. */
 export const DEFAULT_HEARTBEAT_MS = 1_000;

@@ -17,6 +17,7 @@ import { DrainBarrier } from "./drain-barrier.ts";
 import {
   ASSIGNMENT_COALESCE_MS,
   DRAIN_BARRIER_MS,
+  NEW_LEADER_GRACE_MS,
   NODE_DOWN_MS,
   SESSION_BACKLOG_COUNT_MAX,
   SILENCE_CHECK_MS,
@@ -92,9 +93,8 @@ export class Dispatcher implements Component {
     this.#picture = new ClusterPicture(view);
     this.#cancels.push(watch.cancel);
     this.#cancels.push(timers.every(SILENCE_CHECK_MS, () => this.#checkSilence()));
-    // Every node gets the time of a lost one to find the new leader.
     for (const node of view.list("node")) {
-      this.#missing.set(node.id, clock.monotonicMs() + NODE_DOWN_MS);
+      this.#missing.set(node.id, clock.monotonicMs() + NEW_LEADER_GRACE_MS);
     }
   }
 

@@ -10,7 +10,7 @@ import { MemoryStore } from "../../manager/store/memory-store.ts";
 import type { Draft } from "../../manager/store/store.ts";
 import { SingleMemberLog } from "../../manager/store/testing/single-member-log.ts";
 import { type AgentStream, Dispatcher, type ToAgent } from "../../manager/dispatcher/dispatcher.ts";
-import { DRAIN_BARRIER_MS, NODE_DOWN_MS } from "../../manager/dispatcher/limits.ts";
+import { DRAIN_BARRIER_MS, NEW_LEADER_GRACE_MS, NODE_DOWN_MS } from "../../manager/dispatcher/limits.ts";
 
 const NETWORK = "network1";
 const SERVICE = "service1";
@@ -243,7 +243,7 @@ test("Dispatcher marks a silent node down and drops its endpoints, and takes it 
 test("Dispatcher gives nodes time to find a new leader, and marks those down that don't come", async () => {
   const fixture = new Fixture();
   await fixture.start("a");
-  await fixture.run(NODE_DOWN_MS - 500);
+  await fixture.run(NEW_LEADER_GRACE_MS - 500);
   assert.equal(fixture.store.view().get("node", "a")?.status.state, NodeState.unknown);
   await fixture.run(1000);
   assert.equal(fixture.store.view().get("node", "a")?.status.state, NodeState.down);

@@ -186,6 +186,16 @@ test("Agent sends the newest status of each task and repeats what was not acknow
   assert.deepEqual(fixture.committed, [`a ${TaskState.running}`]);
 });
 
+test("Agent looks for another manager at once when the one it had is gone, and not at the same one first", async () => {
+  const fixture = new Fixture();
+  fixture.open();
+  fixture.stream.handlers.ended("reset");
+  assert.equal(fixture.streams.length, 2);
+  assert.equal(fixture.stream.addr, "m2:2377");
+  await fixture.clock.advanceAsync(1_600);
+  assert.equal(fixture.streams[1]?.isClosed, true);
+});
+
 test("Agent passes on role and managers, and stops when the node was removed", async () => {
   const fixture = new Fixture();
   fixture.open();

@@ -85,6 +85,7 @@ export class Agent implements Component {
   #managers: readonly string[];
   #hint: string | undefined;
   #nextManager = 0;
+  #lostManager: string | undefined;
   #heartbeatMs = DEFAULT_HEARTBEAT_MS;
   #session: OpenSession | undefined;
   #cancelRetry: Cancel | undefined;
@@ -154,9 +155,12 @@ export class Agent implements Component {
     const hint = this.#hint;
     this.#hint = undefined;
     if (hint !== undefined && hint !== "") return hint;
-    if (this.#managers.length === 0) return undefined;
-    const addr = this.#managers[this.#nextManager % this.#managers.length];
+    const others = this.#managers.filter((addr) => addr !== this.#lostManager);
+    // The one that was lost just now is the last to try.
+    const candidates = others.length > 0 ? others : this.#managers;
+    const addr = candidates[this.#nextManager % candidates.length];
     this.#nextManager += 1;
+    this.#lostManager = undefined;
     return addr;
   }
 
@@ -267,13 +271,16 @@ export class Agent implements Component {
 
   #ended(session: OpenSession, reason: string): void {
     this.#session = undefined;
+    this.#lostManager = session.addr;
     for (const cancel of session.timers) cancel();
     this.#reporter.sessionClosed();
     this.#hasMore = false;
     if (this.#isStopped) return;
     if (session.isOpened) this.#deps.log.info("session lost", { manager: session.addr, reason });
     else this.#deps.log.debug("no session", { manager: session.addr, reason });
-    if (this.#hint !== undefined && this.#hint !== "" && this.#hint !== session.addr) {
+    const isSentOn = this.#hint !== undefined && this.#hint !== "" && this.#hint !== session.addr;
+    // A session that was open is missed at once; only managers that can't be had are asked at growing intervals.
+    if (isSentOn || (session.isOpened && this.#managers.some((addr) => addr !== session.addr))) {
       this.#connect();
       return;
     }
