@@ -42,6 +42,7 @@ import {
   loadRecords,
   nowNanoseconds,
   parseNanoseconds,
+  REMOVED_SUFFIX,
   saveRecord,
   type ContainerRecord,
 } from "./container-record.ts";
@@ -103,17 +104,19 @@ export class LocalContainerEngine implements ContainerEngine {
   async open(): Promise<void> {
     await fs.mkdir(this.#root, { recursive: true, mode: 0o711 });
     const { records, broken } = await loadRecords(this.#root);
-    for (const name of broken) await fs.rm(path.join(this.#root, name), { recursive: true, force: true });
+    for (const name of broken) {
+      await this.#options.rootfs.remove(name.replace(REMOVED_SUFFIX, "")).catch(() => undefined);
+      await fs.rm(path.join(this.#root, name), { recursive: true, force: true });
+    }
     const lives = records.map((record) => this.#add(record, undefined));
     await this.#killUnknown(lives);
     for (const live of lives) {
-      if (live.record.isBeingRemoved === true) continue;
       await this.#lifecycle.adopt(live).catch((error: unknown) => {
         this.#options.log.error("container not adopted", { containerId: live.id, error });
       });
     }
     for (const live of lives) {
-      if (live.record.isBeingRemoved === true || this.#isLeftover(live)) {
+      if (this.#isLeftover(live)) {
         await this.#lifecycle.remove(live, { force: true, volumes: true }).catch((error: unknown) => {
           this.#options.log.warn("leftover container not removed", { containerId: live.id, error });
         });

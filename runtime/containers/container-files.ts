@@ -62,16 +62,18 @@ export class ContainerFiles {
   /** Before the network is known: the files must be there to be bound. */
   async prepare(hostname: string, hostConfig: HostConfig): Promise<void> {
     const isHost = hostConfig.NetworkMode === "host";
-    await rewrite(path.join(this.#folder, "hostname"), `${hostname}\n`);
     const hosts = isHost
       ? await fs.readFile("/etc/hosts", "utf8").catch(() => hostsText([]))
       : hostsText(extraHosts(hostConfig));
     const added = isHost
       ? hostsText(extraHosts(hostConfig)).split("\n").slice(HOSTS_HEAD.length).join("\n")
       : "";
-    await rewrite(path.join(this.#folder, "hosts"), hosts + added);
     const own = this.ownResolv(hostConfig);
-    await rewrite(path.join(this.#folder, "resolv.conf"), own ?? (await hostResolv()));
+    await Promise.all([
+      rewrite(path.join(this.#folder, "hostname"), `${hostname}\n`),
+      rewrite(path.join(this.#folder, "hosts"), hosts + added),
+      rewrite(path.join(this.#folder, "resolv.conf"), own ?? (await hostResolv())),
+    ]);
   }
 
   async networkAttached(result: ContainerNetworkResult): Promise<void> {

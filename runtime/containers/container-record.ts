@@ -13,6 +13,8 @@ import type {
 import type { ContainerNetworkResult } from "../ports.ts";
 
 export const NEVER = "0001-01-01T00:00:00Z";
+/** Of the folder of a container whose removal has begun. */
+export const REMOVED_SUFFIX = ".removed";
 const RECORD_FILE = "container.json";
 
 /** One entry of inspect's Mounts, and what spec.ts mounts. */
@@ -71,8 +73,6 @@ export interface ContainerRecord {
   readonly network: ContainerNetworkResult | null;
   /** Endpoints of a task, which the worker attached. */
   readonly isNetworkOfTask: boolean;
-  /** Its removal had begun: a daemon that finds it goes on with that. */
-  readonly isBeingRemoved?: boolean;
 }
 
 export const INITIAL_STATE: PersistedState = {

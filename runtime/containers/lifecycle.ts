@@ -2,7 +2,7 @@
  * Start, stop, exit, restart and removal of containers, and taking over those that a former daemon started. Every change of a
  * container's state is made here, one at a time for each container; the native side is told what to do and reports ends.
  */
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync, rmdirSync, rmSync, unlinkSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import type { Env } from "../../common/env.ts";
@@ -12,7 +12,12 @@ import type { ExitStatus } from "../../model/engine.ts";
 import type { ContainerNetworkRequest, ContainerNetworks, RootfsSource, VolumeSource } from "../ports.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { DEFAULT_STOP_TIMEOUT_SECONDS } from "./container-defaults.ts";
-import { formatNanoseconds, parseNanoseconds, type ContainerRecord } from "./container-record.ts";
+import {
+  formatNanoseconds,
+  parseNanoseconds,
+  REMOVED_SUFFIX,
+  type ContainerRecord,
+} from "./container-record.ts";
 import { copyUp } from "./copy-up.ts";
 import type { ContainerEvents } from "./events-of.ts";
 import type { LiveContainer } from "./live-container.ts";
@@ -95,10 +100,11 @@ export class Lifecycle {
     const { rootfs, cgroups, execRoot, nativeBinary } = this.#deps;
     const { record } = live;
     const stateDir = path.join(execRoot, "c", live.id);
+    // In memory: a call into the kernel is shorter than a trip through the thread pool.
+    mkdirSync(stateDir, { recursive: true, mode: 0o711 });
+    rmSync(path.join(stateDir, "exit"), { force: true });
     const [layers] = await Promise.all([
       rootfs.layers(live.id),
-      fs.mkdir(stateDir, { recursive: true, mode: 0o711 }),
-      fs.rm(path.join(stateDir, "exit"), { force: true }),
       live.files.prepare(hostnameOf(record), record.hostConfig),
       record.hostConfig.CgroupParent === undefined || record.hostConfig.CgroupParent === ""
         ? Promise.resolve()
@@ -498,20 +504,23 @@ export class Lifecycle {
 
   async #erase(live: LiveContainer, withVolumes: boolean): Promise<void> {
     if (live.isRemoving) return;
-    live.change({ isBeingRemoved: true });
-    await live.saved();
     live.isRemoving = true;
     const { rootfs, volumes, execRoot, log } = this.#deps;
     const failed = (error: unknown): void =>
       log.warn("removal left something", { containerId: live.id, error });
+    await live.saved();
+    // From here on it is no container any more: a daemon that finds the folder under this name only clears up.
+    const trash = `${live.folder}${REMOVED_SUFFIX}`;
+    await fs.rename(live.folder, trash).catch(failed);
     await rootfs.remove(live.id).catch(failed);
-    await fs.rm(path.join(execRoot, "c", live.id), { recursive: true, force: true }).catch(failed);
+    await removeStateDir(path.join(execRoot, "c", live.id)).catch(failed);
     for (const point of live.record.mounts) {
       if (point.Type !== "volume" || point.Name === undefined) continue;
       volumes.unreference(point.Name, live.id);
       if (withVolumes && point.isAnonymous) await volumes.removeAnonymous(point.Name).catch(failed);
     }
-    await fs.rm(live.folder, { recursive: true, force: true }).catch(failed);
+    // Logs may be long, and nobody waits for their blocks.
+    void fs.rm(trash, { recursive: true, force: true }).catch(failed);
     this.#deps.forget(live);
     this.#deps.events(live.record, "destroy");
     const exit = { ...live.exitStatus(), error: "" };
@@ -579,6 +588,16 @@ export class Lifecycle {
     if (!isWanted || live.record.state.status !== "exited") return;
     live.changeState({ status: "restarting" });
     this.#restartByPolicy(live);
+  }
+}
+
+/** Holds the exit file, as a rule. */
+async function removeStateDir(folder: string): Promise<void> {
+  try {
+    unlinkSync(path.join(folder, "exit"));
+    rmdirSync(folder);
+  } catch {
+    await fs.rm(folder, { recursive: true, force: true });
   }
 }
 

@@ -17,7 +17,7 @@
 #include "sys.h"
 #include "util.h"
 
-enum { REMOVE_ATTEMPTS = 100, REMOVE_PAUSE_MS = 5, KILL_ROUNDS = 50 };
+enum { PAUSE_US_MIN = 100, PAUSE_US_MAX = 20000, REMOVE_ATTEMPTS = 60, KILL_ROUNDS = 60 };
 
 static char failure[PATH_BYTES_MAX + 256];
 
@@ -26,8 +26,11 @@ static const char *fail(const char *what, const char *path, int error) {
   return failure;
 }
 
-static void pause_ms(long milliseconds) {
-  struct timespec span = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+/* Short at first: what is waited for mostly takes microseconds. */
+static void pause_for(int attempt) {
+  long length = PAUSE_US_MIN << (attempt < 8 ? attempt : 8);
+  if (length > PAUSE_US_MAX) length = PAUSE_US_MAX;
+  struct timespec span = {0, length * 1000};
   nanosleep(&span, NULL);
 }
 
@@ -109,7 +112,7 @@ void cgroup_kill(const struct job *job) {
     for (uint32_t i = 0; i < job->cgroups.count; i++)
       if (group_file(path, job->cgroups.items[i].key, "freezer.state")) write_file(AT_FDCWD, path, "THAWED");
     if (for_each_process(folder, kill_one) == 0) return;
-    pause_ms(REMOVE_PAUSE_MS);
+    pause_for(round);
   }
 }
 
@@ -127,7 +130,7 @@ void cgroup_remove(const struct job *job) {
   for (uint32_t i = 0; i < job->cgroups.count; i++)
     /* A process that has just been killed still counts for a moment. */
     for (int attempt = 0; attempt < REMOVE_ATTEMPTS && !remove_tree(job->cgroups.items[i].key); attempt++)
-      pause_ms(REMOVE_PAUSE_MS);
+      pause_for(attempt);
 }
 
 static uint32_t counter(const char *folder, const char *name, const char *field) {

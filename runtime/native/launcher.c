@@ -24,6 +24,7 @@
 #include "archive.h"
 #include "job.h"
 #include "monitor.h"
+#include "mounts.h"
 #include "util.h"
 
 enum { IDLE_ROUND_MS = 500, IDLE_ROUNDS_MAX = 10, BACKLOG = 512, RETIRE_ROUNDS_MAX = 100, RETIRE_ROUND_US = 20000 };
@@ -119,7 +120,7 @@ static bool replaces_other(void) {
 
 static int listen_at(const char *root) {
   struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "launcher.sock"};
-  if (chdir(root) != 0) return -1;
+  if (chdir(root) != 0 || (mkdir(ROOT_PLACE, 0700) != 0 && errno != EEXIST)) return -1;
   lock_fd = open("launcher.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
   /* A lock that forks don't inherit: it says whether a launcher lives. */

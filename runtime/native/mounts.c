@@ -98,7 +98,10 @@ const char *mounts_open_sources(struct job *job) {
   return NULL;
 }
 
-/* The writable layer over the image's layers, at the state folder (which only this namespace sees covered). */
+/*
+ * The writable layer over the image's layers. The place is one folder of the exec root (the working folder) for all containers, which
+ * each covers in its own namespace: removing a folder that was mounted on waits for the kernel's clean-up, so it never is.
+ */
 static const char *mount_overlay(const struct job *job) {
   int context = (int)syscall(NR_fsopen, "overlay", FSOPEN_CLOEXEC);
   if (context < 0) return fail("overlay");
@@ -110,10 +113,10 @@ static const char *mount_overlay(const struct job *job) {
   if (job->work != NULL && syscall(NR_fsconfig, context, FSCONFIG_SET_STRING, "workdir", job->work, 0) != 0)
     return fail("overlay work folder %s", job->work);
   if (job->flags & J_NEW_USER) syscall(NR_fsconfig, context, FSCONFIG_SET_FLAG, "userxattr", NULL, 0);
-  if (syscall(NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) != 0) return fail("overlay at %s", job->state_dir);
+  if (syscall(NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) != 0) return fail("overlay at %s", ROOT_PLACE);
   int mount_fd = (int)syscall(NR_fsmount, context, FSMOUNT_CLOEXEC, 0);
-  int state = open(job->state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (mount_fd < 0 || state < 0 || x_move_mount(mount_fd, state) != 0) return fail("overlay at %s", job->state_dir);
+  int state = open(ROOT_PLACE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (mount_fd < 0 || state < 0 || x_move_mount(mount_fd, state) != 0) return fail("overlay at %s", ROOT_PLACE);
   close(context);
   close(mount_fd);
   close(state);
@@ -130,7 +133,7 @@ static const char *mount_overlay_in_one_page(const struct job *job) {
     used += (size_t)snprintf(options + used, sizeof options - used, "%s%s", i == 0 ? "" : ":", job->lower.items[i]);
   errno = E2BIG;
   if (used >= sizeof options) return fail("overlay of %u layers", job->lower.count);
-  if (mount("overlay", job->state_dir, "overlay", 0, options) != 0) return fail("overlay at %s", job->state_dir);
+  if (mount("overlay", ROOT_PLACE, "overlay", 0, options) != 0) return fail("overlay at %s", ROOT_PLACE);
   return NULL;
 }
 
@@ -138,7 +141,7 @@ static const char *mount_root(const struct job *job, int *root) {
   const char *error = NULL;
   if (job->root_dir != NULL) {
     int tree = x_open_tree(AT_FDCWD, job->root_dir, OPEN_TREE_CLONE | AT_RECURSIVE);
-    int state = open(job->state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int state = open(ROOT_PLACE, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (tree < 0 || state < 0 || x_move_mount(tree, state) != 0) return fail("root folder %s", job->root_dir);
     close(tree);
     close(state);
@@ -147,8 +150,8 @@ static const char *mount_root(const struct job *job, int *root) {
     if (error != NULL && errno == EINVAL) error = mount_overlay_in_one_page(job);
     if (error != NULL) return error;
   }
-  *root = open(job->state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (*root < 0) return fail("root %s", job->state_dir);
+  *root = open(ROOT_PLACE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (*root < 0) return fail("root %s", ROOT_PLACE);
   struct x_mount_attr attr = {0, 0, MS_PRIVATE, 0};
   if (x_mount_setattr(*root, AT_RECURSIVE, &attr) != 0) return fail("making the root private");
   return NULL;

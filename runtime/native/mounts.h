@@ -4,6 +4,9 @@
 
 #include "job.h"
 
+/* Below the exec root, made by the launcher. */
+#define ROOT_PLACE "rootfs"
+
 /*
  * All return NULL or an error text (static buffer). In this order: open the sources while the host's mounts still have their
  * peers, build the tree, seal
