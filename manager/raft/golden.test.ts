@@ -21,6 +21,7 @@ const OPTIONS = {
   appendBytesMax: 1000,
   appendCountMax: 4,
   inflightCountMax: 2,
+  pipelineCount: 2,
   inflightBytesMax: 1000,
   uncommittedBytesMax: 1000,
   writeBytesMax: 1000,

@@ -12,6 +12,7 @@ export interface RaftLimits {
   readonly appendBytesMax: number;
   readonly appendCountMax: number;
   readonly inflightCountMax: number;
+  readonly pipelineCount: number;
   readonly inflightBytesMax: number;
   readonly writeBytesMax: number;
   readonly applyBytesMax: number;
@@ -42,6 +43,8 @@ export const RAFT_LIMITS: RaftLimits = {
   appendBytesMax: 512 * 1024,
   appendCountMax: 4096,
   inflightCountMax: 256,
+  // Two keep network and both disks busy; more only make the batches smaller.
+  pipelineCount: 2,
   inflightBytesMax: 8 * 1024 * 1024,
   writeBytesMax: 4 * 1024 * 1024,
   applyBytesMax: 1024 * 1024,

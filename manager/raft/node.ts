@@ -166,15 +166,15 @@ export class RaftNode implements ReplicatedLog {
   }
 
   get isLeader(): boolean {
-    return this.#core.status.isEstablished;
+    return this.#core.isEstablished;
   }
 
   get term(): number {
-    return this.#core.status.term;
+    return this.#core.term;
   }
 
   get leader(): number {
-    return this.#core.status.leader;
+    return this.#core.leader;
   }
 
   get appliedIndex(): number {

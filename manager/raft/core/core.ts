@@ -105,6 +105,19 @@ export class RaftCore {
     };
   }
 
+  get term(): number {
+    return this.#term;
+  }
+
+  /** Raft id of the known leader, 0 for none. */
+  get leader(): number {
+    return this.#leaderId;
+  }
+
+  get isEstablished(): boolean {
+    return this.#leader?.isEstablished ?? false;
+  }
+
   get log(): Omit<RaftLog, "append" | "accept" | "reset" | "compact" | "takeCommitted" | "takeUnwritten"> {
     return this.#log;
   }

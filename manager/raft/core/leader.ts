@@ -298,10 +298,21 @@ export class Leader {
     if (this.#isReadRoundDue()) this.#heartbeat();
     for (const progress of this.#progress.values()) {
       if (progress.raftId === this.#host.options.raftId) continue;
-      while (progress.next <= this.#host.log.lastIndex && !progress.isPaused) {
+      while (
+        progress.next <= this.#host.log.lastIndex &&
+        !progress.isPaused &&
+        !this.#isGathering(progress)
+      ) {
         if (!this.#sendAppend(progress, false)) break;
       }
     }
+  }
+
+  /** An answer that is on its way will let what gathered meanwhile go as one message. */
+  #isGathering(progress: Progress): boolean {
+    const { log, options } = this.#host;
+    if (progress.mode !== "replicate" || progress.inflights.count < options.pipelineCount) return false;
+    return log.lastIndex - progress.next < options.appendCountMax / 2;
   }
 
   /** Tells everyone the commit index now; used before a leader that was removed steps down. */
