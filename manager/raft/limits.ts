@@ -33,7 +33,7 @@ export interface RaftLimits {
 }
 
 export const RAFT_LIMITS: RaftLimits = {
-  tickMs: 25,
+  tickMs: 50,
   heartbeatMs: 100,
   // Ten heartbeats: a busy 2-core machine stalls a process for hundreds of milliseconds; a dead leader is mostly noticed
   // by its connection long before.

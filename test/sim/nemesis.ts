@@ -214,7 +214,11 @@ export class Nemesis {
     const bytes = Buffer.from(machine.disk.peek(path));
     let offset = SEGMENT_HEADER_BYTES;
     let before = 0;
+    // Records chain by checksum; what a recycled file held before doesn't belong to the chain.
+    let chain = bytes.readUInt32LE(12);
     while (offset + 16 <= bytes.byteLength && bytes.readUInt32LE(offset) !== 0) {
+      if (bytes.readUInt32LE(offset + 8) !== chain) break;
+      chain = bytes.readUInt32LE(offset + 4);
       before = offset;
       offset += Math.ceil((16 + bytes.readUInt32LE(offset)) / 8) * 8;
     }
