@@ -20,6 +20,7 @@ for kind in "${kinds[@]}"; do
 done
 
 bash deploy/install-deps.sh
+bash scripts/install-test-deps.sh
 bash scripts/build.sh
 # One file after the other: the end-to-end tests want the machine for themselves.
 exec node --enable-source-maps --test --test-concurrency=1 --test-reporter=spec "--test-timeout=$timeout_ms" "${files[@]}"

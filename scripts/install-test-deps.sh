@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# What only the tests need, on top of deploy/install-deps.sh: a static busybox for images, the docker CLI as a client, and
+# Debian's registry to push to and pull from. As root it installs what is missing; services that come along are not started.
+set -euo pipefail
+
+export PATH="$PATH:/usr/sbin:/sbin"
+missing=()
+[ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1 || missing+=(busybox-static)
+command -v docker >/dev/null || missing+=(docker.io)
+command -v docker-registry >/dev/null || missing+=(docker-registry)
+command -v openssl >/dev/null || missing+=(openssl)
+[ "${#missing[@]}" -eq 0 ] && exit 0
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+  echo "install-test-deps: missing: ${missing[*]}" >&2
+  exit 1
+fi
+
+# Debian asks this file whether a package may start its service: 101 is no. One that is there already stays as it is.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 0755 "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+echo "install-test-deps: installing ${missing[*]}"
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
