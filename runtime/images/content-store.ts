@@ -1,7 +1,10 @@
 /**
- * Blobs by digest: manifests, configs and layers as they came. A blob is written aside, hashed, made durable and only then
- * renamed to its digest, so nothing unverified or half written is ever found under one. Knows nothing of images: what may
- * be removed is decided by garbage.ts.
+ * Blobs by digest: manifests, configs and layers as they came. A blob is written aside, hashed and only then renamed to its
+ * digest, so nothing unverified or half written is ever found under one. Knows nothing of images: what may be removed is
+ * decided by garbage.ts.
+ *
+ * Blobs are not synced one by one, which would make every pull and build step wait for the disk. All are made durable
+ * together now and then; after a loss of power those that were written since are hashed again before anybody sees them.
  */
 import { createHash } from "node:crypto";
 import { createReadStream, readdirSync, readFileSync, renameSync, statSync } from "node:fs";
@@ -28,12 +31,22 @@ export interface ContentStoreOptions {
   readonly trash: string;
   readonly disk: Disk;
   readonly random: Random;
+  /** Set after a restart of the machine: blobs written since then (Unix time) may be damaged and are checked. */
+  readonly suspectSinceMs: number | undefined;
+}
+
+async function digestOfFile(file: string, algorithm: string): Promise<string> {
+  const hash = createHash(algorithm);
+  for await (const piece of createReadStream(file, { highWaterMark: READ_BYTES }))
+    hash.update(piece as Buffer);
+  return `${algorithm}:${hash.digest("hex")}`;
 }
 
 export class ContentStore {
   readonly #options: ContentStoreOptions;
   /** Digest to bytes. */
   readonly #sizes = new Map<string, number>();
+  #hasUnsynced = false;
 
   private constructor(options: ContentStoreOptions) {
     this.#options = options;
@@ -49,10 +62,32 @@ export class ContentStore {
       await options.disk.makeFolder(folder);
       for (const name of readdirSync(folder)) {
         const digest = `${algorithm}:${name}`;
-        if (isDigest(digest)) store.#sizes.set(digest, statSync(path.join(folder, name)).size);
+        if (isDigest(digest)) await store.#find(path.join(folder, name), digest, algorithm);
       }
     }
     return store;
+  }
+
+  async #find(file: string, digest: string, algorithm: string): Promise<void> {
+    const { size, mtimeMs } = statSync(file);
+    const since = this.#options.suspectSinceMs;
+    if (since !== undefined && mtimeMs >= since && (await digestOfFile(file, algorithm)) !== digest) {
+      await this.#options.disk.remove(file);
+      return;
+    }
+    this.#sizes.set(digest, size);
+  }
+
+  /** Whether blobs were added since the last call: the next sync makes them durable. */
+  takeUnsynced(): boolean {
+    const hadAny = this.#hasUnsynced;
+    this.#hasUnsynced = false;
+    return hadAny;
+  }
+
+  /** The sync failed: what it was for still waits. */
+  markUnsynced(): void {
+    this.#hasUnsynced = true;
   }
 
   has(digest: string): boolean {
@@ -80,7 +115,7 @@ export class ContentStore {
     return path.join(this.#options.root, "ingest", name);
   }
 
-  /** Takes over a file whose content is durable and has that digest. */
+  /** Takes over a file whose content has that digest. */
   async commit(ingestPath: string, digest: string): Promise<void> {
     if (this.has(digest)) {
       await this.#options.disk.remove(ingestPath);
@@ -91,7 +126,7 @@ export class ContentStore {
     // Both in one turn, so that a sweep between them can't take the file away.
     renameSync(ingestPath, target);
     this.#sizes.set(digest, size);
-    await this.#options.disk.syncFolder(path.dirname(target));
+    this.#hasUnsynced = true;
   }
 
   /** Stores a document; returns its digest. */
@@ -99,13 +134,7 @@ export class ContentStore {
     const digest = sha256(bytes);
     if (this.has(digest)) return digest;
     const ingest = this.ingestPath();
-    const file = await fsp.open(ingest, "wx", 0o600);
-    try {
-      await file.writeFile(bytes);
-      await file.datasync();
-    } finally {
-      await file.close();
-    }
+    await fsp.writeFile(ingest, bytes, { flag: "wx", mode: 0o600 });
     await this.commit(ingest, digest);
     return digest;
   }

@@ -221,20 +221,27 @@ class LocalImageEngine implements ImageEngine {
   }
 }
 
-/** Looks now and then whether layers wait to be made durable. Returns what stops it. */
+/** Looks now and then whether blobs or layers wait to be made durable. Returns what stops it. */
 function keepDurable(storage: ImageStorage): () => void {
-  return storage.env.timers.every(SYNC_DELAY_MS, () => {
-    const pending = storage.snapshots.undurable();
-    if (pending.length === 0) return;
-    storage.pool
+  const { content, snapshots, pool, env, durability, log } = storage;
+  return env.timers.every(SYNC_DELAY_MS, () => {
+    const pending = snapshots.undurable();
+    if (!content.takeUnsynced() && pending.length === 0) return;
+    const startMs = env.clock.wallMs();
+    pool
       .run({ kind: "sync", path: storage.root })
-      .then(() => storage.snapshots.markDurable(pending))
-      .catch((caught: unknown) => storage.log.warn("layers are made durable later", { error: caught }));
+      .then(() => snapshots.markDurable(pending))
+      .then(() => durability.synced(startMs))
+      .catch((caught: unknown) => {
+        content.markUnsynced();
+        log.warn("images are made durable later", { error: caught });
+      });
   });
 }
 
 export async function createImageEngine(options: ImageEngineOptions): Promise<ImageEngineParts> {
   const storage = await openImageStorage(options);
+  await storage.durability.checked();
   const cancelSync = keepDurable(storage);
   const transfers = new ImageTransfers(storage, options.registry ?? DEFAULT_REGISTRY_CONFIG);
   // What a crash left behind.

@@ -3,6 +3,7 @@
  * whole, so a crash shows the old or the new. Reads come from memory. An image is its config's digest.
  */
 import { readdirSync } from "node:fs";
+import * as fsp from "node:fs/promises";
 import path from "node:path";
 import type { Disk } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
@@ -63,6 +64,15 @@ export function noSuchImage(reference: string): ClusterError {
   });
 }
 
+/** undefined if a loss of power left something else than a record. */
+async function readRecord(disk: Disk, file: string): Promise<ImageRecord | undefined> {
+  try {
+    return JSON.parse(Buffer.from(await disk.readFile(file)).toString("utf8")) as ImageRecord;
+  } catch {
+    return undefined;
+  }
+}
+
 export class ImageRecords {
   readonly #root: string;
   readonly #disk: Disk;
@@ -81,7 +91,12 @@ export class ImageRecords {
     this.#disk = disk;
   }
 
-  static async open(root: string, disk: Disk): Promise<ImageRecords> {
+  /** `isWhole`: whether all that the image is made of is there; records of others are dropped. */
+  static async open(
+    root: string,
+    disk: Disk,
+    isWhole: (record: ImageRecord) => boolean,
+  ): Promise<ImageRecords> {
     const records = new ImageRecords(root, disk);
     const folder = path.join(root, "records");
     await disk.makeFolder(folder);
@@ -90,9 +105,11 @@ export class ImageRecords {
         await disk.remove(path.join(folder, name));
         continue;
       }
-      const record = JSON.parse(
-        Buffer.from(await disk.readFile(path.join(folder, name))).toString(),
-      ) as ImageRecord;
+      const record = await readRecord(disk, path.join(folder, name));
+      if (record === undefined || !isWhole(record)) {
+        await disk.remove(path.join(folder, name));
+        continue;
+      }
       records.#images.set(record.id, record);
       if (record.buildKey !== undefined) records.#built.set(record.buildKey, record.id);
     }
@@ -145,7 +162,7 @@ export class ImageRecords {
     return this.#images.size;
   }
 
-  /** Durable when it resolves. Keeps an earlier record's parent when the new one has none. */
+  /** Keeps an earlier record's parent when the new one has none. */
   async add(record: ImageRecord): Promise<void> {
     const known = this.#images.get(record.id);
     const merged: ImageRecord =
@@ -154,9 +171,12 @@ export class ImageRecords {
         : { ...known, ...record, parentId: record.parentId === "" ? known.parentId : record.parentId };
     if (merged.buildKey !== undefined) this.#built.set(merged.buildKey, merged.id);
     this.#images.set(record.id, merged);
-    await this.#serially(() =>
-      this.#disk.writeFileAtomic(this.#recordFile(record.id), Buffer.from(JSON.stringify(merged))),
-    );
+    // Not synced: a record is worth as much as its blobs, which are made durable together with it.
+    await this.#serially(async () => {
+      const file = this.#recordFile(record.id);
+      await fsp.writeFile(`${file}.tmp`, JSON.stringify(merged), { mode: 0o600 });
+      await this.#disk.rename(`${file}.tmp`, file);
+    });
   }
 
   /** The image that a build step with this key made. */

@@ -14,6 +14,7 @@ import { ImageRecords, type ImageRecord } from "./image-records.ts";
 import { LayerStore } from "./layer-store.ts";
 import { Leases, type Lease } from "./leases.ts";
 import { PartialBlobs } from "./partial-blobs.ts";
+import { Durability } from "./durability.ts";
 import { WorkerPool } from "./worker-pool.ts";
 
 /** Enough for a few layers at once; more would only fight over the disk. */
@@ -33,6 +34,7 @@ export interface ImageStorage {
   readonly layers: LayerStore;
   readonly leases: Leases;
   readonly partial: PartialBlobs;
+  readonly durability: Durability;
   /** The image's config document. */
   document(record: Pick<ImageRecord, "id">): ImageDocument;
   /** RFC 3339 with nine digits, for stamps. */
@@ -59,9 +61,18 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
   // Containers' processes may not look around in here, but must get through to their root.
   await disk.makeFolder(root, 0o711);
   await disk.makeFolder(trash);
-  const content = await ContentStore.open({ root, trash, disk, random });
+  const durability = Durability.open(root, env);
+  const { suspectSinceMs } = durability;
+  const content = await ContentStore.open({ root, trash, disk, random, suspectSinceMs });
   const snapshots = await SnapshotStore.open({ root, trash, disk, random });
-  const records = await ImageRecords.open(root, disk);
+  const records = await ImageRecords.open(
+    root,
+    disk,
+    (record) =>
+      content.has(record.id) &&
+      content.has(record.manifest.digest) &&
+      record.layers.every((layer) => content.has(layer.digest)),
+  );
   const threadCount = Math.max(3, Math.min(THREADS_MAX, availableParallelism()));
   const pool = new WorkerPool(env.timers, threadCount);
   const documents = new Map<string, ImageDocument>();
@@ -90,6 +101,7 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
     layers,
     leases,
     partial,
+    durability,
     document,
     now,
   };

@@ -93,9 +93,8 @@ class BlobTee {
     this.#sinceProgress = 0;
   }
 
-  /** Durable before its digest is known to anyone. */
+  /** The digest, which must be the expected one. */
   finish(expected: string | undefined): string {
-    if (this.#fd !== undefined) fs.fdatasyncSync(this.#fd);
     const digest = this.#hash === undefined ? this.#known : digestOf(this.#hash);
     if (expected !== undefined && digest !== expected) {
       throw new ClusterError(

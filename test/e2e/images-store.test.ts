@@ -159,6 +159,29 @@ test("RootfsSource.prepare() unpacks again what a loss of power took", async () 
   assert.equal(fs.readFileSync(path.join(layers.lower[1] ?? "", "bin/app"), "utf8"), "new");
 });
 
+test("ImageEngine drops images whose blobs a loss of power damaged, and keeps the rest", async () => {
+  const dataRoot = newFolder();
+  const other: TestImage = { tags: ["other:1"], layers: [[{ name: "x", content: "x" }]] };
+  const first = await open(dataRoot);
+  await linesOf(first.images.load(streamOf(dockerArchive([WHOAMI, other])), { quiet: true }));
+  await first.stop();
+  const images = path.join(dataRoot, "images");
+  const synced = path.join(images, "synced.json");
+  const known = JSON.parse(fs.readFileSync(synced, "utf8")) as object;
+  const blob = buildImage(WHOAMI).diffIds[0] ?? "";
+  const file = path.join(images, "blobs", blob.replace(":", "/"));
+  fs.truncateSync(file, 10);
+
+  const sameBoot = await open(dataRoot);
+  assert.notEqual(sameBoot.images.resolve("whoami:1"), undefined);
+  await sameBoot.stop();
+  fs.writeFileSync(synced, JSON.stringify({ ...known, bootId: "an-earlier-boot" }));
+  const second = await open(dataRoot);
+  assert.equal(second.images.resolve("whoami:1"), undefined);
+  assert.equal(second.images.resolve("other:1"), buildImage(other).id);
+  assert.equal(fs.existsSync(file), false);
+});
+
 test("RootfsSource.changes() and commit() see what the container wrote", async () => {
   const engine = await open(newFolder());
   await linesOf(engine.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
