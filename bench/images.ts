@@ -65,7 +65,7 @@ async function stopChild(child: ChildProcess): Promise<void> {
 async function startEngine(name: string, command: (folder: string) => readonly string[]): Promise<Contender> {
   const folder = mkdtempSync(path.join(tmpdir(), `shoal-bench-images-${name}-`));
   const socket = path.join(folder, "api.sock");
-  const [program = "", ...args] = [...command(folder), "--host", `unix://${socket}`];
+  const [program, ...args] = [...command(folder), "--host", `unix://${socket}`];
   const stderr = process.env["BENCH_VERBOSE"] === undefined ? "ignore" : "inherit";
   const child = spawn(program, args, { stdio: ["ignore", "ignore", stderr] });
   const stop = async (): Promise<void> => {
