@@ -9,6 +9,8 @@ import { MUTANTS, type Mutant } from "./mutants.ts";
 
 const run = promisify(execFile);
 const LIVENESS_PASS_RATE = 0.95;
+/** A seed takes seconds; one that takes longer than this beyond the budget never ends. */
+const HANG_SECONDS = 60;
 
 interface Outcome {
   readonly mutant: Mutant;
@@ -29,12 +31,18 @@ async function judge(
   budget: { readonly seeds: string; readonly seconds: string },
 ): Promise<Outcome> {
   const script = path.join(import.meta.dirname, "mutant-run.ts");
-  const { stdout } = await run(process.execPath, [
-    script,
-    String(mutant.number),
-    budget.seeds,
-    budget.seconds,
-  ]);
+  // One that runs in a circle within an event is stopped from outside, and so is found too.
+  const timeout = (Number(budget.seconds) + HANG_SECONDS) * 1000;
+  const args = [script, String(mutant.number), budget.seeds, budget.seconds];
+  const ended = await run(process.execPath, args, { timeout, killSignal: "SIGKILL" }).catch(
+    (caught: unknown) => {
+      if (caught instanceof Error && "killed" in caught && caught.killed === true) return undefined;
+      throw caught;
+    },
+  );
+  if (ended === undefined)
+    return { mutant, found: true, check: "hang", text: "a seed never ended", seeds: 0 };
+  const { stdout } = ended;
   const parsed: unknown = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
   if (!isOutcome(parsed)) throw new Error(`mutant ${mutant.number} printed "${stdout}"`);
   return { ...parsed, mutant };
