@@ -78,6 +78,7 @@ export class Daemon implements Component {
       execRoot: options.execRoot,
       nativeBinary: path.join(packageRoot(import.meta.dirname), "runtime/native/build/shoal-runtime"),
       version: VERSION,
+      favorDynamicCgroups: options.favorDynamicCgroups,
       registry: {
         ...DEFAULT_REGISTRY_CONFIG,
         insecure: options.insecureRegistries,

@@ -34,6 +34,8 @@ export interface DaemonOptions {
   readonly insecureRegistries: readonly string[];
   readonly registryMirrors: readonly string[];
   readonly nodeGenericResources: readonly string[];
+  /** See EngineOptions: faster starts, at a price, until the machine's next boot. */
+  readonly favorDynamicCgroups: boolean;
   /** Group that may use the UNIX socket; the socket is root's alone if there is no such group. */
   readonly group: string;
 }
@@ -63,6 +65,7 @@ const FILE_KEYS: Readonly<Record<string, { readonly option: keyof DaemonOptions;
   "insecure-registries": { option: "insecureRegistries", type: "strings" },
   "registry-mirrors": { option: "registryMirrors", type: "strings" },
   "node-generic-resources": { option: "nodeGenericResources", type: "strings" },
+  "favor-dynamic-cgroups": { option: "favorDynamicCgroups", type: "boolean" },
   group: { option: "group", type: "string" },
 };
 
@@ -161,6 +164,7 @@ export async function resolveOptions(flags: DaemonFlags): Promise<DaemonOptions>
     insecureRegistries: pick("insecureRegistries", []),
     registryMirrors: pick("registryMirrors", []),
     nodeGenericResources: pick("nodeGenericResources", []),
+    favorDynamicCgroups: pick("favorDynamicCgroups", false),
     group: pick("group", "shoal"),
   });
 }

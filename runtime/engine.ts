@@ -9,7 +9,7 @@ import type { Component, Env } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
 import type { Engine, JsonObject, PluginEngine } from "../model/engine.ts";
 import { ClusterError } from "../common/errors.ts";
-import { Cgroups, detectHierarchies } from "./containers/cgroups.ts";
+import { Cgroups, detectHierarchies, favorDynamicCgroups } from "./containers/cgroups.ts";
 import { LocalContainerEngine } from "./containers/container-engine.ts";
 import { NativeLauncher } from "./containers/native-launcher.ts";
 import { EventRing } from "./events.ts";
@@ -30,6 +30,11 @@ export interface EngineOptions {
   readonly nativeBinary: string;
   /** Path below the cgroup roots, with a leading slash; default: made from the exec root. */
   readonly cgroupParent?: string;
+  /**
+   * Remounts the cgroup tree with `favordynmods`: a process enters a cgroup in 0.3 ms instead of about 12 (the wait for an RCU grace
+   * period). Forks and exits get slightly slower on kernels before 6.18, and it can't be undone before a reboot. Default false.
+   */
+  readonly favorDynamicCgroups?: boolean;
   /** Shown as ServerVersion. */
   readonly version?: string;
   /** Mirrors and insecure registries. */
@@ -95,6 +100,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     events,
   });
   const cgroups = new Cgroups(detectHierarchies(), options.cgroupParent ?? cgroupParentOf(execRoot));
+  if (options.favorDynamicCgroups === true) await favorDynamicCgroups(cgroups.hierarchies, log);
   await cgroups.prepare();
   const launcher = new NativeLauncher({ execRoot, nativeBinary, log: log.child({ part: "launcher" }) });
   await launcher.start();

@@ -2,10 +2,13 @@
  * Where this machine's cgroups are (v1, v2 or both) and which files hold which limit. Policy for the native program, which makes the
  * groups, and for update, pause and stats, which use them later.
  */
+import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
+import { promisify } from "node:util";
 import { ClusterError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
 import type { LaunchSpec } from "./launch-spec.ts";
 
 /** Hierarchies that every container gets; cpuset and freezer only where they are needed. */
@@ -81,6 +84,15 @@ export function detectHierarchies(): CgroupHierarchies {
   return parseHierarchies(readFileSync("/proc/self/mountinfo", "utf8"), (root) =>
     readFileSync(path.join(root, "cgroup.controllers"), "utf8"),
   );
+}
+
+/** One tree is enough: the lock that it changes is the kernel's only one. A kernel that doesn't know the option goes on without. */
+export async function favorDynamicCgroups(hierarchies: CgroupHierarchies, log: Logger): Promise<void> {
+  const point = hierarchies.v2 ?? hierarchies.v1.get("memory");
+  if (point === undefined) return;
+  await promisify(execFile)("mount", ["-o", "remount,favordynmods", point]).catch((error: unknown) => {
+    log.warn("cgroups are not made to favour changes", { point, error });
+  });
 }
 
 /** v1 shares (2..262144, 1024 usual) to v2 weight (1..10000, 100 usual), as runc has it since 1.4: the usual meets the usual. */
