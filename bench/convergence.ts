@@ -81,7 +81,8 @@ async function startEngine(
   const folder = mkdtempSync(path.join(tmpdir(), `shoal-bench-${name}-`));
   const socket = path.join(folder, "api.sock");
   const namespace = makeNamespace(`bench-${name}-${process.pid}`);
-  const child = spawn("ip", ["netns", "exec", namespace.name, ...command(folder, socket)], {
+  // Not `ip netns exec`: its own view of /sys has no cgroups.
+  const child = spawn("nsenter", [`--net=/run/netns/${namespace.name}`, ...command(folder, socket)], {
     stdio: ["ignore", "ignore", process.env["BENCH_VERBOSE"] === undefined ? "ignore" : "inherit"],
   });
   const stop = async (): Promise<void> => {
