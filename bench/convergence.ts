@@ -18,6 +18,7 @@ import { busyboxTar } from "./test-image.ts";
 
 const IMAGE = "bench-idle:1";
 const START_TIMEOUT_MS = 30_000;
+const POLL_MS = 20;
 const CONVERGE_TIMEOUT_MS = 180_000;
 
 interface Contender {
@@ -138,22 +139,22 @@ function startDocker(): Promise<Contender> {
   ]);
 }
 
-interface TaskJson {
-  readonly DesiredState: string;
-  readonly Status: { readonly State: string };
+interface ServiceJson {
+  readonly Spec: { readonly Name: string };
+  readonly ServiceStatus?: { readonly RunningTasks: number };
 }
 
+/** As `service ls` counts them; a small answer, so that asking often costs neither engine much. */
 async function runningTasks(engine: Contender, service: string): Promise<number> {
-  const filters = encodeURIComponent(JSON.stringify({ service: [service], "desired-state": ["running"] }));
-  const tasks = (await ask(engine.socket, "GET", `/tasks?filters=${filters}`)) as readonly TaskJson[];
-  return tasks.filter((task) => task.Status.State === "running").length;
+  const services = (await ask(engine.socket, "GET", "/services?status=true")) as readonly ServiceJson[];
+  return services.find((each) => each.Spec.Name === service)?.ServiceStatus?.RunningTasks ?? 0;
 }
 
 async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
   const deadline = performance.now() + CONVERGE_TIMEOUT_MS;
   while (!(await holds())) {
     if (performance.now() > deadline) throw new Error(`${what}: not within ${CONVERGE_TIMEOUT_MS} ms`);
-    await sleep(10);
+    await sleep(POLL_MS);
   }
 }
 

@@ -302,7 +302,7 @@ export class SwarmNode implements SwarmLifecycle {
       network,
       folder: store.workerFolder,
       connect: grpcConnector((addr) => dial(addr, live, { manager: true })),
-      description: () => ({ ...this.#options.description(), TLSInfo: tlsInfoOf(live.current.rootCa) }),
+      description: describedBy(this.#options.description, live),
       rpcAddress: state.advertiseAddr,
       addr: parseHostPort(state.advertiseAddr, "advertise-addr").host,
       dataPathAddress: state.dataPathAddr,
@@ -503,4 +503,16 @@ export class SwarmNode implements SwarmLifecycle {
     membership.peers.close();
     await membership.server.stop();
   }
+}
+
+/** Description with the facts of the root: read once for each root, since every task that starts asks. */
+function describedBy(description: () => NodeDescription, live: LiveIdentity): () => NodeDescription {
+  let known: { readonly rootCa: string; readonly description: NodeDescription } | undefined;
+  return () => {
+    const { rootCa } = live.current;
+    if (known?.rootCa !== rootCa) {
+      known = { rootCa, description: { ...description(), TLSInfo: tlsInfoOf(rootCa) } };
+    }
+    return known.description;
+  };
 }

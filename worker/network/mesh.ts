@@ -8,14 +8,14 @@ import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { MeshAssignment } from "../../model/dispatch.ts";
 import type { Task } from "../../model/objects.ts";
-import { firstHost, macOf, parseBlock } from "../../runtime/network/addresses.ts";
+import { blockSize, firstHost, formatAddress, macOf, parseBlock } from "../../runtime/network/addresses.ts";
 import { deleteFlows } from "../../runtime/network/conntrack.ts";
 import { interfaceWithAddress, linkIndex, plugRouted } from "../../runtime/network/container-link.ts";
 import { KernelSet } from "../../runtime/network/kernel-set.ts";
 import type { KernelObject } from "../../runtime/network/kernel-set.ts";
 import { NetworkNamespace } from "../../runtime/network/namespace.ts";
 import { groupsOf, NftTable } from "../../runtime/network/nft-table.ts";
-import type { ElementGroups } from "../../runtime/network/nft-table.ts";
+import type { ElementGroup, ElementGroups } from "../../runtime/network/nft-table.ts";
 import {
   addAddress,
   addRule,
@@ -337,11 +337,11 @@ export class Mesh {
       new Map([
         ["vteps", new Map(ends.map((end) => [end.dataPathAddress, ""]))],
         ["via", new Map(ends.map((end) => [end.mac, `0x${end.mark.toString(16).padStart(8, "0")}`]))],
-        ["self", new Map(attachments.map(({ meshIp }) => [`${meshIp} . ${meshIp}`, ""]))],
         ["sealed", new Map(sealed.map(({ meshIp }) => [meshIp, ""]))],
         ["host", new Map(attachments.flatMap(hostPorts))],
       ]),
     );
+    groups.set("self", selfGroup(assignment.subnet));
     for (const port of assignment.ingressPorts) {
       const backends = this.#backends(port.backends).map((meshIp) => `${meshIp} . ${port.targetPort}`);
       const key = `${port.protocol} . ${port.publishedPort}`;
@@ -405,4 +405,21 @@ function hostPorts(attachment: MeshAttachment): (readonly [string, string])[] {
   return attachment.ports
     .filter((port) => port.PublishMode === "host" && port.PublishedPort > 0)
     .map((port) => [`${port.Protocol} . ${port.PublishedPort}`, `${attachment.meshIp} . ${port.TargetPort}`]);
+}
+
+/**
+ * Every address of the block with itself, for clients that are balanced to themselves. All of them from the start, so that
+ * attaching a task changes no packet filter.
+ */
+function selfGroup(subnet: string): ElementGroup {
+  return {
+    signature: subnet,
+    elements: () => {
+      const block = parseBlock(subnet);
+      const addresses = Array.from({ length: blockSize(block) }, (_, index) =>
+        formatAddress(block.base + index),
+      );
+      return new Map([["self", new Map(addresses.map((address) => [`${address} . ${address}`, ""]))]]);
+    },
+  };
 }

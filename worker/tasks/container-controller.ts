@@ -51,7 +51,7 @@ export interface ContainerControllerDeps {
 }
 
 /** Networks that are the machine's own rather than the cluster's, by the name or id under which specs refer to them. */
-const MACHINE_NETWORKS: ReadonlySet<string> = new Set(["host", "none"]);
+const MACHINE_NETWORKS: ReadonlySet<string> = new Set(["host", "none", "bridge"]);
 
 export class ContainerControllerFactory implements ControllerFactory {
   readonly #deps: ContainerControllerDeps;
