@@ -4,6 +4,7 @@
  * by whoever repairs; never keeps a descriptor of the container's namespace.
  */
 import { ClusterError } from "../../common/errors.ts";
+import { hasErrno } from "./libc.ts";
 import type { NetworkNamespace } from "./namespace.ts";
 import { plainNested, u32 } from "./netlink-wire.ts";
 import type { Request } from "./netlink-wire.ts";
@@ -44,16 +45,29 @@ export function interfaceWithAddress(container: NetworkNamespace, address: strin
   return listAddresses(container.route).find((each) => each.address === address)?.index;
 }
 
+/** Nearly every container is new and has no interface yet: eth0 is tried before anything is listed. */
+function addPair(host: NetworkNamespace, container: NetworkNamespace, link: RoutedLink): string {
+  const add = (name: string): string => {
+    host.route.send([
+      addVeth(
+        link.hostName,
+        { mac: link.hostMac, mtu: link.mtu },
+        { name, mac: link.containerMac, mtu: link.mtu, namespace: container.fd },
+      ),
+    ]);
+    return name;
+  };
+  try {
+    return add("eth0");
+  } catch (caught) {
+    if (!hasErrno(caught, "EEXIST")) throw caught;
+    return add(freeInterfaceName(container));
+  }
+}
+
 /** Makes the pair and gives both ends what they need. Returns the container's name of the interface. */
 export function plugRouted(host: NetworkNamespace, container: NetworkNamespace, link: RoutedLink): string {
-  const name = freeInterfaceName(container);
-  host.route.send([
-    addVeth(
-      link.hostName,
-      { mac: link.hostMac, mtu: link.mtu },
-      { name, mac: link.containerMac, mtu: link.mtu, namespace: container.fd },
-    ),
-  ]);
+  const name = addPair(host, container, link);
   const hostIndex = linkIndex(host, link.hostName);
   const index = linkIndex(container, name);
   container.route.send([
