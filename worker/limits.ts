@@ -22,3 +22,8 @@ export const HEALTH_POLL_MS = 50;
 export const DEFAULT_STOP_GRACE_SECONDS = 10;
 /** Retries of a step that failed for a reason that passes by itself (peer away, disk busy). */
 export const STEP_RETRY = { countMax: 3, firstMs: 200, maxMs: 2_000 } as const;
+/**
+ * Between the moment when nobody sends a task new connections any more and its stop signal: packets that were on their way
+ * arrive, and what waits in its listen queue is accepted. Swarm sleeps 2 s here.
+ */
+export const DRAIN_SETTLE_MS = 250;

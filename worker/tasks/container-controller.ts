@@ -14,7 +14,7 @@ import type {
 } from "../../model/engine.ts";
 import type { NodeDescription, Task } from "../../model/objects.ts";
 import { expandContainerSpec, templateContext } from "../../model/templates.ts";
-import { DEFAULT_STOP_GRACE_SECONDS, HEALTH_POLL_MS } from "../limits.ts";
+import { DEFAULT_STOP_GRACE_SECONDS, DRAIN_SETTLE_MS, HEALTH_POLL_MS } from "../limits.ts";
 import {
   containerConfig,
   hostConfig,
@@ -243,6 +243,7 @@ class ContainerController implements TaskController {
   async #drainAndStop(containerId: string): Promise<void> {
     const hasNetwork = this.#machineNetwork() === undefined;
     if (hasNetwork) await this.#deps.network.drain(this.#task.id);
+    if (hasNetwork && this.#isReachable()) await this.#pause(DRAIN_SETTLE_MS);
     await this.#containers.stop(containerId, {
       timeoutSeconds: stopTimeoutSeconds(this.#task.spec.ContainerSpec, DEFAULT_STOP_GRACE_SECONDS),
     });
@@ -266,6 +267,11 @@ class ContainerController implements TaskController {
       }
       await this.#pause(HEALTH_POLL_MS);
     }
+  }
+
+  /** Whether others could have sent it traffic. */
+  #isReachable(): boolean {
+    return this.#task.networks.length > 0 || this.#task.ports.some((port) => port.PublishMode === "ingress");
   }
 
   #pause(delayMs: number): Promise<void> {
