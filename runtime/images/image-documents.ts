@@ -2,6 +2,7 @@
  * The documents of images: configs, manifests and indexes of OCI and of Docker (schema 2). Parses what is needed and
  * leaves the bytes alone, because digests are of the bytes. Pure.
  */
+import { ZERO_TIME } from "../../common/time.ts";
 import { createHash } from "node:crypto";
 import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, JsonObject } from "../../model/engine.ts";
@@ -169,8 +170,6 @@ function parseHistory(value: unknown): readonly HistoryEntry[] {
     ...(entry["empty_layer"] === true ? { empty_layer: true } : {}),
   }));
 }
-
-export const ZERO_TIME = "0001-01-01T00:00:00Z";
 
 export function parseImageDocument(bytes: Uint8Array): ImageDocument {
   const value = parseJsonDocument(bytes, "config");

@@ -2,7 +2,8 @@
 import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, Filters, JsonObject } from "../../model/engine.ts";
 import { familiarForm, familiarName, parseReference } from "../../model/image-reference.ts";
-import { ZERO_TIME, type ImageDocument } from "./image-documents.ts";
+import { ZERO_TIME } from "../../common/time.ts";
+import type { ImageDocument } from "./image-documents.ts";
 import type { ImageRecord } from "./image-records.ts";
 import type { ImageStorage } from "./image-storage.ts";
 
