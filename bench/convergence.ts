@@ -5,27 +5,22 @@
  *
  *   node dist/bench/convergence.js [--rounds N] [--replicas N] [--no-peer]
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import path from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { execFileSync } from "node:child_process";
 import { parseArgs } from "node:util";
+import {
+  type Contender,
+  type ContenderOptions,
+  hasDocker,
+  startDocker,
+  startShoal,
+  until,
+} from "./contenders.ts";
 import { ask, request } from "./docker-http.ts";
-import { packageRoot } from "../common/package-root.ts";
 import { type Comparison, printComparisons } from "./statistics.ts";
 import { busyboxTar } from "./test-image.ts";
 
 const IMAGE = "bench-idle:1";
-const START_TIMEOUT_MS = 30_000;
-const POLL_MS = 20;
 const CONVERGE_TIMEOUT_MS = 180_000;
-
-interface Contender {
-  readonly name: string;
-  readonly socket: string;
-  readonly stop: () => Promise<void>;
-}
 
 interface Namespace {
   readonly name: string;
@@ -42,101 +37,32 @@ function makeNamespace(name: string): Namespace {
   return { name, remove: () => execFileSync("ip", ["netns", "delete", name]) };
 }
 
-async function untilAnswers(socket: string): Promise<void> {
-  const deadline = performance.now() + START_TIMEOUT_MS;
-  while (performance.now() < deadline) {
-    if (
-      existsSync(socket) &&
-      (await request(socket, "GET", "/version").catch(() => undefined))?.status === 200
-    )
-      return;
-    await sleep(50);
-  }
-  throw new Error(`${socket} did not answer within ${START_TIMEOUT_MS} ms`);
-}
-
-async function ended(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  await new Promise((resolve) => child.once("exit", resolve));
-}
-
-/** Processes whose command line holds `mark`, a folder that only this run uses. */
-function processesOf(mark: string): readonly number[] {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .filter((name) => {
-      try {
-        return readFileSync(`/proc/${name}/cmdline`, "utf8").includes(mark);
-      } catch {
-        return false;
-      }
-    })
-    .map(Number)
-    .filter((pid) => pid !== process.pid);
-}
-
-async function startEngine(
+/** An engine in a network namespace of its own, with the image and a swarm. */
+async function startSwarm(
   name: string,
-  command: (folder: string, socket: string) => readonly string[],
+  begin: (options: ContenderOptions) => Promise<Contender>,
 ): Promise<Contender> {
-  const folder = mkdtempSync(path.join(tmpdir(), `shoal-bench-${name}-`));
-  const socket = path.join(folder, "api.sock");
   const namespace = makeNamespace(`bench-${name}-${process.pid}`);
-  // Not `ip netns exec`: its own view of /sys has no cgroups.
-  const child = spawn("nsenter", [`--net=/run/netns/${namespace.name}`, ...command(folder, socket)], {
-    stdio: ["ignore", "ignore", process.env["BENCH_VERBOSE"] === undefined ? "ignore" : "inherit"],
-  });
+  let engine: Contender | undefined;
   const stop = async (): Promise<void> => {
-    await request(socket, "POST", "/swarm/leave?force=1").catch(() => undefined);
-    child.kill("SIGTERM");
-    await ended(child);
-    for (const pid of processesOf(folder)) process.kill(pid, "SIGKILL");
+    await engine?.stop();
     namespace.remove();
-    rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
   };
   try {
-    await untilAnswers(socket);
-    await ask(
-      socket,
-      "POST",
-      `/images/create?fromSrc=-&repo=bench-idle&tag=1&changes=${encodeURIComponent('CMD ["/bin/sleep","1d"]')}`,
-      busyboxTar(),
-    );
+    engine = await begin({
+      namespace: namespace.name,
+      beforeStop: async (socket) => void (await request(socket, "POST", "/swarm/leave?force=1")),
+    });
+    const { socket } = engine;
+    const command = encodeURIComponent('CMD ["/bin/sleep","1d"]');
+    const target = `/images/create?fromSrc=-&repo=bench-idle&tag=1&changes=${command}`;
+    await ask(socket, "POST", target, busyboxTar());
     await ask(socket, "POST", "/swarm/init", { ListenAddr: "0.0.0.0:2377", AdvertiseAddr: "10.253.0.1" });
+    return { ...engine, stop };
   } catch (caught) {
     await stop();
     throw caught;
   }
-  return { name, socket, stop };
-}
-
-function startShoal(): Promise<Contender> {
-  return startEngine("shoal", (folder, socket) => [
-    path.join(packageRoot(import.meta.dirname), "bin/shoal"),
-    "daemon",
-    "--data-root",
-    path.join(folder, "data"),
-    "--exec-root",
-    path.join(folder, "run"),
-    "--host",
-    `unix://${socket}`,
-  ]);
-}
-
-function startDocker(): Promise<Contender> {
-  return startEngine("docker", (folder, socket) => [
-    "unshare",
-    "--mount",
-    "dockerd",
-    "--data-root",
-    path.join(folder, "data"),
-    "--exec-root",
-    path.join(folder, "run"),
-    "--pidfile",
-    path.join(folder, "docker.pid"),
-    "--host",
-    `unix://${socket}`,
-  ]);
 }
 
 interface ServiceJson {
@@ -148,14 +74,6 @@ interface ServiceJson {
 async function runningTasks(engine: Contender, service: string): Promise<number> {
   const services = (await ask(engine.socket, "GET", "/services?status=true")) as readonly ServiceJson[];
   return services.find((each) => each.Spec.Name === service)?.ServiceStatus?.RunningTasks ?? 0;
-}
-
-async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + CONVERGE_TIMEOUT_MS;
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within ${CONVERGE_TIMEOUT_MS} ms`);
-    await sleep(POLL_MS);
-  }
 }
 
 function spec(name: string, replicas: number): object {
@@ -181,12 +99,16 @@ async function round(engine: Contender, index: number, replicas: number): Promis
   const create = async (name: string, count: number): Promise<number> => {
     const start = performance.now();
     await ask(engine.socket, "POST", "/services/create", spec(name, count));
-    await until(`${engine.name} ${name}`, async () => (await runningTasks(engine, name)) === count);
+    await until(
+      `${engine.name} ${name}`,
+      async () => (await runningTasks(engine, name)) === count,
+      CONVERGE_TIMEOUT_MS,
+    );
     return (performance.now() - start) / 1000;
   };
   const one = await create(`one-${index}`, 1);
   await ask(engine.socket, "DELETE", `/services/one-${index}`);
-  await until("one gone", async () => (await containers(engine)) === 0);
+  await until("one gone", async () => (await containers(engine)) === 0, CONVERGE_TIMEOUT_MS);
   const name = `many-${index}`;
   const up = await create(name, replicas);
   const service = (await ask(engine.socket, "GET", `/services/${name}`)) as {
@@ -199,14 +121,10 @@ async function round(engine: Contender, index: number, replicas: number): Promis
     `/services/${name}/update?version=${service.Version.Index}`,
     spec(name, 0),
   );
-  await until("scaled to 0", async () => (await containers(engine)) === 0);
+  await until("scaled to 0", async () => (await containers(engine)) === 0, CONVERGE_TIMEOUT_MS);
   const down = (performance.now() - start) / 1000;
   await ask(engine.socket, "DELETE", `/services/${name}`);
   return { one, up, down };
-}
-
-function hasDocker(): boolean {
-  return (process.env["PATH"] ?? "").split(":").some((folder) => existsSync(path.join(folder, "dockerd")));
 }
 
 async function main(): Promise<void> {
@@ -224,8 +142,8 @@ async function main(): Promise<void> {
   const peers: Round[] = [];
   const engines: { readonly engine: Contender; readonly into: Round[] }[] = [];
   try {
-    engines.push({ engine: await startShoal(), into: ours });
-    if (withPeer) engines.push({ engine: await startDocker(), into: peers });
+    engines.push({ engine: await startSwarm("shoal", startShoal), into: ours });
+    if (withPeer) engines.push({ engine: await startSwarm("docker", startDocker), into: peers });
     for (let index = 0; index < Number(values.rounds); index += 1) {
       for (const { engine, into } of engines) into.push(await round(engine, index, replicas));
     }

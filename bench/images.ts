@@ -6,7 +6,7 @@
  *
  *   node dist/bench/images.js [--rounds N] [--megabytes N] [--no-peer]
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import {
   closeSync,
@@ -22,22 +22,15 @@ import http from "node:http";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { packageRoot } from "../common/package-root.ts";
 import { encodeHeader, END_OF_ARCHIVE, paddingOf } from "../runtime/images/tar/tar-entry.ts";
-import { ask, request } from "./docker-http.ts";
+import { type Contender, hasDocker, startDocker, startShoal, stopChild, until } from "./contenders.ts";
+import { ask } from "./docker-http.ts";
 import { type Comparison, printComparisons } from "./statistics.ts";
 import { busyboxTar } from "./test-image.ts";
 
 const LAYER_COUNT = 10;
-const START_TIMEOUT_MS = 30_000;
 const REGISTRY = "/usr/bin/docker-registry";
-
-interface Contender {
-  readonly socket: string;
-  readonly stop: () => Promise<void>;
-}
 
 interface Round {
   pullCold: number;
@@ -47,74 +40,13 @@ interface Round {
   buildCached: number;
 }
 
-async function until(what: string, check: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + START_TIMEOUT_MS;
-  while (!(await check())) {
-    if (performance.now() > deadline) throw new Error(`${what} did not answer within ${START_TIMEOUT_MS} ms`);
-    await sleep(50);
-  }
-}
+/** Neither pulls nor these builds need one. */
+const NO_NETWORK = { args: ["--bridge=none", "--iptables=false", "--ip-forward=false"] };
 
-async function stopChild(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = new Promise((resolve) => child.once("exit", resolve));
-  child.kill("SIGTERM");
-  await ended;
-}
-
-async function startEngine(name: string, command: (folder: string) => readonly string[]): Promise<Contender> {
-  const folder = mkdtempSync(path.join(tmpdir(), `shoal-bench-images-${name}-`));
-  const socket = path.join(folder, "api.sock");
-  const [program, ...args] = [...command(folder), "--host", `unix://${socket}`];
-  const stderr = process.env["BENCH_VERBOSE"] === undefined ? "ignore" : "inherit";
-  const child = spawn(program, args, { stdio: ["ignore", "ignore", stderr] });
-  const stop = async (): Promise<void> => {
-    await stopChild(child);
-    rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
-  };
-  try {
-    await until(name, async () => {
-      const reply = existsSync(socket)
-        ? await request(socket, "GET", "/version").catch(() => undefined)
-        : undefined;
-      return reply?.status === 200;
-    });
-    await ask(socket, "POST", "/images/create?fromSrc=-&repo=bench-base&tag=1", busyboxTar());
-  } catch (caught) {
-    await stop();
-    throw caught;
-  }
-  return { socket, stop };
-}
-
-function startShoal(): Promise<Contender> {
-  return startEngine("shoal", (folder) => [
-    path.join(packageRoot(import.meta.dirname), "bin/shoal"),
-    "daemon",
-    "--data-root",
-    path.join(folder, "data"),
-    "--exec-root",
-    path.join(folder, "run"),
-    "--pidfile",
-    path.join(folder, "pid"),
-  ]);
-}
-
-function startDocker(): Promise<Contender> {
-  return startEngine("docker", (folder) => [
-    "unshare",
-    "--mount",
-    "dockerd",
-    "--bridge=none",
-    "--iptables=false",
-    "--ip-forward=false",
-    "--data-root",
-    path.join(folder, "data"),
-    "--exec-root",
-    path.join(folder, "run"),
-    "--pidfile",
-    path.join(folder, "pid"),
-  ]);
+async function withBase(start: Promise<Contender>): Promise<Contender> {
+  const engine = await start;
+  await ask(engine.socket, "POST", "/images/create?fromSrc=-&repo=bench-base&tag=1", busyboxTar());
+  return engine;
 }
 
 function freePort(): Promise<number> {
@@ -321,7 +253,7 @@ async function main(): Promise<void> {
     console.log("docker-registry is not installed: nothing to pull from");
     return;
   }
-  const withPeer = !values["no-peer"] && existsSync("/usr/sbin/dockerd");
+  const withPeer = !values["no-peer"] && hasDocker();
   if (!withPeer) console.log("dockerd is not installed or not wanted: Shoal alone");
   const folder = mkdtempSync(path.join(tmpdir(), "shoal-bench-images-"));
   const cleanUps: (() => Promise<void> | void)[] = [() => rmSync(folder, { recursive: true, force: true })];
@@ -334,10 +266,10 @@ async function main(): Promise<void> {
     const archive = readFileSync(file);
     const registry = await startRegistry(folder);
     cleanUps.unshift(registry.stop);
-    const shoal = await startShoal();
+    const shoal = await withBase(startShoal());
     cleanUps.unshift(shoal.stop);
     await fill(shoal.socket, registry.host, archive);
-    const docker = withPeer ? await startDocker() : undefined;
+    const docker = withPeer ? await withBase(startDocker(NO_NETWORK)) : undefined;
     if (docker !== undefined) cleanUps.unshift(docker.stop);
     for (let index = 0; index < Number(values.rounds); index++) {
       ours.push(await round(shoal.socket, registry.host, archive));
