@@ -79,6 +79,7 @@ export class Daemon implements Component {
       nativeBinary: path.join(packageRoot(import.meta.dirname), "runtime/native/build/shoal-runtime"),
       version: VERSION,
       favorDynamicCgroups: options.favorDynamicCgroups,
+      usernsRemap: options.usernsRemap,
       registry: {
         ...DEFAULT_REGISTRY_CONFIG,
         insecure: options.insecureRegistries,

@@ -23,6 +23,7 @@ export interface DaemonCommandLine {
   readonly tlsKey?: string;
   readonly labels: readonly string[];
   readonly configFile?: string;
+  readonly usernsRemap?: string;
 }
 
 const DEFAULT_TLS_FOLDER = "/etc/shoal/tls";

@@ -36,6 +36,8 @@ export interface DaemonOptions {
   readonly nodeGenericResources: readonly string[];
   /** See EngineOptions: faster starts, at a price, until the machine's next boot. */
   readonly favorDynamicCgroups: boolean;
+  /** "default", USER[:GROUP], or "": see EngineOptions. */
+  readonly usernsRemap: string;
   /** Group that may use the UNIX socket; the socket is root's alone if there is no such group. */
   readonly group: string;
 }
@@ -67,6 +69,7 @@ const FILE_KEYS: Readonly<Record<string, { readonly option: keyof DaemonOptions;
   "node-generic-resources": { option: "nodeGenericResources", type: "strings" },
   "favor-dynamic-cgroups": { option: "favorDynamicCgroups", type: "boolean" },
   group: { option: "group", type: "string" },
+  "userns-remap": { option: "usernsRemap", type: "string" },
 };
 
 function hasType(value: unknown, type: string): boolean {
@@ -165,6 +168,7 @@ export async function resolveOptions(flags: DaemonFlags): Promise<DaemonOptions>
     registryMirrors: pick("registryMirrors", []),
     nodeGenericResources: pick("nodeGenericResources", []),
     favorDynamicCgroups: pick("favorDynamicCgroups", false),
+    usernsRemap: pick("usernsRemap", ""),
     group: pick("group", "shoal"),
   });
 }

@@ -11,6 +11,7 @@ import type { Engine, JsonObject, PluginEngine } from "../model/engine.ts";
 import { ClusterError } from "../common/errors.ts";
 import { Cgroups, detectHierarchies, favorDynamicCgroups } from "./containers/cgroups.ts";
 import { LocalContainerEngine } from "./containers/container-engine.ts";
+import { resolveRemap } from "./containers/id-ranges.ts";
 import { NativeLauncher } from "./containers/native-launcher.ts";
 import { EventRing } from "./events.ts";
 import { createImageEngine } from "./images/image-engine.ts";
@@ -35,6 +36,8 @@ export interface EngineOptions {
    * period). Forks and exits get slightly slower on kernels before 6.18, and it can't be undone before a reboot. Default false.
    */
   readonly favorDynamicCgroups?: boolean;
+  /** "default" or USER[:GROUP]: containers' ids are those that the user owns in /etc/subuid. Default "": the host's. */
+  readonly usernsRemap?: string;
   /** Shown as ServerVersion. */
   readonly version?: string;
   /** Mirrors and insecure registries. */
@@ -76,6 +79,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
   await fs.mkdir(dataRoot, { recursive: true, mode: 0o711 });
   await fs.mkdir(execRoot, { recursive: true, mode: 0o711 });
   const id = await engineId(options);
+  const idMaps = await resolveRemap(options.usernsRemap ?? "");
   const events = new EventRing({ timers: env.timers, wallMs: () => env.clock.wallMs() });
   let containers: LocalContainerEngine | undefined;
   const imageParts = await createImageEngine({
@@ -116,6 +120,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     volumes: volumeParts.source,
     networks: localNetworks.containers,
     events,
+    idMaps,
   });
   containers = own;
   localNetworks.setContainers(own.directory());
@@ -141,6 +146,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
         counts: own.counts,
         imageCount: images.length,
         hierarchies: cgroups.hierarchies,
+        isRemapped: idMaps !== undefined,
         volumeDrivers: volumeParts.driverNames(),
         nowIso: new Date(env.clock.wallMs()).toISOString(),
       });

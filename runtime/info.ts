@@ -35,6 +35,8 @@ export interface InfoInput {
   readonly counts: { readonly running: number; readonly paused: number; readonly stopped: number };
   readonly imageCount: number;
   readonly hierarchies: CgroupHierarchies;
+  /** Containers have ids of their own. */
+  readonly isRemapped: boolean;
   readonly volumeDrivers: readonly string[];
   readonly nowIso: string;
 }
@@ -116,7 +118,11 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
     ContainerdCommit: { ID: "" },
     RuncCommit: { ID: "" },
     InitCommit: { ID: "" },
-    SecurityOptions: ["name=seccomp,profile=builtin", "name=cgroupns"],
+    SecurityOptions: [
+      "name=seccomp,profile=builtin",
+      ...(input.isRemapped ? ["name=userns"] : []),
+      "name=cgroupns",
+    ],
     Warnings: null,
   };
 }

@@ -30,6 +30,7 @@ export interface DaemonOptions {
   readonly tlsKey?: string;
   readonly labels: readonly string[];
   readonly configFile?: string;
+  readonly usernsRemap?: string;
 }
 
 /** Replaced by the bundler: the bundle lies one folder above the compiled files. */
@@ -67,6 +68,7 @@ function optionsOf({ flags, rootFlags }: CommandContext): DaemonOptions {
     ...given("tlsCert", "tlscert"),
     ...given("tlsKey", "tlskey"),
     ...given("configFile", "config"),
+    ...given("usernsRemap", "userns-remap"),
     ...(port === undefined ? {} : { dataPathPort: port }),
     ...(level === undefined ? {} : { logLevel: level }),
     ...(format === undefined ? {} : { logFormat: format }),
@@ -116,6 +118,7 @@ const daemon: CommandDefinition = {
     text("tlscert", "file", "Certificate of the server"),
     text("tlskey", "file", "Key of the server"),
     bool("tlsverify", "Demand certificates of clients"),
+    text("userns-remap", "user", "User[:group] whose subordinate ids containers get, or default"),
   ],
   run,
 };

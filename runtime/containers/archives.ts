@@ -13,9 +13,10 @@ import type { RootfsSource } from "../ports.ts";
 import { startTicks } from "./execs.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { FrameType } from "./native-frames.ts";
-import { ArchiveMode, encodeArchiveJob, type ArchiveJob } from "./native-job.ts";
+import { ArchiveMode, encodeArchiveJob, NamespaceFlag, type ArchiveJob } from "./native-job.ts";
 import type { NativeLauncher } from "./native-launcher.ts";
 import { pointMount } from "./spec.ts";
+import { userNamespaceOf } from "./user-namespace.ts";
 
 export interface ArchiveDeps {
   readonly launcher: NativeLauncher;
@@ -73,6 +74,12 @@ async function readFrame(socket: Socket): Promise<{ readonly type: number; reado
   if (length > FRAME_BYTES_MAX)
     throw new ClusterError("internal", `Archive answer is too long: ${length} bytes`);
   return { type: head.readUInt8(4), payload: await take(length) };
+}
+
+/** As root of its user namespace, so that ids in an archive are the container's. */
+function processTarget(pid: number): ArchiveJob["process"] {
+  const namespaces = userNamespaceOf(pid).isOwn ? NamespaceFlag.user : 0;
+  return { pid, startTicks: startTicks(pid), namespaces };
 }
 
 function archiveError(text: string, place: string, live: LiveContainer): ClusterError {
@@ -162,7 +169,7 @@ export class Archives {
       path: place === "" ? "/" : place,
       prefix,
       keepsKind: false,
-      process: live.isRunning && pid > 0 ? { pid, startTicks: startTicks(pid) } : undefined,
+      process: live.isRunning && pid > 0 ? processTarget(pid) : undefined,
       stateDir,
       lower,
       upper,

@@ -60,6 +60,7 @@ import { monitorSocket, sharedWith } from "./spec.ts";
 import { emptyStats, sampleStats, statsObject, type StatsTarget } from "./stats.ts";
 import { top } from "./top.ts";
 import { updateContainer } from "./update.ts";
+import { checkUserNamespace } from "./user-namespace.ts";
 
 const STATS_INTERVAL_MS = 1000;
 const SIGKILL = 9;
@@ -189,6 +190,7 @@ export class LocalContainerEngine implements ContainerEngine {
     if (reference === "") throw new ClusterError("invalid_argument", "no image specified");
     const image = await rootfs.imageConfig(reference);
     const config = checkedConfig(request, image);
+    checkUserNamespace(request.hostConfig, this.#options.idMaps);
     const id = newHexId(env.random);
     const name =
       request.name === undefined || request.name === ""

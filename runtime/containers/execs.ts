@@ -17,6 +17,7 @@ import { OutputStream } from "./output-stream.ts";
 import { groupOptions, hostnameOf, processOf } from "./spec.ts";
 import { parseSecurityOptions } from "./security-options.ts";
 import { execError, startExitCode } from "./start-errors.ts";
+import { userNamespaceOf } from "./user-namespace.ts";
 
 /** Finished ones are forgotten oldest first beyond this. */
 const FINISHED_EXECS_MAX = 500;
@@ -130,6 +131,7 @@ export class Execs {
     if (config.Tty === true) env.set("TERM", "TERM=xterm");
     for (const entry of [...inherited, ...(config.Env ?? [])]) env.set(entry.split("=", 1)[0] ?? "", entry);
     const noNewPrivileges = parseSecurityOptions(record.hostConfig).hasNoNewPrivileges;
+    const user = userNamespaceOf(record.state.pid);
     return encodeExecJob({
       flags:
         (config.Tty === true ? JobFlag.tty : 0) |
@@ -147,7 +149,9 @@ export class Execs {
       cgroups: this.#deps.cgroups.groups(record.id, groupOptions(record.hostConfig)),
       pid: record.state.pid,
       pidStartTicks: startTicks(record.state.pid),
-      namespaces: namespacesOf(container),
+      namespaces: namespacesOf(container) | (user.isOwn ? NamespaceFlag.user : 0),
+      uidMaps: user.uidMaps,
+      gidMaps: user.gidMaps,
     });
   }
 

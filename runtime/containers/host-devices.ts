@@ -32,7 +32,8 @@ export function hostDevices(folder = "/dev", depth = 0): readonly LaunchDevice[]
     if (!stat.isBlockDevice() && !stat.isCharacterDevice()) continue;
     const { major, minor } = deviceNumber(stat.rdev);
     const type = stat.isBlockDevice() ? "b" : "c";
-    devices.push({ path: place, type, major, minor, mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid });
+    const owner = { mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid };
+    devices.push({ path: place, hostPath: place, type, major, minor, ...owner });
   }
   return devices;
 }

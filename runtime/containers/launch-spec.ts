@@ -23,12 +23,16 @@ export const MountFlag = {
   noSymlinkTarget: 4,
   copyUp: 8,
   optional: 16,
+  /** A bind whose files show through the container's id map. */
+  idMap: 64,
 } as const;
 
 export const MountAttribute = { readonly: 1, nosuid: 2, nodev: 4, noexec: 8, noatime: 0x10 } as const;
 
 export interface LaunchDevice {
   readonly path: string;
+  /** Bound from there where nodes can't be made. */
+  readonly hostPath: string;
   readonly type: "c" | "b" | "p";
   readonly major: number;
   readonly minor: number;

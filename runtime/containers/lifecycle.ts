@@ -20,6 +20,7 @@ import {
 } from "./container-record.ts";
 import { copyUp } from "./copy-up.ts";
 import type { ContainerEvents } from "./events-of.ts";
+import type { IdMaps } from "./id-ranges.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { FrameType, u32, type NativeConnection, type NativeExit } from "./native-frames.ts";
 import { encodeCreateJob } from "./native-job.ts";
@@ -44,6 +45,8 @@ export interface LifecycleDeps {
   readonly volumes: VolumeSource;
   readonly networks: ContainerNetworks;
   readonly events: ContainerEvents;
+  /** Undefined: containers have the host's ids. */
+  readonly idMaps: IdMaps | undefined;
   readonly find: (id: string) => LiveContainer;
   /** After a record's disappearance: names are free again. */
   readonly forget: (live: LiveContainer) => void;
@@ -119,6 +122,7 @@ export class Lifecycle {
       execRoot,
       nativeBinary,
       cgroups,
+      idMaps: this.#deps.idMaps,
       files: live.task?.files ?? [],
       environment: live.task?.genericResourceEnv ?? [],
       pidOf: (id) => this.#runningPid(id),

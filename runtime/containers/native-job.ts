@@ -163,6 +163,7 @@ function writeFilesystem(writer: JobWriter, spec: LaunchSpec): void {
       device.mode,
       device.uid,
       device.gid,
+      device.hostPath,
     );
   }
   for (const file of spec.files) writer.record(Key.file, file.path, file.mode, file.uid, file.gid, file.data);
@@ -175,6 +176,11 @@ function writeCgroups(writer: JobWriter, spec: Pick<LaunchSpec, "cgroups" | "cgr
   for (const one of spec.cgroupWrites) {
     writer.record(Key.cgroupWrite, one.isOptional ? 1 : 0, one.file, one.value);
   }
+}
+
+function writeIdMaps(writer: JobWriter, maps: Pick<LaunchSpec, "uidMaps" | "gidMaps">): void {
+  for (const map of maps.uidMaps) writer.record(Key.uidMap, map.inside, map.outside, map.count);
+  for (const map of maps.gidMaps) writer.record(Key.gidMap, map.inside, map.outside, map.count);
 }
 
 export function encodeCreateJob(spec: LaunchSpec): Buffer {
@@ -201,8 +207,7 @@ export function encodeCreateJob(spec: LaunchSpec): Buffer {
   writeFilesystem(writer, spec);
   writeCgroups(writer, spec);
   for (const join of spec.joinNamespaces) writer.record(Key.joinNs, join.flag, join.path, "");
-  for (const map of spec.uidMaps) writer.record(Key.uidMap, map.inside, map.outside, map.count);
-  for (const map of spec.gidMaps) writer.record(Key.gidMap, map.inside, map.outside, map.count);
+  writeIdMaps(writer, spec);
   if (spec.deviceProgram !== undefined) writer.record(Key.deviceBpf, spec.deviceProgram);
   return writer.bytes();
 }
@@ -214,6 +219,9 @@ export interface ExecJob {
   readonly pid: number;
   readonly pidStartTicks: bigint;
   readonly namespaces: number;
+  /** Of the container's user namespace. */
+  readonly uidMaps: LaunchSpec["uidMaps"];
+  readonly gidMaps: LaunchSpec["gidMaps"];
 }
 
 export function encodeExecJob(job: ExecJob): Buffer {
@@ -222,6 +230,7 @@ export function encodeExecJob(job: ExecJob): Buffer {
   writeProcess(writer, job.process);
   writeCgroups(writer, { cgroups: job.cgroups, cgroupWrites: [] });
   writer.record(Key.execTarget, job.pid, job.namespaces, job.pidStartTicks);
+  writeIdMaps(writer, job);
   return writer.bytes();
 }
 
@@ -235,7 +244,9 @@ export interface ArchiveJob {
   /** Unpacking never replaces a folder by something else, or the other way round. */
   readonly keepsKind: boolean;
   /** Of a running container; else the tree below is mounted. */
-  readonly process: { readonly pid: number; readonly startTicks: bigint } | undefined;
+  readonly process:
+    | { readonly pid: number; readonly startTicks: bigint; readonly namespaces: number }
+    | undefined;
   readonly stateDir: string;
   readonly lower: readonly string[];
   /** Absent: the tree is only read. */
@@ -248,7 +259,7 @@ export function encodeArchiveJob(job: ArchiveJob): Buffer {
   const writer = new JobWriter();
   writer.record(Key.archive, job.mode, job.keepsKind ? 1 : 0, job.path, job.prefix);
   if (job.process !== undefined) {
-    writer.record(Key.execTarget, job.process.pid, 0, job.process.startTicks);
+    writer.record(Key.execTarget, job.process.pid, job.process.namespaces, job.process.startTicks);
     return writer.bytes();
   }
   writer.record(Key.stateDir, job.stateDir);

@@ -37,6 +37,8 @@ import { deviceNumber, resourceLimits } from "./resource-limits.ts";
 import { resourceLimit } from "./rlimits.ts";
 import { compileProfile } from "./seccomp/profiles.ts";
 import { parseSecurityOptions } from "./security-options.ts";
+import type { IdMaps } from "./id-ranges.ts";
+import { lastMappedId, userNamespaceOf } from "./user-namespace.ts";
 
 const PROPAGATION: Readonly<Record<string, number>> = {
   private: 1 << 18,
@@ -57,6 +59,8 @@ export interface SpecInput {
   readonly cgroups: Cgroups;
   readonly files: readonly InjectedFile[];
   readonly environment: readonly string[];
+  /** Of containers that don't ask for the host's; undefined: ids are the host's. */
+  readonly idMaps: IdMaps | undefined;
   /** First process of the container whose namespace a mode names ("container:ID"). */
   readonly pidOf: (id: string) => number;
   /** Folder that holds the shared memory of a container whose ipc is shareable. */
@@ -130,6 +134,8 @@ export function processOf(
 
 interface Namespaces {
   readonly flags: number;
+  /** Of the container's user namespace; undefined: it is ours. */
+  readonly idMaps: IdMaps | undefined;
   readonly join: readonly { readonly flag: number; readonly path: string }[];
 }
 
@@ -154,7 +160,21 @@ function namespacesOf(input: SpecInput): Namespaces {
   }
   const cgroupMode = hostConfig.CgroupnsMode ?? "";
   if (cgroupMode !== "host") flags |= JobFlag.newCgroup;
-  return { flags, join };
+  const idMaps = hostConfig.UsernsMode === "host" ? undefined : input.idMaps;
+  if (idMaps === undefined) return { flags, join, idMaps };
+  // A namespace can only be shared together with the user namespace that owns it.
+  const other = [hostConfig.NetworkMode, hostConfig.PidMode, hostConfig.IpcMode]
+    .map(sharedWith)
+    .find((id) => id !== undefined);
+  if (other === undefined) return { flags: flags | JobFlag.newUser, join, idMaps };
+  const pid = input.pidOf(other);
+  if (!userNamespaceOf(pid).isOwn) {
+    throw new ClusterError(
+      "conflict",
+      `cannot share namespaces of container ${other}, which is in the host's user namespace: use --userns=host`,
+    );
+  }
+  return { flags, join: [{ flag: NamespaceFlag.user, path: `/proc/${pid}/ns/user` }, ...join], idMaps };
 }
 
 function cgroupMounts(input: SpecInput): readonly LaunchMount[] {
@@ -181,6 +201,11 @@ export function groupOptions(hostConfig: HostConfig): { readonly parent?: string
   const hasCpuset = (hostConfig.CpusetCpus ?? "") !== "" || (hostConfig.CpusetMems ?? "") !== "";
   const parent = hostConfig.CgroupParent ?? "";
   return { cpuset: hasCpuset, ...(parent === "" ? {} : { parent }) };
+}
+
+/** Files of ours show the ids that they have on disk, whatever the container's map. */
+function ownBind(source: string, target: string): LaunchMount {
+  return bind(source, target, 0, MountFlag.idMap);
 }
 
 function bind(source: string, target: string, attributes = 0, flags = 0): LaunchMount {
@@ -212,6 +237,8 @@ export function pointMount(point: MountPoint): LaunchMount {
   }
   const flags =
     (point.isRecursive ? MountFlag.recursive : 0) |
+    // Volumes belong to containers and keep container ids on disk; folders of the host are the host's.
+    (point.Type === "volume" ? MountFlag.idMap : 0) |
     (!point.RW && point.readonlyDepth === "recursive" ? MountFlag.readonlyRecursive : 0);
   return {
     ...bind(point.Source, point.Destination, point.RW ? 0 : readonly, flags),
@@ -225,7 +252,7 @@ function generatedFiles(input: SpecInput): readonly LaunchMount[] {
   const { mounts } = input.record;
   return ["resolv.conf", "hostname", "hosts"]
     .filter((name) => !mounts.some((each) => each.Destination === `/etc/${name}`))
-    .map((name) => bind(path.join(input.folder, name), `/etc/${name}`));
+    .map((name) => ownBind(path.join(input.folder, name), `/etc/${name}`));
 }
 
 function mountsOf(input: SpecInput): readonly LaunchMount[] {
@@ -243,8 +270,8 @@ function mountsOf(input: SpecInput): readonly LaunchMount[] {
   const shm = ((): readonly LaunchMount[] => {
     if (covers("/dev/shm")) return [];
     if (isHostIpc) return [bind("/dev/shm", "/dev/shm")];
-    if (ipcOwner !== undefined) return [bind(input.shmOf(ipcOwner), "/dev/shm")];
-    return isShareable ? [bind(input.shmOf(input.record.id), "/dev/shm")] : [];
+    if (ipcOwner !== undefined) return [ownBind(input.shmOf(ipcOwner), "/dev/shm")];
+    return isShareable ? [ownBind(input.shmOf(input.record.id), "/dev/shm")] : [];
   })();
   const points = mounts
     .map(pointMount)
@@ -279,7 +306,8 @@ function devicesOf(hostConfig: HostConfig): Devices {
     const { major, minor } = deviceNumber(stat.rdev);
     const type = stat.isBlockDevice() ? "b" : "c";
     const target = device.PathInContainer === "" ? device.PathOnHost : device.PathInContainer;
-    nodes.push({ path: target, type, major, minor, mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid });
+    const owner = { mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid };
+    nodes.push({ path: target, hostPath: device.PathOnHost, type, major, minor, ...owner });
     rules.push(
       `${type} ${major}:${minor} ${device.CgroupPermissions === "" ? "rwm" : device.CgroupPermissions}`,
     );
@@ -343,7 +371,7 @@ export function launchSpec(input: SpecInput): LaunchSpec {
     oomScoreAdj: (hostConfig.OomScoreAdj ?? 0) === 0 ? undefined : hostConfig.OomScoreAdj,
     hostname: hasOwnNames ? hostnameOf(record) : "",
     domainname: hasOwnNames ? (config.Domainname ?? "") : "",
-    sysctls: sysctlsOf(hostConfig),
+    sysctls: sysctlsOf(hostConfig, namespaces.idMaps),
     root: { kind: "overlay", ...input.layers },
     mounts: mountsOf(input),
     devices: isPrivileged ? [...hostDevices(), ...devices.nodes] : devices.nodes,
@@ -356,20 +384,27 @@ export function launchSpec(input: SpecInput): LaunchSpec {
       ...deviceWrites(input, devices.rules),
     ],
     joinNamespaces: namespaces.join,
-    uidMaps: [],
-    gidMaps: [],
+    uidMaps: namespaces.idMaps?.uid ?? [],
+    gidMaps: namespaces.idMaps?.gid ?? [],
     deviceProgram: cgroups.isV2 && !isPrivileged ? compileDeviceProgram(devices.rules) : undefined,
   };
 }
 
 /** ping and low ports work for any user in a network of the container's own, as Docker sets it. */
-function sysctlsOf(hostConfig: HostConfig): readonly (readonly [string, string])[] {
+function sysctlsOf(
+  hostConfig: HostConfig,
+  idMaps: IdMaps | undefined,
+): readonly (readonly [string, string])[] {
   const given = Object.entries(hostConfig.Sysctls ?? {});
   const mode = hostConfig.NetworkMode ?? "";
   if (mode === "host" || sharedWith(mode) !== undefined) return given;
   const defaults: readonly (readonly [string, string])[] = [
     ["net.ipv4.ip_unprivileged_port_start", "0"],
-    ["net.ipv4.ping_group_range", "0 2147483647"],
+    // The kernel takes no group that the namespace has not.
+    [
+      "net.ipv4.ping_group_range",
+      `0 ${idMaps === undefined ? 2_147_483_647 : Math.min(2_147_483_647, lastMappedId(idMaps.gid))}`,
+    ],
   ];
   const keys = new Set(given.map(([key]) => key));
   return [...defaults.filter(([key]) => !keys.has(key)), ...given];

@@ -32,7 +32,9 @@ static const char *open_root(struct job *job, int *root) {
   if (job->exec_pid != 0) {
     int target = x_pidfd_open((int)job->exec_pid);
     if (target < 0 || process_start_ticks((int)job->exec_pid) != job->exec_start_ticks) return "container is not running";
-    if (setns(target, CLONE_NEWNS) != 0) return FAIL("entering the container's mounts: %s", strerror(errno));
+    int kinds = CLONE_NEWNS | (job->exec_namespaces & CLONE_NEWUSER);
+    if (setns(target, kinds) != 0) return FAIL("entering the container's mounts: %s", strerror(errno));
+    if (kinds & CLONE_NEWUSER && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0)) return "becoming root of the user namespace";
     *root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return *root < 0 ? strerror(errno) : NULL;
   }

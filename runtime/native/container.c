@@ -22,6 +22,7 @@
 #include "mounts.h"
 #include "process.h"
 #include "sys.h"
+#include "userns.h"
 #include "util.h"
 
 static char failure[PATH_BYTES_MAX];
@@ -53,10 +54,10 @@ void child_reset(int sync, const int stdio[3], bool has_terminal) {
 }
 
 static const char *join_namespaces(const struct job *job) {
-  /* A pid namespace was joined by the monitor before the clone: it takes effect for children only. */
+  /* A pid namespace was joined before the clone: it takes effect for children only. So was a user namespace: it owns the others. */
   for (uint32_t i = 0; i < job->join.count; i++) {
     const struct pair_record *one = &job->join.items[i];
-    if (one->number == CLONE_NEWPID) continue;
+    if (one->number == CLONE_NEWPID || one->number == CLONE_NEWUSER) continue;
     int fd = open(one->key, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return FAIL("namespace %s: %s", one->key, strerror(errno));
     if (setns(fd, (int)one->number) != 0) return FAIL("joining namespace %s: %s", one->key, strerror(errno));
@@ -111,7 +112,9 @@ static const char *set_up(struct container_start *start, struct identity *identi
   if (job->flags & J_NEW_CGROUP && unshare(CLONE_NEWCGROUP) != 0) return FAIL("cgroup namespace: %s", strerror(errno));
   if (job->flags & J_NEW_NET) raise_loopback();
   if ((error = set_names(job)) != NULL) return error;
-  if ((error = mounts_open_sources(job)) != NULL) return error;
+  error = userns_wanted(job) ? userns_receive_trees(job, start->sync, &root) : mounts_open_sources(job);
+  if (error == NULL) error = mounts_open_null();
+  if (error != NULL) return error;
   if ((error = mounts_build(job, &root)) != NULL) return error;
   if ((error = mounts_seal(job, root)) != NULL) return error;
   if ((error = mounts_pivot(job, root)) != NULL) return error;
@@ -130,7 +133,7 @@ static const char *set_up(struct container_start *start, struct identity *identi
 void container_child(struct container_start *start) {
   struct identity identity;
   if (!wait_for(start->sync, 'G')) _exit(125);
-  if (start->job->flags & J_NEW_USER && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0))
+  if (userns_wanted(start->job) && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0))
     child_fail(start->sync, "becoming root of the user namespace");
   child_reset(start->sync, start->stdio, (start->job->flags & J_TTY) != 0);
   const char *error = set_up(start, &identity);

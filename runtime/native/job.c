@@ -75,6 +75,7 @@ static void parse_device(struct job *job, struct reader *reader) {
   device->mode = take32(reader);
   device->uid = take32(reader);
   device->gid = take32(reader);
+  device->host_path = take_text(reader);
 }
 
 static void parse_file(struct job *job, struct reader *reader) {

@@ -102,6 +102,7 @@ enum mount_flag {
   MF_COPY_UP = 8,
   MF_OPTIONAL = 16,
   MF_READONLY_STRICT = 32,
+  MF_ID_MAP = 64, /* a bind whose files show through the container's id map */
 };
 
 struct mount_record {
@@ -111,7 +112,7 @@ struct mount_record {
   int tree; /* detached clone of a bind's source, or -1 */
 };
 struct device_record {
-  const char *path;
+  const char *path, *host_path;
   uint32_t type, major, minor, mode, uid, gid;
 };
 struct file_record {

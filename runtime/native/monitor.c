@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bpf.h"
@@ -24,6 +25,7 @@
 #include "launcher.h"
 #include "streams.h"
 #include "sys.h"
+#include "userns.h"
 #include "util.h"
 
 static char failure[PATH_BYTES_MAX];
@@ -40,32 +42,27 @@ static _Noreturn void refuse(struct job *job, int connection, const char *error)
 bool monitor_stdio(const struct job *job, int ours[3], int theirs[3]) {
   for (int i = 0; i < 3; i++) ours[i] = theirs[i] = -1;
   if (job->flags & J_TTY) return true;
+  /* Root inside may open them again by name, and give them to the user it becomes: for that it must know both ids. */
+  int64_t owner = userns_outside(job->uid_map.items, job->uid_map.count, 0);
+  int64_t group = userns_outside(job->gid_map.items, job->gid_map.count, 0);
   int pair[2];
   for (int i = 1; i < 3; i++) {
     if (pipe2(pair, O_CLOEXEC) != 0) return false;
     ours[i] = pair[0];
     theirs[i] = pair[1];
+    if (owner > 0) fchown(pair[1], (uid_t)owner, (gid_t)group);
     set_nonblocking(pair[0]);
   }
   if (job->flags & J_OPEN_STDIN) {
     if (pipe2(pair, O_CLOEXEC) != 0) return false;
     theirs[0] = pair[0];
+    if (owner > 0) fchown(pair[0], (uid_t)owner, (gid_t)group);
     ours[0] = pair[1];
     set_nonblocking(pair[1]);
   } else {
     theirs[0] = open("/dev/null", O_RDWR | O_CLOEXEC);
   }
   return theirs[0] >= 0;
-}
-
-static const char *write_map(int pid, const char *name, const struct map_record *maps, uint32_t count) {
-  char path[64], text[4096];
-  size_t used = 0;
-  for (uint32_t i = 0; i < count && used < sizeof text - 64; i++)
-    used += (size_t)snprintf(text + used, sizeof text - used, "%u %u %u\n", maps[i].inside, maps[i].outside, maps[i].count);
-  snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
-  int error = count == 0 ? 0 : write_file(AT_FDCWD, path, text);
-  return error < 0 ? FAIL("writing %s: %s", name, strerror(-error)) : NULL;
 }
 
 static int open_listener(const char *path) {
@@ -104,52 +101,92 @@ static uint64_t namespace_flags(uint32_t flags) {
   return clone;
 }
 
-static const char *join_pid_namespace(const struct job *job) {
+/* Those that only children are born into. */
+static const char *join_before_clone(const struct job *job, int kind, const char *name) {
   for (uint32_t i = 0; i < job->join.count; i++) {
-    if (job->join.items[i].number != CLONE_NEWPID) continue;
+    if (job->join.items[i].number != (uint32_t)kind) continue;
     int fd = open(job->join.items[i].key, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWPID) != 0) return FAIL("joining pid namespace %s: %s", job->join.items[i].key, strerror(errno));
+    if (fd < 0 || setns(fd, kind) != 0) return FAIL("joining %s namespace %s: %s", name, job->join.items[i].key, strerror(errno));
     close(fd);
   }
   return NULL;
 }
 
-static const char *make_child(struct job *job, struct streams *streams, struct container_start *start) {
-  const char *error = join_pid_namespace(job);
-  if (error != NULL) return error;
-  int group = cgroup_open_v2(job), pidfd = -1;
-  struct x_clone_args arguments = {.flags = namespace_flags(job->flags) | X_CLONE_PIDFD,
-                                   .pidfd = (uint64_t)(uintptr_t)&pidfd,
-                                   .exit_signal = SIGCHLD};
+/* Clones the child straight into its v2 group where that can be. Its number, 0 in the child, or -1. */
+static long clone_child(struct job *job, uint64_t extra, int *pidfd, bool *is_in_v2) {
+  int group = cgroup_open_v2(job);
+  struct x_clone_args arguments = {.flags = namespace_flags(job->flags) | extra,
+                                   .pidfd = (uint64_t)(uintptr_t)pidfd,
+                                   .exit_signal = extra & CLONE_PARENT ? 0 : SIGCHLD};
   if (group >= 0) {
     arguments.flags |= X_CLONE_INTO_CGROUP;
     arguments.cgroup = (uint64_t)group;
   }
   long pid = x_clone3(&arguments);
-  bool is_in_v2 = group >= 0;
+  *is_in_v2 = group >= 0;
   if (pid < 0 && group >= 0) {
     /* Delegation may not reach that far: the child is moved afterwards. */
     arguments.flags &= ~X_CLONE_INTO_CGROUP;
-    is_in_v2 = false;
+    *is_in_v2 = false;
     pid = x_clone3(&arguments);
   }
-  if (pid == 0) container_child(start);
   close(group);
-  if (pid < 0) return FAIL("clone: %s", strerror(errno));
-  streams->pid = (int)pid;
-  streams->pidfd = pidfd;
-  if (job->flags & J_NEW_USER) {
-    if ((error = write_map(streams->pid, "uid_map", job->uid_map.items, job->uid_map.count)) != NULL) return error;
-    if ((error = write_map(streams->pid, "gid_map", job->gid_map.items, job->gid_map.count)) != NULL) return error;
+  return pid;
+}
+
+/* The other namespaces must be born in the user namespace to be its own: a helper enters it and clones the child as its sibling. */
+static const char *clone_in_user_namespace(struct job *job, struct streams *streams, struct container_start *start) {
+  int answer[2];
+  char text[PATH_BYTES_MAX] = "";
+  if (pipe2(answer, O_CLOEXEC) != 0) return strerror(errno);
+  pid_t helper = fork();
+  if (helper == 0) {
+    int pidfd;
+    bool is_in_v2;
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    const char *error = join_before_clone(job, CLONE_NEWUSER, "user");
+    if (error == NULL && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0)) error = "becoming root of the user namespace";
+    if (error == NULL) error = join_before_clone(job, CLONE_NEWPID, "pid");
+    long pid = error == NULL ? clone_child(job, CLONE_PARENT | X_CLONE_PIDFD, &pidfd, &is_in_v2) : -1;
+    if (pid == 0) container_child(start);
+    if (error == NULL && pid < 0) error = FAIL("clone: %s", strerror(errno));
+    int length = error == NULL ? snprintf(text, sizeof text, "%ld %d", pid, is_in_v2) : snprintf(text, sizeof text, "E%s", error);
+    write_all(answer[1], text, (size_t)length);
+    _exit(0);
   }
-  if (job->has_oom_adj) {
+  close(answer[1]);
+  ssize_t count = helper < 0 ? -1 : read(answer[0], text, sizeof text - 1);
+  close(answer[0]);
+  if (helper > 0) waitpid(helper, NULL, 0);
+  int is_in_v2 = 0;
+  if (count <= 0 || text[0] == 'E') return count <= 0 ? "container process could not be cloned" : FAIL("%s", text + 1);
+  sscanf(text, "%d %d", &streams->pid, &is_in_v2);
+  streams->pidfd = x_pidfd_open(streams->pid);
+  if (streams->pidfd < 0) return FAIL("container process: %s", strerror(errno));
+  return cgroup_enter(job, streams->pid, !is_in_v2);
+}
+
+static const char *make_child(struct job *job, struct streams *streams, struct container_start *start) {
+  const char *error;
+  if (userns_wanted(job) && !(job->flags & J_NEW_USER)) {
+    error = clone_in_user_namespace(job, streams, start);
+  } else if ((error = join_before_clone(job, CLONE_NEWPID, "pid")) == NULL) {
+    bool is_in_v2;
+    long pid = clone_child(job, X_CLONE_PIDFD, &streams->pidfd, &is_in_v2);
+    if (pid == 0) container_child(start);
+    if (pid < 0) return FAIL("clone: %s", strerror(errno));
+    streams->pid = (int)pid;
+    if (job->flags & J_NEW_USER && (error = userns_write_maps(job, streams->pid)) != NULL) return error;
+    error = cgroup_enter(job, streams->pid, !is_in_v2);
+  }
+  if (error == NULL && job->has_oom_adj) {
     char path[64], text[16];
     snprintf(path, sizeof path, "/proc/%d/oom_score_adj", streams->pid);
     snprintf(text, sizeof text, "%d", job->oom_adj);
     int result = write_file(AT_FDCWD, path, text);
     if (result < 0) return FAIL("oom_score_adj %d: %s", job->oom_adj, strerror(-result));
   }
-  return cgroup_enter(job, streams->pid, !is_in_v2);
+  return error;
 }
 
 /* Until the child says that it waits for the start. The terminal's master may come first. */
@@ -246,6 +283,7 @@ void monitor_create(struct job *job, int connection) {
   streams.is_tty = (job->flags & J_TTY) != 0;
   streams.is_stdin_once = (job->flags & J_STDIN_ONCE) != 0;
   if (error == NULL && send(sync[0], "G", 1, MSG_NOSIGNAL) != 1) error = "container process ended before its set-up";
+  if (error == NULL && userns_wanted(job)) error = userns_send_trees(job, streams.pid, sync[0]);
   if (error == NULL) error = wait_ready(sync[0], &streams);
   if (error == NULL && (streams.listener = open_listener(job->socket)) < 0 && job->socket != NULL)
     error = FAIL("monitor socket %s: %s", job->socket, strerror(errno));

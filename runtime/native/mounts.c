@@ -89,6 +89,10 @@ const char *mounts_open_sources(struct job *job) {
       return fail("error mounting \"%s\" to rootfs at \"%s\"", mount->source, mount->target);
     }
   }
+  return NULL;
+}
+
+const char *mounts_open_null(void) {
   null_device = open("/dev/null", O_PATH | O_CLOEXEC);
   struct stat stat;
   if (null_device < 0 || fstat(null_device, &stat) != 0 || !S_ISCHR(stat.st_mode) || stat.st_rdev != makedev(1, 3)) {
@@ -112,7 +116,8 @@ static const char *mount_overlay(const struct job *job) {
     return fail("overlay upper layer %s", job->upper);
   if (job->work != NULL && syscall(NR_fsconfig, context, FSCONFIG_SET_STRING, "workdir", job->work, 0) != 0)
     return fail("overlay work folder %s", job->work);
-  if (job->flags & J_NEW_USER) syscall(NR_fsconfig, context, FSCONFIG_SET_FLAG, "userxattr", NULL, 0);
+  /* Attributes of the kernel's own are out of reach there. */
+  if (in_user_namespace()) syscall(NR_fsconfig, context, FSCONFIG_SET_FLAG, "userxattr", NULL, 0);
   if (syscall(NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) != 0) return fail("overlay at %s", ROOT_PLACE);
   int mount_fd = (int)syscall(NR_fsmount, context, FSMOUNT_CLOEXEC, 0);
   int state = open(ROOT_PLACE, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -133,18 +138,29 @@ static const char *mount_overlay_in_one_page(const struct job *job) {
     used += (size_t)snprintf(options + used, sizeof options - used, "%s%s", i == 0 ? "" : ":", job->lower.items[i]);
   errno = E2BIG;
   if (used >= sizeof options) return fail("overlay of %u layers", job->lower.count);
+  if (in_user_namespace()) used += (size_t)snprintf(options + used, sizeof options - used, ",userxattr");
+  if (used >= sizeof options) return fail("overlay of %u layers", job->lower.count);
+  errno = 0;
   if (mount("overlay", ROOT_PLACE, "overlay", 0, options) != 0) return fail("overlay at %s", ROOT_PLACE);
   return NULL;
 }
 
-static const char *mount_root(const struct job *job, int *root) {
+static const char *place_tree(int tree) {
+  int state = open(ROOT_PLACE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (tree < 0 || state < 0 || x_move_mount(tree, state) != 0) return fail("root at %s", ROOT_PLACE);
+  close(tree);
+  close(state);
+  return NULL;
+}
+
+const char *mounts_place_root(const struct job *job, int *root) {
   const char *error = NULL;
-  if (job->root_dir != NULL) {
+  if (*root >= 0) {
+    if ((error = place_tree(*root)) != NULL) return error;
+  } else if (job->root_dir != NULL) {
     int tree = x_open_tree(AT_FDCWD, job->root_dir, OPEN_TREE_CLONE | AT_RECURSIVE);
-    int state = open(ROOT_PLACE, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (tree < 0 || state < 0 || x_move_mount(tree, state) != 0) return fail("root folder %s", job->root_dir);
-    close(tree);
-    close(state);
+    if (tree < 0) return fail("root folder %s", job->root_dir);
+    if ((error = place_tree(tree)) != NULL) return error;
   } else {
     error = mount_overlay(job);
     if (error != NULL && errno == EINVAL) error = mount_overlay_in_one_page(job);
@@ -244,7 +260,9 @@ struct node {
   unsigned major, minor;
 };
 
-static const char *make_node(int folder, const char *name, mode_t mode, dev_t number, const char *host_path) {
+/* `is_bound`: it is the host's own node, whose owner must stay. */
+static const char *make_node(int folder, const char *name, mode_t mode, dev_t number, const char *host_path, bool *is_bound) {
+  *is_bound = false;
   if (mknodat(folder, name, mode, number) == 0 || errno == EEXIST) {
     /* mknod is subject to the umask. */
     if (fchmodat(folder, name, mode & 07777, 0) != 0) return fail("device %s", name);
@@ -256,6 +274,7 @@ static const char *make_node(int folder, const char *name, mode_t mode, dev_t nu
   int tree = x_open_tree(AT_FDCWD, host_path, OPEN_TREE_CLONE);
   int target = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
   bool done = tree >= 0 && target >= 0 && x_move_mount(tree, target) == 0;
+  *is_bound = true;
   close(made);
   close(tree);
   close(target);
@@ -270,9 +289,10 @@ static const char *fill_dev(int root) {
   if (dev < 0) return fail("/dev");
   const char *error = NULL;
   char host[64];
+  bool is_bound;
   for (size_t i = 0; i < sizeof nodes / sizeof *nodes && error == NULL; i++) {
     snprintf(host, sizeof host, "/dev/%s", nodes[i].name);
-    error = make_node(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor), host);
+    error = make_node(dev, nodes[i].name, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor), host, &is_bound);
   }
   for (size_t i = 0; i < sizeof links / sizeof *links && error == NULL; i++)
     if (symlinkat(links[i][0], dev, links[i][1]) != 0 && errno != EEXIST) error = fail("/dev/%s", links[i][1]);
@@ -293,9 +313,11 @@ static const char *make_device(int root, const struct device_record *device) {
   int opened = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   close(parent);
   unlinkat(opened, name, 0);
+  bool is_bound;
   mode_t type = device->type == 'b' ? S_IFBLK : device->type == 'p' ? S_IFIFO : S_IFCHR;
-  const char *error = make_node(opened, name, type | (device->mode & 07777), makedev(device->major, device->minor), device->path);
-  if (error == NULL && fchownat(opened, name, device->uid, device->gid, AT_SYMLINK_NOFOLLOW) != 0)
+  const char *error = make_node(opened, name, type | (device->mode & 07777), makedev(device->major, device->minor),
+                                device->host_path, &is_bound);
+  if (error == NULL && !is_bound && fchownat(opened, name, device->uid, device->gid, AT_SYMLINK_NOFOLLOW) != 0)
     error = fail("device %s", device->path);
   close(opened);
   return error;
@@ -336,8 +358,8 @@ static const char *inject_files(const struct job *job, int root) {
 
 const char *mounts_build(struct job *job, int *root) {
   const char *error;
-  if (mount(NULL, "/", NULL, MS_REC | (job->flags & J_NEW_USER ? MS_SLAVE : MS_PRIVATE), NULL) != 0) return fail("making mounts private");
-  if ((error = mount_root(job, root)) != NULL) return error;
+  if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) return fail("making mounts private");
+  if ((error = mounts_place_root(job, root)) != NULL) return error;
   for (uint32_t i = 0; i < job->mounts.count; i++) {
     struct mount_record *mount = &job->mounts.items[i];
     error = mount->kind == M_BIND ? mount_bind(*root, mount) : mount_filesystem(*root, mount);

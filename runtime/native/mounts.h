@@ -9,11 +9,14 @@
 
 /*
  * All return NULL or an error text (static buffer). In this order: open the sources while the host's mounts still have their
- * peers, build the tree, seal
- * what must not be seen, pivot into it.
+ * peers, build the tree, seal what must not be seen, pivot into it.
  */
 const char *mounts_open_sources(struct job *job);
-/* Returns with `root` open on the new root folder. */
+/* Finds the host's null device, for masks. */
+const char *mounts_open_null(void);
+/* Mounts the root at ROOT_PLACE, in the caller's own mount namespace, and opens it. */
+const char *mounts_place_root(const struct job *job, int *root);
+/* Returns with `root` open on the new root folder. It may come as a detached tree, else it must be -1. */
 const char *mounts_build(struct job *job, int *root);
 /* Masked and read-only paths, sysctls, read-only root. Before the pivot: the host's null device must still be mounted. */
 const char *mounts_seal(const struct job *job, int root);

@@ -159,6 +159,13 @@ void format_time(uint64_t nanoseconds, char out[31]) {
   out[30] = 0;
 }
 
+bool in_user_namespace(void) {
+  unsigned inside, outside, count;
+  char text[256];
+  if (read_file(-100, "/proc/self/uid_map", text, sizeof text) <= 0) return false;
+  return sscanf(text, "%u %u %u", &inside, &outside, &count) != 3 || inside != 0 || outside != 0 || count != UINT32_MAX;
+}
+
 uint64_t process_start_ticks(int pid) {
   char path[32], text[1024];
   snprintf(path, sizeof path, "/proc/%d/stat", pid);

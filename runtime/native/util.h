@@ -30,6 +30,8 @@ void set_nonblocking(int fd);
 uint64_t wall_nanoseconds(void);
 /* Writes RFC 3339 with nine digits and Z, 30 characters and a NUL. */
 void format_time(uint64_t nanoseconds, char out[31]);
+/* True where ids are mapped: rights over file systems are those of a user namespace then. */
+bool in_user_namespace(void);
 /* Field 22 of /proc/PID/stat: tells a process from a later one with the same number. 0 if there is none. */
 uint64_t process_start_ticks(int pid);
 

@@ -9,7 +9,7 @@ import { silentLogger } from "../../../common/log.ts";
 import { realEnv } from "../../../common/real-env.ts";
 import type { Component } from "../../../common/env.ts";
 import type { ContainerConfig, Engine, ExitStatus, HostConfig, TaskExtras } from "../../../model/engine.ts";
-import { createEngine } from "../../../runtime/engine.ts";
+import { createEngine, type EngineOptions } from "../../../runtime/engine.ts";
 
 const BUSYBOX = ["/bin/busybox", "/usr/bin/busybox"].find((file) => existsSync(file)) ?? "/bin/busybox";
 
@@ -47,19 +47,24 @@ export interface RunResult extends ExitStatus {
   readonly stderr: string;
 }
 
+export type LabOptions = Pick<EngineOptions, "usernsRemap">;
+
 export class RuntimeLab {
   readonly root: string;
   engine: Engine & Component;
 
-  private constructor(root: string, engine: Engine & Component) {
+  readonly #options: LabOptions;
+
+  private constructor(root: string, engine: Engine & Component, options: LabOptions) {
     this.root = root;
     this.engine = engine;
+    this.#options = options;
   }
 
-  static async open(): Promise<RuntimeLab> {
+  static async open(options: LabOptions = {}): Promise<RuntimeLab> {
     const root = await fs.mkdtemp(path.join(os.tmpdir(), "shoal-runtime-test-"));
     const tar = await buildRootTar(root);
-    const lab = new RuntimeLab(root, await RuntimeLab.#engine(root));
+    const lab = new RuntimeLab(root, await RuntimeLab.#engine(root, options), options);
     for await (const line of lab.engine.images.import(createReadStream(tar), {
       repo: "box",
       tag: "1",
@@ -70,13 +75,14 @@ export class RuntimeLab {
     return lab;
   }
 
-  static async #engine(root: string): Promise<Engine & Component> {
+  static async #engine(root: string, options: LabOptions): Promise<Engine & Component> {
     const engine = await createEngine({
       env: realEnv,
       log: silentLogger,
       dataRoot: path.join(root, "data"),
       execRoot: path.join(root, "run"),
       nativeBinary: path.join(packageRoot(), "runtime/native/build/shoal-runtime"),
+      ...options,
     });
     await engine.start();
     return engine;
@@ -86,7 +92,7 @@ export class RuntimeLab {
   async restart(between: () => Promise<void> = () => Promise.resolve()): Promise<void> {
     await this.engine.stop();
     await between();
-    this.engine = await RuntimeLab.#engine(this.root);
+    this.engine = await RuntimeLab.#engine(this.root, this.#options);
   }
 
   async create(
