@@ -41,9 +41,9 @@ type LayerAnswer = FoundNode | "hidden" | "missing";
 export class LayeredView {
   readonly #layers: readonly string[];
 
-  /** `layers`: absolute byte strings, newest first. */
+  /** `layers`: absolute byte strings, newest first. Short names (links to layers) are as good as their folders. */
   constructor(layers: readonly string[]) {
-    this.#layers = layers;
+    this.#layers = layers.map((layer) => fs.realpathSync(fsPath(layer), { encoding: "latin1" }));
   }
 
   /** What is at `parts` exactly, no link followed; undefined if nothing. */
