@@ -53,12 +53,14 @@ export function findInit(name: string): number | undefined {
   });
 }
 
-/** The process that the host's own namespace calls `innerPid`, as this namespace calls it. */
+/** The process that the host's own namespace calls `innerPid`, as this namespace calls it; not one that only waits to be reaped. */
 export function findInner(name: string, innerPid: number): number | undefined {
   const init = findInit(name);
   if (init === undefined) return undefined;
   const own = namespaceOf(init, "pid");
-  return pids().find((pid) => namespacePids(pid).at(-1) === innerPid && namespaceOf(pid, "pid") === own);
+  return pids().find(
+    (pid) => namespacePids(pid).at(-1) === innerPid && namespaceOf(pid, "pid") === own && isAlive(pid),
+  );
 }
 
 /** Everything whose PID namespace is that of the host's init or lies inside it. */

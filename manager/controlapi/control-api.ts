@@ -305,7 +305,10 @@ export class ControlApi implements ClusterControl {
     return { id, warnings };
   }
 
-  /** A repeated try that is refused because the first one took effect is a success. */
+  /**
+   * A repeated try that is refused because the first one took effect is a success. If the object is neither as it was nor
+   * as it was to become, somebody else came: before the first try, or after it.
+   */
   async #recognise<Request>(
     write: Write<Request>,
     attempt: Attempt,
@@ -316,7 +319,7 @@ export class ControlApi implements ClusterControl {
     } catch (caught) {
       if (!attempt.maybeApplied || !hasCode(caught, "out_of_sequence", "not_found")) throw caught;
       const view = await this.view();
-      if (!write.isDone(view)) throw caught;
+      if (!write.isDone(view)) throw unknownOutcome(caught);
       return { id: "", warnings: [], version: view.version };
     }
   }
@@ -325,6 +328,12 @@ export class ControlApi implements ClusterControl {
     const answer = await callUnary(client, write.method, write.request, { signal });
     return { id: answer.id ?? "", warnings: answer.warnings ?? [], version: answer.version ?? 0 };
   }
+}
+
+function unknownOutcome(cause: unknown): ClusterError {
+  const text =
+    "Cannot say whether the change was made: the leader was lost meanwhile, and another change came since";
+  return new ClusterError("unavailable", text, { cause });
 }
 
 /** True if the stored spec is the given one; references by name were resolved, so networks are left out. */

@@ -78,6 +78,43 @@ describe("MemoryStore", () => {
     );
   });
 
+  it("a refusal waits for the transactions in flight that it rests on, and is none if they are lost", async () => {
+    const { store, log, clock } = makeStore({ commitDelayMs: 10 });
+    const created = store.update((tx) => tx.create("secret", secret("a")));
+    await clock.advanceAsync(10);
+    await created;
+    const read = store.view().get("secret", "a") as Secret;
+    const told: string[] = [];
+    const first = store.update((tx) => relabel(tx, "a", "1"));
+    const second = store.update((tx) => tx.update("secret", read)).catch(() => told.push("refused"));
+    const third = store.update((tx) => tx.get("secret", "a")).then(() => told.push("nothing to do"));
+    await settle();
+    assert.deepEqual(told, [], "nothing is said about a state that may never be");
+    await clock.advanceAsync(10);
+    await Promise.all([first, second, third]);
+    assert.deepEqual(told, ["refused", "nothing to do"]);
+
+    const now = store.view().get("secret", "a") as Secret;
+    const lost = assert.rejects(store.update((tx) => relabel(tx, "a", "2")));
+    const after = assert.rejects(
+      store.update((tx) => tx.update("secret", now)),
+      (caught) => hasCode(caught, "unavailable") && caught.notLeader !== undefined,
+    );
+    log.stepDown();
+    await Promise.all([lost, after]);
+    assert.equal(store.view().get("secret", "a")?.spec.Labels?.["value"], "1");
+  });
+
+  it("a refusal of a member that leads no more is not given", async () => {
+    const { store, log } = makeStore();
+    await store.update((tx) => tx.create("secret", secret("a")));
+    log.stepDown();
+    await assert.rejects(
+      store.update((tx) => tx.create("secret", secret("a"))),
+      (caught) => hasCode(caught, "unavailable") && caught.notLeader !== undefined,
+    );
+  });
+
   it("plans on top of its own transactions in flight, without waiting for them", async () => {
     const { store, clock } = makeStore({ commitDelayMs: 10 });
     const all = [

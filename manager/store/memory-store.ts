@@ -49,6 +49,8 @@ interface Flight {
   readonly operations: readonly Operation[];
   /** It can't be accepted any more: one that it builds on was lost. */
   isDoomed: boolean;
+  /** Told whether it was accepted; mostly nobody asks. */
+  watchers: ((isAccepted: boolean) => void)[] | undefined;
 }
 
 interface Outcome {
@@ -78,6 +80,8 @@ export class MemoryStore implements Store, StateMachine {
   /** Of the newest stamp given or seen, in microseconds since 1970. */
   #lastStampMicros = 0;
   readonly #flights = new Map<number, Flight>();
+  /** Entries applied that were not planned here: after one, what was planned before may have missed it. */
+  #foreignCount = 0;
   /** Newest flight that is not doomed. */
   #newest: Flight | undefined;
   /** Keys changed since the last checkpoint. */
@@ -119,15 +123,20 @@ export class MemoryStore implements Store, StateMachine {
   ): Promise<UpdateResult<T>> {
     for (let attempt = 0; attempt <= PLAN_RETRY_COUNT_MAX; attempt += 1) {
       options.signal?.throwIfAborted();
+      const base = this.#newest;
       const tx = this.#begin();
       let result: T;
       try {
         result = plan(tx);
       } catch (caught) {
         tx.rollback(0);
-        throw caught;
+        if (!isAboutState(caught) || (await this.#isConfirmed(base, options))) throw caught;
+        continue;
       }
-      if (tx.changeCount === 0) return { result, version: tx.version };
+      if (tx.changeCount === 0) {
+        if (await this.#isConfirmed(base, options)) return { result, version: tx.version };
+        continue;
+      }
       const outcome = await abortable(this.#propose(tx), options.signal);
       if (outcome.isAccepted) return { result, version: outcome.version };
     }
@@ -155,6 +164,7 @@ export class MemoryStore implements Store, StateMachine {
     const flight = this.#flights.get(header.sequence);
     const isOwn = flight !== undefined && flight.term === entry.term;
     if (isOwn) this.#flights.delete(header.sequence);
+    else this.#foreignCount += 1;
     if (header.after !== this.#lastAccepted) {
       if (isOwn && !flight.isDoomed) this.#dropPlanned();
       return { isAccepted: false, version: this.#applied.version };
@@ -220,6 +230,7 @@ export class MemoryStore implements Store, StateMachine {
     this.#view = undefined;
     this.#dirty = new Set();
     this.#unpublished = [];
+    this.#foreignCount += 1;
     this.#dropPlanned();
     this.#hub.resync(index);
   }
@@ -287,16 +298,42 @@ export class MemoryStore implements Store, StateMachine {
         : tooLarge(bytes);
     }
     const { operations, encoded } = tx.seal();
-    const flight: Flight = { sequence: tx.sequence, term: raft.term, operations, isDoomed: false };
+    const { sequence } = tx;
+    const flight: Flight = { sequence, term: raft.term, operations, isDoomed: false, watchers: undefined };
     const after = this.#newest === undefined ? this.#lastAccepted : nameOfFlight(this.#newest);
     this.#flights.set(flight.sequence, flight);
     this.#newest = flight;
+    let isAccepted = false;
     try {
-      return (await raft.propose(encodePayload({ sequence: flight.sequence, after }, encoded))) as Outcome;
+      const outcome = (await raft.propose(encodePayload({ sequence, after }, encoded))) as Outcome;
+      isAccepted = outcome.isAccepted;
+      return outcome;
     } catch (caught) {
-      if (this.#flights.delete(flight.sequence) && !flight.isDoomed) this.#dropPlanned();
+      if (this.#flights.delete(sequence) && !flight.isDoomed) this.#dropPlanned();
       throw caught;
+    } finally {
+      for (const tell of flight.watchers ?? []) tell(isAccepted);
     }
+  }
+
+  /**
+   * Whether a plan that wrote nothing may be answered: what it saw must have been the cluster's state at some moment since
+   * it began. `base`, the newest flight that it saw, may yet be lost, and a leader that was replaced doesn't know it yet;
+   * an answer from either would be of a state that never was, or is no more. False: plan again.
+   */
+  async #isConfirmed(base: Flight | undefined, options: { readonly signal?: AbortSignal }): Promise<boolean> {
+    const raft = this.#raft;
+    if (raft === undefined) return true;
+    const { term } = raft;
+    // A new leader may not have applied yet what the last one left.
+    const foreignCount = this.#foreignCount;
+    const landing = new Promise<boolean>((resolve) => {
+      if (base === undefined) resolve(true);
+      else (base.watchers ??= []).push(resolve);
+    });
+    if (raft.isLeader) await abortable(raft.readBarrier(), options.signal);
+    if (!raft.isLeader || raft.term !== term) throw noLongerLeads();
+    return (await abortable(landing, options.signal)) && this.#foreignCount === foreignCount;
   }
 
   /** Forgets the planned state: what is in flight was planned on something that will not be. */
@@ -406,6 +443,16 @@ function lostRaces(): ClusterError {
     `Commit a transaction: wanted an unchanged state, got ${PLAN_RETRY_COUNT_MAX} concurrent changes in a row`,
     { retryable: true },
   );
+}
+
+/** What a plan refuses because of what it was given is refused whatever the state is. */
+function isAboutState(caught: unknown): boolean {
+  return caught instanceof ClusterError && caught.code !== "invalid_argument";
+}
+
+function noLongerLeads(): ClusterError {
+  const options = { retryable: true, notLeader: { leaderAddress: "" } };
+  return new ClusterError("unavailable", "Cannot write: this manager is not the leader", options);
 }
 
 function tooLarge(bytes: number): ClusterError {

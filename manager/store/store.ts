@@ -51,7 +51,9 @@ export interface Store {
   view(): StoreView;
   /**
    * Plans against the newest state (with own transactions that are still in flight), proposes, waits for commit and apply.
-   * Retries the plan when a concurrent write made it stale, a bounded number of times. A plan that throws writes nothing.
+   * Retries the plan when a concurrent write made it stale, a bounded number of times. A plan that throws writes nothing;
+   * its error, like the result of a plan without changes, is given only once what the plan saw is committed and this
+   * manager is known to lead still, so that refusals are linearizable too.
    * Leader only: rejects as ReplicatedLog.propose does.
    */
   update<T>(
