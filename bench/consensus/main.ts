@@ -39,7 +39,12 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "6" },
     seconds: { type: "string", default: "3" },
     failovers: { type: "string", default: "20" },
+    /** "no": ours alone. */
+    peer: { type: "string", default: "yes" },
+    blows: { type: "string", default: "kill -9,SIGSTOP,planned stop" },
     only: { type: "string", default: "puts,txn,reads,inside,failover,restart" },
+    /** Folder for processor profiles of our servers, one per load and member. */
+    profile: { type: "string" },
     folder: { type: "string", default: `${os.tmpdir()}/shoal-bench-consensus` },
   },
 });
@@ -99,6 +104,17 @@ function latencies(file: string): readonly number[] {
   return lines.map((line) => Number(line.split("\t")[2]) / 1000).sort((a, b) => a - b);
 }
 
+function profile(system: System, name: string, folder: string): readonly Promise<unknown>[] {
+  if (!(system instanceof Ours)) return [];
+  mkdirSync(folder, { recursive: true });
+  const stem = `${folder}/${name.replaceAll(/[^a-z0-9]+/g, "-")}`;
+  return system.children.map(async (child) => {
+    const { isLeader } = await system.status(child);
+    const file = `${stem}-${isLeader ? "leader" : child.port}.cpuprofile`;
+    await child.ask({ kind: "profile", seconds, file });
+  });
+}
+
 async function measure(system: System, load: Load): Promise<Sample> {
   const port = await system.leaderPort();
   const body = `${values.folder}/body`;
@@ -118,7 +134,9 @@ async function measure(system: System, load: Load): Promise<Sample> {
     "-d",
     body,
   ];
+  const profiles = values.profile === undefined ? [] : profile(system, load.name, values.profile);
   const { stdout } = await run("h2load", [...flags, ...headers, url], { maxBuffer: 1e8 });
+  await Promise.all(profiles);
   const cpu = (system.cpuSeconds() - cpuBefore) * (seconds / (seconds + 1));
   const found = /finished in .*?, ([\d.]+) req\/s/.exec(stdout);
   const failed = /(\d+) failed, (\d+) errored/.exec(stdout);
@@ -188,7 +206,8 @@ function tryPut(port: number): Promise<boolean> {
   });
 }
 
-type Blow = "kill -9" | "SIGSTOP" | "planned stop";
+const BLOWS = ["kill -9", "SIGSTOP", "planned stop"] as const;
+type Blow = (typeof BLOWS)[number];
 
 /** From the blow to the leader until some other member accepts a put. */
 async function failover(system: System, blow: Blow): Promise<number> {
@@ -212,7 +231,7 @@ async function failover(system: System, blow: Blow): Promise<number> {
 }
 
 async function failovers(systems: readonly System[]): Promise<void> {
-  for (const blow of ["kill -9", "SIGSTOP", "planned stop"] as const) {
+  for (const blow of BLOWS.filter((each) => values.blows.split(",").includes(each))) {
     const taken = new Map<string, number[]>(systems.map((system) => [system.name, []]));
     for (let count = 0; count < Number(values.failovers); count += 1) {
       for (const system of systems) taken.get(system.name)?.push(await failover(system, blow));
@@ -281,7 +300,8 @@ async function main(): Promise<void> {
   rmSync(values.folder, { recursive: true, force: true });
   mkdirSync(values.folder, { recursive: true });
   const ours = await Ours.start(`${values.folder}/shoal`, OURS_PORT);
-  const etcd = isInstalled("etcd") ? await Etcd.start(`${values.folder}/etcd`, ETCD_PORT) : undefined;
+  const isPeerWanted = values.peer !== "no" && isInstalled("etcd");
+  const etcd = isPeerWanted ? await Etcd.start(`${values.folder}/etcd`, ETCD_PORT) : undefined;
   if (etcd === undefined) console.log("etcd is not installed (Debian: etcd-server): no comparison");
   const systems: readonly System[] = etcd === undefined ? [ours] : [ours, etcd];
   try {

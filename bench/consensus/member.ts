@@ -3,7 +3,10 @@
  * cleartext HTTP/2 (node:http2), to which h2load sends the same bytes as to etcd. Started by main.ts with JSON as its
  * only argument; takes orders over IPC.
  */
+import { writeFileSync } from "node:fs";
 import * as http2 from "node:http2";
+import { Session } from "node:inspector/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as grpc from "@grpc/grpc-js";
 import { createLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
@@ -39,6 +42,8 @@ export type Order =
       readonly valueBytes: number;
     }
   | { readonly kind: "fill"; readonly count: number; readonly valueBytes: number }
+  /** Samples the processor for so long and writes what it saw to `file`, for Chrome's tools. */
+  | { readonly kind: "profile"; readonly seconds: number; readonly file: string }
   | { readonly kind: "leave" };
 
 class KvMap implements StateMachine {
@@ -164,6 +169,19 @@ async function fill(node: RaftNode, order: Extract<Order, { kind: "fill" }>): Pr
   return {};
 }
 
+async function profile(order: Extract<Order, { kind: "profile" }>): Promise<unknown> {
+  const session = new Session();
+  session.connect();
+  await session.post("Profiler.enable");
+  await session.post("Profiler.setSamplingInterval", { interval: 200 });
+  await session.post("Profiler.start");
+  await sleep(order.seconds * 1000);
+  const { profile: found } = await session.post("Profiler.stop");
+  session.disconnect();
+  writeFileSync(order.file, JSON.stringify(found));
+  return {};
+}
+
 async function main(): Promise<void> {
   const orders = JSON.parse(process.argv[2] ?? "{}") as MemberOrders;
   const { raftId, members } = orders;
@@ -270,6 +288,8 @@ async function main(): Promise<void> {
         return proposeInside(node, order);
       case "fill":
         return fill(node, order);
+      case "profile":
+        return profile(order);
       case "leave":
         if (node.isLeader) await node.transferLeadership();
         setImmediate(() => process.exit(0));

@@ -461,6 +461,8 @@ export class RaftNode implements ReplicatedLog {
       this.#announced = change;
       if (change.leader !== before.leader) {
         this.#options.log.info("raft leader changed", { leader: change.leader, term, raftId: this.raftId });
+        this.#reads.leaderChanged();
+        this.#wake();
       }
       for (const listener of this.#leadershipListeners) listener(change);
     }

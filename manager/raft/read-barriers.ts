@@ -1,6 +1,6 @@
 /**
  * Callers of readBarrier(): gathers those of one turn into one question to the leader, asks again when an answer is
- * lost, and releases them once the confirmed index is applied here. Driven by node.ts.
+ * lost or the leader changed, and releases them once the confirmed index is applied here. Driven by node.ts.
  */
 import { ClusterError } from "../../common/errors.ts";
 import type { ReadResult } from "./core/options.ts";
@@ -94,6 +94,12 @@ export class ReadBarriers {
       else this.#confirmed.push({ index, callers: question.callers });
     }
     this.applied(appliedIndex);
+  }
+
+  /** Whoever was asked leads no more and may never answer: all that is open is asked of the next leader. */
+  leaderChanged(): void {
+    for (const { callers } of this.#asked.values()) this.#unasked.push(...callers);
+    this.#asked.clear();
   }
 
   applied(appliedIndex: number): void {

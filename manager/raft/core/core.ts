@@ -39,6 +39,7 @@ import { VoteTally } from "./quorum.ts";
 const BATCH_COUNT_MAX = 10_000;
 /** Tries with short time-outs after a leader was found dead, before going back to normal ones. */
 const HURRIED_CAMPAIGNS_MAX = 10;
+/** The first try comes within so many ticks. Each further one waits a tick longer: a vote on a busy machine takes time. */
 const HURRIED_TICKS_MAX = 3;
 
 export class RaftCore {
@@ -433,10 +434,13 @@ export class RaftCore {
   #resetElection(): void {
     const { electionSpreadTicks, electionTicks, random } = this.#options;
     this.#electionElapsed = 0;
-    this.#electionTimeoutTicks =
-      this.#hurriedCampaigns > 0
-        ? 1 + random(HURRIED_TICKS_MAX)
-        : electionTicks + random(electionSpreadTicks + 1);
+    if (this.#hurriedCampaigns === 0) {
+      this.#electionTimeoutTicks = electionTicks + random(electionSpreadTicks + 1);
+      return;
+    }
+    const tried = HURRIED_CAMPAIGNS_MAX - this.#hurriedCampaigns;
+    const leastTicks = tried === 0 ? 1 : 2 + tried;
+    this.#electionTimeoutTicks = Math.min(electionTicks, leastTicks + random(HURRIED_TICKS_MAX + tried));
   }
 
   #becomeFollower(term: number, leader: number): void {
@@ -520,11 +524,16 @@ export class RaftCore {
       (this.#vote === 0 && this.#leaderId === 0) ||
       (isPre && request.term > this.#term);
     const granted =
-      mayVote && !this.#isRecovering && this.#log.isUpToDate(request.lastIndex, request.lastTerm);
+      mayVote &&
+      !this.#isRecovering &&
+      this.#log.isUpToDate(request.lastIndex, request.lastTerm) &&
+      !(isPre && this.#isRival(request));
     const type = isPre ? "preVoteReply" : "voteReply";
     const term = granted ? request.term : this.#term;
     const reply: VoteReply = { type, from: this.#options.raftId, to: request.from, term, granted };
     if (isPre) {
+      // In a hurry, one that was encouraged is given the time to win.
+      if (granted && this.#hurriedCampaigns > 0) this.#resetElection();
       // A grant promises nothing; a refusal speaks of our term, which must be durable to be spoken of.
       if (granted) this.#send(reply);
       else this.#sendDurable(reply);
@@ -551,6 +560,17 @@ export class RaftCore {
       if (reply.type === "preVoteReply") this.#campaign("vote", false);
       else this.#becomeLeader();
     }
+  }
+
+  /**
+   * All followers of a leader that died notice it at once and ask at once. Would they encourage each other, all would
+   * vote for themselves and nobody win. So, of two that ask, the one with the lower id gives way. Only for the few
+   * hurried tries: whoever has the higher id may be unable to win.
+   */
+  #isRival(request: VoteRequest): boolean {
+    const isAsking = this.#role === "preCandidate" && this.#hurriedCampaigns > 0;
+    if (!isAsking || request.from > this.#options.raftId) return false;
+    return request.lastIndex === this.#log.lastIndex && request.lastTerm === this.#log.lastTerm;
   }
 
   #becomeLeader(): void {
