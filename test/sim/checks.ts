@@ -60,13 +60,22 @@ export class Checks {
     this.#damaged.delete(raftId);
   }
 
-  /** O1: at most one leader in a term. */
-  led(term: number, raftId: number): void {
-    const known = this.#leaders.get(term);
-    if (known !== undefined && known !== raftId) {
-      throw new Violation("O1", `members ${known} and ${raftId} both lead in term ${term}`);
+  /** O1: at most one leader in a term. O17: it has all that was committed before. */
+  led(leader: MemberView): void {
+    const { core, raftId } = leader;
+    const known = this.#leaders.get(core.term);
+    if (known === raftId) return;
+    if (known !== undefined) {
+      throw new Violation("O1", `members ${known} and ${raftId} both lead in term ${core.term}`);
     }
-    this.#leaders.set(term, raftId);
+    this.#leaders.set(core.term, raftId);
+    const last = this.#ledger.get(this.#maxApplied);
+    if (last === undefined || last.term > core.term || this.#maxApplied <= core.log.baseIndex) return;
+    const held = core.log.termAt(this.#maxApplied);
+    if (held !== last.term) {
+      const has = `has ${held === undefined ? "nothing" : `one of term ${held}`}`;
+      throw new Violation("O17", `leader ${raftId} lacks committed entry ${this.#maxApplied}, ${has}`);
+    }
   }
 
   /** O3, O4: one sequence of committed entries and one state at each index, for everyone and for ever. */

@@ -41,6 +41,7 @@ export class Clients {
   readonly #effects = new Map<string, { readonly atMs: number; readonly outcome: string }>();
   readonly #seen = new Map<string, string>();
   #isStopped = false;
+  #isPaused = false;
   #doneCount = 0;
   #active = 0;
 
@@ -66,6 +67,11 @@ export class Clients {
 
   stop(): void {
     this.#isStopped = true;
+  }
+
+  /** While paused they give up what is under way and begin nothing. */
+  setPaused(isPaused: boolean): void {
+    this.#isPaused = isPaused;
   }
 
   /** Called for each request that took effect on any member; only the first matters. */
@@ -115,6 +121,7 @@ export class Clients {
     while (!this.#isStopped) {
       await this.#sleep(-Math.log(1 - this.#random.float()) * this.#options.thinkMs);
       if (this.#isStopped) return;
+      if (this.#isPaused) continue;
       sequence += 1;
       this.#active += 1;
       await this.#operate(client, sequence);
@@ -147,7 +154,7 @@ export class Clients {
     this.#history.push(recorded);
     const deadlineMs = world.nowMs + OPERATION_MS;
     let hint = 0;
-    while (world.nowMs < deadlineMs && !this.#isStopped) {
+    while (world.nowMs < deadlineMs && !this.#isStopped && !this.#isPaused) {
       const machine = this.#choose(hint);
       const answer = machine === undefined ? undefined : await this.#ask(machine, key, request);
       if (answer?.kind === "done") {

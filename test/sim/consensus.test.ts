@@ -9,6 +9,7 @@ import { test } from "node:test";
 import type { RunResult } from "./cluster.ts";
 import { runSeed } from "./run.ts";
 import { PROFILE_NAMES, type ProfileName } from "./profiles.ts";
+import { WEATHER_NAMES } from "./weather.ts";
 
 /** Fresh seeds per `npm test`, and where they start: another range each day. */
 const FRESH_SEED_COUNT = 8;
@@ -49,6 +50,10 @@ test(`${FRESH_SEED_COUNT} fresh seeds from ${FRESH_SEED_START} find nothing`, as
 
 test("the whole cluster comes together again after faults", async () => {
   for (let seed = FRESH_SEED_START; seed < FRESH_SEED_START + 2; seed += 1) await run(seed, "full", 8_000);
+});
+
+test("each kind of weather passes", async () => {
+  for (const name of WEATHER_NAMES) await run(FRESH_SEED_START, name, 6_000);
 });
 
 test("no election happens when nothing fails", async () => {

@@ -348,7 +348,7 @@ class FullRun {
 
   #afterEvent(): void {
     for (const { node, raftId } of this.#machines) {
-      if (node?.core.leadership !== undefined) this.#checks.led(node.term, raftId);
+      if (node?.core.leadership !== undefined) this.#checks.led({ raftId, core: node.core });
     }
     this.#eventsToDeepCheck -= 1;
     if (this.#eventsToDeepCheck > 0) return;

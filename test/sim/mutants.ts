@@ -56,7 +56,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(3, "logs compared by index before term", "safety", {
-    profile: "cutoff",
+    profile: "seesaw",
     patches: [
       [
         LOG,
@@ -91,7 +91,7 @@ export const MUTANTS: readonly Mutant[] = [
     patches: [[CORE, "if (!message.isTransfer && this.#hearsLeader()) return false;", ""]],
   }),
   mutant(11, "an entry of an older term is committed by counting", "safety", {
-    profile: "cutoff",
+    profile: "seesaw",
     patches: [
       [
         LEADER,
@@ -115,12 +115,20 @@ export const MUTANTS: readonly Mutant[] = [
     patches: [[LOG, "      if (held === entry.term) continue;\n", ""]],
   }),
   mutant(15, "commit not limited to what the message proved", "safety", {
-    profile: "cutoff",
+    profile: "seesaw",
     patches: [
       [CORE, "Math.min(message.commit, accepted.lastIndex)", "Math.min(message.commit, this.#log.lastIndex)"],
+      // Our leader steps back exactly to where logs meet, and there the bound can't be told from none. One that steps
+      // back too far is as right, and shows it.
+      [
+        LEADER,
+        "progress.reject(message.rejectedIndex, agree);",
+        "progress.reject(message.rejectedIndex, Math.max(this.#host.log.firstIndex, agree - 4));",
+      ],
     ],
   }),
   mutant(17, "a repeated vote counts again", "safety", {
+    profile: "shatter",
     patches: [
       [
         QUORUM,
@@ -145,11 +153,13 @@ export const MUTANTS: readonly Mutant[] = [
     patches: [[CORE, 'this.#sendDurable({ type: "appendOk",', 'this.#send({ type: "appendOk",']],
   }),
   mutant(22, "replay keeps what was overwritten", "safety", {
+    profile: "seesaw",
     patches: [
       [RECOVERY, "this.entries.length = Math.max(0, keep);", "if (keep < this.entries.length) return;"],
     ],
   }),
   mutant(23, "replay cuts one entry too few", "safety", {
+    profile: "seesaw",
     patches: [
       [
         RECOVERY,
@@ -239,7 +249,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(38, "a learner refuses to vote", "liveness", {
-    profile: "membership",
+    profile: "promotion",
     patches: [
       [
         CORE,
@@ -258,7 +268,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(43, "a read answered before the round of heartbeats", "safety", {
-    profile: "cutoff",
+    profile: "refusal",
     patches: [
       [
         LEADER,
@@ -292,7 +302,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(101, "a member that lost entries votes", "safety", {
-    profile: "disk",
+    profile: "witness",
     patches: [
       [CORE, "mayVote && !this.#isRecovering &&", "mayVote &&"],
       [CORE, "      !this.#isRecovering &&\n", ""],
@@ -353,6 +363,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(108, "a successor's term on a snapshot", "safety", {
+    profile: "comeback",
     patches: [
       [CORE, "    this.#snapshotsTo = [];\n    this.#resetElection();", "    this.#resetElection();"],
     ],
@@ -381,7 +392,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(111, "recovery ends before everything is back", "safety", {
-    profile: "disk",
+    profile: "witness",
     patches: [
       [
         CORE,
@@ -391,6 +402,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   mutant(112, "lost answers are never asked for again", "liveness", {
+    profile: "network",
     patches: [
       [LEADER, "if (progress.match < this.#host.log.lastIndex) this.#sendAppend(progress, true);", ""],
     ],

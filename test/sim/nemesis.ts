@@ -1,10 +1,11 @@
 /** Breaks things, each kind at its own rate, and mends them all at the end. Knows nothing of what the members do. */
 import type { SeededRandom } from "../../common/testing/seeded-random.ts";
-import { SEGMENT_HEADER_BYTES } from "../../manager/raft/wal-format.ts";
 import type { Checks } from "./checks.ts";
 import type { Machine } from "./machine.ts";
 import type { Network } from "./network.ts";
 import type { Profile } from "./profiles.ts";
+import { rotTarget } from "./rot.ts";
+import { Weather } from "./weather.ts";
 import { Violation, type World } from "./world.ts";
 
 /** Election time-out of the profiles is 1 s; the full disk shows only at the next segment. */
@@ -23,12 +24,14 @@ export interface NemesisOptions {
 export class Nemesis {
   readonly #options: NemesisOptions;
   readonly #random: SeededRandom;
+  readonly #weather: Weather;
   #isOver = false;
   #isSpoiled = false;
 
   constructor(options: NemesisOptions) {
     this.#options = options;
     this.#random = options.world.random.fork();
+    this.#weather = new Weather(options);
   }
 
   start(): void {
@@ -36,6 +39,8 @@ export class Nemesis {
     network.faults.lossRate = profile.lossRate;
     network.faults.duplicateRate = profile.duplicateRate;
     network.faults.meanDelayMs = profile.meanDelayMs;
+    network.faults.chunkMs = profile.chunkMs;
+    if (profile.weather !== undefined) this.#weather.start(profile.weather);
     for (const machine of this.#options.machines()) this.prepare(machine);
     const { every } = profile;
     this.#repeat(every.crash, () => this.#crash());
@@ -70,9 +75,16 @@ export class Nemesis {
   /** Mends network, disks and clocks. The dead stay dead. */
   stop(): void {
     this.#isOver = true;
+    this.#weather.stop();
     const { network } = this.#options;
     network.heal();
-    Object.assign(network.faults, { lossRate: 0, duplicateRate: 0, minDelayMs: 0.2, meanDelayMs: 0.5 });
+    Object.assign(network.faults, {
+      lossRate: 0,
+      duplicateRate: 0,
+      minDelayMs: 0.2,
+      meanDelayMs: 0.5,
+      chunkMs: 0,
+    });
     for (const machine of this.#options.machines()) {
       machine.disk.faults.syncFailureRate = 0;
       machine.disk.faults.capacityBytes = Number.MAX_SAFE_INTEGER;
@@ -197,33 +209,13 @@ export class Nemesis {
     // Of two members both are needed: with one damaged nothing could ever be decided.
     if (!isWhole || machine === undefined || voters < 3) return;
     machine.kill();
-    const target = this.#rotTarget(machine);
+    const target = rotTarget(machine, this.#random);
     if (target !== undefined) {
       this.#say(() => `bit rot on ${machine.raftId}: ${target.path} at ${target.offset}`);
       machine.disk.rot(target.path, target.offset, this.#random.below(8));
       checks.damaged(machine.raftId);
     }
     this.#later(this.#random.float() * 2_000, () => machine.start());
-  }
-
-  /** A byte of the log that isn't in its last record: that one can't be told from an unfinished write. */
-  #rotTarget(machine: Machine): { readonly path: string; readonly offset: number } | undefined {
-    const segments = machine.disk.paths().filter((path) => path.endsWith(".wal"));
-    const path = segments[this.#random.below(Math.max(1, segments.length))];
-    if (path === undefined) return undefined;
-    const bytes = Buffer.from(machine.disk.peek(path));
-    let offset = SEGMENT_HEADER_BYTES;
-    let before = 0;
-    // Records chain by checksum; what a recycled file held before doesn't belong to the chain.
-    let chain = bytes.readUInt32LE(12);
-    while (offset + 16 <= bytes.byteLength && bytes.readUInt32LE(offset) !== 0) {
-      if (bytes.readUInt32LE(offset + 8) !== chain) break;
-      chain = bytes.readUInt32LE(offset + 4);
-      before = offset;
-      offset += Math.ceil((16 + bytes.readUInt32LE(offset)) / 8) * 8;
-    }
-    if (path !== segments.at(-1)) return { path, offset: this.#random.below(bytes.byteLength) };
-    return before === 0 ? undefined : { path, offset: this.#random.below(before) };
   }
 
   #leader(): Machine | undefined {

@@ -14,16 +14,25 @@ export interface NetworkFaults {
   duplicateRate: number;
   minDelayMs: number;
   meanDelayMs: number;
+  /** What arrives at a member within so long comes as one piece, as from a busy socket; 0: each by itself. */
+  chunkMs: number;
 }
 
 export class Network {
-  readonly faults: NetworkFaults = { lossRate: 0, duplicateRate: 0, minDelayMs: 0.2, meanDelayMs: 0.5 };
+  readonly faults: NetworkFaults = {
+    lossRate: 0,
+    duplicateRate: 0,
+    minDelayMs: 0.2,
+    meanDelayMs: 0.5,
+    chunkMs: 0,
+  };
   readonly #world: World;
   readonly #onSend: (message: Message) => void;
   readonly #transports = new Map<number, SimTransport>();
   /** "from>to". */
   readonly #cut = new Set<string>();
   readonly #slow = new Map<string, number>();
+  readonly #chunks = new Map<number, Message[]>();
 
   constructor(world: World, onSend: (message: Message) => void) {
     this.#world = world;
@@ -86,10 +95,29 @@ export class Network {
         if (random.float() < this.faults.lossRate || !this.isOpen(message.from, message.to)) continue;
         const extraMs = this.#slow.get(`${message.from}>${message.to}`) ?? 0;
         this.#world.after(this.delayMs() + extraMs, () => {
-          if (this.isOpen(message.from, message.to)) this.#transports.get(message.to)?.receive(message);
+          if (this.isOpen(message.from, message.to)) this.#arrive(message);
         });
       }
     }
+  }
+
+  #arrive(message: Message): void {
+    const { chunkMs } = this.faults;
+    if (chunkMs === 0) {
+      this.#transports.get(message.to)?.receive([message]);
+      return;
+    }
+    const chunk = this.#chunks.get(message.to);
+    if (chunk !== undefined) {
+      chunk.push(message);
+      return;
+    }
+    const begun = [message];
+    this.#chunks.set(message.to, begun);
+    this.#world.after(chunkMs, () => {
+      this.#chunks.delete(message.to);
+      this.#transports.get(message.to)?.receive(begun);
+    });
   }
 
   /** Rejects if the link is cut, the receiver dies or chance wills it. */
@@ -149,9 +177,9 @@ export class SimTransport implements RaftTransport {
     return Promise.resolve();
   }
 
-  receive(message: Message): void {
-    if (this.isPaused) this.#waiting.push(message);
-    else this.handler?.onMessages([message]);
+  receive(messages: readonly Message[]): void {
+    if (this.isPaused) this.#waiting.push(...messages);
+    else this.handler?.onMessages(messages);
   }
 
   receiveSnapshot(message: SnapshotMessage, entries: readonly StateEntry[]): Promise<void> {

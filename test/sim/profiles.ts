@@ -1,6 +1,7 @@
 /** How bad a run is. Swarm testing: most runs draw their own mix of faults from the seed, so that each may dominate. */
 import type { RaftLimits } from "../../manager/raft/limits.ts";
 import type { SeededRandom } from "../../common/testing/seeded-random.ts";
+import type { WeatherName } from "./weather.ts";
 
 export interface Profile {
   readonly name: string;
@@ -12,6 +13,8 @@ export interface Profile {
   readonly lossRate: number;
   readonly duplicateRate: number;
   readonly meanDelayMs: number;
+  /** Messages that arrive within so long are handled in one turn. */
+  readonly chunkMs: number;
   readonly diskLatencyMs: number;
   readonly syncFailureRate: number;
   readonly isEncrypted: boolean;
@@ -36,6 +39,8 @@ export interface Profile {
     readonly cutLeader: number;
   };
   readonly clockDrift: number;
+  /** A sequence of faults that goes on all the time, beside the others. */
+  readonly weather: WeatherName | undefined;
   readonly limits: Partial<RaftLimits>;
 }
 
@@ -86,11 +91,13 @@ const CALM: Profile = {
   lossRate: 0,
   duplicateRate: 0,
   meanDelayMs: 0.5,
+  chunkMs: 0,
   diskLatencyMs: 0.5,
   syncFailureRate: 0,
   isEncrypted: false,
   every: NEVER,
   clockDrift: 0,
+  weather: undefined,
   limits: SMALL,
 };
 
@@ -104,6 +111,12 @@ export const PROFILE_NAMES = [
   "quiet",
   "stuck",
   "cutoff",
+  "seesaw",
+  "refusal",
+  "promotion",
+  "witness",
+  "comeback",
+  "shatter",
   "full",
 ] as const;
 export type ProfileName = (typeof PROFILE_NAMES)[number];
@@ -170,10 +183,58 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
         meanDelayMs: 5,
         every: { ...NEVER, membership: 3, crash: 6, transfer: 8, partition: 8 },
       };
+    case "seesaw":
+    case "refusal":
+    case "promotion":
+    case "witness":
+    case "comeback":
+    case "shatter":
+      return weatherProfile(name, random);
     case "full":
       return fullProfile(random).managers;
     case "swarm":
       return swarm(random, memberCount);
+  }
+}
+
+/** Several elections per virtual second. */
+const HASTY: Partial<RaftLimits> = {
+  ...SMALL,
+  tickMs: 20,
+  heartbeatMs: 40,
+  electionMs: 300,
+  readMs: 1_000,
+};
+
+function weatherProfile(weather: WeatherName, random: SeededRandom): Profile {
+  const memberCount = pick(random, [3, 5, 5, 7]);
+  const meanDelayMs = pick(random, [0.5, 2, 8]);
+  const diskLatencyMs = pick(random, [0.5, 5]);
+  const base: Profile = { ...CALM, name: weather, memberCount, meanDelayMs, diskLatencyMs, weather };
+  const busy = { clientCount: 8, thinkMs: 20 };
+  switch (weather) {
+    case "seesaw":
+      return { ...base, ...busy, limits: { ...HASTY, appendCountMax: pick(random, [1, 2, 8]) } };
+    case "refusal":
+      return { ...base, ...busy, keyCount: 2, clockDrift: pick(random, [0, 0.2]), limits: SMALL };
+    case "promotion":
+      return { ...base, memberCount: 3, meanDelayMs: 5 };
+    case "witness":
+      return {
+        ...base,
+        ...busy,
+        memberCount: pick(random, [3, 3, 5]),
+        limits: { ...HASTY, tailCountMax: 200, appendCountMax: 2, segmentBytes: 16 * 1024 },
+      };
+    case "comeback":
+      return {
+        ...base,
+        ...busy,
+        chunkMs: pick(random, [0, 5, 20]),
+        limits: { ...HASTY, tailCountMax: 3, compactCountMin: 3, checkpointMs: 100 },
+      };
+    case "shatter":
+      return { ...base, duplicateRate: 0.5, limits: HASTY };
   }
 }
 
@@ -189,6 +250,7 @@ function swarm(random: SeededRandom, memberCount: number): Profile {
     lossRate: pick(random, [0, 0, 0.01, 0.05, 0.15, 0.3]),
     duplicateRate: pick(random, [0, 0, 0.02, 0.1, 0.3]),
     meanDelayMs: pick(random, [0.5, 2, 10, 30, 80]),
+    chunkMs: pick(random, [0, 0, 5]),
     diskLatencyMs: pick(random, [0.1, 1, 5, 20, 100]),
     syncFailureRate: pick(random, [0, 0, 0, 0.0005, 0.003]),
     isEncrypted: random.float() < 0.1,
@@ -209,6 +271,8 @@ function swarm(random: SeededRandom, memberCount: number): Profile {
       cutLeader: maybe(0.3, [3, 8]),
     },
     clockDrift: pick(random, [0, 0.02, 0.2]),
+    // Promotion and witness rest on nothing else failing.
+    weather: pick(random, [undefined, undefined, undefined, "seesaw", "refusal", "comeback", "shatter"]),
     limits: {
       ...SMALL,
       tailCountMax: pick(random, [5, 20, 100]),
