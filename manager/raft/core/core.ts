@@ -523,11 +523,9 @@ export class RaftCore {
       this.#vote === request.from ||
       (this.#vote === 0 && this.#leaderId === 0) ||
       (isPre && request.term > this.#term);
-    const granted =
-      mayVote &&
-      !this.#isRecovering &&
-      this.#log.isUpToDate(request.lastIndex, request.lastTerm) &&
-      !(isPre && this.#isRival(request));
+    const isChosen =
+      this.#log.isUpToDate(request.lastIndex, request.lastTerm) && !(isPre && this.#isRival(request));
+    const granted = mayVote && !this.#isRecovering && isChosen;
     const type = isPre ? "preVoteReply" : "voteReply";
     const term = granted ? request.term : this.#term;
     const reply: VoteReply = { type, from: this.#options.raftId, to: request.from, term, granted };
