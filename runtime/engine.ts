@@ -165,7 +165,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     start: () => own.open(),
     /** Containers go on running; the launcher and the monitors stay for them. */
     stop: async () => {
-      await own.close();
+      own.close();
       await localNetworks.close();
       await imageParts.stop();
       launcher.stop();

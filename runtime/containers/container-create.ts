@@ -103,7 +103,7 @@ function checkHostConfig(hostConfig: HostConfig, config: ContainerConfig): void 
   checkModes(hostConfig, config);
   checkSysctls(hostConfig);
   validateLogOptions(hostConfig);
-  validateResources(hostConfig, os.cpus().length);
+  validateResources(hostConfig, () => os.cpus().length);
   const score = hostConfig.OomScoreAdj ?? 0;
   if (score < -1000 || score > 1000)
     refuse(`Invalid value ${score}, range for oom score adj is [-1000, 1000]`);

@@ -2,6 +2,7 @@
  * ContainerEngine of model/engine.ts: the containers of this machine. Finds what a request names and hands it to the part that
  * does it; keeps no state but the index. Composed by runtime/engine.ts.
  */
+import { mkdirSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import type { Readable } from "node:stream";
@@ -43,7 +44,7 @@ import {
   nowNanoseconds,
   parseNanoseconds,
   REMOVED_SUFFIX,
-  saveRecord,
+  RecordFile,
   type ContainerRecord,
 } from "./container-record.ts";
 import { containerEvents, type ContainerEvents } from "./events-of.ts";
@@ -104,12 +105,14 @@ export class LocalContainerEngine implements ContainerEngine {
   /** Reads what is on disk and takes over what runs. */
   async open(): Promise<void> {
     await fs.mkdir(this.#root, { recursive: true, mode: 0o711 });
-    const { records, broken } = await loadRecords(this.#root);
+    const { loaded, broken } = loadRecords(this.#root);
     for (const name of broken) {
       await this.#options.rootfs.remove(name.replace(REMOVED_SUFFIX, "")).catch(() => undefined);
       await fs.rm(path.join(this.#root, name), { recursive: true, force: true });
     }
-    const lives = records.map((record) => this.#add(record, undefined));
+    const lives = loaded.map(({ record, bytes }) =>
+      this.#add(record, new RecordFile(path.join(this.#root, record.id), bytes), undefined),
+    );
     await this.#killUnknown(lives);
     for (const live of lives) {
       await this.#lifecycle.adopt(live).catch((error: unknown) => {
@@ -154,7 +157,7 @@ export class LocalContainerEngine implements ContainerEngine {
   }
 
   /** Containers go on; restarts, health checks and timers end. */
-  async close(): Promise<void> {
+  close(): void {
     this.#lifecycle.stop();
     for (const live of this.#index.all) {
       live.cancelRestart?.();
@@ -163,12 +166,12 @@ export class LocalContainerEngine implements ContainerEngine {
       live.connection = undefined;
       connection?.close();
     }
-    await Promise.all(this.#index.all.map((live) => live.saved()));
   }
 
-  #add(record: ContainerRecord, task: CreateContainerRequest["task"]): LiveContainer {
+  #add(record: ContainerRecord, file: RecordFile, task: CreateContainerRequest["task"]): LiveContainer {
     const live = new LiveContainer(record, {
       root: this.#root,
+      file,
       task,
       onSaveFailed: (error) =>
         this.#options.log.error("container not saved", { containerId: record.id, error }),
@@ -240,9 +243,8 @@ export class LocalContainerEngine implements ContainerEngine {
         network: null,
         isNetworkOfTask: request.task?.attachNetwork !== undefined,
       };
-      await fs.mkdir(folder, { mode: 0o710 });
-      await saveRecord(folder, record);
-      this.#add(record, request.task);
+      mkdirSync(folder, { mode: 0o710 });
+      this.#add(record, RecordFile.create(folder, record), request.task);
       this.#events(record, "create");
       return { Id: id, Warnings: createWarnings(request, image) };
     } catch (caught) {
@@ -328,7 +330,6 @@ export class LocalContainerEngine implements ContainerEngine {
     this.#index.reserve(wanted, live.id);
     this.#index.release(oldName, live.id);
     live.change({ name: wanted });
-    await live.saved();
     this.#events(live.record, "rename", { oldName: `/${oldName}` });
   }
 

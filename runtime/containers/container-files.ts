@@ -1,5 +1,8 @@
-/** hosts, hostname and resolv.conf of a container: real files in its folder, bound into it, so that they can change while it runs. */
-import * as fs from "node:fs/promises";
+/**
+ * hosts, hostname and resolv.conf of a container: real files in its folder, bound into it, so that they can change while it runs.
+ * Written synchronously: a few hundred bytes into the page cache take less time than asking a thread for it.
+ */
+import * as fs from "node:fs";
 import path from "node:path";
 import type { AttachedNetworks, HostConfig } from "../../model/engine.ts";
 import type { ContainerNetworkResult } from "../ports.ts";
@@ -14,8 +17,17 @@ const HOSTS_HEAD = [
 ];
 
 /** Written in place: a bind follows the file, not its name. */
-async function rewrite(file: string, text: string): Promise<void> {
-  await fs.writeFile(file, text, { mode: 0o644 });
+function rewrite(file: string, text: string): void {
+  fs.writeFileSync(file, text, { mode: 0o644 });
+}
+
+/** "" if there is none. */
+function hostFile(file: string): string {
+  try {
+    return fs.readFileSync(file, "utf8");
+  } catch {
+    return "";
+  }
 }
 
 export function hostsText(
@@ -23,6 +35,13 @@ export function hostsText(
 ): string {
   const lines = hosts.map(({ ip, names }) => `${ip}\t${names.join(" ")}`);
   return `${[...HOSTS_HEAD, ...lines].join("\n")}\n`;
+}
+
+/** The host's own file with `added` at its end. */
+function hostHostsText(added: readonly { readonly ip: string; readonly names: readonly string[] }[]): string {
+  const own = hostFile("/etc/hosts");
+  const lines = added.map(({ ip, names }) => `${ip}\t${names.join(" ")}\n`);
+  return `${own === "" ? hostsText([]) : own}${lines.join("")}`;
 }
 
 export function resolvText(config: {
@@ -37,8 +56,8 @@ export function resolvText(config: {
 }
 
 /** The host's own, for containers that use its network. */
-export async function hostResolv(): Promise<string> {
-  return fs.readFile("/etc/resolv.conf", "utf8").catch(() => "");
+export function hostResolv(): string {
+  return hostFile("/etc/resolv.conf");
 }
 
 /** `--add-host` of containers whose network is not from a local network: "name:ip" or "ip name…" as task specs have it. */
@@ -60,35 +79,29 @@ export class ContainerFiles {
   }
 
   /** Before the network is known: the files must be there to be bound. */
-  async prepare(hostname: string, hostConfig: HostConfig): Promise<void> {
-    const isHost = hostConfig.NetworkMode === "host";
-    const hosts = isHost
-      ? await fs.readFile("/etc/hosts", "utf8").catch(() => hostsText([]))
-      : hostsText(extraHosts(hostConfig));
-    const added = isHost
-      ? hostsText(extraHosts(hostConfig)).split("\n").slice(HOSTS_HEAD.length).join("\n")
-      : "";
-    const own = this.ownResolv(hostConfig);
-    await Promise.all([
-      rewrite(path.join(this.#folder, "hostname"), `${hostname}\n`),
-      rewrite(path.join(this.#folder, "hosts"), hosts + added),
-      rewrite(path.join(this.#folder, "resolv.conf"), own ?? (await hostResolv())),
-    ]);
+  prepare(hostname: string, hostConfig: HostConfig): void {
+    const extra = extraHosts(hostConfig);
+    rewrite(path.join(this.#folder, "hostname"), `${hostname}\n`);
+    rewrite(
+      path.join(this.#folder, "hosts"),
+      hostConfig.NetworkMode === "host" ? hostHostsText(extra) : hostsText(extra),
+    );
+    rewrite(path.join(this.#folder, "resolv.conf"), this.ownResolv(hostConfig) ?? hostResolv());
   }
 
-  async networkAttached(result: ContainerNetworkResult): Promise<void> {
-    await rewrite(path.join(this.#folder, "hosts"), hostsText(result.hosts));
-    await this.#resolv(result);
+  networkAttached(result: ContainerNetworkResult): void {
+    rewrite(path.join(this.#folder, "hosts"), hostsText(result.hosts));
+    this.#resolv(result);
   }
 
-  async taskAttached(attached: AttachedNetworks, hostname: string, hostConfig: HostConfig): Promise<void> {
+  taskAttached(attached: AttachedNetworks, hostname: string, hostConfig: HostConfig): void {
     const own = Object.values(attached.endpoints).flatMap((endpoint) =>
       endpoint.IPAddress === undefined || endpoint.IPAddress === ""
         ? []
         : [{ ip: endpoint.IPAddress, names: [hostname] }],
     );
-    await rewrite(path.join(this.#folder, "hosts"), hostsText([...own, ...extraHosts(hostConfig)]));
-    await this.#resolv(attached);
+    rewrite(path.join(this.#folder, "hosts"), hostsText([...own, ...extraHosts(hostConfig)]));
+    this.#resolv(attached);
   }
 
   /** `--dns` and friends, where no network gives the rest. */
@@ -100,8 +113,8 @@ export class ContainerFiles {
     return resolvText({ nameservers, searchDomains, dnsOptions });
   }
 
-  async #resolv(attached: AttachedNetworks): Promise<void> {
-    const text = attached.nameservers.length === 0 ? await hostResolv() : resolvText(attached);
-    await rewrite(path.join(this.#folder, "resolv.conf"), text);
+  #resolv(attached: AttachedNetworks): void {
+    const text = attached.nameservers.length === 0 ? hostResolv() : resolvText(attached);
+    rewrite(path.join(this.#folder, "resolv.conf"), text);
   }
 }

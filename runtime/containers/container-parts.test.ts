@@ -117,11 +117,11 @@ describe("cgroups", () => {
 });
 
 test("validateResources() refuses what makes no sense, in Docker's words", () => {
-  assert.throws(() => validateResources({ Memory: 1024 }, 2), /Minimum memory limit allowed is 6MB/);
-  assert.throws(() => validateResources({ MemorySwap: 1 << 30 }, 2), /always set the Memory limit/);
-  assert.throws(() => validateResources({ NanoCpus: 3e9 }, 2), /range of CPUs is from 0.01 to 2.00/);
-  assert.throws(() => validateResources({ CpusetCpus: "0-7" }, 2), /Requested CPUs are not available/);
-  assert.doesNotThrow(() => validateResources({ Memory: 64 << 20, MemorySwap: -1, NanoCpus: 2e9 }, 2));
+  assert.throws(() => validateResources({ Memory: 1024 }, () => 2), /Minimum memory limit allowed is 6MB/);
+  assert.throws(() => validateResources({ MemorySwap: 1 << 30 }, () => 2), /always set the Memory limit/);
+  assert.throws(() => validateResources({ NanoCpus: 3e9 }, () => 2), /range of CPUs is from 0.01 to 2.00/);
+  assert.throws(() => validateResources({ CpusetCpus: "0-7" }, () => 2), /Requested CPUs are not available/);
+  assert.doesNotThrow(() => validateResources({ Memory: 64 << 20, MemorySwap: -1, NanoCpus: 2e9 }, () => 2));
 });
 
 test("parseSignal() takes names, numbers and real-time signals", () => {

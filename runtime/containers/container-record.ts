@@ -1,8 +1,8 @@
 /**
- * A container as it is kept on disk (DATA_ROOT/containers/ID/container.json, written atomically): what was asked, what it became, where
- * it stands. Secrets and callbacks of a task are not in it.
+ * A container as it is kept on disk: what was asked, what it became, where it stands. DATA_ROOT/containers/ID/container.json has the whole
+ * record in its first line and what changed since in each later one. Secrets and callbacks of a task are not in it.
  */
-import * as fs from "node:fs/promises";
+import * as fs from "node:fs";
 import path from "node:path";
 import type {
   ContainerConfig,
@@ -86,32 +86,94 @@ export const INITIAL_STATE: PersistedState = {
   finishedAt: NEVER,
 };
 
-export async function saveRecord(folder: string, record: ContainerRecord): Promise<void> {
-  // Not synced: losing the last change with the machine's power is harmless, and a sync for each start would cost more than the start.
-  const file = path.join(folder, RECORD_FILE);
-  const next = `${file}.new`;
-  await fs.writeFile(next, JSON.stringify(record), { mode: 0o600 });
-  await fs.rename(next, file);
+/** Beyond this the file is written anew: a container that is restarted all day leaves 300 bytes each time. */
+const RECORD_BYTES_MAX = 64 * 1024;
+
+/**
+ * The file of one container. Synchronous: what is written is in the page cache when the call returns, so a killed daemon loses
+ * nothing, and that takes less time than asking a thread for it. Not synced: losing the last change with the machine's power is
+ * harmless, and a sync for each start would cost more than the start.
+ */
+export class RecordFile {
+  readonly #path: string;
+  #bytes: number;
+
+  /** `bytes`: present length of the file; RECORD_BYTES_MAX makes the next change write it anew. */
+  constructor(folder: string, bytes: number) {
+    this.#path = path.join(folder, RECORD_FILE);
+    this.#bytes = bytes;
+  }
+
+  /** The first line. The folder must hold no record yet. */
+  static create(folder: string, record: ContainerRecord): RecordFile {
+    const text = JSON.stringify(record);
+    fs.writeFileSync(path.join(folder, RECORD_FILE), text, { mode: 0o600, flag: "wx" });
+    return new RecordFile(folder, Buffer.byteLength(text));
+  }
+
+  /** `record` is the whole of it after the change. Every change begins a line, so that one cut short spoils no later one. */
+  change(change: Partial<ContainerRecord>, record: ContainerRecord): void {
+    if (this.#bytes >= RECORD_BYTES_MAX) return this.#rewrite(record);
+    const text = `\n${JSON.stringify(change)}`;
+    try {
+      fs.appendFileSync(this.#path, text);
+      this.#bytes += Buffer.byteLength(text);
+    } catch (caught) {
+      // The next one must bring along what is missing now.
+      this.#bytes = RECORD_BYTES_MAX;
+      throw caught;
+    }
+  }
+
+  #rewrite(record: ContainerRecord): void {
+    const text = JSON.stringify(record);
+    const next = `${this.#path}.new`;
+    fs.writeFileSync(next, text, { mode: 0o600 });
+    fs.renameSync(next, this.#path);
+    this.#bytes = Buffer.byteLength(text);
+  }
+}
+
+/** Changes that can't be read were cut short by a kill or a loss of power: the state before them counts. */
+function parseRecord(text: string): ContainerRecord {
+  const [first = "", ...changes] = text.split("\n");
+  let record = JSON.parse(first) as ContainerRecord;
+  for (const line of changes) {
+    try {
+      record = { ...record, ...(JSON.parse(line) as Partial<ContainerRecord>) };
+    } catch (caught) {
+      if (!(caught instanceof SyntaxError)) throw caught;
+    }
+  }
+  return record;
+}
+
+export interface LoadedRecord {
+  readonly record: ContainerRecord;
+  /** Of its file. */
+  readonly bytes: number;
 }
 
 /** All containers on disk; folders without a whole record are left over from a crash and named in `broken`. */
-export async function loadRecords(
-  root: string,
-): Promise<{ readonly records: readonly ContainerRecord[]; readonly broken: readonly string[] }> {
-  const records: ContainerRecord[] = [];
+export function loadRecords(root: string): {
+  readonly loaded: readonly LoadedRecord[];
+  readonly broken: readonly string[];
+} {
+  const loaded: LoadedRecord[] = [];
   const broken: string[] = [];
-  for (const name of (await fs.readdir(root)).sort()) {
+  for (const name of fs.readdirSync(root).sort()) {
     try {
-      const text = await fs.readFile(path.join(root, name, RECORD_FILE), "utf8");
-      const record = JSON.parse(text) as ContainerRecord;
-      if (record.id === name) records.push(record);
+      const text = fs.readFileSync(path.join(root, name, RECORD_FILE), "utf8");
+      const record = parseRecord(text);
+      if (record.id === name) loaded.push({ record, bytes: Buffer.byteLength(text) });
       else broken.push(name);
     } catch {
       broken.push(name);
     }
   }
-  records.sort((a, b) => (a.created < b.created ? -1 : a.created > b.created ? 1 : 0));
-  return { records, broken };
+  const created = ({ record }: LoadedRecord): string => record.created;
+  loaded.sort((a, b) => (created(a) < created(b) ? -1 : created(a) > created(b) ? 1 : 0));
+  return { loaded, broken };
 }
 
 /** Nanoseconds since 1970 as RFC 3339 with nine digits and Z; NEVER for 0. */

@@ -103,16 +103,11 @@ export class Lifecycle {
     const { rootfs, cgroups, execRoot, nativeBinary } = this.#deps;
     const { record } = live;
     const stateDir = path.join(execRoot, "c", live.id);
-    // In memory: a call into the kernel is shorter than a trip through the thread pool.
-    mkdirSync(stateDir, { recursive: true, mode: 0o711 });
-    rmSync(path.join(stateDir, "exit"), { force: true });
-    const [layers] = await Promise.all([
-      rootfs.layers(live.id),
-      live.files.prepare(hostnameOf(record), record.hostConfig),
-      record.hostConfig.CgroupParent === undefined || record.hostConfig.CgroupParent === ""
-        ? Promise.resolve()
-        : cgroups.prepare(record.hostConfig.CgroupParent),
-    ]);
+    makeStateDir(stateDir);
+    live.files.prepare(hostnameOf(record), record.hostConfig);
+    const layers = await rootfs.layers(live.id);
+    const { CgroupParent: parent = "" } = record.hostConfig;
+    if (parent !== "") await cgroups.prepare(parent);
     if (record.hostConfig.IpcMode === "shareable") await makeSharedMemory(stateDir);
     await this.#mountVolumes(live, [layers.upper, ...layers.lower], undo);
     const spec = launchSpec({
@@ -248,7 +243,7 @@ export class Lifecycle {
     if (task?.attachNetwork !== undefined) {
       undo.push(async () => task.detachNetwork?.());
       const attached = await task.attachNetwork(target);
-      await live.files.taskAttached(attached, hostnameOf(record), record.hostConfig);
+      live.files.taskAttached(attached, hostnameOf(record), record.hostConfig);
       live.change({ network: { ...attached, ports: {}, hosts: [], sandboxId: "" }, isNetworkOfTask: true });
       return;
     }
@@ -256,7 +251,7 @@ export class Lifecycle {
     if (mode === "host" || mode === "none" || sharedWith(mode) !== undefined) return;
     undo.push(() => this.#deps.networks.detach(live.id));
     const result = await this.#deps.networks.attach(networkRequest(live, pid));
-    await live.files.networkAttached(result);
+    live.files.networkAttached(result);
     live.change({ network: result, isNetworkOfTask: false });
   }
 
@@ -512,7 +507,6 @@ export class Lifecycle {
     const { rootfs, volumes, execRoot, log } = this.#deps;
     const failed = (error: unknown): void =>
       log.warn("removal left something", { containerId: live.id, error });
-    await live.saved();
     // From here on it is no container any more: a daemon that finds the folder under this name only clears up.
     const trash = `${live.folder}${REMOVED_SUFFIX}`;
     await fs.rename(live.folder, trash).catch(failed);
@@ -593,6 +587,12 @@ export class Lifecycle {
     live.changeState({ status: "restarting" });
     this.#restartByPolicy(live);
   }
+}
+
+/** For a new run: no word of how the last one ended is left. In memory: a call into the kernel is shorter than a trip to a thread. */
+function makeStateDir(folder: string): void {
+  if (existsSync(folder)) rmSync(path.join(folder, "exit"), { force: true });
+  else mkdirSync(folder, { mode: 0o711 });
 }
 
 /** Holds the exit file, as a rule. */

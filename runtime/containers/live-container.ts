@@ -6,7 +6,7 @@ import path from "node:path";
 import type { Cancel } from "../../common/env.ts";
 import type { ContainerState, ExitStatus, TaskExtras } from "../../model/engine.ts";
 import { ContainerFiles } from "./container-files.ts";
-import { saveRecord, type ContainerRecord, type PersistedState } from "./container-record.ts";
+import type { ContainerRecord, PersistedState, RecordFile } from "./container-record.ts";
 import type { NativeConnection } from "./native-frames.ts";
 
 /** Somebody attached before the start: given a connection to the monitor between create and start. */
@@ -33,8 +33,8 @@ export class LiveContainer {
   readonly files: ContainerFiles;
   readonly task: TaskExtras | undefined;
   #record: ContainerRecord;
+  readonly #file: RecordFile;
   #line: Promise<unknown> = Promise.resolve();
-  #saves: Promise<void> = Promise.resolve();
   readonly #onSaveFailed: (caught: unknown) => void;
 
   /** To the monitor, while there is one. */
@@ -61,12 +61,14 @@ export class LiveContainer {
     record: ContainerRecord,
     options: {
       readonly root: string;
+      readonly file: RecordFile;
       readonly task?: TaskExtras | undefined;
       readonly onSaveFailed: (caught: unknown) => void;
     },
   ) {
     this.#record = record;
     this.folder = path.join(options.root, record.id);
+    this.#file = options.file;
     this.files = new ContainerFiles(this.folder);
     this.task = options.task;
     this.#onSaveFailed = options.onSaveFailed;
@@ -85,24 +87,22 @@ export class LiveContainer {
     return status === "running" || status === "paused";
   }
 
-  /** Changes the record; writing it follows in the background, in order. */
+  /** Changes the record, in memory and on disk. What is the same already costs nothing. */
   change(change: Partial<ContainerRecord>): void {
+    const before: Readonly<Record<string, unknown>> = { ...this.#record };
+    if (Object.entries(change).every(([key, value]) => before[key] === value)) return;
     this.#record = { ...this.#record, ...change };
-    const record = this.#record;
-    this.#saves = this.#saves.then(async () => {
-      if (record === this.#record && !this.isRemoving) {
-        await saveRecord(this.folder, record).catch(this.#onSaveFailed);
-      }
-    });
+    // Its folder has another name by now, and goes.
+    if (this.isRemoving) return;
+    try {
+      this.#file.change(change, this.#record);
+    } catch (caught) {
+      this.#onSaveFailed(caught);
+    }
   }
 
   changeState(change: Partial<PersistedState>): void {
     this.change({ state: { ...this.#record.state, ...change } });
-  }
-
-  /** Resolves when the record on disk is that in memory. */
-  saved(): Promise<void> {
-    return this.#saves;
   }
 
   /** Runs `work` after everything that was queued before. */

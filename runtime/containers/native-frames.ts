@@ -62,10 +62,19 @@ export function parseExit(payload: Buffer): NativeExit {
   };
 }
 
-function head(type: FrameType, length: number): Buffer {
-  const bytes = Buffer.allocUnsafe(5);
+const HEAD_BYTES = 5;
+/** A longer payload isn't copied to be sent together with its head. */
+const COPIED_BYTES_MAX = 64 * 1024;
+
+function frame(type: FrameType, length: number, payload: readonly Uint8Array[]): Buffer {
+  const bytes = Buffer.allocUnsafe(HEAD_BYTES + payload.reduce((sum, part) => sum + part.byteLength, 0));
   bytes.writeUInt32LE(length + 1, 0);
   bytes.writeUInt8(type, 4);
+  let at = HEAD_BYTES;
+  for (const part of payload) {
+    bytes.set(part, at);
+    at += part.byteLength;
+  }
   return bytes;
 }
 
@@ -111,8 +120,9 @@ export class NativeConnection {
   /** Sends a frame that has no answer. False: wait for `drained` before more. */
   send(type: FrameType, ...payload: readonly Uint8Array[]): boolean {
     const length = payload.reduce((sum, part) => sum + part.byteLength, 0);
+    if (length <= COPIED_BYTES_MAX) return this.#socket.write(frame(type, length, payload));
     this.#socket.cork();
-    let isRoomy = this.#socket.write(head(type, length));
+    let isRoomy = this.#socket.write(frame(type, length, []));
     for (const part of payload) isRoomy = this.#socket.write(part);
     this.#socket.uncork();
     return isRoomy;

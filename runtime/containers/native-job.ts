@@ -71,36 +71,25 @@ export const NamespaceFlag = {
   net: 0x40000000,
 } as const;
 
-const NUL = Buffer.alloc(1);
+/** Most jobs fit at once; those with secrets grow. */
+const FIRST_BYTES = 8 * 1024;
 
-/** Collects records. Text must hold no NUL: it would cut the value short on the other side. */
+/** Collects records in one buffer. Text must hold no NUL: it would cut the value short on the other side. */
 class JobWriter {
-  readonly #parts: Uint8Array[] = [];
+  #buffer = Buffer.allocUnsafe(FIRST_BYTES);
+  #length = 0;
 
   record(key: number, ...values: readonly (number | bigint | string | Uint8Array)[]): void {
-    const parts: Uint8Array[] = [];
+    this.#number(key);
+    const sizeAt = this.#length;
+    this.#number(0);
     for (const value of values) {
-      if (typeof value === "number") {
-        const bytes = Buffer.allocUnsafe(4);
-        bytes.writeInt32LE(value | 0);
-        parts.push(bytes);
-      } else if (typeof value === "bigint") {
-        const bytes = Buffer.allocUnsafe(8);
-        bytes.writeBigUInt64LE(BigInt.asUintN(64, value));
-        parts.push(bytes);
-      } else if (typeof value === "string") {
-        parts.push(Buffer.from(value.replaceAll("\0", "")), NUL);
-      } else {
-        parts.push(value);
-      }
+      if (typeof value === "number") this.#number(value);
+      else if (typeof value === "bigint") this.#wide(value);
+      else if (typeof value === "string") this.#text(value);
+      else this.#bytes(value);
     }
-    const head = Buffer.allocUnsafe(8);
-    head.writeUInt32LE(key, 0);
-    head.writeUInt32LE(
-      parts.reduce((sum, part) => sum + part.byteLength, 0),
-      4,
-    );
-    this.#parts.push(head, ...parts);
+    this.#buffer.writeUInt32LE(this.#length - sizeAt - 4, sizeAt);
   }
 
   each(key: number, values: readonly string[]): void {
@@ -108,7 +97,39 @@ class JobWriter {
   }
 
   bytes(): Buffer {
-    return Buffer.concat(this.#parts);
+    return this.#buffer.subarray(0, this.#length);
+  }
+
+  #number(value: number): void {
+    this.#reserve(4);
+    this.#length = this.#buffer.writeInt32LE(value | 0, this.#length);
+  }
+
+  #wide(value: bigint): void {
+    this.#reserve(8);
+    this.#length = this.#buffer.writeBigUInt64LE(BigInt.asUintN(64, value), this.#length);
+  }
+
+  #text(value: string): void {
+    const clean = value.includes("\0") ? value.replaceAll("\0", "") : value;
+    // At most three bytes for each unit of UTF-16, and the closing NUL.
+    this.#reserve(clean.length * 3 + 1);
+    this.#length += this.#buffer.write(clean, this.#length);
+    this.#buffer[this.#length++] = 0;
+  }
+
+  #bytes(value: Uint8Array): void {
+    this.#reserve(value.byteLength);
+    this.#buffer.set(value, this.#length);
+    this.#length += value.byteLength;
+  }
+
+  #reserve(count: number): void {
+    const needed = this.#length + count;
+    if (needed <= this.#buffer.byteLength) return;
+    const larger = Buffer.allocUnsafe(Math.max(needed, this.#buffer.byteLength * 2));
+    this.#buffer.copy(larger, 0, 0, this.#length);
+    this.#buffer = larger;
   }
 }
 

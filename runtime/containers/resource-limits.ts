@@ -56,7 +56,7 @@ function validateMemory(config: Resources): void {
   }
 }
 
-function validateCpu(config: Resources, cpuCount: number): void {
+function validateCpu(config: Resources, countCpus: () => number): void {
   const nano = config.NanoCpus ?? 0;
   if (nano > 0 && (config.CpuPeriod ?? 0) > 0) {
     refuse("Conflicting options: Nano CPUs and CPU Period cannot both be set");
@@ -64,8 +64,9 @@ function validateCpu(config: Resources, cpuCount: number): void {
   if (nano > 0 && (config.CpuQuota ?? 0) > 0) {
     refuse("Conflicting options: Nano CPUs and CPU Quota cannot both be set");
   }
-  if (nano < 0 || nano > cpuCount * NANO_CPUS_PER_CPU) {
-    refuse(`range of CPUs is from 0.01 to ${cpuCount}.00, as there are only ${cpuCount} CPUs available`);
+  if (nano < 0 || (nano > 0 && nano > countCpus() * NANO_CPUS_PER_CPU)) {
+    const count = countCpus();
+    refuse(`range of CPUs is from 0.01 to ${count}.00, as there are only ${count} CPUs available`);
   }
   const period = config.CpuPeriod ?? 0;
   if (period !== 0 && (period < 1000 || period > 1_000_000)) {
@@ -80,16 +81,16 @@ function validateCpu(config: Resources, cpuCount: number): void {
   ] as const) {
     if (!/^$|^\d+(-\d+)?(,\d+(-\d+)?)*$/.test(value)) refuse(`Invalid value ${value} for ${field}`);
     const highest = Math.max(-1, ...(value.match(/\d+/g) ?? []).map(Number));
-    if (field === "cpuset.cpus" && highest >= cpuCount) {
-      refuse(`Requested CPUs are not available - requested ${value}, available: 0-${cpuCount - 1}`);
+    if (field === "cpuset.cpus" && highest >= 0 && highest >= countCpus()) {
+      refuse(`Requested CPUs are not available - requested ${value}, available: 0-${countCpus() - 1}`);
     }
   }
 }
 
-/** Throws as `docker create` would. `cpuCount`: CPUs of the machine. */
-export function validateResources(config: Resources, cpuCount: number): void {
+/** Throws as `docker create` would. `countCpus`: of the machine; asked only where it matters, since the kernel takes its time. */
+export function validateResources(config: Resources, countCpus: () => number): void {
   validateMemory(config);
-  validateCpu(config, cpuCount);
+  validateCpu(config, countCpus);
   const weight = config.BlkioWeight ?? 0;
   if (weight !== 0 && (weight < 10 || weight > 1000)) {
     refuse("Range of blkio weight is from 10 to 1000");

@@ -92,7 +92,7 @@ export async function updateContainer(
       );
     }
   }
-  validateResources(hostConfig, os.cpus().length);
+  validateResources(hostConfig, () => os.cpus().length);
   if (live.isRunning) {
     const writes = cgroups.limitWrites(live.id, resourceLimits(hostConfig), groupParent(record).parent);
     const hasCpuset =
@@ -100,5 +100,4 @@ export async function updateContainer(
     await writeAll(writes.filter((each) => hasCpuset || !each.file.includes("cpuset")));
   }
   live.change({ hostConfig });
-  await live.saved();
 }

@@ -87,11 +87,22 @@ function isWritableRecord(value: unknown): value is WritableRecord {
   );
 }
 
+/** Mode without the file's kind. */
+interface RootAttributes {
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+const EMPTY_ROOT: RootAttributes = { mode: 0o755, uid: 0, gid: 0 };
+
 export class SnapshotStore {
   readonly #options: SnapshotStoreOptions;
   readonly #bootId = readBootId();
   readonly #layers = new Map<string, SnapshotRecord>();
   readonly #writable = new Map<string, WritableRecord>();
+  /** Of "/" in layers that containers stand on; layers never change. */
+  readonly #roots = new Map<string, RootAttributes>();
   /** Chains whose init layer is in place. */
   readonly #withInit = new Set<string>();
   #nextShort = 1;
@@ -251,6 +262,7 @@ export class SnapshotStore {
     if (record === undefined) return;
     this.#layers.delete(chainId);
     this.#withInit.delete(chainId);
+    this.#roots.delete(chainId);
     for (const name of [record.short, `${record.short}-init`]) {
       fs.rmSync(path.join(this.#options.root, "l", name), { force: true });
     }
@@ -265,28 +277,35 @@ export class SnapshotStore {
     if (!KEY.test(record.key)) {
       throw new ClusterError("invalid_argument", `Cannot make layer: bad name "${record.key}"`);
     }
-    const folder = path.join(this.#options.root, "writable", record.key);
     if (!this.#writable.has(record.key)) {
-      const staging = path.join(this.#options.root, "staging", `w-${record.key}`);
-      fs.rmSync(staging, { recursive: true, force: true });
-      fs.mkdirSync(staging, { mode: 0o711 });
-      fs.mkdirSync(path.join(staging, "fs"), { mode: 0o755 });
-      fs.mkdirSync(path.join(staging, "work"), { mode: 0o711 });
-      this.#likeImageRoot(path.join(staging, "fs"), record.chainIds);
-      fs.writeFileSync(path.join(staging, "writable.json"), JSON.stringify(record), { mode: 0o600 });
-      fs.renameSync(staging, folder);
+      const folder = path.join(this.#options.root, "writable", record.key);
+      fs.mkdirSync(folder, { mode: 0o711 });
+      fs.mkdirSync(path.join(folder, "work"), { mode: 0o711 });
+      this.#makeUpper(path.join(folder, "fs"), record.chainIds);
+      // Last: a folder without it is what a crash left.
+      fs.writeFileSync(path.join(folder, "writable.json"), JSON.stringify(record), { mode: 0o600 });
       this.#writable.set(record.key, record);
     }
     return this.layersOf(record.key);
   }
 
   /** The upper folder's owner and mode are those of the container's "/". */
-  #likeImageRoot(folder: string, chainIds: readonly string[]): void {
+  #makeUpper(folder: string, chainIds: readonly string[]): void {
     const top = chainIds.at(-1);
-    const stats = top === undefined ? undefined : fs.lstatSync(path.join(this.#layerFolder(top), "fs"));
-    fs.chmodSync(folder, stats === undefined ? 0o755 : stats.mode & 0o7777);
-    if (stats !== undefined && (stats.uid !== 0 || stats.gid !== 0))
-      fs.chownSync(folder, stats.uid, stats.gid);
+    const { mode, uid, gid } = top === undefined ? EMPTY_ROOT : this.#rootOf(top);
+    fs.mkdirSync(folder, { mode });
+    // The umask must not decide it.
+    fs.chmodSync(folder, mode);
+    if (uid !== 0 || gid !== 0) fs.chownSync(folder, uid, gid);
+  }
+
+  #rootOf(chainId: string): RootAttributes {
+    const known = this.#roots.get(chainId);
+    if (known !== undefined) return known;
+    const { mode, uid, gid } = fs.lstatSync(path.join(this.#layerFolder(chainId), "fs"));
+    const attributes = { mode: mode & 0o7777, uid, gid };
+    this.#roots.set(chainId, attributes);
+    return attributes;
   }
 
   layersOf(key: string): RootfsLayers {
