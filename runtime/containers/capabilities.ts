@@ -1,4 +1,9 @@
-/** Linux capabilities by name and bit, Docker's default set, and how --cap-add, --cap-drop and --privileged change it. Pure. */
+/**
+ * Linux capabilities by name and bit, Docker's default set, and how --cap-add, --cap-drop and --privileged change it. Nobody
+ * gets what the daemon itself could not have: on a machine that withholds some (a container, a hardened VM), "privileged"
+ * and "ALL" mean all that there are, as with dockerd.
+ */
+import { readFileSync } from "node:fs";
 import { ClusterError } from "../../common/errors.ts";
 import type { CapabilitySets } from "./launch-spec.ts";
 
@@ -71,14 +76,25 @@ const BIT_OF: ReadonlyMap<string, bigint> = new Map(
 /** Mask of everything this list knows. */
 export const ALL_CAPABILITIES: bigint = (1n << BigInt(CAPABILITY_NAMES.length)) - 1n;
 
+/** The bounding set of this process, from the text of /proc/self/status (proc(5), CapBnd). */
+export function boundingSet(status: string): bigint {
+  const hex = /^CapBnd:\s*([0-9a-f]+)$/m.exec(status)?.[1];
+  return hex === undefined ? ALL_CAPABILITIES : BigInt(`0x${hex}`) & ALL_CAPABILITIES;
+}
+
+let available: bigint | undefined;
+
+/** What containers of this daemon can have at most. Read once: the bounding set of a process never grows. */
+export function availableCapabilities(): bigint {
+  available ??= boundingSet(readFileSync("/proc/self/status", "utf8"));
+  return available;
+}
+
 /** "cap_net_admin", "NET_ADMIN" and "CAP_NET_ADMIN" are the same; "ALL" stays. */
-function canonical(given: string): string {
+function canonical(given: string, field: "CapAdd" | "CapDrop"): string {
   const name = given.toUpperCase().replace(/^CAP_/, "");
   if (name !== "ALL" && !BIT_OF.has(name)) {
-    throw new ClusterError(
-      "invalid_argument",
-      `invalid capability: unknown capability to add or drop: "CAP_${name}"`,
-    );
+    throw new ClusterError("invalid_argument", `invalid ${field}: unknown capability: "CAP_${name}"`);
   }
   return name;
 }
@@ -90,16 +106,26 @@ function maskOf(names: readonly string[]): bigint {
   );
 }
 
-/** The set after adding and dropping. Throws on unknown names. */
+/** The set after adding and dropping. Throws on unknown names, and on adding by name what is not available. */
 export function capabilityMask(options: {
   readonly add: readonly string[];
   readonly drop: readonly string[];
   readonly isPrivileged: boolean;
+  readonly available: bigint;
 }): bigint {
-  const add = options.add.map(canonical);
-  const drop = options.drop.map(canonical);
-  if (options.isPrivileged) return ALL_CAPABILITIES;
-  const added = add.includes("ALL") ? ALL_CAPABILITIES : maskOf(DEFAULT_NAMES) | maskOf(add);
+  const add = options.add.map((name) => canonical(name, "CapAdd"));
+  const drop = options.drop.map((name) => canonical(name, "CapDrop"));
+  const absent = add.find((name) => name !== "ALL" && (maskOf([name]) & options.available) === 0n);
+  if (absent !== undefined) {
+    throw new ClusterError(
+      "invalid_argument",
+      `invalid CapAdd: capability not supported by your kernel or not available in the current environment: "CAP_${absent}"`,
+    );
+  }
+  if (options.isPrivileged) return options.available;
+  const added = add.includes("ALL")
+    ? options.available
+    : (maskOf(DEFAULT_NAMES) & options.available) | maskOf(add);
   // As Docker: with ALL dropped only what is added by name stays; with ALL added only what is dropped by name goes.
   if (drop.includes("ALL")) return maskOf(add.filter((name) => name !== "ALL"));
   return added & ~maskOf(drop);

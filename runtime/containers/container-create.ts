@@ -3,7 +3,7 @@ import * as os from "node:os";
 import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, CreateContainerRequest, HostConfig } from "../../model/engine.ts";
 import type { ImageConfig } from "../ports.ts";
-import { capabilityMask, capabilityNames } from "./capabilities.ts";
+import { availableCapabilities, capabilityMask, capabilityNames } from "./capabilities.ts";
 import { commandOf, mergeConfig } from "./config-merge.ts";
 import { validateLogOptions } from "./log-options.ts";
 import { validateResources } from "./resource-limits.ts";
@@ -114,6 +114,7 @@ function checkHostConfig(hostConfig: HostConfig, config: ContainerConfig): void 
     add: hostConfig.CapAdd ?? [],
     drop: hostConfig.CapDrop ?? [],
     isPrivileged: hostConfig.Privileged === true,
+    available: availableCapabilities(),
   });
   compileProfile(security.seccomp, capabilityNames(mask));
   const runtime = hostConfig.Runtime ?? "";

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { goFileMode } from "./archives.ts";
-import { ALL_CAPABILITIES, capabilityMask, capabilityNames } from "./capabilities.ts";
+import { ALL_CAPABILITIES, boundingSet, capabilityMask, capabilityNames } from "./capabilities.ts";
 import { Cgroups, parseHierarchies, sharesToWeight } from "./cgroups.ts";
 import { mergeConfig } from "./config-merge.ts";
 import { matchesLabel, parseUntil } from "./container-filters.ts";
@@ -25,7 +25,7 @@ import { parseNetDev } from "./stats.ts";
 import { parsePs } from "./top.ts";
 
 describe("capabilityMask()", () => {
-  const base = { add: [], drop: [], isPrivileged: false };
+  const base = { add: [], drop: [], isPrivileged: false, available: ALL_CAPABILITIES };
   test("has Docker's fourteen by default", () => {
     assert.equal(capabilityMask(base).toString(16), "a80425fb");
     assert.equal(capabilityNames(capabilityMask(base)).length, 14);
@@ -35,7 +35,15 @@ describe("capabilityMask()", () => {
       "CAP_NET_ADMIN",
     ]);
     assert.equal(capabilityMask({ ...base, add: ["ALL"], drop: ["CHOWN"] }), ALL_CAPABILITIES & ~1n);
-    assert.throws(() => capabilityMask({ ...base, add: ["NOSUCH"] }), /CAP_NOSUCH/);
+    assert.throws(() => capabilityMask({ ...base, add: ["NOSUCH"] }), /invalid CapAdd.*CAP_NOSUCH/);
+  });
+  test("gives at most what the daemon has, and refuses what is asked for by name beyond it", () => {
+    const available = boundingSet("Name:\tx\nCapBnd:\t000001fffeffffff\nCapAmb:\t0\n");
+    const limited = { ...base, available };
+    assert.equal(ALL_CAPABILITIES & ~available, 1n << 24n);
+    assert.equal(capabilityMask({ ...limited, isPrivileged: true }), available);
+    assert.equal(capabilityMask({ ...limited, add: ["ALL"] }), available);
+    assert.throws(() => capabilityMask({ ...limited, add: ["SYS_RESOURCE"] }), /not available.*CAP_SYS_RESOURCE/);
   });
 });
 

@@ -128,12 +128,9 @@ export class Lifecycle {
 
   async #run(live: LiveContainer, job: Uint8Array, undo: (() => Promise<unknown>)[]): Promise<void> {
     const { connection, pid } = await this.#deps.launcher.run("create", job);
-    const never = new Promise<void>((resolve) => {
-      connection.handle({ closed: resolve });
-    });
     undo.push(async () => {
       connection.send(FrameType.signal, u32(SIGKILL));
-      await never;
+      await connection.closed;
     });
     await this.#attachNetwork(live, pid, undo);
     for (const pending of live.pendingAttachments) {

@@ -91,6 +91,7 @@ export class NativeConnection {
   #parts: Buffer[] = [];
   #partBytes = 0;
   #isClosed = false;
+  readonly #closed = Promise.withResolvers<void>();
 
   private constructor(socket: Socket) {
     this.#socket = socket;
@@ -111,6 +112,11 @@ export class NativeConnection {
   handle(handlers: FrameHandlers): void {
     this.#handlers = handlers;
     if (this.#isClosed) handlers.closed?.();
+  }
+
+  /** Resolves when the other side is gone, whoever handles the frames by then. */
+  get closed(): Promise<void> {
+    return this.#closed.promise;
   }
 
   get isClosed(): boolean {
@@ -205,6 +211,7 @@ export class NativeConnection {
     this.#isClosed = true;
     for (const asked of this.#asked.splice(0)) asked.reject(gone());
     this.#handlers.closed?.();
+    this.#closed.resolve();
   }
 }
 

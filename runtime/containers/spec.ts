@@ -8,7 +8,7 @@ import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
 import type { HostConfig, InjectedFile } from "../../model/engine.ts";
 import type { RootfsLayers } from "../ports.ts";
-import { capabilityMask, capabilityNames, capabilitySets } from "./capabilities.ts";
+import { availableCapabilities, capabilityMask, capabilityNames, capabilitySets } from "./capabilities.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { commandOf } from "./config-merge.ts";
 import {
@@ -114,6 +114,7 @@ export function processOf(
     add: hostConfig.CapAdd ?? [],
     drop: hostConfig.CapDrop ?? [],
     isPrivileged: options.isPrivileged,
+    available: availableCapabilities(),
   });
   const security = parseSecurityOptions(hostConfig);
   const seccomp = options.isPrivileged ? "unconfined" : security.seccomp;
