@@ -210,13 +210,13 @@ export class LocalContainerEngine implements ContainerEngine {
     const folder = path.join(this.#root, id);
     try {
       if (isOurNetwork) {
-        await networks.validate({
-          name,
-          hostname: config.Hostname ?? "",
-          hostConfig,
-          config,
-          networkingConfig: request.networkingConfig,
-        });
+        const wanted = { name, hostname: config.Hostname ?? "", hostConfig, config };
+        await networks
+          .validate({ ...wanted, networkingConfig: request.networkingConfig })
+          // Looked for at each start, as by Docker: clients take a 404 here for an image to be pulled.
+          .catch((caught: unknown) => {
+            if (ClusterError.from(caught).code !== "not_found") throw caught;
+          });
       }
       await rootfs.prepare(id, image.imageId);
       const mounts = await resolveMountPoints({

@@ -176,7 +176,6 @@ function hostConfigJson(record: ContainerRecord): JsonObject {
     DeviceRequests: null,
     MemoryReservation: 0,
     MemorySwap: (hostConfig.Memory ?? 0) > 0 ? (hostConfig.Memory ?? 0) * 2 : 0,
-    MemorySwappiness: null,
     OomKillDisable: false,
     PidsLimit: null,
     Ulimits: [],
@@ -195,6 +194,8 @@ function hostConfigJson(record: ContainerRecord): JsonObject {
       Name: hostConfig.RestartPolicy?.Name || "no",
       MaximumRetryCount: hostConfig.RestartPolicy?.MaximumRetryCount ?? 0,
     },
+    // The CLI's word for "as it is".
+    MemorySwappiness: hostConfig.MemorySwappiness === -1 ? null : (hostConfig.MemorySwappiness ?? null),
     Runtime: hostConfig.Runtime || "runc",
     ShmSize: hostConfig.ShmSize || 67_108_864,
   });

@@ -43,7 +43,10 @@ describe("capabilityMask()", () => {
     assert.equal(ALL_CAPABILITIES & ~available, 1n << 24n);
     assert.equal(capabilityMask({ ...limited, isPrivileged: true }), available);
     assert.equal(capabilityMask({ ...limited, add: ["ALL"] }), available);
-    assert.throws(() => capabilityMask({ ...limited, add: ["SYS_RESOURCE"] }), /not available.*CAP_SYS_RESOURCE/);
+    assert.throws(
+      () => capabilityMask({ ...limited, add: ["SYS_RESOURCE"] }),
+      /not available.*CAP_SYS_RESOURCE/,
+    );
   });
 });
 

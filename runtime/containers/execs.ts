@@ -220,14 +220,22 @@ export class Execs {
       return undefined;
     }
     const output = new OutputStream();
+    const isTty = exec.config.Tty === true;
     const connection = await this.run(exec, {
       isDiscarding: false,
       consoleSize: options.consoleSize,
       output: (stream, data) => output.push(stream, data),
       onEnd: () => output.end(),
+    }).catch((caught: unknown) => {
+      const error = ClusterError.from(caught);
+      if (error.code === "conflict") throw error;
+      // The stream is open by the time Docker finds out: clients read the reason there, and the code from the exec.
+      output.push("stdout", Buffer.from(`${error.message}\r\n`));
+      output.end();
+      return undefined;
     });
+    if (connection === undefined) return { isTty, output, close: () => output.end() };
     output.source = connection;
-    const isTty = exec.config.Tty === true;
     const close = (): void => {
       connection.close();
       output.end();

@@ -85,16 +85,13 @@ export function hostnameOf(record: Pick<ContainerRecord, "id" | "config" | "host
 
 function environmentOf(input: SpecInput): readonly string[] {
   const { config } = input.record;
-  const given = config.Env ?? [];
-  const keys = new Set(given.map((entry) => entry.split("=", 1)[0]));
-  const base = [
-    DEFAULT_PATH,
-    `HOSTNAME=${hostnameOf(input.record)}`,
-    ...(config.Tty === true ? ["TERM=xterm"] : []),
-  ];
-  const defaults = base.filter((entry) => !keys.has(entry.split("=", 1)[0] ?? ""));
+  const terminal = config.Tty === true ? ["TERM=xterm"] : [];
+  const base = [DEFAULT_PATH, `HOSTNAME=${hostnameOf(input.record)}`, ...terminal];
+  // By name, each where it came first, as programs that print their environment show it under Docker.
+  const byName = new Map(base.map((entry) => [entry.split("=", 1)[0] ?? "", entry]));
+  for (const entry of config.Env ?? []) byName.set(entry.split("=", 1)[0] ?? "", entry);
   // A name without "=" asks for removal.
-  return [...defaults, ...given.filter((entry) => entry.includes("=")), ...input.environment];
+  return [...[...byName.values()].filter((entry) => entry.includes("=")), ...input.environment];
 }
 
 /** Process part, shared with exec. */
@@ -295,7 +292,7 @@ function devicesOf(hostConfig: HostConfig): Devices {
     if (stat === undefined) {
       throw new ClusterError(
         "invalid_argument",
-        `error gathering device information while adding custom device "${device.PathOnHost}": device does not exist`,
+        `error gathering device information while adding custom device "${device.PathOnHost}": no such file or directory`,
       );
     }
     if (!stat.isBlockDevice() && !stat.isCharacterDevice()) {

@@ -15,9 +15,15 @@ export function startExitCode(text: string): number {
   return EXIT_START_FAILED;
 }
 
+/** Docker's daemon looks accounts up before it calls its runtime, so these stand without the runtime's preface. */
+function isAboutAccount(text: string): boolean {
+  return /^unable to find (user|group) /.test(text);
+}
+
 /** `text` as the native side gave it. */
 export function startError(text: string): { readonly exitCode: number; readonly error: ClusterError } {
   const exitCode = startExitCode(text);
+  if (isAboutAccount(text)) return { exitCode, error: new ClusterError("invalid_argument", text) };
   const isOurs = exitCode === EXIT_START_FAILED;
   const words = text.startsWith("exec: ") ? text : `error during container init: ${text}`;
   const message = `${PREFIX}${words}: unknown`;
@@ -26,5 +32,6 @@ export function startError(text: string): { readonly exitCode: number; readonly 
 
 /** The words of a failed exec. */
 export function execError(text: string): string {
+  if (isAboutAccount(text)) return text;
   return `OCI runtime exec failed: exec failed: unable to start container process: ${text}: unknown`;
 }

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "process.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -129,6 +130,8 @@ const char *process_identity(const struct job *job, struct identity *identity) {
   const char *error = find_user(*wanted == 0 ? "0" : wanted, identity, name);
   if (error == NULL && group != NULL && *group != 0) error = find_group(group, &identity->gid);
   if (error != NULL) return error;
+  /* Among the supplementary groups too: else a set-group-id program sheds the primary one, and with it what is denied to that group (CVE-2022-36109). */
+  add_group(identity, identity->gid);
   /* Memberships from the group file only where the user named no group. */
   char *text = *name != 0 && (group == NULL || *group == 0) ? read_account_file("/etc/group") : NULL;
   char *at = text, *fields[4];
@@ -150,12 +153,21 @@ static const char *variable(const struct job *job, const char *name) {
   return NULL;
 }
 
-static const char *enter_folder(const char *path, const struct identity *identity) {
-  if (chdir(path) != 0 && errno == ENOENT) {
+/* A container's own folder is made where the image lacks it; a process that joins later must name one that is there. */
+static const char *enter_folder(const char *path, const struct identity *identity, bool may_make) {
+  int problem = chdir(path) == 0 ? 0 : errno;
+  if (problem == ENOENT && may_make) {
     int error = make_folders(path, 0755);
     if (error < 0) return FAIL("mkdir %s: %s", path, strerror(-error));
     if (identity->uid != 0) chown(path, identity->uid, identity->gid);
-    if (chdir(path) != 0) return FAIL("chdir to cwd (\"%s\") set in config.json failed: %s", path, strerror(errno));
+    problem = chdir(path) == 0 ? 0 : errno;
+  }
+  if (problem != 0) {
+    /* Go's words for an errno begin in lower case; clients match them. */
+    char words[96];
+    snprintf(words, sizeof words, "%s", strerror(problem));
+    words[0] = (char)tolower((unsigned char)words[0]);
+    return FAIL("chdir to cwd (\"%s\") set in config.json failed: %s", path, words);
   }
   char here[PATH_BYTES_MAX];
   if (getcwd(here, sizeof here) == NULL || here[0] != '/')
@@ -181,7 +193,7 @@ const char *process_prepare(struct job *job, const struct identity *identity) {
     more[job->env.count++] = entry;
     job->env.items = more;
   }
-  return enter_folder(*job->cwd == 0 ? "/" : job->cwd, identity);
+  return enter_folder(*job->cwd == 0 ? "/" : job->cwd, identity, job->exec_pid == 0);
 }
 
 /* 0, or why `path` is no program. */

@@ -390,14 +390,30 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
         : [{ ip: first[1].ip, names: [member.hostname === "" ? member.name : member.hostname] }];
     return {
       endpoints: this.#members.describe(member),
-      // A network that is not a bridge of ours has no name server of ours.
-      nameservers: gateway === undefined ? host.nameservers : [gateway],
+      nameservers: this.#nameservers(member, gateway, hostConfig.Dns ?? []),
       searchDomains: search.length > 0 ? search : host.search,
       dnsOptions: hostConfig.DnsOptions ?? [],
       ports: describePorts(member.ports),
       hosts: [...own, ...this.#linkHosts(hostConfig), ...extraHosts(hostConfig, gateway ?? "")],
       sandboxId: createHash("sha256").update(`${member.containerId} ${member.sandbox}`).digest("hex"),
     };
+  }
+
+  /**
+   * What goes into resolv.conf. A network that is not a bridge of ours has no name server of ours. The default bridge
+   * knows no names, so its containers ask whom the user named, or whom the host asks, as with dockerd; ours passes on
+   * where the host's servers are on its loopback, which a container can't reach.
+   */
+  #nameservers(member: Member, gateway: string | undefined, given: readonly string[]): readonly string[] {
+    const host = this.#forwarder.host().nameservers;
+    if (gateway === undefined) return host;
+    const isOnDefaultOnly = Object.keys(member.endpoints).every(
+      (id) => this.#catalog.get(id)?.name === "bridge",
+    );
+    if (!isOnDefaultOnly) return [gateway];
+    if (given.length > 0) return given;
+    const reachable = host.filter((server) => !server.startsWith("127."));
+    return reachable.length > 0 ? reachable : [gateway];
   }
 
   /** `--link NAME:ALIAS`: the other container's address under its alias and name. */

@@ -82,6 +82,9 @@ describe("local networks", () => {
     client = await start("client");
     assert.equal(web.ip, "172.17.0.2");
     assert.equal(client.ip, "172.17.0.3");
+    const named = await start("named", { hostConfig: { Dns: ["192.0.2.53"] } });
+    assert.deepEqual(named.result.nameservers, ["192.0.2.53"], "the default bridge has no names of its own");
+    await local("detach", "named");
     assert.equal(await client.process.call("http", { url: `http://${web.ip}/` }), `web ${client.ip}`);
     await outside.call("serve", { port: 81, name: "outside" });
     assert.equal(

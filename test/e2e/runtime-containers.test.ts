@@ -49,6 +49,18 @@ describe("containers", () => {
     }
   });
 
+  test("a start that fails in the container's own folder ends, and says why", async () => {
+    const id = await lab.create(["pwd"], {}, { config: { WorkingDir: "/etc/passwd" } });
+    await rejects(lab.engine.containers.start(id), /chdir to cwd \("\/etc\/passwd"\).*not a directory/);
+    assert.equal(lab.engine.containers.summary(id).state.status, "created");
+  });
+
+  test("privileged means every capability of the daemon, and not one that it lacks", async () => {
+    const run = await lab.run(["grep", "CapEff", "/proc/self/status"], { Privileged: true });
+    const own = /^CapBnd:\s+(\w+)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
+    assert.equal(run.stdout, `CapEff:\t${own}\n`);
+  });
+
   test("a bind source that has gone is not mistaken for a missing command", async () => {
     const source = path.join(lab.root, "gone");
     await fs.mkdir(source);
@@ -73,7 +85,7 @@ describe("containers", () => {
 
   test("users: by name with their groups, and unknown ones refused", async () => {
     const run = await lab.run(["id"], { GroupAdd: ["777"] }, { config: { User: "web" } });
-    assert.match(run.stdout, /uid=1000\(web\) gid=1000\(web\) groups=777,2000\(extra\)/);
+    assert.match(run.stdout, /uid=1000\(web\) gid=1000\(web\) groups=777,1000\(web\),2000\(extra\)/);
     const id = await lab.create(["id"], {}, { config: { User: "12x" } });
     await rejects(lab.engine.containers.start(id), /unable to find user 12x/);
   });
@@ -139,7 +151,15 @@ describe("containers", () => {
     assert.match(ps.output, /1 root\s+\/sbin\/docker-init -- sleep 100/);
     assert.equal((await lab.exec(id, ["sh", "-c", "exit 9"])).exitCode, 9);
     assert.match((await lab.exec(id, ["cat", "/proc/self/cgroup"])).output, /:\/\n/);
-    await rejects(lab.exec(id, ["nosuch"]), /exec: "nosuch": executable file not found/);
+    const missing = await lab.exec(id, ["nosuch"]);
+    assert.match(
+      missing.output,
+      /^OCI runtime exec failed: .*exec: "nosuch": executable file not found.*\r\n$/,
+    );
+    assert.equal(missing.exitCode, 127);
+    const nowhere = await lab.exec(id, ["pwd"], { WorkingDir: "/nosuch" });
+    assert.match(nowhere.output, /chdir to cwd \("\/nosuch"\).*no such file or directory/);
+    assert.equal(nowhere.exitCode, 126);
     assert.equal(await lab.engine.containers.stop(id, { timeoutSeconds: 5 }), true);
     assert.equal(lab.engine.containers.summary(id).state.exitCode, 143);
   });

@@ -8,7 +8,14 @@ import path from "node:path";
 import { silentLogger } from "../../../common/log.ts";
 import { realEnv } from "../../../common/real-env.ts";
 import type { Component } from "../../../common/env.ts";
-import type { ContainerConfig, Engine, ExitStatus, HostConfig, TaskExtras } from "../../../model/engine.ts";
+import type {
+  ContainerConfig,
+  Engine,
+  ExitStatus,
+  HostConfig,
+  TaskExtras,
+  ExecConfig,
+} from "../../../model/engine.ts";
 import { createEngine, type EngineOptions } from "../../../runtime/engine.ts";
 
 const BUSYBOX = ["/bin/busybox", "/usr/bin/busybox"].find((file) => existsSync(file)) ?? "/bin/busybox";
@@ -132,8 +139,10 @@ export class RuntimeLab {
   async exec(
     id: string,
     command: readonly string[],
+    config: Partial<ExecConfig> = {},
   ): Promise<{ readonly output: string; readonly exitCode: number }> {
     const { Id } = await this.engine.containers.createExec(id, {
+      ...config,
       Cmd: command,
       AttachStdout: true,
       AttachStderr: true,
