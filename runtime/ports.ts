@@ -72,6 +72,8 @@ export interface VolumeSource {
   /** Finds or creates; a null name makes an anonymous volume. */
   ensure(request: {
     readonly name: string | null;
+    /** Container that an anonymous one is for. */
+    readonly madeFor?: string;
     readonly driver?: string;
     readonly options?: Readonly<Record<string, string>>;
     readonly labels?: Labels;
@@ -83,6 +85,8 @@ export interface VolumeSource {
   reference(name: string, containerId: string): void;
   unreference(name: string, containerId: string): void;
   removeAnonymous(name: string): Promise<void>;
+  /** Anonymous volumes made for a container that never came to be, or whose removal was cut short. */
+  removeMadeFor(containerId: string): Promise<void>;
 }
 
 export interface ContainerNetworkRequest {

@@ -107,8 +107,7 @@ export class LocalContainerEngine implements ContainerEngine {
     await fs.mkdir(this.#root, { recursive: true, mode: 0o711 });
     const { loaded, broken } = loadRecords(this.#root);
     for (const name of broken) {
-      await this.#options.rootfs.remove(name.replace(REMOVED_SUFFIX, "")).catch(() => undefined);
-      await fs.rm(path.join(this.#root, name), { recursive: true, force: true });
+      await this.#options.rootfs.remove(name.split(".")[0] ?? name).catch(() => undefined);
     }
     const lives = loaded.map(({ record, bytes }) =>
       this.#add(record, new RecordFile(path.join(this.#root, record.id), bytes), undefined),
@@ -119,6 +118,7 @@ export class LocalContainerEngine implements ContainerEngine {
         this.#options.log.error("container not adopted", { containerId: live.id, error });
       });
     }
+    await this.#clearBroken(broken);
     for (const live of lives) {
       if (this.#isLeftover(live)) {
         await this.#lifecycle.remove(live, { force: true, volumes: true }).catch((error: unknown) => {
@@ -127,6 +127,15 @@ export class LocalContainerEngine implements ContainerEngine {
       } else {
         this.#lifecycle.revive(live);
       }
+    }
+  }
+
+  /** Folders of containers that a former daemon had not finished making, or removing. Others' volumes are known by now. */
+  async #clearBroken(broken: readonly string[]): Promise<void> {
+    for (const name of broken) {
+      const [id = name] = name.split(".");
+      if (!name.endsWith(REMOVED_SUFFIX)) await this.#options.volumes.removeMadeFor(id);
+      await fs.rm(path.join(this.#root, name), { recursive: true, force: true });
     }
   }
 
@@ -218,8 +227,11 @@ export class LocalContainerEngine implements ContainerEngine {
             if (ClusterError.from(caught).code !== "not_found") throw caught;
           });
       }
+      // First of all, so that a daemon that finds it without a record knows what else to clear.
+      mkdirSync(folder, { mode: 0o710 });
       await rootfs.prepare(id, image.imageId);
       const mounts = await resolveMountPoints({
+        containerId: id,
         config,
         hostConfig,
         volumes,
@@ -243,7 +255,6 @@ export class LocalContainerEngine implements ContainerEngine {
         network: null,
         isNetworkOfTask: request.task?.attachNetwork !== undefined,
       };
-      mkdirSync(folder, { mode: 0o710 });
       this.#add(record, RecordFile.create(folder, record), request.task);
       this.#events(record, "create");
       return { Id: id, Warnings: createWarnings(request, image) };

@@ -15,6 +15,8 @@ import type { ContainerNetworkResult } from "../ports.ts";
 export const NEVER = "0001-01-01T00:00:00Z";
 /** Of the folder of a container whose removal has begun. */
 export const REMOVED_SUFFIX = ".removed";
+/** The same, where its anonymous volumes go too. */
+export const REMOVED_WITH_VOLUMES_SUFFIX = ".removed-v";
 const RECORD_FILE = "container.json";
 
 /** One entry of inspect's Mounts, and what spec.ts mounts. */

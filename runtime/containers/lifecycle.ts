@@ -16,6 +16,7 @@ import {
   formatNanoseconds,
   parseNanoseconds,
   REMOVED_SUFFIX,
+  REMOVED_WITH_VOLUMES_SUFFIX,
   type ContainerRecord,
 } from "./container-record.ts";
 import { copyUp } from "./copy-up.ts";
@@ -505,7 +506,7 @@ export class Lifecycle {
     const failed = (error: unknown): void =>
       log.warn("removal left something", { containerId: live.id, error });
     // From here on it is no container any more: a daemon that finds the folder under this name only clears up.
-    const trash = `${live.folder}${REMOVED_SUFFIX}`;
+    const trash = `${live.folder}${withVolumes ? REMOVED_WITH_VOLUMES_SUFFIX : REMOVED_SUFFIX}`;
     await fs.rename(live.folder, trash).catch(failed);
     await rootfs.remove(live.id).catch(failed);
     await removeStateDir(path.join(execRoot, "c", live.id)).catch(failed);
@@ -540,7 +541,11 @@ export class Lifecycle {
     const found = await launcher.watch(connection).catch(() => undefined);
     if (found === undefined) return this.#adoptEnded(live);
     if (!found.isStarted) {
+      const gone = new Promise<void>((resolve) => {
+        connection.handle({ closed: resolve });
+      });
       connection.send(FrameType.signal, u32(SIGKILL));
+      await gone;
       live.changeState({ status: "created", pid: 0 });
       return this.#release(live);
     }

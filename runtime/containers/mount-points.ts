@@ -145,6 +145,7 @@ function fromMount(mount: Mount): MountPoint {
 }
 
 export interface MountPointInput {
+  readonly containerId: string;
   readonly config: ContainerConfig;
   readonly hostConfig: HostConfig;
   readonly volumes: VolumeSource;
@@ -224,6 +225,7 @@ async function withVolume(
   const driver = options?.DriverConfig?.Name ?? input.hostConfig.VolumeDriver ?? "";
   const volume = await input.volumes.ensure({
     name: point.Name ?? null,
+    madeFor: input.containerId,
     ...(driver === "" ? {} : { driver }),
     ...(options?.DriverConfig?.Options === undefined ? {} : { options: options.DriverConfig.Options }),
     ...(options?.Labels === undefined ? {} : { labels: options.Labels }),

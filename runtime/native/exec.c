@@ -122,7 +122,7 @@ void monitor_exec(struct job *job, int connection) {
   streams.is_discarding = (job->flags & J_DISCARD_OUTPUT) != 0;
   uint32_t pid = (uint32_t)streams.pid;
   send_frame(connection, F_DONE, &pid, sizeof pid);
-  streams_add_client(&streams, connection, streams.is_discarding ? 0 : A_STDIN | A_STDOUT | A_STDERR, true);
+  streams.creator = streams_add_client(&streams, connection, streams.is_discarding ? 0 : A_STDIN | A_STDOUT | A_STDERR, true);
   launcher_release_job();
   streams_run(&streams, nothing, NULL);
   uint32_t record[8] = {0};

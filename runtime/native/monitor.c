@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -27,6 +28,8 @@
 #include "sys.h"
 #include "userns.h"
 #include "util.h"
+
+enum { LOCK_ROUNDS_MAX = 2000, LOCK_ROUND_US = 5000 };
 
 static char failure[PATH_BYTES_MAX];
 #define FAIL(...) (snprintf(failure, sizeof failure, __VA_ARGS__), failure)
@@ -255,6 +258,21 @@ static struct exit_record exit_record_of(const struct streams *streams, uint32_t
   return record;
 }
 
+/*
+ * A monitor holds its container's folder: that of a daemon that was killed in the middle of a start is still clearing up when the next
+ * daemon starts the container again, under the same names of cgroups and socket.
+ */
+static const char *lock_state(const struct job *job, int *lock) {
+  int fd = open(job->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  *lock = fd;
+  if (fd < 0) return FAIL("state folder %s: %s", job->state_dir, strerror(errno));
+  for (int round = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; round++) {
+    if (errno != EWOULDBLOCK || round == LOCK_ROUNDS_MAX) return FAIL("state folder %s is held by another monitor", job->state_dir);
+    usleep(LOCK_ROUND_US);
+  }
+  return NULL;
+}
+
 static void name_process(const struct job *job) {
   char name[16];
   snprintf(name, sizeof name, "shoal-%.8s", job->id == NULL ? "" : job->id);
@@ -263,10 +281,16 @@ static void name_process(const struct job *job) {
 
 void monitor_create(struct job *job, int connection) {
   struct streams streams = {.pidfd = -1, .listener = -1, .sources = {-1, -1}, .input = -1, .oom = -1};
-  int ours[3], theirs[3], sync[2];
+  int ours[3], theirs[3], sync[2], lock;
   setsid();
   name_process(job);
-  const char *error = cgroup_create(job);
+  const char *error = lock_state(job, &lock);
+  if (error != NULL) {
+    /* Nothing was made: what is there is the other one's. */
+    send_text_frame(connection, F_ERROR, error);
+    _exit(1);
+  }
+  error = cgroup_create(job);
   if (error == NULL) error = bpf_attach_devices(job);
   if (error != NULL) refuse(job, connection, error);
   if (!monitor_stdio(job, ours, theirs) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) != 0)
@@ -295,7 +319,7 @@ void monitor_create(struct job *job, int connection) {
   streams.oom = cgroup_oom_events(job);
   uint32_t pid = (uint32_t)streams.pid;
   send_frame(connection, F_DONE, &pid, sizeof pid);
-  streams_add_client(&streams, connection, 0, true);
+  streams.creator = streams_add_client(&streams, connection, 0, true);
   keep(job);
   launcher_release_job();
 
@@ -309,6 +333,7 @@ void monitor_create(struct job *job, int connection) {
     streams.listener = -1;
     unlink(job->socket);
   }
+  close(lock);
   streams_finish(&streams, &record, sizeof record);
   _exit(0);
 }

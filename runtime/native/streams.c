@@ -240,6 +240,10 @@ static void forget_dead(struct streams *streams) {
       continue;
     }
     *link = client->next;
+    if (client == streams->creator) {
+      streams->creator = NULL;
+      if (!streams->is_started && !streams->is_exited) x_pidfd_signal(streams->pidfd, SIGKILL);
+    }
     close(client->fd);
     free(client->out);
     free(client->in);

@@ -25,6 +25,7 @@ struct streams {
   uint64_t started_at, finished_at;
   struct log_file *log;
   struct client *clients;
+  struct client *creator; /* asked for the process; one that was not started ends with it */
   char *input_held;
   uint32_t input_length;
   bool is_input_ending;

@@ -134,6 +134,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   async ensure(request: Parameters<VolumeSource["ensure"]>[0]): Promise<VolumeMount> {
     const record = await this.#make({
       name: request.name,
+      ...(request.madeFor === undefined ? {} : { madeFor: request.madeFor }),
       driver: request.driver ?? "",
       options: request.options ?? {},
       labels: request.labels ?? {},
@@ -144,6 +145,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
 
   #make(request: {
     readonly name: string | null;
+    readonly madeFor?: string;
     readonly driver: string;
     readonly options: Readonly<Record<string, string>>;
     readonly labels: Labels;
@@ -163,7 +165,8 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
       }
       const createdAt = new Date(this.#env.clock.wallMs()).toISOString().replace(/\.\d+Z$/, "Z");
       const labels = isAnonymous ? { ...request.labels, [ANONYMOUS_LABEL]: "" } : request.labels;
-      const record = { name, driver, options: request.options, labels, createdAt };
+      const madeFor = isAnonymous && request.madeFor !== undefined ? { madeFor: request.madeFor } : {};
+      const record = { name, driver, options: request.options, labels, createdAt, ...madeFor };
       await this.#write(record);
       this.#event("create", record);
       return record;
@@ -340,6 +343,13 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
       // Another container still uses it; that one's removal takes it.
       if (!hasCode(caught, "conflict")) throw caught;
     }
+  }
+
+  async removeMadeFor(containerId: string): Promise<void> {
+    const names = [...this.#records.values()]
+      .filter((record) => record.madeFor === containerId)
+      .map((record) => record.name);
+    for (const name of names) await this.removeAnonymous(name);
   }
 
   /** For `system df`. */

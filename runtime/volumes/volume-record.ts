@@ -11,4 +11,6 @@ export interface VolumeRecord {
   readonly labels: Labels;
   /** RFC 3339. */
   readonly createdAt: string;
+  /** Container that an anonymous one was made for. */
+  readonly madeFor?: string;
 }
