@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What only the tests need, on top of deploy/install-deps.sh: a static busybox for images, the docker CLI as a client, and
-# Debian's registry to push to and pull from. As root it installs what is missing; services that come along are not started.
+# What only the tests need, on top of deploy/install-deps.sh: a static busybox for images, the docker CLI as a client,
+# Debian's registry to push to and pull from, compressors. As root it installs what is missing; services that come along
+# are not started.
 set -euo pipefail
 
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -9,6 +10,8 @@ missing=()
 command -v docker >/dev/null || missing+=(docker.io)
 command -v docker-registry >/dev/null || missing+=(docker-registry)
 command -v openssl >/dev/null || missing+=(openssl)
+command -v xz >/dev/null || missing+=(xz-utils)
+command -v bzip2 >/dev/null || missing+=(bzip2)
 [ "${#missing[@]}" -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
   echo "install-test-deps: missing: ${missing[*]}" >&2

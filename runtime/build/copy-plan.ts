@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
+import { isTarFile } from "../images/decompression.ts";
 import { LayeredView, type FoundNode } from "../images/layered-view.ts";
 import { deviceParts, getXattr, listXattrs } from "../images/native-files.ts";
 import { fromText, fsPath, pathParts, toText } from "../images/tar/byte-path.ts";
@@ -356,22 +357,9 @@ export function hashCopy(request: CopyRequest): string {
 }
 
 /** Files among the sources that are archives, which ADD takes apart. */
-export function findArchives(request: CopyRequest): readonly string[] {
-  return new CopySources(request)
-    .matches()
-    .filter(({ node }) => node.stats.isFile() && isArchive(node.absolute))
-    .map(({ node }) => node.absolute);
-}
-
-function isArchive(absolute: string): boolean {
-  const head = Buffer.alloc(512);
-  const fd = fs.openSync(fsPath(absolute), "r");
-  try {
-    const length = fs.readSync(fd, head, 0, head.length, 0);
-    if (length >= 3 && head[0] === 0x1f && head[1] === 0x8b) return true;
-    if (length >= 4 && head.readUInt32LE(0) === 0xfd2fb528) return true;
-    return length === 512 && head.toString("latin1", 257, 262) === "ustar";
-  } finally {
-    fs.closeSync(fd);
-  }
+export async function findArchives(request: CopyRequest): Promise<readonly string[]> {
+  const files = new CopySources(request).matches().filter(({ node }) => node.stats.isFile());
+  const found: string[] = [];
+  for (const { node } of files) if (await isTarFile(node.absolute)) found.push(node.absolute);
+  return found;
 }

@@ -9,6 +9,7 @@ import { PassThrough, type Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { ClusterError } from "../../common/errors.ts";
 import type { JsonObject } from "../../model/engine.ts";
+import { decompressed, peek } from "../images/decompression.ts";
 import type { RootfsSource } from "../ports.ts";
 import { startTicks } from "./execs.ts";
 import type { LiveContainer } from "./live-container.ts";
@@ -151,7 +152,10 @@ export class Archives {
     try {
       const answer = readFrame(socket);
       // An error comes while we still send: the pipe breaks, the answer says why.
-      await Promise.all([answer.catch(() => undefined), pipeline(tar, socket).catch(() => undefined)]);
+      const feed = async (): Promise<void> => pipeline(decompressed(await peek(tar)), socket);
+      const [fed] = await Promise.allSettled([feed(), answer]);
+      // An archive that could not be read says more than the process that got only half of it.
+      if (fed.status === "rejected" && fed.reason instanceof ClusterError) throw fed.reason;
       const { type, payload } = await answer;
       if (type !== FrameType.done) throw archiveError(payload.toString("utf8"), place, live);
     } finally {

@@ -126,18 +126,22 @@ export async function placeLayer(
   const chainId = must(chainIds.at(-1), "a chain of at least one layer");
   lease.hold(applied.digest, chainId);
   const identity = { digest: applied.digest, diffId: applied.diffId, chainId };
-  if (storage.snapshots.has(chainId)) storage.snapshots.discardStaging(staged.staging);
-  else {
-    let isUsed = false;
+  let isUsed = false;
+  try {
     await storage.layers.ensure([...below, identity], (layer) => {
       // Layers below may have to be unpacked anew after a loss of power.
       if (layer.chainId !== chainId) return storage.layers.stageBlob(layer);
       isUsed = true;
       return Promise.resolve(staged);
     });
+    await storage.content.commit(staged.blobPath, applied.digest);
+  } catch (caught) {
+    await storage.env.disk.remove(staged.blobPath);
+    throw caught;
+  } finally {
+    // Another was faster, or a layer below could not be had.
     if (!isUsed) storage.snapshots.discardStaging(staged.staging);
   }
-  await storage.content.commit(staged.blobPath, applied.digest);
   const suffix = applied.compression === "none" ? "" : `+${applied.compression}`;
   return {
     digest: applied.digest,

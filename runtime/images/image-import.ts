@@ -34,7 +34,10 @@ export function importImage(
       try {
         const blobPath = storage.content.ingestPath();
         const staged = await storage.layers.stage((folder) =>
-          storage.pool.run({ kind: "apply", input: { kind: "stream" }, blobPath, folder }, { source: tar }),
+          storage.pool.run(
+            { kind: "apply", input: { kind: "stream" }, blobPath, folder, keepsPlain: true },
+            { source: tar },
+          ),
         );
         const layer = await placeLayer(storage, undefined, { ...staged, blobPath }, lease);
         const comment = options.message ?? "";

@@ -18,6 +18,7 @@ import {
   type ImageReference,
 } from "../../model/image-reference.ts";
 import { DOCUMENT_BYTES_MAX, sha256 } from "./content-store.ts";
+import { isForeign } from "./decompression.ts";
 import { imageEvent } from "./image-events.ts";
 import {
   chainIdsOf,
@@ -31,7 +32,7 @@ import {
 } from "./image-documents.ts";
 import { layerMediaType, makeManifest } from "./image-manifest.ts";
 import { recordImage, type ImageStorage } from "./image-storage.ts";
-import type { AppliedLayer, LayerCompression, SplitMember } from "./layer-jobs.ts";
+import type { AppliedLayer, SplitMember } from "./layer-jobs.ts";
 import type { LayerIdentity, StagedLayer } from "./layer-store.ts";
 import type { Lease } from "./leases.ts";
 import { progressLine, progressOf, shortId } from "./progress.ts";
@@ -199,18 +200,6 @@ function imagesOfLayout(members: ArchiveMembers): readonly ArchivedImage[] {
   });
 }
 
-function compressionOfFile(file: string): LayerCompression {
-  const fd = fs.openSync(file, "r");
-  try {
-    const head = Buffer.alloc(4);
-    fs.readSync(fd, head, 0, 4, 0);
-    if (head[0] === 0x1f && head[1] === 0x8b) return "gzip";
-    return head.readUInt32LE(0) === 0xfd2fb528 ? "zstd" : "none";
-  } finally {
-    fs.closeSync(fd);
-  }
-}
-
 class Loader {
   readonly #storage: ImageStorage;
   readonly #lease: Lease;
@@ -219,6 +208,7 @@ class Loader {
   /** Layers that were begun before it was known what they belong to, by digest. */
   readonly #early = new Map<string, Promise<StagedLayer>>();
   readonly #used = new Set<string>();
+  readonly #plained = new Map<string, Promise<SplitMember>>();
 
   constructor(storage: ImageStorage, lease: Lease, report: Report) {
     this.#storage = storage;
@@ -250,7 +240,8 @@ class Loader {
 
   /** The layer is whole: unpack it while the rest of the archive is still being read. */
   #begin(member: SplitMember): void {
-    if (member.content !== "layer" || this.#early.has(member.digest)) return;
+    if (member.compression === undefined || isForeign(member.compression)) return;
+    if (this.#early.has(member.digest)) return;
     const { content, layers } = this.#storage;
     // Blobs that are known were most likely unpacked before.
     if (content.has(member.digest)) return;
@@ -264,13 +255,35 @@ class Loader {
     return this.#storage.pool.run({ kind: "apply", input, knownDigest: member.digest, folder });
   }
 
+  /** Layers in xz or bzip2 are kept plain: registries would not take them. */
+  #plain(member: SplitMember): Promise<SplitMember> {
+    if (member.compression === undefined || !isForeign(member.compression)) return Promise.resolve(member);
+    const known = this.#plained.get(member.path);
+    if (known !== undefined) return known;
+    const blobPath = `${member.path}-plain`;
+    const input = { kind: "file", path: member.path } as const;
+    const flight = this.#storage.pool
+      .run({ kind: "store", input, blobPath, decompresses: true })
+      .then(({ digest, sizeBytes }): SplitMember => ({
+        ...member,
+        path: blobPath,
+        digest,
+        sizeBytes,
+        compression: "none",
+      }));
+    this.#plained.set(member.path, flight);
+    return flight;
+  }
+
   #pathOf(member: SplitMember): string {
     const { content } = this.#storage;
     return content.has(member.digest) ? content.pathOf(member.digest) : member.path;
   }
 
-  async #load(image: ArchivedImage): Promise<void> {
+  async #load(archived: ArchivedImage): Promise<void> {
     const { content, layers, records } = this.#storage;
+    const members = await Promise.all(archived.layers.map((member) => this.#plain(member)));
+    const image = { ...archived, layers: members };
     const document = parseImageDocument(image.configBytes);
     if (document.diffIds.length !== image.layers.length) {
       throw notAnArchive(
@@ -287,12 +300,11 @@ class Loader {
     await layers.ensure(identities, (layer, index) =>
       this.#stage(layer, must(image.layers[index], "as many layers as identities")),
     );
-    const kinds = image.layers.map((member) => compressionOfFile(this.#pathOf(member)));
     for (const member of image.layers) await content.commit(member.path, member.digest);
-    const described = image.layers.map((member, index) => ({
-      digest: member.digest,
-      sizeBytes: content.sizeBytes(member.digest) ?? 0,
-      mediaType: layerMediaType(kinds[index] ?? "none"),
+    const described = image.layers.map(({ digest, compression = "none" }) => ({
+      digest,
+      sizeBytes: content.sizeBytes(digest) ?? 0,
+      mediaType: layerMediaType(compression),
     }));
     const manifestBytes = this.#manifestBytes(image, described);
     const parsed = parseManifestOrIndex(manifestBytes);

@@ -1,7 +1,7 @@
 /** OCI manifests for images that come without one: built here, or from old archives. Same image, same bytes. */
 import { sha256 } from "./content-store.ts";
 import { MEDIA } from "./image-documents.ts";
-import type { LayerCompression } from "./layer-jobs.ts";
+import type { ArchiveCompression } from "./layer-jobs.ts";
 
 export interface ManifestLayer {
   readonly digest: string;
@@ -9,7 +9,7 @@ export interface ManifestLayer {
   readonly mediaType: string;
 }
 
-export function layerMediaType(compression: LayerCompression): string {
+export function layerMediaType(compression: ArchiveCompression): string {
   return compression === "none" ? MEDIA.ociLayer : `${MEDIA.ociLayer}+${compression}`;
 }
 

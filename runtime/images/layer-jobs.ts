@@ -2,7 +2,9 @@
 import type { CopyRequest } from "../build/copy-request.ts";
 import type { UnpackedLayer } from "./layer-unpack.ts";
 
+/** What registries know. */
 export type LayerCompression = "none" | "gzip" | "zstd";
+export type ArchiveCompression = LayerCompression | "xz" | "bzip2";
 
 /** Where bytes come from. "stream": pieces through the job's port. */
 export type JobInput =
@@ -22,9 +24,11 @@ export interface ApplyJob {
   readonly folder?: string;
   /** Refused (and nothing kept) if it is something else. */
   readonly expectedDigest?: string;
-  /** Of bytes that were hashed before: not hashed again. */
+  /** Of bytes that were hashed before: not hashed again. "" for bytes whose digests nobody asks for. */
   readonly knownDigest?: string;
   readonly expectedDiffId?: string;
+  /** The blob of a layer in xz or bzip2, which registries don't know, is its plain tar. */
+  readonly keepsPlain?: boolean;
   /** Not a layer but somebody's files: names like whiteouts' are names like others. */
   readonly isPlain?: boolean;
 }
@@ -37,7 +41,7 @@ export interface AppliedLayer {
   /** sha256 of the uncompressed tar. */
   readonly diffId: string;
   readonly tarBytes: number;
-  readonly compression: LayerCompression;
+  readonly compression: ArchiveCompression;
   readonly layer: UnpackedLayer | undefined;
 }
 
@@ -56,7 +60,8 @@ export interface SplitMember {
   readonly path: string;
   readonly sizeBytes: number;
   readonly digest: string;
-  readonly content: "layer" | "other";
+  /** Of what looks like a layer; undefined for documents and links. */
+  readonly compression: ArchiveCompression | undefined;
 }
 
 export interface SplitArchive {
@@ -64,13 +69,14 @@ export interface SplitArchive {
   readonly members: readonly SplitMember[];
 }
 
-/** Copies a stream to a file, checked. */
+/** Copies a stream to a file, checked; compressed or plain where that is asked for. */
 export interface StoreJob {
   readonly kind: "store";
   readonly input: JobInput;
   readonly blobPath: string;
   readonly expectedDigest?: string;
   readonly compress?: "gzip";
+  readonly decompresses?: boolean;
 }
 
 export interface StoredBlob {

@@ -7,18 +7,19 @@ import * as fs from "node:fs";
 import * as fsp from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 import { parentPort, type MessagePort } from "node:worker_threads";
-import { createGunzip, createGzip, createZstdDecompress } from "node:zlib";
+import { createGzip } from "node:zlib";
 import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { findArchives, hashCopy } from "../build/copy-plan.ts";
+import { compressionOf, decompressed, isForeign, peek } from "./decompression.ts";
 import { inputPieces } from "./job-input.ts";
 import type {
   AnswerOf,
   AppliedLayer,
   ApplyJob,
+  ArchiveCompression,
   JobMessage,
   LayerAnswer,
-  LayerCompression,
   LayerJob,
   SplitJob,
   SplitMember,
@@ -37,38 +38,19 @@ import { toText } from "./tar/byte-path.ts";
 
 const ZLIB_CHUNK_BYTES = 512 * 1024;
 const PROGRESS_BYTES = 512 * 1024;
-/** gzip can't reach it; more than that from zstd is an attack. */
-const DECOMPRESSION_RATIO_MAX = 1100;
-const RATIO_FREE_BYTES = 1024 ** 3;
 
-type Pieces = AsyncIterable<Buffer> | Iterable<Buffer>;
 type Emit = (message: { readonly kind: "progress"; readonly bytes: number }) => void;
 
 function digestOf(hash: Hash): string {
   return `sha256:${hash.digest("hex")}`;
 }
 
-export function compressionOf(head: Buffer): LayerCompression {
-  if (head[0] === 0x1f && head[1] === 0x8b) return "gzip";
-  if (head.length >= 4 && head.readUInt32LE(0) === 0xfd2fb528) return "zstd";
-  // Skippable frames may come before zstd data.
-  if (head.length >= 4 && head.readUInt32LE(0) >>> 4 === 0x184d2a5) return "zstd";
-  const isXz = head.length >= 6 && head.toString("latin1", 0, 6) === "\xfd7zXZ\0";
-  const isBzip2 = head.length >= 3 && head.toString("latin1", 0, 3) === "BZh";
-  if (isXz || isBzip2) {
-    throw new ClusterError(
-      "invalid_argument",
-      `Cannot read archive: compression must be none, gzip or zstd, got ${isXz ? "xz" : "bzip2"}`,
-    );
-  }
-  return "none";
-}
-
 /** Hashes, counts and keeps what passes by. */
 class BlobTee {
   readonly #hash: Hash | undefined;
   readonly #known: string;
-  readonly #fd: number | undefined;
+  readonly #path: string | undefined;
+  #fd: number | undefined;
   readonly #emit: Emit;
   #sinceProgress = 0;
   sizeBytes = 0;
@@ -77,6 +59,7 @@ class BlobTee {
   constructor(path: string | undefined, emit: Emit, knownDigest?: string) {
     this.#hash = knownDigest === undefined ? createHash("sha256") : undefined;
     this.#known = knownDigest ?? "";
+    this.#path = path;
     this.#fd = path === undefined ? undefined : fs.openSync(path, "wx", 0o600);
     this.#emit = emit;
   }
@@ -107,98 +90,65 @@ class BlobTee {
 
   close(): void {
     if (this.#fd !== undefined) fs.closeSync(this.#fd);
+    this.#fd = undefined;
   }
-}
 
-/** The first piece, without losing it. */
-async function peek(
-  pieces: Pieces,
-): Promise<{ readonly head: Buffer; readonly all: AsyncGenerator<Buffer> }> {
-  const iterator =
-    Symbol.asyncIterator in pieces ? pieces[Symbol.asyncIterator]() : pieces[Symbol.iterator]();
-  let head: Buffer = Buffer.alloc(0);
-  let isEnd = false;
-  // Some streams begin with a piece too short to tell.
-  while (head.length < 6 && !isEnd) {
-    const next = await iterator.next();
-    if (next.done === true) isEnd = true;
-    else head = head.length === 0 ? next.value : Buffer.concat([head, next.value]);
+  /** After a failure: nothing of it stays. */
+  discard(): void {
+    this.close();
+    if (this.#path !== undefined) fs.rmSync(this.#path, { force: true });
   }
-  async function* all(): AsyncGenerator<Buffer> {
-    try {
-      if (head.length > 0) yield head;
-      for (let next = await iterator.next(); next.done !== true; next = await iterator.next())
-        yield next.value;
-    } finally {
-      await iterator.return?.();
-    }
-  }
-  return { head, all: all() };
-}
-
-/** Runs all pieces through `tee` and, decompressed, through `use`. */
-async function decompress(
-  pieces: Pieces,
-  tee: BlobTee | undefined,
-  use: (chunk: Buffer, compression: LayerCompression) => void,
-): Promise<LayerCompression> {
-  const { head, all } = await peek(pieces);
-  const compression = compressionOf(head);
-  async function* teed(): AsyncGenerator<Buffer> {
-    for await (const piece of all) {
-      tee?.write(piece);
-      yield piece;
-    }
-  }
-  if (compression === "none") {
-    for await (const piece of teed()) use(piece, compression);
-    return compression;
-  }
-  const decoder =
-    compression === "gzip"
-      ? createGunzip({ chunkSize: ZLIB_CHUNK_BYTES })
-      : createZstdDecompress({ chunkSize: ZLIB_CHUNK_BYTES });
-  let outBytes = 0;
-  await pipeline(teed(), decoder, async (source: AsyncIterable<Buffer>) => {
-    for await (const chunk of source) {
-      outBytes += chunk.length;
-      if (outBytes > RATIO_FREE_BYTES && outBytes > (tee?.sizeBytes ?? outBytes) * DECOMPRESSION_RATIO_MAX) {
-        throw tarError("Cannot unpack layer: it grows more than a thousandfold");
-      }
-      use(chunk, compression);
-    }
-  });
-  return compression;
 }
 
 const NO_SINK: TarSink = { entry: () => {}, data: () => {}, entryEnd: () => {} };
+
+/** Runs what passes through `tee`. */
+async function* teed(pieces: AsyncIterable<Buffer>, tee: BlobTee): AsyncGenerator<Buffer> {
+  for await (const piece of pieces) {
+    tee.write(piece);
+    yield piece;
+  }
+}
 
 async function apply(job: ApplyJob, port: MessagePort | undefined, emit: Emit): Promise<AppliedLayer> {
   const tee = new BlobTee(job.blobPath, emit, job.knownDigest);
   const unpacker =
     job.folder === undefined ? undefined : new LayerUnpacker(job.folder, { isPlain: job.isPlain === true });
   const reader = new TarReader(unpacker ?? NO_SINK);
-  const diffHash = createHash("sha256");
   let tarBytes = 0;
   try {
-    const compression = await decompress(inputPieces(job.input, port), tee, (chunk, kind) => {
-      // Uncompressed and hashed already: both digests are one.
-      if (kind !== "none" || job.knownDigest !== undefined) diffHash.update(chunk);
+    const { head, all } = await peek(inputPieces(job.input, port));
+    const found = compressionOf(head);
+    const keepsPlain = job.keepsPlain === true && isForeign(found);
+    const chunks = keepsPlain
+      ? teed(decompressed({ head, all }), tee)
+      : decompressed({ head, all: teed(all, tee) });
+    const isPlainBlob = found === "none" || keepsPlain;
+    // A plain blob is its own tar. One hashed before is hashed again only where a certain DiffID is asked for.
+    const needsHash = isPlainBlob
+      ? job.knownDigest !== undefined && job.expectedDiffId !== undefined
+      : job.knownDigest !== "";
+    const diffHash = needsHash ? createHash("sha256") : undefined;
+    for await (const chunk of chunks) {
+      diffHash?.update(chunk);
       tarBytes += chunk.length;
       reader.feed(chunk);
-    });
+    }
     reader.finish();
     const layer = unpacker?.finish();
     const digest = tee.finish(job.expectedDigest);
-    const isSame = compression === "none" && job.knownDigest === undefined;
-    const diffId = isSame ? digest : digestOf(diffHash);
+    const diffId = diffHash === undefined ? digest : digestOf(diffHash);
     if (job.expectedDiffId !== undefined && diffId !== job.expectedDiffId) {
       throw new ClusterError(
         "failed_precondition",
         `Cannot unpack layer: uncompressed content must have digest ${job.expectedDiffId}, got ${diffId}`,
       );
     }
+    const compression = keepsPlain ? "none" : found;
     return { kind: "apply", digest, sizeBytes: tee.sizeBytes, diffId, tarBytes, compression, layer };
+  } catch (caught) {
+    tee.discard();
+    throw caught;
   } finally {
     unpacker?.abandon();
     tee.close();
@@ -232,8 +182,8 @@ class Splitter implements TarSink {
         path: "",
         sizeBytes: 0,
         digest: "",
-        content: "other",
-      } as const;
+        compression: undefined,
+      };
       this.members.push({ ...base, linkName: toText(entry.linkName) });
     }
   }
@@ -258,7 +208,7 @@ class Splitter implements TarSink {
       path: current.path,
       sizeBytes: current.tee.sizeBytes,
       digest,
-      content: looksLikeLayer(current.head) ? "layer" : "other",
+      compression: layerCompression(current.head),
     };
     this.members.push(member);
     this.#onMember(member);
@@ -272,11 +222,13 @@ class Splitter implements TarSink {
 const SPLIT_MEMBERS_MAX = 100_000;
 const LAYER_HEAD_BYTES = 263;
 
-function looksLikeLayer(head: Buffer): boolean {
-  if (head[0] === 0x7b || head.length < 6) return false;
-  if (head[0] === 0x1f && head[1] === 0x8b) return true;
-  if (head.readUInt32LE(0) === 0xfd2fb528) return true;
-  return head.length >= LAYER_HEAD_BYTES && head.toString("latin1", 257, 262) === "ustar";
+/** undefined for what is no layer. */
+function layerCompression(head: Buffer): ArchiveCompression | undefined {
+  if (head[0] === 0x7b) return undefined;
+  const compression = compressionOf(head);
+  if (compression !== "none") return compression;
+  const isTar = head.length >= LAYER_HEAD_BYTES && head.toString("latin1", 257, 262) === "ustar";
+  return isTar ? compression : undefined;
 }
 
 async function split(
@@ -287,7 +239,7 @@ async function split(
   const splitter = new Splitter(job.folder, onMember);
   const reader = new TarReader(splitter);
   try {
-    await decompress(inputPieces(job.input, port), undefined, (chunk) => reader.feed(chunk));
+    for await (const chunk of decompressed(await peek(inputPieces(job.input, port)))) reader.feed(chunk);
     reader.finish();
     return { kind: "split", members: splitter.members };
   } finally {
@@ -304,9 +256,13 @@ async function store(job: StoreJob, port: MessagePort | undefined, emit: Emit): 
         for await (const chunk of source as AsyncIterable<Buffer>) tee.write(chunk);
       });
     } else {
-      for await (const piece of pieces) tee.write(piece);
+      const wanted = job.decompresses === true ? decompressed(await peek(pieces)) : pieces;
+      for await (const piece of wanted) tee.write(piece);
     }
     return { kind: "store", digest: tee.finish(job.expectedDigest), sizeBytes: tee.sizeBytes };
+  } catch (caught) {
+    tee.discard();
+    throw caught;
   } finally {
     tee.close();
   }
@@ -335,7 +291,7 @@ async function run(message: JobMessage & { readonly port?: MessagePort }): Promi
     case "hashCopy":
       return { kind: "hashCopy", hash: hashCopy(job.request) };
     case "findArchives":
-      return { kind: "findArchives", files: findArchives(job.request) };
+      return { kind: "findArchives", files: await findArchives(job.request) };
     case "sync":
       sync(job.path);
       return { kind: "sync" };
@@ -375,10 +331,6 @@ function failureOf(caught: unknown): ClusterError {
   const errno = caught instanceof Error && "code" in caught ? String(caught.code) : "";
   if (errno === "ENOSPC" || errno === "EDQUOT") {
     return new ClusterError("resource_exhausted", "Cannot write layer: no space left on device");
-  }
-  if (errno.startsWith("Z_") || errno.startsWith("ZSTD_") || errno.startsWith("ERR_ZLIB")) {
-    const message = caught instanceof Error ? caught.message : "";
-    return tarError(`Cannot decompress layer: ${message}`);
   }
   return ClusterError.from(caught);
 }
