@@ -29,6 +29,8 @@ export interface AgentCalls {
   http(options: { url: string; timeoutMs?: number }): Promise<string>;
   udp(options: { host: string; port: number; text: string }): Promise<string>;
   resolve(options: { server: string; name: string; kind: "A" | "AAAA" | "PTR" | "SRV" }): Promise<string[]>;
+  /** Connects to each host from the same port of its own, and asks them one after the other while all are open. */
+  samePort(options: { hosts: readonly string[]; port: number; localPort: number }): Promise<string[]>;
   load(options: { url: string; ms: number; parallel: number; keepAlive?: boolean }): Promise<LoadResult>;
   hold(options: { host: string; port: number }): Promise<void>;
   heldAnswers(): Promise<string>;
@@ -140,6 +142,25 @@ const calls: AgentCalls = {
     if (kind === "AAAA") return resolver.resolve6(name);
     if (kind === "PTR") return resolver.reverse(name);
     return (await resolver.resolveSrv(name)).map((record) => `${record.name}:${record.port}`);
+  },
+  async samePort({ hosts, port, localPort }) {
+    const sockets = hosts.map((host) => connect({ host, port, localPort }));
+    const answers = sockets.map(
+      (socket, index) =>
+        new Promise<string>((resolve) => {
+          const timer = setTimeout(() => resolve(`${hosts[index]}: timeout`), DEFAULT_TIMEOUT_MS);
+          const settle = (answer: string): void => {
+            clearTimeout(timer);
+            resolve(answer);
+          };
+          socket.once("data", (bytes) => settle(bytes.toString().split("\r\n\r\n")[1] ?? ""));
+          socket.once("error", (error) => settle(`${hosts[index]}: ${error.message}`));
+        }),
+    );
+    for (const socket of sockets) socket.write("GET / HTTP/1.1\r\nHost: held\r\n\r\n");
+    const all = await Promise.all(answers);
+    for (const socket of sockets) socket.destroy();
+    return all;
   },
   async load({ url, ms, parallel, keepAlive }) {
     const untilMs = performance.now() + ms;

@@ -198,6 +198,14 @@ describe("overlay networks", () => {
     }
   });
 
+  test("a client may use one port of its own towards several nodes at once", options, async () => {
+    const hosts = lab().nodes.map((node) => node.host.address);
+    for (let localPort = 42_000; localPort < 42_012; localPort += 1) {
+      const answers = await outside.call("samePort", { hosts, port: 8080, localPort });
+      for (const answer of answers) assert.match(answer, /^[ab] 192\.168\.77\.4$/, answers.join(", "));
+    }
+  });
+
   test("a published port answers on localhost and for the host's own address", options, async () => {
     const local = await lab().lab.processOn(idle.host);
     for (const address of ["127.0.0.1", idle.host.address]) {
@@ -308,6 +316,22 @@ describe("overlay networks", () => {
       [],
     );
   });
+
+  test(
+    "a client of a published port is told when the task behind its connection is gone",
+    options,
+    async () => {
+      const c = await lab().run(b.node, "c", "10.77.1.13");
+      const hold = async (): Promise<string> => {
+        await outside.call("hold", { host: idle.host.address, port: 8080 });
+        return outside.call("heldAnswers");
+      };
+      for (let tries = 0; !/\r\nc /.test(await hold()); tries += 1)
+        assert.ok(tries < 50, "the task gets its share");
+      await lab().stop(c);
+      assert.match(await outside.call("heldAnswers"), /ERROR.*ECONNRESET/);
+    },
+  );
 
   test("traffic goes on without the daemon, and a new one takes everything over", options, async () => {
     const node = b.node;

@@ -59,11 +59,15 @@ function chains(shape: MeshShape): string {
   // A client that is itself a node may be the one that the backend runs on: its own address coming in over the tunnel
   // would be refused there as a forgery, so nodes are always seen as this node.
   const hidden = shape.clientAddress === "node" ? "" : "ip saddr @vteps ";
+  // A client may use one port of its own towards several nodes at once. Where such connections meet at one task they are
+  // told apart by the node they came through, and the later one is given another port towards the task.
+  const tellApart = `iifname "${vxlan}" ct original zone set ether saddr map @zones`;
   const hideClient = `    oifname "${vxlan}" ${hidden}ip daddr ${pool} ct status dnat snat to ${address}`;
   return `
   chain untracked_in { type filter hook prerouting priority raw; policy accept;
     iifname { "${vxlan}", ${tasks} } ip daddr 127.0.0.0/8 drop
     udp dport ${dataPathPort} ip saddr @vteps notrack
+    ${tellApart}
   }
   chain untracked_out { type filter hook output priority raw; policy accept;
     udp dport ${dataPathPort} ip daddr @vteps notrack
@@ -71,6 +75,9 @@ function chains(shape: MeshShape): string {
   chain way_back { type filter hook prerouting priority mangle; policy accept;
     iifname "${vxlan}" ct state new ct mark set ether saddr map @via
     iifname ${tasks} ct direction reply ct mark ${mark} meta mark set ct mark
+  }
+  chain way_back_local { type route hook output priority mangle; policy accept;
+    ct direction reply ct mark ${mark} meta mark set ct mark
   }
   chain way_out { type filter hook postrouting priority mangle; policy accept;
     oifname "${vxlan}" meta mark ${mark} meta mark set 0
@@ -118,6 +125,7 @@ export function meshDefinition(shape: MeshShape): TableDefinition {
     sets: [
       ["vteps", "set", "type ipv4_addr;"],
       ["via", "map", "type ether_addr : mark;"],
+      ["zones", "map", "typeof ether saddr : ct original zone;"],
       ["host", "map", "typeof meta l4proto . th dport : ip daddr . th dport;"],
       ...slotSets(),
       ["self", "set", "type ipv4_addr . ipv4_addr;"],

@@ -337,6 +337,7 @@ export class Mesh {
       new Map([
         ["vteps", new Map(ends.map((end) => [end.dataPathAddress, ""]))],
         ["via", new Map(ends.map((end) => [end.mac, `0x${end.mark.toString(16).padStart(8, "0")}`]))],
+        ["zones", new Map(ends.map((end) => [end.mac, String(end.zone)]))],
         ["sealed", new Map(sealed.map(({ meshIp }) => [meshIp, ""]))],
         ["host", new Map(attachments.flatMap(hostPorts))],
       ]),

@@ -17,6 +17,8 @@ export interface TunnelEnd {
   readonly mac: string;
   /** Mark of connections that came through this node; also the number of the routing table back to it. */
   readonly mark: number;
+  /** Connection tracking zone of what came through this node: 1..4095, the same for all daemons. */
+  readonly zone: number;
 }
 
 /** The fixed upper bits of all marks of one daemon; `number` has 12 bits. */
@@ -38,13 +40,15 @@ function nodeNumber(pool: string, subnet: string): number {
 
 function tunnelEnd(peer: PeerNode, pool: string, base: number): TunnelEnd {
   const address = firstHost(parseBlock(peer.meshSubnet));
+  const zone = nodeNumber(pool, peer.meshSubnet);
   return {
     nodeId: peer.nodeId,
     dataPathAddress: peer.dataPathAddress,
     meshSubnet: peer.meshSubnet,
     address,
     mac: tunnelMac(address),
-    mark: (base | nodeNumber(pool, peer.meshSubnet)) >>> 0,
+    mark: (base | zone) >>> 0,
+    zone,
   };
 }
 
