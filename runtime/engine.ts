@@ -9,6 +9,7 @@ import type { Component, Env } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
 import type { Engine, JsonObject, PluginEngine } from "../model/engine.ts";
 import { ClusterError } from "../common/errors.ts";
+import { AppArmor } from "./containers/apparmor.ts";
 import { Cgroups, detectHierarchies, favorDynamicCgroups } from "./containers/cgroups.ts";
 import { LocalContainerEngine } from "./containers/container-engine.ts";
 import { resolveRemap } from "./containers/id-ranges.ts";
@@ -79,6 +80,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
   await fs.mkdir(dataRoot, { recursive: true, mode: 0o711 });
   await fs.mkdir(execRoot, { recursive: true, mode: 0o711 });
   const id = await engineId(options);
+  const appArmor = await AppArmor.open(log);
   const idMaps = await resolveRemap(options.usernsRemap ?? "");
   const events = new EventRing({ timers: env.timers, wallMs: () => env.clock.wallMs() });
   let containers: LocalContainerEngine | undefined;
@@ -121,6 +123,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     networks: localNetworks.containers,
     events,
     idMaps,
+    appArmor,
   });
   containers = own;
   localNetworks.setContainers(own.directory());
@@ -147,6 +150,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
         imageCount: images.length,
         hierarchies: cgroups.hierarchies,
         isRemapped: idMaps !== undefined,
+        hasAppArmor: appArmor.isEnabled,
         volumeDrivers: volumeParts.driverNames(),
         nowIso: new Date(env.clock.wallMs()).toISOString(),
       });

@@ -37,6 +37,7 @@ export interface InfoInput {
   readonly hierarchies: CgroupHierarchies;
   /** Containers have ids of their own. */
   readonly isRemapped: boolean;
+  readonly hasAppArmor: boolean;
   readonly volumeDrivers: readonly string[];
   readonly nowIso: string;
 }
@@ -119,6 +120,7 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
     RuncCommit: { ID: "" },
     InitCommit: { ID: "" },
     SecurityOptions: [
+      ...(input.hasAppArmor ? ["name=apparmor"] : []),
       "name=seccomp,profile=builtin",
       ...(input.isRemapped ? ["name=userns"] : []),
       "name=cgroupns",

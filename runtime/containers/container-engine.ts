@@ -88,7 +88,13 @@ export class LocalContainerEngine implements ContainerEngine {
     this.#root = path.join(options.dataRoot, "containers");
     this.#events = containerEvents(options.events);
     const { launcher, cgroups, env, log, execRoot } = options;
-    this.#execs = new Execs({ launcher, cgroups, random: env.random, events: this.#events });
+    this.#execs = new Execs({
+      launcher,
+      cgroups,
+      appArmor: options.appArmor,
+      random: env.random,
+      events: this.#events,
+    });
     this.#lifecycle = new Lifecycle({
       ...options,
       events: this.#events,
@@ -392,7 +398,12 @@ export class LocalContainerEngine implements ContainerEngine {
     const { rootfs } = this.#options;
     const layers = await rootfs.layers(live.id).catch(() => undefined);
     const size = options.size ? await rootfs.usage(live.id) : undefined;
-    return inspectContainer(live, { execIds: this.#execs.idsOf(live), size, layers });
+    return inspectContainer(live, {
+      execIds: this.#execs.idsOf(live),
+      size,
+      layers,
+      appArmorProfile: this.#options.appArmor.shownFor(live.record.hostConfig),
+    });
   }
 
   async list(options: ListContainersOptions): Promise<readonly JsonObject[]> {

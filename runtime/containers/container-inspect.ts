@@ -214,6 +214,8 @@ export function inspectContainer(
   live: LiveContainer,
   extra: {
     readonly execIds: readonly string[];
+    /** "" where none is applied. */
+    readonly appArmorProfile: string;
     readonly size?: { readonly writable: number; readonly total: number } | undefined;
     readonly layers?:
       | { readonly lower: readonly string[]; readonly upper: string; readonly work: string }
@@ -240,7 +242,7 @@ export function inspectContainer(
     Platform: "linux",
     MountLabel: "",
     ProcessLabel: "",
-    AppArmorProfile: "",
+    AppArmorProfile: extra.appArmorProfile,
     ExecIDs: extra.execIds.length === 0 ? null : extra.execIds,
     HostConfig: hostConfigJson(record),
     GraphDriver: {

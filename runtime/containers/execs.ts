@@ -4,6 +4,7 @@ import type { Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { newHexId } from "../../common/ids.ts";
 import type { AttachStreams, ExecConfig, JsonObject } from "../../model/engine.ts";
+import type { AppArmor } from "./apparmor.ts";
 import { DEFAULT_DETACH_KEYS } from "./attach.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { DEFAULT_PATH } from "./container-defaults.ts";
@@ -36,6 +37,7 @@ export interface Exec {
 export interface ExecDeps {
   readonly launcher: NativeLauncher;
   readonly cgroups: Cgroups;
+  readonly appArmor: AppArmor;
   readonly random: Pick<Random, "bytes">;
   readonly events: ContainerEvents;
 }
@@ -145,6 +147,7 @@ export class Execs {
         user: (config.User ?? "") === "" ? (record.config.User ?? "") : (config.User ?? ""),
         isPrivileged,
         consoleSize: options.consoleSize ?? config.ConsoleSize,
+        apparmor: this.#deps.appArmor.profileOf(record.hostConfig),
       }),
       cgroups: this.#deps.cgroups.groups(record.id, groupOptions(record.hostConfig)),
       pid: record.state.pid,

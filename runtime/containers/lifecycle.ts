@@ -10,6 +10,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { ExitStatus } from "../../model/engine.ts";
 import type { ContainerNetworkRequest, ContainerNetworks, RootfsSource, VolumeSource } from "../ports.ts";
+import type { AppArmor } from "./apparmor.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { DEFAULT_STOP_TIMEOUT_SECONDS } from "./container-defaults.ts";
 import {
@@ -48,6 +49,7 @@ export interface LifecycleDeps {
   readonly events: ContainerEvents;
   /** Undefined: containers have the host's ids. */
   readonly idMaps: IdMaps | undefined;
+  readonly appArmor: AppArmor;
   readonly find: (id: string) => LiveContainer;
   /** After a record's disappearance: names are free again. */
   readonly forget: (live: LiveContainer) => void;
@@ -119,6 +121,7 @@ export class Lifecycle {
       nativeBinary,
       cgroups,
       idMaps: this.#deps.idMaps,
+      appArmor: this.#deps.appArmor,
       files: live.task?.files ?? [],
       environment: live.task?.genericResourceEnv ?? [],
       pidOf: (id) => this.#runningPid(id),

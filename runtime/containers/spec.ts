@@ -2,12 +2,13 @@
  * From a container as Docker describes it to what the native program is told: every mount, right, limit and namespace decided.
  * Called at each start; knows no process and no socket.
  */
-import { statSync } from "node:fs";
+import { statfsSync, statSync } from "node:fs";
 import * as os from "node:os";
 import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
 import type { HostConfig, InjectedFile } from "../../model/engine.ts";
 import type { RootfsLayers } from "../ports.ts";
+import type { AppArmor } from "./apparmor.ts";
 import { availableCapabilities, capabilityMask, capabilityNames, capabilitySets } from "./capabilities.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { commandOf } from "./config-merge.ts";
@@ -61,6 +62,7 @@ export interface SpecInput {
   readonly environment: readonly string[];
   /** Of containers that don't ask for the host's; undefined: ids are the host's. */
   readonly idMaps: IdMaps | undefined;
+  readonly appArmor: AppArmor;
   /** First process of the container whose namespace a mode names ("container:ID"). */
   readonly pidOf: (id: string) => number;
   /** Folder that holds the shared memory of a container whose ipc is shareable. */
@@ -104,6 +106,7 @@ export function processOf(
     readonly user: string;
     readonly isPrivileged: boolean;
     readonly consoleSize: readonly number[] | null | undefined;
+    readonly apparmor: string | undefined;
   },
 ): LaunchProcess {
   const { hostConfig } = record;
@@ -125,7 +128,7 @@ export function processOf(
     seccomp: compileProfile(seccomp, capabilityNames(mask)),
     rlimits: (hostConfig.Ulimits ?? []).map(resourceLimit),
     umask: undefined,
-    apparmor: security.apparmor,
+    apparmor: options.apparmor,
     consoleSize: { rows: options.consoleSize?.[0] ?? 0, columns: options.consoleSize?.[1] ?? 0 },
   };
 }
@@ -245,6 +248,34 @@ export function pointMount(point: MountPoint): LaunchMount {
   };
 }
 
+/** Files of /proc that may be covered: those that tell of the machine's size, which some want to be the container's. */
+const PROC_TARGETS = [
+  "cpuinfo",
+  "diskstats",
+  "meminfo",
+  "stat",
+  "swaps",
+  "uptime",
+  "loadavg",
+  "slabinfo",
+  "sys/kernel/ns_last_pid",
+  "sys/crypto/fips_enabled",
+].map((name) => `/proc/${name}`);
+const PROC_MAGIC = 0x9fa0;
+
+/** As runc has it: nothing may pretend to be /proc, since later steps and programs inside trust it. */
+function checkProcTarget(point: MountPoint): void {
+  const { Destination: target, Source: source } = point;
+  if (target !== "/proc" && (!target.startsWith("/proc/") || PROC_TARGETS.includes(target))) return;
+  if (target === "/proc" && point.Type === "bind" && statfsSync(source).type === PROC_MAGIC) return;
+  throw new ClusterError(
+    "invalid_argument",
+    target === "/proc"
+      ? `error mounting "${source}" to rootfs at "/proc": "${source}" cannot be mounted because it is not of type proc`
+      : `error mounting "${source}" to rootfs at "${target}": "${target}" cannot be mounted because it is inside /proc`,
+  );
+}
+
 /** The three files that Docker gives, unless a mount of the user's covers the place. */
 function generatedFiles(input: SpecInput): readonly LaunchMount[] {
   const { mounts } = input.record;
@@ -271,6 +302,7 @@ function mountsOf(input: SpecInput): readonly LaunchMount[] {
     if (ipcOwner !== undefined) return [ownBind(input.shmOf(ipcOwner), "/dev/shm")];
     return isShareable ? [ownBind(input.shmOf(input.record.id), "/dev/shm")] : [];
   })();
+  for (const point of mounts) checkProcTarget(point);
   const points = mounts
     .map(pointMount)
     .toSorted((a, b) => a.target.split("/").length - b.target.split("/").length);
@@ -365,6 +397,7 @@ export function launchSpec(input: SpecInput): LaunchSpec {
       user: config.User ?? "",
       isPrivileged,
       consoleSize: hostConfig.ConsoleSize,
+      apparmor: input.appArmor.profileOf(hostConfig),
     }),
     oomScoreAdj: (hostConfig.OomScoreAdj ?? 0) === 0 ? undefined : hostConfig.OomScoreAdj,
     hostname: hasOwnNames ? hostnameOf(record) : "",

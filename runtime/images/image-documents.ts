@@ -19,6 +19,9 @@ export const MEDIA = {
   dockerLayer: "application/vnd.docker.image.rootfs.diff.tar",
 } as const;
 
+const INDEX_TYPES: readonly string[] = [MEDIA.ociIndex, MEDIA.dockerList];
+const MANIFEST_TYPES: readonly string[] = [MEDIA.ociManifest, MEDIA.dockerManifest];
+
 /** Docker refuses deeper images; overlays end at 500. */
 export const LAYERS_MAX = 480;
 
@@ -142,6 +145,8 @@ export function parseManifestOrIndex(
   const stated = string(value["mediaType"], mediaType);
   if (mediaType !== "" && stated !== mediaType)
     throw bad("manifest's mediaType", `"${mediaType}", got "${stated}"`);
+  const isOther = hasManifests ? MANIFEST_TYPES : INDEX_TYPES;
+  if (isOther.includes(stated)) throw bad("manifest's mediaType", `that of its content, got "${stated}"`);
   if (hasManifests) {
     const list = value["manifests"];
     if (!Array.isArray(list)) throw bad("index's manifests", "a list");

@@ -30,6 +30,11 @@ static char failure[PATH_BYTES_MAX];
 
 enum { CLOSE_RANGE_ON_EXEC = 4 };
 
+void child_hide(const struct container_start *start) {
+  for (int i = 0; i < start->hidden_count; i++)
+    if (start->hidden[i] >= 0) close(start->hidden[i]);
+}
+
 void child_fail(int sync, const char *error) {
   static char message[PATH_BYTES_MAX + 1024];
   int length = snprintf(message, sizeof message, "E%s", error);
@@ -132,6 +137,7 @@ static const char *set_up(struct container_start *start, struct identity *identi
 
 void container_child(struct container_start *start) {
   struct identity identity;
+  child_hide(start);
   if (!wait_for(start->sync, 'G')) _exit(125);
   if (userns_wanted(start->job) && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0))
     child_fail(start->sync, "becoming root of the user namespace");

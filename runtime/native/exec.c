@@ -49,12 +49,14 @@ static _Noreturn void inside(struct container_start *start) {
 static _Noreturn void enter(struct container_start *start, int target) {
   struct job *job = start->job;
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  child_hide(start);
   const char *error = cgroup_enter(job, 0, true);
   if (error != NULL) child_fail(start->sync, error);
   if (setns(target, (int)job->exec_namespaces) != 0) child_fail(start->sync, FAIL("joining the container: %s", strerror(errno)));
   /* A root of the user namespace, not an outsider without rights in it. */
   if (job->exec_namespaces & CLONE_NEWUSER && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0))
     child_fail(start->sync, "becoming root of the user namespace");
+  close(target);
   struct x_clone_args arguments = {.flags = CLONE_PARENT};
   long pid = x_clone3(&arguments);
   if (pid == 0) inside(start);
@@ -100,7 +102,11 @@ void monitor_exec(struct job *job, int connection) {
     send_text_frame(connection, F_ERROR, error);
     _exit(1);
   }
-  struct container_start start = {job, sync[1], {theirs[0], theirs[1], theirs[2]}};
+  struct container_start start = {.job = job,
+                                  .sync = sync[1],
+                                  .stdio = {theirs[0], theirs[1], theirs[2]},
+                                  .hidden = {connection, ours[0], ours[1], ours[2], sync[0]},
+                                  .hidden_count = 5};
   pid_t helper = fork();
   if (helper == 0) enter(&start, target);
   close(sync[1]);
@@ -115,6 +121,9 @@ void monitor_exec(struct job *job, int connection) {
   error = wait_words(sync[0], &streams);
   waitpid(helper, NULL, 0);
   if (error == NULL && (streams.pidfd = x_pidfd_open(streams.pid)) < 0) error = strerror(errno);
+  /* Whoever traces the child in there could have said the number: it must be of a child of ours. */
+  siginfo_t info;
+  if (error == NULL && waitid(P_PID, (id_t)streams.pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0) error = "exec process is not ours";
   if (error != NULL) {
     send_text_frame(connection, F_ERROR, error);
     _exit(1);

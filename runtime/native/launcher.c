@@ -25,6 +25,7 @@
 #include "job.h"
 #include "monitor.h"
 #include "mounts.h"
+#include "sys.h"
 #include "util.h"
 
 enum { IDLE_ROUND_MS = 500, IDLE_ROUNDS_MAX = 10, BACKLOG = 512, RETIRE_ROUNDS_MAX = 100, RETIRE_ROUND_US = 20000 };
@@ -144,6 +145,7 @@ static void accept_all(int listener) {
     pid_t pid = fork();
     if (pid == 0) {
       close(listener);
+      close(lock_fd);
       signal(SIGCHLD, SIG_DFL);
       signal(SIGUSR1, SIG_DFL);
       sigset_t none;
@@ -187,6 +189,9 @@ static _Noreturn void run(int listener) {
 
 static _Noreturn void live(const char *root, int ready) {
   setsid();
+  /* Whatever the daemon's parents left open must not reach a container. */
+  if (ready > 3) x_close_range(3, (unsigned)ready - 1, 0);
+  x_close_range((unsigned)ready + 1, ~0U, 0);
   int listener = listen_at(root);
   char result = listener >= 0 ? 0 : (char)errno;
   write_all(ready, &result, 1);

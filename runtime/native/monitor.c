@@ -133,6 +133,7 @@ static long clone_child(struct job *job, uint64_t extra, int *pidfd, bool *is_in
     *is_in_v2 = false;
     pid = x_clone3(&arguments);
   }
+  /* In the child too: a folder of the host's cgroups is a way out. */
   close(group);
   return pid;
 }
@@ -295,7 +296,11 @@ void monitor_create(struct job *job, int connection) {
   if (error != NULL) refuse(job, connection, error);
   if (!monitor_stdio(job, ours, theirs) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) != 0)
     refuse(job, connection, strerror(errno));
-  struct container_start start = {job, sync[1], {theirs[0], theirs[1], theirs[2]}};
+  struct container_start start = {.job = job,
+                                  .sync = sync[1],
+                                  .stdio = {theirs[0], theirs[1], theirs[2]},
+                                  .hidden = {connection, ours[0], ours[1], ours[2], sync[0], lock},
+                                  .hidden_count = 6};
   error = make_child(job, &streams, &start);
   close(sync[1]);
   for (int i = 0; i < 3; i++)
