@@ -6,6 +6,7 @@ import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { BuildOptions, ContainerEngine, ProgressLine } from "../../model/engine.ts";
 import { canonicalForm, familiarForm, parseReference } from "../../model/image-reference.ts";
+import { makeDurable, nameImage } from "../images/durable-images.ts";
 import { imageEvent } from "../images/image-events.ts";
 import { HOST_PLATFORM, parsePlatformText, type ImagePlatform } from "../images/image-documents.ts";
 import type { ImageRecord } from "../images/image-records.ts";
@@ -238,10 +239,11 @@ class Build {
         stream: `[Warning] One or more build-args [${unused.sort().join(" ")}] were not consumed\n`,
       });
     }
+    await makeDurable(storage, image);
     this.#report({ aux: { ID: image.id } });
     this.#report({ stream: `Successfully built ${shortId(image.id)}\n` });
     for (const reference of this.#request.tags) {
-      await storage.records.tag(reference, image.id, storage.now());
+      await nameImage(storage, reference, image);
       imageEvent(storage, "tag", image.id, canonicalForm(reference));
       this.#report({ stream: `Successfully tagged ${familiarForm(reference)}\n` });
     }

@@ -3,8 +3,9 @@
  * digest, so nothing unverified or half written is ever found under one. Knows nothing of images: what may be removed is
  * decided by garbage.ts.
  *
- * Blobs are not synced one by one, which would make every pull and build step wait for the disk. All are made durable
- * together now and then; after a loss of power those that were written since are hashed again before anybody sees them.
+ * Blobs are not synced one by one, which would make every build step wait for the disk. Those of an image are made durable
+ * before it is named (durable-images.ts), the others together now and then; after a loss of power those that were written
+ * since are hashed again before anybody sees them.
  */
 import { createHash } from "node:crypto";
 import { createReadStream, readdirSync, readFileSync, renameSync, statSync } from "node:fs";
@@ -33,6 +34,8 @@ export interface ContentStoreOptions {
   readonly random: Random;
   /** Set after a restart of the machine: blobs written since then (Unix time) may be damaged and are checked. */
   readonly suspectSinceMs: number | undefined;
+  /** Blobs written since then (Unix time) in this boot, before a crash of the daemon, may not be on the disk yet. */
+  readonly unsyncedSinceMs: number | undefined;
 }
 
 async function digestOfFile(file: string, algorithm: string): Promise<string> {
@@ -46,7 +49,8 @@ export class ContentStore {
   readonly #options: ContentStoreOptions;
   /** Digest to bytes. */
   readonly #sizes = new Map<string, number>();
-  #hasUnsynced = false;
+  /** Whole, but maybe only in the kernel's memory. */
+  readonly #unsynced = new Set<string>();
 
   private constructor(options: ContentStoreOptions) {
     this.#options = options;
@@ -76,18 +80,17 @@ export class ContentStore {
       return;
     }
     this.#sizes.set(digest, size);
+    if (mtimeMs >= (this.#options.unsyncedSinceMs ?? Infinity)) this.#unsynced.add(digest);
   }
 
-  /** Whether blobs were added since the last call: the next sync makes them durable. */
-  takeUnsynced(): boolean {
-    const hadAny = this.#hasUnsynced;
-    this.#hasUnsynced = false;
-    return hadAny;
+  /** Those of `digests`, or all, that a loss of power could still take. */
+  unsynced(digests: Iterable<string> = this.#unsynced): readonly string[] {
+    return [...digests].filter((digest) => this.#unsynced.has(digest));
   }
 
-  /** The sync failed: what it was for still waits. */
-  markUnsynced(): void {
-    this.#hasUnsynced = true;
+  /** After their files and the folder were synced, or the whole file system. */
+  markSynced(digests: readonly string[]): void {
+    for (const digest of digests) this.#unsynced.delete(digest);
   }
 
   has(digest: string): boolean {
@@ -126,7 +129,7 @@ export class ContentStore {
     // Both in one turn, so that a sweep between them can't take the file away.
     renameSync(ingestPath, target);
     this.#sizes.set(digest, size);
-    this.#hasUnsynced = true;
+    this.#unsynced.add(digest);
   }
 
   /** Stores a document; returns its digest. */
@@ -176,6 +179,7 @@ export class ContentStore {
   /** Out of the store at once; the bytes go with the trash. Readers that have it open read on. */
   discard(digest: string): void {
     if (!this.#sizes.delete(digest)) return;
+    this.#unsynced.delete(digest);
     const name = Buffer.from(this.#options.random.bytes(8)).toString("hex");
     renameSync(this.pathOf(digest), path.join(this.#options.trash, `blob-${name}`));
   }

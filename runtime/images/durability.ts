@@ -35,6 +35,8 @@ export class Durability {
   readonly #bootId: string;
   /** undefined when the machine has not been down since: all is as it was written. */
   readonly suspectSinceMs: number | undefined;
+  /** What was written since then in this boot may not be on the disk yet; undefined after a new boot. */
+  readonly unsyncedSinceMs: number | undefined;
 
   private constructor(file: string, env: Env, bootId: string) {
     this.#file = file;
@@ -43,6 +45,7 @@ export class Durability {
     const known = read(file);
     if (known?.bootId !== bootId)
       this.suspectSinceMs = known === undefined ? 0 : known.syncedAtMs - MARGIN_MS;
+    else this.unsyncedSinceMs = known.syncedAtMs - MARGIN_MS;
   }
 
   static open(root: string, env: Env): Durability {

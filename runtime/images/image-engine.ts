@@ -29,6 +29,7 @@ import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "../registry/regist
 import type { RootfsSource } from "../ports.ts";
 import { buildImage } from "../build/builder.ts";
 import { pruneBuildCache } from "./build-cache.ts";
+import { nameImage } from "./durable-images.ts";
 import { collectGarbage } from "./garbage.ts";
 import { imageDiskUsage, type DiskUsageOptions } from "./image-usage.ts";
 import { imageEvent } from "./image-events.ts";
@@ -94,7 +95,7 @@ class LocalImageEngine implements ImageEngine {
   async tag(reference: string, repo: string, tag: string): Promise<void> {
     const record = this.#storage.records.get(reference);
     const name = taggedReference(repo, tag);
-    await this.#storage.records.tag(name, record.id, this.#storage.now());
+    await nameImage(this.#storage, name, record);
     imageEvent(this.#storage, "tag", record.id, `${familiarName(name)}:${name.tag ?? ""}`);
   }
 
@@ -226,14 +227,15 @@ function keepDurable(storage: ImageStorage): () => void {
   const { content, snapshots, pool, env, durability, log } = storage;
   return env.timers.every(SYNC_DELAY_MS, () => {
     const pending = snapshots.undurable();
-    if (!content.takeUnsynced() && pending.length === 0) return;
+    const blobs = content.unsynced();
+    if (blobs.length === 0 && pending.length === 0) return;
     const startMs = env.clock.wallMs();
     pool
       .run({ kind: "sync", path: storage.root })
+      .then(() => content.markSynced(blobs))
       .then(() => snapshots.markDurable(pending))
       .then(() => durability.synced(startMs))
       .catch((caught: unknown) => {
-        content.markUnsynced();
         log.warn("images are made durable later", { error: caught });
       });
   });

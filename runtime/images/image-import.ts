@@ -4,6 +4,7 @@ import type { ProgressLine } from "../../model/engine.ts";
 import { canonicalForm } from "../../model/image-reference.ts";
 import { applyChanges } from "../build/config-changes.ts";
 import { makeChildImage, placeLayer } from "./child-image.ts";
+import { makeDurable, nameImage } from "./durable-images.ts";
 import { imageEvent } from "./image-events.ts";
 import { HOST_PLATFORM, parsePlatformText } from "./image-documents.ts";
 import type { ImageStorage } from "./image-storage.ts";
@@ -52,8 +53,9 @@ export function importImage(
           platform: wanted,
         };
         const record = await makeChildImage(storage, image, lease);
+        await makeDurable(storage, record);
         if (reference !== undefined) {
-          await storage.records.tag(reference, record.id, storage.now());
+          await nameImage(storage, reference, record);
           imageEvent(storage, "tag", record.id, canonicalForm(reference));
         }
         imageEvent(storage, "import", record.id, record.id);

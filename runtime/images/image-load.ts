@@ -19,6 +19,7 @@ import {
 } from "../../model/image-reference.ts";
 import { DOCUMENT_BYTES_MAX, sha256 } from "./content-store.ts";
 import { isForeign } from "./decompression.ts";
+import { makeDurable, nameImage } from "./durable-images.ts";
 import { imageEvent } from "./image-events.ts";
 import {
   chainIdsOf,
@@ -281,7 +282,7 @@ class Loader {
   }
 
   async #load(archived: ArchivedImage): Promise<void> {
-    const { content, layers, records } = this.#storage;
+    const { content, layers } = this.#storage;
     const members = await Promise.all(archived.layers.map((member) => this.#plain(member)));
     const image = { ...archived, layers: members };
     const document = parseImageDocument(image.configBytes);
@@ -311,7 +312,8 @@ class Loader {
     if (parsed.kind !== "manifest") throw notAnArchive("manifest must not be an index");
     const fresh = { manifestBytes, manifest: parsed.manifest, configBytes: image.configBytes };
     const record = await recordImage(this.#storage, fresh, this.#lease);
-    for (const reference of image.references) await records.tag(reference, record.id, this.#storage.now());
+    await makeDurable(this.#storage, record);
+    for (const reference of image.references) await nameImage(this.#storage, reference, record);
     this.#announce(record.id, image.references);
   }
 

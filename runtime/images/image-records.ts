@@ -126,7 +126,7 @@ export class ImageRecords {
     return records;
   }
 
-  #recordFile(id: string): string {
+  fileOf(id: string): string {
     return path.join(this.#root, "records", `${id.slice("sha256:".length)}.json`);
   }
 
@@ -171,9 +171,9 @@ export class ImageRecords {
         : { ...known, ...record, parentId: record.parentId === "" ? known.parentId : record.parentId };
     if (merged.buildKey !== undefined) this.#built.set(merged.buildKey, merged.id);
     this.#images.set(record.id, merged);
-    // Not synced: a record is worth as much as its blobs, which are made durable together with it.
+    // Not synced: a record is worth as much as its blobs, which are made durable together with it (durable-images.ts).
     await this.#serially(async () => {
-      const file = this.#recordFile(record.id);
+      const file = this.fileOf(record.id);
       await fsp.writeFile(`${file}.tmp`, JSON.stringify(merged), { mode: 0o600 });
       await this.#disk.rename(`${file}.tmp`, file);
     });
@@ -189,7 +189,7 @@ export class ImageRecords {
     const buildKey = this.#images.get(id)?.buildKey;
     if (!this.#images.delete(id)) return;
     if (buildKey !== undefined) this.#built.delete(buildKey);
-    await this.#serially(() => this.#disk.remove(this.#recordFile(id)));
+    await this.#serially(() => this.#disk.remove(this.fileOf(id)));
   }
 
   /** Gives `reference` (with tag) to an image; returns what had it before. */

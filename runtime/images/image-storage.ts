@@ -62,8 +62,8 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
   await disk.makeFolder(root, 0o711);
   await disk.makeFolder(trash);
   const durability = Durability.open(root, env);
-  const { suspectSinceMs } = durability;
-  const content = await ContentStore.open({ root, trash, disk, random, suspectSinceMs });
+  const { suspectSinceMs, unsyncedSinceMs } = durability;
+  const content = await ContentStore.open({ root, trash, disk, random, suspectSinceMs, unsyncedSinceMs });
   const snapshots = await SnapshotStore.open({ root, trash, disk, random });
   const records = await ImageRecords.open(
     root,

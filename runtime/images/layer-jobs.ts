@@ -164,6 +164,16 @@ export interface SyncJob {
   readonly path: string;
 }
 
+/** Makes files and folders durable. */
+export interface SyncFilesJob {
+  readonly kind: "syncFiles";
+  readonly paths: readonly string[];
+}
+
+export interface SyncedFiles {
+  readonly kind: "syncFiles";
+}
+
 export interface Synced {
   readonly kind: "sync";
 }
@@ -178,7 +188,8 @@ export type LayerJob =
   | ChangesJob
   | HashCopyJob
   | FindArchivesJob
-  | SyncJob;
+  | SyncJob
+  | SyncFilesJob;
 export type LayerAnswer =
   | AppliedLayer
   | SplitArchive
@@ -189,7 +200,8 @@ export type LayerAnswer =
   | ListedChanges
   | HashedCopy
   | FoundArchives
-  | Synced;
+  | Synced
+  | SyncedFiles;
 export type AnswerOf<J extends LayerJob> = Extract<LayerAnswer, { readonly kind: J["kind"] }>;
 
 /** To a worker. */

@@ -30,7 +30,7 @@ import type {
 import { layerChanges } from "./layer-changes.ts";
 import { settleLayer } from "./layer-settle.ts";
 import { LayerUnpacker } from "./layer-unpack.ts";
-import { syncFileSystem } from "./native-files.ts";
+import { startWriting, syncFileSystem } from "./native-files.ts";
 import { tarError, type TarEntry } from "./tar/tar-entry.ts";
 import { TarReader, type TarSink } from "./tar/tar-reader.ts";
 import { treeBytes } from "./tree-bytes.ts";
@@ -38,6 +38,7 @@ import { toText } from "./tar/byte-path.ts";
 
 const ZLIB_CHUNK_BYTES = 512 * 1024;
 const PROGRESS_BYTES = 512 * 1024;
+const EARLY_WRITE_BYTES = 4 * 1024 * 1024;
 
 type Emit = (message: { readonly kind: "progress"; readonly bytes: number }) => void;
 
@@ -78,6 +79,8 @@ class BlobTee {
 
   /** The digest, which must be the expected one. */
   finish(expected: string | undefined): string {
+    // It will be synced before the image is named: the disk may begin with it.
+    if (this.#fd !== undefined && this.sizeBytes >= EARLY_WRITE_BYTES) startWriting(this.#fd);
     const digest = this.#hash === undefined ? this.#known : digestOf(this.#hash);
     if (expected !== undefined && digest !== expected) {
       throw new ClusterError(
@@ -295,6 +298,20 @@ async function run(message: JobMessage & { readonly port?: MessagePort }): Promi
     case "sync":
       sync(job.path);
       return { kind: "sync" };
+    case "syncFiles":
+      syncFiles(job.paths);
+      return { kind: "syncFiles" };
+  }
+}
+
+function syncFiles(paths: readonly string[]): void {
+  const fds = paths.map((path) => fs.openSync(path, "r"));
+  try {
+    // All on their way before the first is waited for.
+    for (const fd of fds) startWriting(fd);
+    for (const fd of fds) fs.fsyncSync(fd);
+  } finally {
+    for (const fd of fds) fs.closeSync(fd);
   }
 }
 

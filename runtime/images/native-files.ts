@@ -15,6 +15,8 @@ const setCall = libc.func(
 const getCall = libc.func("int64_t lgetxattr(const void *path, const void *name, void *value, size_t size)");
 const listCall = libc.func("int64_t llistxattr(const void *path, void *list, size_t size)");
 const removeCall = libc.func("int lremovexattr(const void *path, const void *name)");
+const rangeCall = libc.func("int sync_file_range(int fd, int64_t offset, int64_t count, uint32_t flags)");
+const SYNC_FILE_RANGE_WRITE = 2;
 const syncCall = libc.func("int syncfs(int fd)");
 
 /** Kernel's own bound (XATTR_SIZE_MAX, XATTR_LIST_MAX). */
@@ -95,6 +97,11 @@ export function listXattrs(path: string): readonly string[] {
     throw caught;
   }
   return scratch.toString("latin1", 0, length - 1).split("\0");
+}
+
+/** Has the kernel begin to write a file's content to the disk. A hint: nothing depends on it. */
+export function startWriting(fd: number): void {
+  rangeCall(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
 /** Makes everything written to the file system of `fd` durable. Blocks: for worker threads only. */

@@ -8,6 +8,7 @@ import { ClusterError } from "../../common/errors.ts";
 import { isTag, parseReference } from "../../model/image-reference.ts";
 import type { CommitOptions, ImageConfig, RootfsLayers, RootfsSource } from "../ports.ts";
 import { makeChildImage, placeLayer } from "./child-image.ts";
+import { makeDurable, nameImage } from "./durable-images.ts";
 import { emptyTrash } from "./garbage.ts";
 import { imageEvent } from "./image-events.ts";
 import { holdImage, type ImageStorage } from "./image-storage.ts";
@@ -117,6 +118,7 @@ export class ImageRootfsSource implements RootfsSource {
         },
         lease,
       );
+      await makeDurable(storage, record);
       return record.id;
     } finally {
       lease.release();
@@ -126,7 +128,7 @@ export class ImageRootfsSource implements RootfsSource {
   async tagImage(imageId: string, repo: string, tag: string): Promise<void> {
     const reference = taggedReference(repo, tag);
     const record = this.#image(imageId);
-    await this.#storage.records.tag(reference, record.id, this.#storage.now());
+    await nameImage(this.#storage, reference, record);
     imageEvent(this.#storage, "tag", record.id, `${repo}:${reference.tag ?? ""}`);
   }
 }

@@ -4,6 +4,7 @@
  */
 import type { BlobPeers, ImageDescription, ProgressLine } from "../../model/engine.ts";
 import { canonicalForm, parseReference, type ImageReference } from "../../model/image-reference.ts";
+import { makeDurable, nameImage } from "../images/durable-images.ts";
 import { imageEvent } from "../images/image-events.ts";
 import type { Descriptor } from "../images/image-documents.ts";
 import type { ImageRecord } from "../images/image-records.ts";
@@ -54,12 +55,13 @@ export async function pullFromPeers(storage: ImageStorage, pull: PeerPull): Prom
       sourcesOf,
       onConfig: () => pull.offer(image),
     });
+    await makeDurable(storage, record);
     for (const name of image.repoDigests) {
       const parsed = parseReference(name);
       if (parsed.digest !== undefined) await records.addDigest(parsed, parsed.digest, record.id);
     }
     // The peer's time: the newest of a name stays the newest wherever it is copied to.
-    if (pull.reference.digest === undefined) await records.tag(pull.reference, record.id, image.taggedAt);
+    if (pull.reference.digest === undefined) await nameImage(storage, pull.reference, record, image.taggedAt);
     imageEvent(storage, "pull", record.id, canonicalForm(pull.reference));
     return record;
   } finally {

@@ -12,6 +12,7 @@ import {
   type ImageReference,
 } from "../../model/image-reference.ts";
 import { DOCUMENT_BYTES_MAX, sha256 } from "../images/content-store.ts";
+import { makeDurable, nameImage } from "../images/durable-images.ts";
 import { imageEvent } from "../images/image-events.ts";
 import {
   choosePlatform,
@@ -234,8 +235,9 @@ export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull
       signal: pull.signal,
       sourcesOf: (descriptor) => [registrySource(found.client, reference, descriptor.digest)],
     });
+    await makeDurable(storage, record);
     await records.addDigest(reference, found.digest, record.id);
-    if (reference.digest === undefined) await records.tag(reference, record.id, storage.now());
+    if (reference.digest === undefined) await nameImage(storage, reference, record);
     report({ status: `Digest: ${found.digest}` });
     const isNew = before !== record.id;
     report({

@@ -128,7 +128,7 @@ class Pusher {
         this.#line(layer, "Layer already exists");
         return form;
       }
-      const from = await this.#mount(form.digest);
+      const from = await this.#mount(layer, form.digest);
       if (from !== undefined) {
         this.#line(layer, `Mounted from ${from}`);
         return form;
@@ -177,11 +177,12 @@ class Pusher {
   }
 
   /** Repositories of the same registry that images here with this layer were pulled from or pushed to. */
-  #mountCandidates(digest: string): readonly string[] {
+  #mountCandidates(layer: LayerRecord): readonly string[] {
     const { records } = this.#storage;
     const candidates = new Set<string>();
     for (const record of records.images()) {
-      if (!record.layers.some((layer) => layer.digest === digest)) continue;
+      // By what it holds: it is pushed in another form than it is kept here.
+      if (!record.layers.some((each) => each.diffId === layer.diffId)) continue;
       for (const name of records.digestsOf(record.id)) {
         const parsed = parseReference(name);
         const isOther = canonicalName(parsed) !== canonicalName(this.#push.reference);
@@ -191,8 +192,8 @@ class Pusher {
     return [...candidates].slice(0, MOUNT_TRIES_MAX);
   }
 
-  async #mount(digest: string): Promise<string | undefined> {
-    for (const from of this.#mountCandidates(digest)) {
+  async #mount(layer: LayerRecord, digest: string): Promise<string | undefined> {
+    for (const from of this.#mountCandidates(layer)) {
       const answer = await this.#client.request({
         method: "POST",
         target: `/v2/${this.#path}/blobs/uploads/?mount=${encodeURIComponent(digest)}&from=${encodeURIComponent(from)}`,

@@ -184,19 +184,24 @@ describe("images against docker-registry", { skip: missing }, () => {
     await assert.rejects(linesOf(remote.images.pull({ reference: "nosuch:1" }, AbortSignal.timeout(20_000))));
   });
 
-  test("layers are mounted from another repository of the registry", async () => {
+  for (const compression of ["none", "gzip"] as const)
+    test(`${compression} layers are mounted from another repository of the registry`, () =>
+      mounted(compression));
+
+  async function mounted(compression: "none" | "gzip"): Promise<void> {
     const engine = await open();
-    await linesOf(
-      engine.images.load(streamOf(dockerArchive([{ ...IMAGE, compression: "gzip" }])), { quiet: true }),
-    );
+    await linesOf(engine.images.load(streamOf(dockerArchive([{ ...IMAGE, compression }])), { quiet: true }));
     const signal = AbortSignal.timeout(20_000);
-    for (const repository of ["mount/one", "mount/two"]) {
+    for (const repository of [`mount/one-${compression}`, `mount/two-${compression}`]) {
       await engine.images.tag("app:1", `${plain}/${repository}`, "1");
     }
-    await linesOf(engine.images.push({ reference: `${plain}/mount/one:1` }, signal));
-    const lines = await linesOf(engine.images.push({ reference: `${plain}/mount/two:1` }, signal));
-    assert.equal(lines.filter((line) => line["status"] === "Mounted from mount/one").length, 2);
-  });
+    await linesOf(engine.images.push({ reference: `${plain}/mount/one-${compression}:1` }, signal));
+    const lines = await linesOf(
+      engine.images.push({ reference: `${plain}/mount/two-${compression}:1` }, signal),
+    );
+    const status = `Mounted from mount/one-${compression}`;
+    assert.equal(lines.filter((line) => line["status"] === status).length, 2);
+  }
 
   test("a push of what is not here and a pull of what is not there are told apart", async () => {
     const engine = await open();
