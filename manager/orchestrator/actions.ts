@@ -10,7 +10,7 @@ import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Draft, Transaction } from "../store/store.ts";
 import type { Action } from "./slots.ts";
-import { displacement, isLive, isStopped } from "./slots.ts";
+import { diedByItself, displacement, isLive, isStopped } from "./slots.ts";
 
 export interface ActionContext {
   readonly random: Pick<Random, "bytes">;
@@ -119,7 +119,9 @@ function applyReplace(
   const isUseless = (each: Task): boolean =>
     isTerminal(each.status.state) || displacement(each, nodeOf) !== undefined;
   if (others.length > 0 && !others.every(isUseless) && !isUpdating) return;
-  const isDelayed = action.isDelayed && restartPolicyOf(task.spec).delayMs > 0;
+  // It may have died since the plan was made to move it, and is restarted then as any that died.
+  const hasDied = isTerminal(task.status.state) && diedByItself(task);
+  const isDelayed = (action.isDelayed || hasDied) && restartPolicyOf(task.spec).delayMs > 0;
   if (isDelayed) tx.create("task", newTask(service, place, TaskState.ready, context));
   else if (others.length > 0) tx.create("task", newTask(service, place, workingState(service), context));
   else createAfter(tx, service, place, context);

@@ -108,8 +108,12 @@ export class StartGate implements Component {
     const last = before.toSorted(byAge).at(-1);
     const policy = restartPolicyOf(task.spec);
     const node = last === undefined ? undefined : view.get("node", last.nodeId);
-    // An update that replaces a dead task does not wait; a crash of the same version does.
-    const isRestart = last !== undefined && diedByItself(last) && isTaskUpToDate(service, last, node);
+    // An update that replaces a dead task does not wait; a crash of the same version does, also of one that an update or
+    // its rollback has overtaken meanwhile.
+    const isRestart =
+      last !== undefined &&
+      diedByItself(last) &&
+      (last.specVersion === task.specVersion || isTaskUpToDate(service, last, node));
     const ageMs = Math.max(0, clock.wallMs() - parseRfc3339(task.createdAt));
     const delayMs = isRestart ? Math.max(0, policy.delayMs - ageMs) : 0;
     const graceMs = Math.max(0, ...before.map((each) => stopGraceMsOf(each.spec)));

@@ -160,8 +160,17 @@ function reactToFailure(
 
 /** True if the slot takes one of the parallel places: its new task is awaited, or the delay after it runs. */
 function isActive(each: Progress, input: UpdateInput, failedTaskIds: ReadonlySet<string>): boolean {
-  if (each.settledMs !== undefined) return each.settledMs + input.config.delayMs > input.nowMs;
-  return each.fresh !== undefined && input.sightings.has(each.fresh.id) && !failedTaskIds.has(each.fresh.id);
+  const { fresh, settledMs } = each;
+  if (settledMs !== undefined) return settledMs + input.config.delayMs > input.nowMs;
+  if (fresh === undefined || failedTaskIds.has(fresh.id)) return false;
+  return input.sightings.has(fresh.id) || isTakingOver(each, input);
+}
+
+/** The new task is to take the place of one that ran: begun by an earlier update whose spec differs in other things only. */
+function isTakingOver({ slot, fresh }: Progress, input: UpdateInput): boolean {
+  if (fresh === undefined || fresh.status.state >= TaskState.running) return false;
+  const before = slot.tasks[slot.tasks.indexOf(fresh) - 1];
+  return before !== undefined && !input.isUpToDate(before) && !diedByItself(before);
 }
 
 /** start-first: once the new task runs, the old ones go. */
