@@ -8,8 +8,9 @@ import { silentLogger } from "../../common/log.ts";
 import { SeededRandom } from "../../common/testing/seeded-random.ts";
 import { LeaderParts } from "../../manager/leader-parts.ts";
 import { MemoryStore } from "../../manager/store/memory-store.ts";
-import { NodeState, type Service } from "../../model/objects.ts";
-import { isTerminal, TaskState } from "../../model/task-state.ts";
+import type { WatchItem } from "../../manager/store/store.ts";
+import { NodeState, type StoreEvent } from "../../model/objects.ts";
+import { taskStateName } from "../../model/task-state.ts";
 import { Checks } from "./checks.ts";
 import type { RunOptions, RunResult } from "./cluster.ts";
 import { Machine } from "./machine.ts";
@@ -18,12 +19,16 @@ import { Nemesis } from "./nemesis.ts";
 import { Network } from "./network.ts";
 import { Operator } from "./operator.ts";
 import { fullProfile, type FullProfile } from "./profiles.ts";
-import { checkEvent, checkView } from "./store-checks.ts";
+import { StoreChecks } from "./store-checks.ts";
+import { isConverged, missing } from "./convergence.ts";
+import { WorkerChecks } from "./worker-checks.ts";
 import { Violation, World } from "./world.ts";
 
 /** Once all is mended: leader, sessions, back-off of restarts and running updates all take their time. */
 const CONVERGE_MS = 180_000;
 const DEEP_CHECK_EVENTS = 500;
+/** How often somebody looks for services that can't come up as they are. */
+const MEND_SERVICES_MS = 5_000;
 
 interface Brain {
   readonly store: MemoryStore;
@@ -41,6 +46,8 @@ class FullRun {
   readonly #random: SeededRandom;
   readonly #network: Network;
   readonly #checks = new Checks();
+  readonly #storeChecks: StoreChecks;
+  readonly #workerChecks: WorkerChecks;
   readonly #machines: Machine[] = [];
   readonly #brains = new Map<Machine, Brain>();
   readonly #workers: ModelWorker[] = [];
@@ -57,6 +64,8 @@ class FullRun {
     this.#profile = profile;
     this.#world = new World(options.seed, options.keepsTimeline);
     this.#random = this.#world.random.fork();
+    this.#storeChecks = new StoreChecks(() => this.#world.nowMs);
+    this.#workerChecks = new WorkerChecks(this.#storeChecks, () => this.#workers);
     this.#network = new Network(this.#world, (message) => this.#checks.sent(message));
     this.#nemesis = new Nemesis({
       world: this.#world,
@@ -140,18 +149,19 @@ class FullRun {
       this.#world.note(4, change.term, () => `${raftId} sees leader ${change.leader} in term ${change.term}`);
       if (change.isLeader) this.#leaderChanges += 1;
     });
-    store.viewAndWatch({}, (items) => {
-      for (const item of items) {
-        if (item.kind !== "event") continue;
-        const { event } = item;
-        this.#world.note(3, event.version, () => {
-          const task =
-            event.table === "task" ? ` ${event.object.status.state}/${event.object.desiredState}` : "";
-          return `${raftId} ${event.action} ${event.table} ${event.object.id}${task}`;
-        });
-        checkEvent(event, store.view());
-      }
+    const { view } = store.viewAndWatch({}, (items) => {
+      if (this.#options.keepsTimeline) this.#tellEvents(raftId, items);
+      follow(items);
     });
+    const follow = this.#storeChecks.follow(raftId, () => store.view(), view.version);
+  }
+
+  #tellEvents(raftId: number, items: readonly WatchItem[]): void {
+    for (const item of items) {
+      if (item.kind !== "event") continue;
+      const { event } = item;
+      this.#world.note(3, event.version, () => `${raftId} ${event.action} ${describeObject(event)}`);
+    }
   }
 
   #leader(): (Brain & { readonly machine: Machine }) | undefined {
@@ -211,7 +221,16 @@ class FullRun {
     for (const { id } of workers) {
       const delayMs = (): number => this.#network.delayMs();
       const findDoor = (): Door | undefined => this.#door();
-      this.#workers.push(new ModelWorker({ world: this.#world, nodeId: id, findDoor, delayMs }));
+      this.#workers.push(
+        new ModelWorker({
+          world: this.#world,
+          nodeId: id,
+          findDoor,
+          delayMs,
+          onStarted: (worker, task) => this.#workerChecks.started(worker, task),
+          onStopping: (worker, task) => this.#workerChecks.stopping(worker, task),
+        }),
+      );
     }
   }
 
@@ -247,8 +266,12 @@ class FullRun {
       this.#world.note(21, 0, () => `cut off ${worker.nodeId} for ${Math.round(lasts)} ms`);
       worker.setCut(true);
       this.#world.after(lasts, () => worker.setCut(false));
-    } else {
+    } else if (dice < 0.95) {
       worker.killContainer();
+    } else {
+      const tasks = [...this.#storeChecks.mirror.tasks.values()];
+      const task = tasks[this.#random.below(tasks.length)];
+      if (task !== undefined) worker.lie(task);
     }
   }
 
@@ -262,42 +285,19 @@ class FullRun {
       worker.restart();
     }
     for (const machine of this.#machines) machine.start();
+    this.#mendServices();
   }
 
-  /** O10, upward: what is asked for runs, on the workers too, and nothing else does. */
+  #mendServices(): void {
+    this.#world.after(MEND_SERVICES_MS, () => {
+      this.#operator.mend();
+      this.#mendServices();
+    });
+  }
+
   #isConverged(): boolean {
     const view = this.#leader()?.store.view();
-    if (view === undefined) return false;
-    const wanted = new Set<string>();
-    for (const service of view.list("service")) {
-      const tasks = view.list("task", { kind: "service", serviceId: service.id });
-      const active = tasks.filter(
-        (task) => task.desiredState === TaskState.running && !isTerminal(task.status.state),
-      );
-      const running = active.filter((task) => task.status.state === TaskState.running);
-      if (running.length !== active.length || running.length !== this.#wantedCount(service)) return false;
-      if (
-        running.some(
-          (task) => task.spec.ContainerSpec.Image !== service.spec.TaskTemplate.ContainerSpec.Image,
-        )
-      ) {
-        return false;
-      }
-      for (const task of running) wanted.add(task.id);
-    }
-    const containers = this.#workers.flatMap((worker) => [...worker.containers.keys()]);
-    return containers.length === wanted.size && containers.every((taskId) => wanted.has(taskId));
-  }
-
-  #wantedCount(service: Service): number {
-    const replicas = service.spec.Mode?.Replicated?.Replicas;
-    if (replicas !== undefined) return replicas;
-    const view = this.#leader()?.store.view();
-    const nodes = view?.list("node") ?? [];
-    const zoned = service.spec.TaskTemplate.Placement?.Constraints !== undefined;
-    return nodes.filter(
-      (node) => node.spec.Availability === "active" && (!zoned || node.spec.Labels?.["zone"] === "a"),
-    ).length;
+    return view !== undefined && isConverged(view, this.#workers);
   }
 
   #areEqual(): boolean {
@@ -332,18 +332,12 @@ class FullRun {
 
   /** What keeps the cluster from its goal, in a few words. */
   #missing(): string {
-    const view = this.#leader()?.store.view();
-    if (view === undefined) return " (nobody leads)";
-    const parts = view.list("service").map((service) => {
-      const tasks = view.list("task", { kind: "service", serviceId: service.id });
-      const states = tasks.map((task) => `${task.status.state}/${task.desiredState}@${task.nodeId}`);
-      return `${service.spec.Name} wants ${this.#wantedCount(service)}, has ${states.join(" ")}`;
-    });
     const applied = this.#machines.map(
       (machine) => `${machine.raftId}:${machine.node?.appliedIndex ?? "down"}`,
     );
-    const containers = this.#workers.reduce((sum, worker) => sum + worker.containers.size, 0);
-    return ` (applied ${applied.join(" ")}; ${containers} containers; ${parts.join("; ")})`;
+    const view = this.#leader()?.store.view();
+    const what = view === undefined ? "nobody leads" : missing(view, this.#workers);
+    return ` (applied ${applied.join(" ")}; ${what})`;
   }
 
   #afterEvent(): void {
@@ -353,7 +347,6 @@ class FullRun {
     this.#eventsToDeepCheck -= 1;
     if (this.#eventsToDeepCheck > 0) return;
     this.#eventsToDeepCheck = DEEP_CHECK_EVENTS;
-    for (const { store } of this.#brains.values()) checkView(store.view());
     this.#checks.logsMatch(
       this.#machines.flatMap(({ node, raftId }) => (node === undefined ? [] : [{ raftId, core: node.core }])),
     );
@@ -380,4 +373,25 @@ class FullRun {
       timeline: this.#world.timeline,
     };
   }
+}
+
+/** An object and what matters of it, for the timeline. */
+function describeObject(event: StoreEvent): string {
+  const { object, table } = event;
+  const text = `${table} ${object.id}`;
+  if (event.table === "task") {
+    const { desiredState, nodeId, serviceName, slot, spec, status } = event.object;
+    const place = `${serviceName}.${slot}${nodeId === "" ? "" : ` on ${nodeId}`}`;
+    return `${text} ${place} ${spec.ContainerSpec.Image}: ${taskStateName(status.state)}, shall ${taskStateName(desiredState)}`;
+  }
+  if (event.table === "service") {
+    const { spec, specVersion, updateStatus } = event.object;
+    const mode = spec.Mode?.Replicated?.Replicas ?? "global";
+    return `${text} ${spec.Name} v${specVersion}: ${mode} of ${spec.TaskTemplate.ContainerSpec.Image} ${updateStatus?.state ?? ""}`;
+  }
+  if (event.table === "node") {
+    const { spec, status } = event.object;
+    return `${text} ${spec.Role} ${spec.Availability}, state ${status.state} ${JSON.stringify(spec.Labels)}`;
+  }
+  return text;
 }

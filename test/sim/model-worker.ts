@@ -6,8 +6,11 @@
 import { rfc3339 } from "../../common/time.ts";
 import type { SeededRandom } from "../../common/testing/seeded-random.ts";
 import type { Dispatcher, FromAgent, ToAgent } from "../../manager/dispatcher/dispatcher.ts";
+import type { RemoteEndpoint } from "../../model/dispatch.ts";
 import type { Task } from "../../model/objects.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
+import { BAD_IMAGE } from "./operator.ts";
+import { LIE } from "./store-checks.ts";
 import { Violation, type World } from "./world.ts";
 
 const HEARTBEAT_MS = 1_000;
@@ -15,6 +18,10 @@ const HEARTBEAT_MS = 1_000;
 const PATIENCE_MS = 3_000;
 const RETRY_MS = 250;
 const STEP_MS_MAX = 60;
+/** A container takes its time to end. */
+const STOP_MS_MAX = 400;
+/** After a fault of its machine or network, until when a worker is out of step for good reasons. */
+const UNSTEADY_MS = 20_000;
 
 /** Where a dispatcher can be reached now; undefined while nobody leads. */
 export interface Door {
@@ -27,6 +34,9 @@ export interface WorkerOptions {
   readonly nodeId: string;
   readonly findDoor: () => Door | undefined;
   readonly delayMs: () => number;
+  readonly onStarted: (worker: ModelWorker, task: Task) => void;
+  /** A task that runs is told to stop. */
+  readonly onStopping: (worker: ModelWorker, task: Task) => void;
 }
 
 interface Session {
@@ -42,6 +52,8 @@ export class ModelWorker {
   readonly nodeId: string;
   /** Tasks whose container runs. */
   readonly containers: Map<string, Task> = new Map();
+  /** What it was told of the containers of others, by network and task. */
+  readonly endpoints: Map<string, Map<string, RemoteEndpoint>> = new Map();
   readonly #options: WorkerOptions;
   readonly #random: SeededRandom;
   readonly #tasks = new Map<string, Task>();
@@ -53,6 +65,7 @@ export class ModelWorker {
   #batchId = 0;
   #isUp = true;
   #isCut = false;
+  #steadyFromMs = 0;
 
   constructor(options: WorkerOptions) {
     this.#options = options;
@@ -65,9 +78,25 @@ export class ModelWorker {
     return this.#isUp;
   }
 
+  /** Nothing has happened to it for a while. */
+  get isSteady(): boolean {
+    return this.#isUp && !this.#isCut && this.#options.world.nowMs >= this.#steadyFromMs;
+  }
+
+  /** True if both have been told everything by the same dispatcher. */
+  isTogetherWith(other: ModelWorker): boolean {
+    const [own, theirs] = [this.#session, other.#session];
+    return own !== undefined && own.sequence > 0 && own.door.dispatcher === theirs?.door.dispatcher;
+  }
+
+  #disturb(): void {
+    this.#steadyFromMs = this.#options.world.nowMs + UNSTEADY_MS;
+  }
+
   /** The machine loses power: containers die with it. */
   crash(): void {
     this.#isUp = false;
+    this.#disturb();
     this.containers.clear();
     this.#secrets.clear();
     this.#stepping.clear();
@@ -78,6 +107,7 @@ export class ModelWorker {
   restart(): void {
     if (this.#isUp) return;
     this.#isUp = true;
+    this.#disturb();
     // Its task table is on disk: what was under way has failed.
     for (const [taskId, state] of this.#observed) {
       if (state >= TaskState.starting && !isTerminal(state)) this.#observed.set(taskId, TaskState.failed);
@@ -86,7 +116,19 @@ export class ModelWorker {
 
   /** The network of this machine, both ways. */
   setCut(isCut: boolean): void {
+    if (isCut || this.#isCut) this.#disturb();
     this.#isCut = isCut;
+  }
+
+  /** Reports the end of a task that is none of its own: a broken or taken over node. */
+  lie(task: Task): void {
+    const session = this.#session;
+    if (session === undefined || this.#tasks.has(task.id)) return;
+    const status = { state: TaskState.failed, timestamp: this.#timestamp(), message: LIE, err: "exit 1" };
+    this.#batchId += 1;
+    this.#unacknowledged.set(this.#batchId, new Map());
+    const updates = [{ taskId: task.id, statusJson: Buffer.from(JSON.stringify(status)) }];
+    this.#send(session, { statuses: { batchId: this.#batchId, updates } });
   }
 
   #beat(): void {
@@ -177,14 +219,42 @@ export class ModelWorker {
       if (task.nodeId !== this.nodeId)
         throw new Violation("U7", `${this.nodeId} is sent a task of ${task.nodeId}`);
       told.add(task.id);
+      const known = this.#tasks.get(task.id);
       this.#tasks.set(task.id, task);
+      const isTold = known !== undefined && known.desiredState <= TaskState.running && mustStop(task);
+      if (isTold && this.containers.has(task.id)) this.#options.onStopping(this, task);
       if (!this.#observed.has(task.id)) this.#observed.set(task.id, task.status.state);
     }
     const gone = assignments.full === true ? [...this.#tasks.keys()].filter((id) => !told.has(id)) : [];
     for (const id of [...gone, ...(assignments.removedTasks ?? [])]) this.#forget(id);
+    this.#keepEndpoints(assignments);
     this.#keepSecrets(assignments);
     for (const id of this.#tasks.keys()) this.#step(id);
     this.#send(session, { ack: { sequence } });
+  }
+
+  #keepEndpoints(assignments: NonNullable<ToAgent["assignments"]>): void {
+    if (assignments.full === true) this.endpoints.clear();
+    for (const id of assignments.removedNetworks ?? []) this.endpoints.delete(id);
+    for (const change of assignments.networkChanges ?? []) {
+      const networkId = change.networkId ?? "";
+      const known = this.endpoints.get(networkId);
+      if (known === undefined && change.full !== true) {
+        throw new Violation(
+          "U6",
+          `${this.nodeId} is told differences of network ${networkId}, which it has not`,
+        );
+      }
+      const table = change.full === true || known === undefined ? new Map<string, RemoteEndpoint>() : known;
+      for (const { id, json } of change.endpoints ?? []) {
+        table.set(
+          id ?? "",
+          JSON.parse(new TextDecoder().decode(json ?? new Uint8Array(0))) as RemoteEndpoint,
+        );
+      }
+      for (const id of change.removedEndpoints ?? []) table.delete(id);
+      this.endpoints.set(networkId, table);
+    }
   }
 
   #forget(taskId: string): void {
@@ -211,15 +281,18 @@ export class ModelWorker {
   #step(taskId: string): void {
     if (this.#stepping.has(taskId)) return;
     this.#stepping.add(taskId);
-    this.#options.world.after(1 + this.#random.float() * STEP_MS_MAX, () => {
+    const isStop = this.containers.has(taskId);
+    this.#options.world.after(1 + this.#random.float() * (isStop ? STOP_MS_MAX : STEP_MS_MAX), () => {
       this.#stepping.delete(taskId);
       const task = this.#tasks.get(taskId);
       const state = this.#observed.get(taskId);
       if (!this.#isUp || task === undefined || state === undefined || isTerminal(state)) return;
       const next = nextState(task, state);
       if (next === undefined) return;
-      if (next === TaskState.running) this.containers.set(taskId, task);
-      else if (isTerminal(next)) this.containers.delete(taskId);
+      if (next === TaskState.running) {
+        this.containers.set(taskId, task);
+        this.#options.onStarted(this, task);
+      } else if (isTerminal(next)) this.containers.delete(taskId);
       this.#observe(taskId, next);
       this.#step(taskId);
     });
@@ -230,7 +303,7 @@ export class ModelWorker {
     const [taskId] = this.containers.keys();
     if (taskId === undefined) return;
     this.containers.delete(taskId);
-    this.#observe(taskId, TaskState.failed);
+    this.#observe(taskId, this.#random.float() < 0.7 ? TaskState.failed : TaskState.complete);
   }
 
   #observe(taskId: string, state: TaskState): void {
@@ -243,12 +316,16 @@ export class ModelWorker {
     if (states.size === 0) return;
     this.#batchId += 1;
     this.#unacknowledged.set(this.#batchId, states);
-    const timestamp = rfc3339(this.#options.world.nowMs + 1_700_000_000_000);
+    const timestamp = this.#timestamp();
     const updates = [...states].map(([taskId, state]) => {
       const status = { state, timestamp, message: "model", err: state === TaskState.failed ? "exit 1" : "" };
       return { taskId, statusJson: Buffer.from(JSON.stringify(status)) };
     });
     this.#send(session, { statuses: { batchId: this.#batchId, updates } });
+  }
+
+  #timestamp(): string {
+    return rfc3339(this.#options.world.nowMs + 1_700_000_000_000);
   }
 
   #acknowledged(batchId: number): void {
@@ -258,12 +335,17 @@ export class ModelWorker {
   }
 }
 
+function mustStop(task: Task): boolean {
+  return task.desiredState > TaskState.complete;
+}
+
 function nextState(task: Task, state: TaskState): TaskState | undefined {
-  if (task.desiredState > TaskState.complete) return TaskState.shutdown;
+  if (mustStop(task)) return TaskState.shutdown;
   if (state < TaskState.accepted) return TaskState.accepted;
   if (state < TaskState.preparing) return TaskState.preparing;
   if (state < TaskState.ready) return TaskState.ready;
   if (task.desiredState < TaskState.running) return undefined;
   if (state < TaskState.starting) return TaskState.starting;
+  if (task.spec.ContainerSpec.Image === BAD_IMAGE) return TaskState.failed;
   return state < TaskState.running ? TaskState.running : undefined;
 }

@@ -6,7 +6,8 @@ import { readFileSync } from "node:fs";
 import { registerHooks } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { MUTANTS, type Patch } from "./mutants.ts";
+import type { Patch } from "./mutant.ts";
+import { MUTANTS } from "./mutants.ts";
 
 const root = path.dirname(path.dirname(import.meta.dirname));
 const [numberText = "", seedCountText = "", secondsText = "", fromText = "1"] = process.argv.slice(2);

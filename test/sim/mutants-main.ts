@@ -1,11 +1,12 @@
 /**
- * `npm run sim:mutants [-- --only N --seeds COUNT --seconds S --jobs J]`: which seeded errors the simulator finds, by which
+ * `npm run sim:mutants [-- --only N,N-M --seeds COUNT --seconds S --jobs J]`: which seeded errors the simulator finds, by which
  * check, after how many seeds. Exits with 1 if a safety mutant survives or more than one liveness mutant in twenty.
  */
 import { execFile } from "node:child_process";
 import path from "node:path";
 import { parseArgs, promisify } from "node:util";
-import { MUTANTS, type Mutant } from "./mutants.ts";
+import type { Mutant } from "./mutant.ts";
+import { MUTANTS } from "./mutants.ts";
 
 const run = promisify(execFile);
 const LIVENESS_PASS_RATE = 0.95;
@@ -62,9 +63,18 @@ const { values } = parseArgs({
     jobs: { type: "string", default: "2" },
   },
 });
-const waiting = MUTANTS.filter(
-  (mutant) => values.only === undefined || String(mutant.number) === values.only,
-);
+/** "3", "3,11" or "201-227". */
+function isChosen({ number }: Mutant): boolean {
+  if (values.only === undefined) return true;
+  return values.only.split(",").some((part) => {
+    const [first = "", last = first] = part.split("-");
+    return number >= Number(first) && number <= Number(last);
+  });
+}
+
+const waiting = MUTANTS.filter(isChosen);
+if (waiting.length === 0)
+  throw new Error(`--only must name mutants, as 3,11 or 201-227, got "${values.only}"`);
 const outcomes: Outcome[] = [];
 console.log("| # | seeded error | kind | verdict | what was seen |\n|---|---|---|---|---|");
 async function work(): Promise<void> {

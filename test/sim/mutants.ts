@@ -1,23 +1,10 @@
 /**
  * Seeded errors: each is a change of the source text that is made while the module is loaded, so nothing of it exists in
- * the code that is built. The numbers are those of the checklist of known Raft errors in docs/consensus.md; 100 and above are our
- * own. A mutant whose text is not found exactly once is an error itself: the table must not rot.
+ * the code that is built. The numbers are those of the checklist of known Raft errors in docs/simulator.md; 100 and above are our
+ * own, 200 and above (mutants-above.ts) concern what rests on Raft. A mutant whose text is not found exactly once is an error itself: the table must not rot.
  */
-import type { ProfileName } from "./profiles.ts";
-
-export interface Patch {
-  readonly file: string;
-  readonly find: string;
-  readonly replace: string;
-}
-
-export interface Mutant {
-  readonly number: number;
-  readonly name: string;
-  readonly kind: "safety" | "liveness";
-  readonly profile: ProfileName;
-  readonly patches: readonly Patch[];
-}
+import { mutant, type Mutant } from "./mutant.ts";
+import { MUTANTS_ABOVE } from "./mutants-above.ts";
 
 const CORE = "manager/raft/core/core.ts";
 const LEADER = "manager/raft/core/leader.ts";
@@ -30,19 +17,6 @@ const RECOVERY = "manager/raft/wal-recovery.ts";
 const NODE = "manager/raft/node.ts";
 const READS = "manager/raft/read-barriers.ts";
 const MEMBERSHIP = "manager/raft/membership.ts";
-
-function mutant(
-  number: number,
-  name: string,
-  kind: Mutant["kind"],
-  options: {
-    readonly profile?: ProfileName;
-    readonly patches: readonly (readonly [string, string, string])[];
-  },
-): Mutant {
-  const patches = options.patches.map(([file, find, replace]) => ({ file, find, replace }));
-  return { number, name, kind, profile: options.profile ?? "swarm", patches };
-}
 
 export const MUTANTS: readonly Mutant[] = [
   mutant(1, "vote not durable before the reply", "safety", {
@@ -407,4 +381,5 @@ export const MUTANTS: readonly Mutant[] = [
       [LEADER, "if (progress.match < this.#host.log.lastIndex) this.#sendAppend(progress, true);", ""],
     ],
   }),
+  ...MUTANTS_ABOVE,
 ];

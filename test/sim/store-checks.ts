@@ -1,80 +1,274 @@
 /**
- * What must hold in every state of the store, on every manager, whatever fails: fed with each manager's events as they
- * are applied and with whole views now and then.
+ * What must hold after every commit of the store, whatever fails, and that all managers make the same of it. Fed with each
+ * manager's watch as it is delivered; judges a commit when the first manager tells it, compares when the others do.
  */
-import type { StoreEvent, Task } from "../../model/objects.ts";
+import { rollbackConfigOf, updateConfigOf } from "../../model/defaults.ts";
+import { NodeState, type Service, type StoreEvent, type Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
+import type { WatchItem } from "../../manager/store/store.ts";
+import { Claims } from "./claims.ts";
+import { byAge, diedByItself, digestOf, isActive, isWanted, slotOf, StoreMirror } from "./store-mirror.ts";
 import { Violation } from "./world.ts";
 
-function isActive(task: Task): boolean {
-  return task.desiredState === TaskState.running && !isTerminal(task.status.state);
-}
+/** Said by a model worker of tasks that are not its own. */
+export const LIE = "not my task";
+/** Restart delays are measured by the managers' clocks, in whole milliseconds, and from the commit on. */
+const DELAY_TOLERANCE_MS = 50;
+/** How long a loop may act on what was. */
+const PLAN_MS = 2_000;
 
-/** U1: states only grow, a task never moves. U4: it is placed where its constraints allow. */
-export function checkEvent(event: StoreEvent, view: StoreView): void {
-  if (event.table !== "task" || event.action === "remove") return;
-  const { object, previous } = event;
-  if (previous !== undefined) {
-    if (object.status.state < previous.status.state) {
+export class StoreChecks {
+  readonly mirror: StoreMirror = new StoreMirror();
+  /** Services that ever could have two tasks in a slot: what was begun is not undone by another spec. */
+  readonly overlapping: Set<string> = new Set();
+  readonly #claims = new Claims();
+  readonly #nowMs: () => number;
+  readonly #digests = new Map<number, number>();
+  /** When a task died by itself. */
+  readonly #diedMs = new Map<string, number>();
+  readonly #runningMs = new Map<string, number>();
+  /** When a node's spec or state last changed. */
+  readonly #nodeChangedMs = new Map<string, number>();
+  /** Tasks that had to leave their node when they were told to stop. */
+  readonly #displaced = new Set<string>();
+
+  constructor(nowMs: () => number) {
+    this.#nowMs = nowMs;
+  }
+
+  /** For one manager's life: what to do with what its watch delivers. */
+  follow(raftId: number, view: () => StoreView, version: number): (items: readonly WatchItem[]) => void {
+    if (version > this.mirror.version) this.#adopt(view(), version);
+    let events: StoreEvent[] = [];
+    return (items) => {
+      for (const item of items) {
+        if (item.kind === "event") events.push(item.event);
+        else if (item.kind === "commit") {
+          this.#commit(raftId, item.version, events);
+          events = [];
+        } else {
+          events = [];
+          if (item.version > this.mirror.version) this.#adopt(view(), item.version);
+        }
+      }
+    };
+  }
+
+  #adopt(view: StoreView, version: number): void {
+    this.mirror.adopt(view, version);
+    this.#claims.adopt(this.mirror);
+  }
+
+  #commit(raftId: number, version: number, events: readonly StoreEvent[]): void {
+    const digest = digestOf(events);
+    const known = this.#digests.get(version);
+    if (known !== undefined && known !== digest) {
+      throw new Violation("O4", `manager ${raftId} makes something else of commit ${version}`);
+    }
+    this.#digests.set(version, digest);
+    if (version <= this.mirror.version) return;
+    this.mirror.version = version;
+    for (const event of events) {
+      this.mirror.apply(event);
+      this.#claims.apply(event);
+      if (event.table === "node") this.#nodeChangedMs.set(event.object.id, this.#nowMs());
+    }
+    const touched = new Map<string, Task>();
+    for (const event of events) {
+      if (event.table !== "task" || event.action === "remove") continue;
+      this.#checkTask(event.object, event.previous);
+      touched.set(slotOf(event.object), event.object);
+    }
+    for (const [slot, task] of touched) this.#checkSlot(slot, task);
+  }
+
+  #checkTask(task: Task, previous: Task | undefined): void {
+    if (previous !== undefined) checkProgress(task, previous);
+    if (task.status.message === LIE) throw new Violation("U7", `task ${task.id}: a strange node is believed`);
+    if (isTerminal(task.status.state) && diedByItself(task) && isWanted(task) && !this.#diedMs.has(task.id)) {
+      this.#diedMs.set(task.id, this.#nowMs());
+    }
+    if (task.status.state === TaskState.running && !this.#runningMs.has(task.id)) {
+      this.#runningMs.set(task.id, this.#nowMs());
+    }
+    const before = previous?.status.state ?? TaskState.new;
+    if (task.status.state === TaskState.assigned && before < TaskState.assigned) this.#checkPlacement(task);
+    if (previous === undefined) this.#checkAttempts(task);
+    const wasLet = previous !== undefined && previous.desiredState >= TaskState.running;
+    if (task.desiredState === TaskState.running && !wasLet) this.#checkDelay(task);
+    if (previous !== undefined) this.#checkStartFirst(task, previous);
+    const service = this.mirror.services.get(task.serviceId);
+    if (!isWanted(task) && service !== undefined && this.#isDisplaced(task, service))
+      this.#displaced.add(task.id);
+  }
+
+  /** U4, U8, U9: the scheduler looks again inside the transaction, so this holds at the very commit. */
+  #checkPlacement(task: Task): void {
+    const node = this.mirror.nodes.get(task.nodeId);
+    const isFit = node?.status.state === NodeState.ready && node.spec.Availability === "active";
+    if (!isFit) {
+      const found = `${node?.status.state ?? "gone"}, ${node?.spec.Availability ?? ""}`;
+      throw new Violation("U8", `task ${task.id} is given to ${task.nodeId}, which is ${found}`);
+    }
+    const unmet = unmetConstraint(task, node.spec.Labels);
+    if (unmet !== undefined) throw new Violation("U4", `task ${task.id} is on ${node.id}, against ${unmet}`);
+    const countMax = task.spec.Placement?.MaxReplicas ?? 0;
+    if (countMax === 0) return;
+    let count = 0;
+    for (const each of this.mirror.tasks.values()) {
+      if (each.serviceId === task.serviceId && each.nodeId === task.nodeId && isActive(each)) count += 1;
+    }
+    if (count > countMax) {
       throw new Violation(
-        "U1",
-        `task ${object.id} goes back from ${previous.status.state} to ${object.status.state}`,
+        "U9",
+        `${node.id} has ${count} tasks of service ${task.serviceId}, at most ${countMax}`,
       );
     }
-    if (object.desiredState < previous.desiredState) {
-      throw new Violation("U1", `desired state of task ${object.id} goes back to ${object.desiredState}`);
-    }
-    if (previous.nodeId !== "" && object.nodeId !== previous.nodeId) {
-      throw new Violation("U1", `task ${object.id} moves from ${previous.nodeId} to ${object.nodeId}`);
+  }
+
+  /** The task before this one in its slot, if it died by itself under the same spec: this one is its restart. */
+  #restartOf(task: Task): { readonly dead: Task; readonly same: readonly Task[] } | undefined {
+    const before = this.mirror.slot(slotOf(task)).filter((each) => byAge(each, task) < 0);
+    const same = before.filter((each) => each.specVersion === task.specVersion);
+    const dead = before.at(-1);
+    if (dead === undefined || dead.specVersion !== task.specVersion || !this.#diedMs.has(dead.id))
+      return undefined;
+    return { dead, same };
+  }
+
+  /** U10: a task that died is not started again before its delay has passed. */
+  #checkDelay(task: Task): void {
+    const dead = this.#restartOf(task)?.dead;
+    const diedMs = dead === undefined ? undefined : this.#diedMs.get(dead.id);
+    if (diedMs === undefined) return;
+    const delayMs = (task.spec.RestartPolicy?.Delay ?? 5e9) / 1e6;
+    const waitedMs = this.#nowMs() - diedMs;
+    if (waitedMs < delayMs - DELAY_TOLERANCE_MS) {
+      throw new Violation(
+        "U10",
+        `task ${task.id} starts ${waitedMs.toFixed(0)} ms after a death, want ${delayMs}`,
+      );
     }
   }
-  if (object.nodeId !== "" && previous?.nodeId !== object.nodeId) checkPlacement(object, view);
+
+  /** U11: no more attempts than the restart policy allows. */
+  #checkAttempts(task: Task): void {
+    const attempts = task.spec.RestartPolicy?.MaxAttempts ?? 0;
+    const restart = this.#restartOf(task);
+    if (attempts === 0 || restart === undefined) return;
+    if (restart.same.length - 1 >= attempts) {
+      throw new Violation(
+        "U11",
+        `slot ${slotOf(task)} is restarted for the ${restart.same.length}th time of ${attempts}`,
+      );
+    }
+  }
+
+  /** U12: an update that starts first stops a running task only when another of the slot runs. */
+  #checkStartFirst(task: Task, previous: Task): void {
+    const service = this.mirror.services.get(task.serviceId);
+    const isUpdating = service?.updateStatus?.state === "updating" && mayOverlap(service);
+    const isTold = previous.desiredState === TaskState.running && task.desiredState === TaskState.shutdown;
+    if (!isUpdating || !isTold || previous.status.state !== TaskState.running) return;
+    if (task.status.state !== TaskState.running || this.#isDisplaced(task, service)) return;
+    // What did not run yet when the plan was made is not worth waiting for.
+    if (this.#nowMs() - (this.#runningMs.get(task.id) ?? 0) < PLAN_MS) return;
+    const others = this.mirror.slot(slotOf(task)).filter((each) => each.id !== task.id);
+    // One that ran and died since the plan was made is the updater's bad luck.
+    if (
+      others.some(
+        (each) => each.status.state >= TaskState.running && each.specVersion === service.specVersion,
+      )
+    )
+      return;
+    if (others.some((each) => isActive(each) && each.status.state === TaskState.running)) return;
+    throw new Violation("U12", `task ${task.id} is stopped before another one of its slot runs`);
+  }
+
+  #isDisplaced(task: Task, service: Service): boolean {
+    if (this.#displaced.has(task.id)) return true;
+    const node = this.mirror.nodes.get(task.nodeId);
+    const changedMs = this.#nodeChangedMs.get(task.nodeId) ?? -Infinity;
+    // Planned before it changed back.
+    if (this.#nowMs() - changedMs < PLAN_MS) return true;
+    if (node?.status.state !== NodeState.ready || node.spec.Availability === "drain") return true;
+    const constraints = service.spec.TaskTemplate.Placement?.Constraints;
+    return unmet(constraints, node.spec.Labels) !== undefined;
+  }
+
+  /** U2: one active task per slot, two only while an update starts the new one first. U13: updates keep to their parallelism. */
+  #checkSlot(slot: string, task: Task): void {
+    const service = this.mirror.services.get(task.serviceId);
+    if (service === undefined) return;
+    const count = this.mirror.slot(slot).filter(isActive).length;
+    if (mayOverlap(service)) this.overlapping.add(service.id);
+    const countMax = this.overlapping.has(service.id) ? 2 : 1;
+    if (count > countMax)
+      throw new Violation("U2", `slot ${slot} has ${count} active tasks, at most ${countMax}`);
+    if (service.updateStatus?.state === "updating") this.#checkParallelism(service);
+  }
+
+  #checkParallelism(service: Service): void {
+    const parallelism = service.spec.UpdateConfig?.Parallelism ?? 1;
+    if (parallelism === 0) return;
+    const image = service.spec.TaskTemplate.ContainerSpec.Image;
+    const isNew = (task: Task): boolean => task.spec.ContainerSpec.Image === image;
+    let count = 0;
+    for (const key of this.mirror.slotsOf(service.id)) {
+      const tasks = this.mirror.slot(key);
+      const fresh = tasks.filter(isNew);
+      const [first] = fresh;
+      const old = tasks.filter((each) => !isNew(each)).at(-1);
+      if (first === undefined || fresh.length > 1 || old === undefined || !isWanted(first)) continue;
+      // Replaced for another reason than the update, which then has no say in it.
+      if (this.#diedMs.has(old.id) || this.#isDisplaced(old, service)) continue;
+      if (first.status.state < TaskState.running) count += 1;
+    }
+    if (count > parallelism) {
+      throw new Violation(
+        "U13",
+        `${count} slots of ${service.spec.Name} are updated at once, at most ${parallelism}`,
+      );
+    }
+  }
 }
 
-function checkPlacement(task: Task, view: StoreView): void {
-  const node = view.get("node", task.nodeId);
-  if (node === undefined) return;
-  for (const constraint of task.spec.Placement?.Constraints ?? []) {
+/** U1: states only grow, a task never moves. */
+function checkProgress(task: Task, previous: Task): void {
+  const from = previous.status.state;
+  if (task.status.state < from) {
+    throw new Violation("U1", `task ${task.id} goes back from ${from} to ${task.status.state}`);
+  }
+  if (task.desiredState < previous.desiredState) {
+    throw new Violation("U1", `desired state of task ${task.id} goes back to ${task.desiredState}`);
+  }
+  if (previous.nodeId !== "" && task.nodeId !== previous.nodeId) {
+    throw new Violation("U1", `task ${task.id} moves from ${previous.nodeId} to ${task.nodeId}`);
+  }
+}
+
+/** True while two tasks of one slot may work at once: an update, or a rollback, starts the new one first. */
+export function mayOverlap(service: Service): boolean {
+  const isRollback = service.updateStatus?.state.startsWith("rollback") === true;
+  const orders = [updateConfigOf(service.spec).order, isRollback ? rollbackConfigOf(service.spec).order : ""];
+  return orders.includes("start-first");
+}
+
+function unmetConstraint(
+  task: Task,
+  labels: Readonly<Record<string, string>> | undefined,
+): string | undefined {
+  return unmet(task.spec.Placement?.Constraints, labels);
+}
+
+/** The model's constraints are all of the form node.labels.NAME==VALUE. */
+function unmet(
+  constraints: readonly string[] | undefined,
+  labels: Readonly<Record<string, string>> | undefined,
+): string | undefined {
+  return constraints?.find((constraint) => {
     const [label = "", wanted = ""] = constraint.split("==").map((part) => part.trim());
-    const has = node.spec.Labels?.[label.replace("node.labels.", "")];
-    if (has !== wanted) throw new Violation("U4", `task ${task.id} is on ${node.id}, against ${constraint}`);
-  }
-}
-
-/** U2: one active task per slot, two only while an update starts the new one first. U3: no address or port twice. */
-export function checkView(view: StoreView): void {
-  const slots = new Map<string, number>();
-  const addresses = new Map<string, string>();
-  for (const task of view.list("task")) {
-    if (isActive(task)) {
-      const slot = `${task.serviceId}/${task.slot}/${task.slot === 0 ? task.nodeId : ""}`;
-      slots.set(slot, (slots.get(slot) ?? 0) + 1);
-    }
-    if (isTerminal(task.status.state) || task.desiredState > TaskState.running) continue;
-    for (const { addresses: own, networkId } of task.networks) {
-      for (const address of own) claim(addresses, `${networkId} ${address.split("/")[0]}`, task.id);
-    }
-  }
-  const ports = new Map<string, string>();
-  for (const service of view.list("service")) {
-    for (const { addr, networkId } of service.endpoint?.virtualIps ?? []) {
-      claim(addresses, `${networkId} ${addr}`, service.id);
-    }
-    for (const port of service.endpoint?.ports ?? []) {
-      if (port.PublishMode === "ingress") claim(ports, `${port.Protocol}/${port.PublishedPort}`, service.id);
-    }
-  }
-  for (const [slot, count] of slots) {
-    const service = view.get("service", slot.split("/")[0] ?? "");
-    const isStartFirst = service?.spec.UpdateConfig?.Order === "start-first";
-    if (count > (isStartFirst ? 2 : 1)) throw new Violation("U2", `slot ${slot} has ${count} active tasks`);
-  }
-}
-
-function claim(owners: Map<string, string>, what: string, owner: string): void {
-  const known = owners.get(what);
-  if (known !== undefined && known !== owner)
-    throw new Violation("U3", `${what} is given to ${known} and ${owner}`);
-  owners.set(what, owner);
+    return labels?.[label.replace("node.labels.", "")] !== wanted;
+  });
 }
