@@ -170,6 +170,8 @@ export interface AttachedNetworks {
   /** By network name, for inspect. */
   readonly endpoints: Readonly<Record<string, EndpointSettings>>;
   readonly nameservers: readonly string[];
+  /** IPv4 address of the server that knows the names on these networks, where there is one: containers may call it 127.0.0.11. */
+  readonly nameService?: string;
   readonly searchDomains: readonly string[];
   readonly dnsOptions: readonly string[];
 }

@@ -98,6 +98,8 @@ export interface ContainerNetworkRequest {
   readonly networkingConfig: CreateContainerRequest["networkingConfig"];
 }
 
+export type NameServers = Pick<AttachedNetworks, "nameservers" | "nameService">;
+
 export interface ContainerNetworkResult extends AttachedNetworks {
   /** Docker's NetworkSettings.Ports: "80/tcp" to what it is bound to on the host. */
   readonly ports: Readonly<
@@ -137,9 +139,10 @@ export interface ContainerDirectory {
     /** Networks it will be connected to at its next start, by name. */
     readonly endpoints: Readonly<Record<string, EndpointSettings>>;
   };
-  /** The container keeps these for inspect and for its next start. */
+  /** The container keeps these for inspect and for its next start. `names` if it runs: whom it asks from now on. */
   networksChanged(
     containerId: string,
     endpoints: Readonly<Record<string, EndpointSettings>>,
+    names: NameServers | undefined,
   ): Promise<void> | void;
 }

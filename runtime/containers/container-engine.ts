@@ -703,7 +703,7 @@ export class LocalContainerEngine implements ContainerEngine {
         const endpoints = { ...own, ...record.networkingConfig?.EndpointsConfig };
         return { id, name: record.name, pid: record.state.pid, endpoints };
       },
-      networksChanged: (containerId, endpoints) => {
+      networksChanged: async (containerId, endpoints, names) => {
         const live = this.#find(containerId);
         const { hostConfig, network } = live.record;
         const mode = hostConfig.NetworkMode ?? "default";
@@ -715,6 +715,7 @@ export class LocalContainerEngine implements ContainerEngine {
           hostConfig: name in endpoints ? hostConfig : { ...hostConfig, NetworkMode: first },
           ...(network === null ? {} : { network: { ...network, endpoints } }),
         });
+        if (names !== undefined && network !== null) await this.#lifecycle.namesChanged(live, names);
       },
     };
   }

@@ -94,6 +94,10 @@ export class ContainerFiles {
     this.#resolv(result);
   }
 
+  namesChanged(result: AttachedNetworks): void {
+    this.#resolv(result);
+  }
+
   taskAttached(attached: AttachedNetworks, hostname: string, hostConfig: HostConfig): void {
     const own = Object.values(attached.endpoints).flatMap((endpoint) =>
       endpoint.IPAddress === undefined || endpoint.IPAddress === ""

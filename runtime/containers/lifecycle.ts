@@ -9,7 +9,13 @@ import type { Env } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { ExitStatus } from "../../model/engine.ts";
-import type { ContainerNetworkRequest, ContainerNetworks, RootfsSource, VolumeSource } from "../ports.ts";
+import type {
+  ContainerNetworkRequest,
+  ContainerNetworks,
+  NameServers,
+  RootfsSource,
+  VolumeSource,
+} from "../ports.ts";
 import type { AppArmor } from "./apparmor.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { DEFAULT_STOP_TIMEOUT_SECONDS } from "./container-defaults.ts";
@@ -33,6 +39,8 @@ import { hostnameOf, launchSpec, monitorSocket, sharedWith } from "./spec.ts";
 import { startError } from "./start-errors.ts";
 
 const SIGKILL = 9;
+/** Where Docker's networks have their name server: configurations (nginx's "resolver") spell it out. */
+const NAME_SERVER_ADDRESS = "127.0.0.11";
 /** After SIGKILL an end comes at once, unless the kernel holds the process in a call that can't be broken off. */
 const KILL_WAIT_MS = 10_000;
 
@@ -113,10 +121,12 @@ export class Lifecycle {
     if (parent !== "") await cgroups.prepare(parent);
     if (record.hostConfig.IpcMode === "shareable") await makeSharedMemory(stateDir);
     await this.#mountVolumes(live, [layers.upper, ...layers.lower], undo);
+    const owner = sharedWith(record.hostConfig.NetworkMode);
     const spec = launchSpec({
       record,
       layers,
       folder: live.folder,
+      networkFolder: owner === undefined ? live.folder : this.#deps.find(owner).folder,
       execRoot,
       nativeBinary,
       cgroups,
@@ -136,7 +146,7 @@ export class Lifecycle {
       connection.send(FrameType.signal, u32(SIGKILL));
       await connection.closed;
     });
-    await this.#attachNetwork(live, pid, undo);
+    await this.#attachNetwork(live, { connection, pid }, undo);
     for (const pending of live.pendingAttachments) {
       await pending.connected(await this.#deps.launcher.connectMonitor(monitorSocket(live.id)));
     }
@@ -238,22 +248,61 @@ export class Lifecycle {
     }
   }
 
-  async #attachNetwork(live: LiveContainer, pid: number, undo: (() => Promise<unknown>)[]): Promise<void> {
+  async #attachNetwork(
+    live: LiveContainer,
+    process: { readonly connection: NativeConnection; readonly pid: number },
+    undo: (() => Promise<unknown>)[],
+  ): Promise<void> {
+    const { connection, pid } = process;
     const { record, task } = live;
     const target = { containerId: live.id, pid };
     if (task?.attachNetwork !== undefined) {
       undo.push(async () => task.detachNetwork?.());
       const attached = await task.attachNetwork(target);
-      live.files.taskAttached(attached, hostnameOf(record), record.hostConfig);
-      live.change({ network: { ...attached, ports: {}, hosts: [], sandboxId: "" }, isNetworkOfTask: true });
+      const named = { ...attached, ...(await this.#named(connection, attached)) };
+      live.files.taskAttached(named, hostnameOf(record), record.hostConfig);
+      live.change({ network: { ...named, ports: {}, hosts: [], sandboxId: "" }, isNetworkOfTask: true });
       return;
     }
     const mode = record.hostConfig.NetworkMode ?? "default";
-    if (mode === "host" || mode === "none" || sharedWith(mode) !== undefined) return;
+    const owner = sharedWith(mode);
+    if (owner !== undefined) {
+      // Its resolv.conf is the owner's, its group is not.
+      const { network } = this.#deps.find(owner).record;
+      if (network !== null) await this.#named(connection, network);
+    }
+    if (mode === "host" || mode === "none" || owner !== undefined) return;
     undo.push(() => this.#deps.networks.detach(live.id));
-    const result = await this.#deps.networks.attach(networkRequest(live, pid));
+    const attached = await this.#deps.networks.attach(networkRequest(live, pid));
+    const result = { ...attached, ...(await this.#named(connection, attached)) };
     live.files.networkAttached(result);
     live.change({ network: result, isNetworkOfTask: false });
+  }
+
+  /** Under 127.0.0.11 where the kernel can do that, else under the server's own address. */
+  async #named(connection: NativeConnection, attached: NameServers): Promise<NameServers> {
+    if (attached.nameService === undefined) return attached;
+    const [a = 0, b = 0, c = 0, d = 0] = attached.nameService.split(".").map(Number);
+    return connection.ask(FrameType.names, Uint8Array.of(a, b, c, d)).then(
+      () => ({ ...attached, nameservers: [NAME_SERVER_ADDRESS] }),
+      (error: unknown) => {
+        this.#deps.log.debug("names are served under the server's own address", { error });
+        return attached;
+      },
+    );
+  }
+
+  /** A running container's networks changed. */
+  async namesChanged(live: LiveContainer, names: NameServers): Promise<void> {
+    const { network } = live.record;
+    if (network === null || !live.isRunning) return;
+    // A connection of its own: a monitor of an older build hangs up on a question that it doesn't know.
+    const connection = await this.#deps.launcher.connectMonitor(monitorSocket(live.id));
+    const { nameService: _, ...kept } = network;
+    const next = { ...kept, ...(await this.#named(connection, names)) };
+    connection.close();
+    live.files.namesChanged(next);
+    live.change({ network: next });
   }
 
   /** With the line held. `exit` undefined: the monitor is gone without a word, its file decides. */

@@ -19,6 +19,7 @@ export const FrameType = {
   closeStdin: 14,
   attach: 15,
   watch: 16,
+  names: 17,
   done: 20,
   error: 21,
   stdout: 22,

@@ -55,6 +55,8 @@ export interface SpecInput {
   readonly layers: RootfsLayers;
   /** Folder with hosts, hostname, resolv.conf. */
   readonly folder: string;
+  /** Folder of the container whose network it shares, whose files of names it shares then too. */
+  readonly networkFolder: string;
   readonly execRoot: string;
   readonly nativeBinary: string;
   readonly cgroups: Cgroups;
@@ -281,7 +283,7 @@ function generatedFiles(input: SpecInput): readonly LaunchMount[] {
   const { mounts } = input.record;
   return ["resolv.conf", "hostname", "hosts"]
     .filter((name) => !mounts.some((each) => each.Destination === `/etc/${name}`))
-    .map((name) => ownBind(path.join(input.folder, name), `/etc/${name}`));
+    .map((name) => ownBind(path.join(input.networkFolder, name), `/etc/${name}`));
 }
 
 function mountsOf(input: SpecInput): readonly LaunchMount[] {

@@ -25,6 +25,7 @@ enum frame_type {
   F_CLOSE_STDIN = 14,
   F_ATTACH = 15,
   F_WATCH = 16,
+  F_NAMES = 17,
   /* from a monitor */
   F_DONE = 20,
   F_ERROR = 21,

@@ -320,6 +320,7 @@ void monitor_create(struct job *job, int connection) {
     if (streams.pidfd >= 0) x_pidfd_signal(streams.pidfd, SIGKILL);
     refuse(job, connection, error);
   }
+  streams.job = job;
   streams.log = log_open(job);
   streams.oom = cgroup_oom_events(job);
   uint32_t pid = (uint32_t)streams.pid;

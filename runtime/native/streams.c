@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bpf.h"
 #include "sys.h"
 #include "util.h"
 
@@ -193,6 +194,8 @@ static void obey(struct streams *streams, struct client *client, uint8_t type, c
     case F_ATTACH:
       client->flags = number;
       return answer(client, NULL);
+    case F_NAMES:
+      return answer(client, streams->job == NULL ? "no group of its own" : bpf_attach_names(streams->job, number));
     case F_WATCH:
       client->is_watching = true;
       return send_status(streams, client);

@@ -23,6 +23,7 @@ struct streams {
   int exit_status; /* as waitid gives it */
   bool was_signal;
   uint64_t started_at, finished_at;
+  const struct job *job; /* whose groups these are; NULL for an exec */
   struct log_file *log;
   struct client *clients;
   struct client *creator; /* asked for the process; one that was not started ends with it */

@@ -22,6 +22,7 @@ import type {
   ContainerNetworkResult,
   ContainerNetworks,
   EventSink,
+  NameServers,
 } from "../ports.ts";
 import { DnsForwarder } from "./dns-forwarder.ts";
 import { LocalBridges } from "./local-bridges.ts";
@@ -180,10 +181,8 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
           `endpoint with name ${target.name} already exists in network ${record.name}`,
         );
       this.#catalog.checkSettings(record, settings);
-      await this.#requireDirectory().networksChanged(target.id, {
-        ...target.endpoints,
-        ...(await this.#connected(member, record, settings)),
-      });
+      const connected = await this.#connected(member, record, settings);
+      await this.#networksChanged(target.id, { ...target.endpoints, ...connected });
       this.#emit("connect", record, { container: target.id, name: target.name });
     });
   }
@@ -203,7 +202,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
         await this.#members.publish();
       }
       const rest = Object.entries(target.endpoints).filter(([name]) => name !== record.name);
-      await this.#directory?.networksChanged(target.id, Object.fromEntries(rest));
+      await this.#networksChanged(target.id, Object.fromEntries(rest));
       this.#emit("disconnect", record, { container: target.id, name: target.name });
     });
   }
@@ -306,6 +305,15 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     }
   }
 
+  async #networksChanged(
+    containerId: string,
+    endpoints: Readonly<Record<string, EndpointSettings>>,
+  ): Promise<void> {
+    const member = this.#members.get(containerId);
+    const names = member === undefined ? undefined : this.#nameservers(member);
+    await this.#directory?.networksChanged(containerId, endpoints, names);
+  }
+
   #requireDirectory(): ContainerDirectory {
     if (this.#directory === undefined)
       throw new ClusterError(
@@ -390,7 +398,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
         : [{ ip: first[1].ip, names: [member.hostname === "" ? member.name : member.hostname] }];
     return {
       endpoints: this.#members.describe(member),
-      nameservers: this.#nameservers(member, gateway, hostConfig.Dns ?? []),
+      ...this.#nameservers(member),
       searchDomains: search.length > 0 ? search : host.search,
       dnsOptions: hostConfig.DnsOptions ?? [],
       ports: describePorts(member.ports),
@@ -404,16 +412,16 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
    * knows no names, so its containers ask whom the user named, or whom the host asks, as with dockerd; ours passes on
    * where the host's servers are on its loopback, which a container can't reach.
    */
-  #nameservers(member: Member, gateway: string | undefined, given: readonly string[]): readonly string[] {
+  #nameservers(member: Member): NameServers {
     const host = this.#forwarder.host().nameservers;
-    if (gateway === undefined) return host;
-    const isOnDefaultOnly = Object.keys(member.endpoints).every(
-      (id) => this.#catalog.get(id)?.name === "bridge",
-    );
-    if (!isOnDefaultOnly) return [gateway];
-    if (given.length > 0) return given;
+    const ids = Object.keys(member.endpoints);
+    const named = ids.find((id) => this.#catalog.get(id)?.name !== "bridge");
+    const nameService = this.#bridges.facts(named ?? ids[0] ?? "")?.gateway;
+    if (nameService === undefined) return { nameservers: host };
+    if (named !== undefined) return { nameservers: [nameService], nameService };
+    if (member.dns.length > 0) return { nameservers: member.dns };
     const reachable = host.filter((server) => !server.startsWith("127."));
-    return reachable.length > 0 ? reachable : [gateway];
+    return { nameservers: reachable.length > 0 ? reachable : [nameService] };
   }
 
   /** `--link NAME:ALIAS`: the other container's address under its alias and name. */

@@ -224,14 +224,38 @@ describe("a cluster of three managers and two workers", () => {
       "{{range .Endpoint.VirtualIPs}}{{.Addr}}{{end}}",
       "server",
     );
-    const looked = await cluster.dockerOn(here.name, "exec", container, "busybox", "nslookup", "server");
-    assert.ok(looked.includes(vip.trim().split("/")[0] ?? "no VIP"), looked);
+    const onHost = (...args: readonly string[]): Promise<string> => cluster.dockerOn(here.name, ...args);
+    const names = await onHost("exec", container, "cat", "/etc/resolv.conf");
+    assert.match(names, /^nameserver 127\.0\.0\.11\n/);
+    for (const server of [[], ["127.0.0.11"]]) {
+      const looked = await onHost("exec", container, "busybox", "nslookup", "server", ...server);
+      assert.ok(looked.includes(vip.trim().split("/")[0] ?? "no VIP"), looked);
+    }
+    const joined = ["run", "--rm", "--network", `container:${container}`, IMAGE_V1];
+    assert.match(await onHost(...joined, "busybox", "nslookup", "server", "127.0.0.11"), /Name:\s+server/);
     await cluster.docker("service", "rm", "server", "client");
     await until(
       "network can be removed",
       20_000,
       async () => (await cluster.docker("network", "rm", "back")) !== "",
     );
+  });
+
+  test("a bridge's name server answers under 127.0.0.11, also for a container that joins later", async () => {
+    const onHost = (...args: readonly string[]): Promise<string> => cluster.dockerOn("worker1", ...args);
+    await onHost("network", "create", "town");
+    await onHost("run", "--detach", "--name", "baker", "--network", "town", IMAGE_V1, "sleep", "1d");
+    await onHost("run", "--detach", "--name", "guest", IMAGE_V1, "sleep", "1d");
+    const lookUp = (): Promise<string> =>
+      onHost("exec", "guest", "busybox", "nslookup", "baker", "127.0.0.11");
+    await assert.rejects(lookUp(), "the default bridge has no names");
+    await onHost("network", "connect", "town", "guest");
+    assert.match(await lookUp(), /Name:\s+baker\nAddress: 172\./);
+    assert.match(await onHost("exec", "guest", "cat", "/etc/resolv.conf"), /^nameserver 127\.0\.0\.11\n/);
+    await onHost("network", "disconnect", "town", "guest");
+    assert.doesNotMatch(await onHost("exec", "guest", "cat", "/etc/resolv.conf"), /127\.0\.0\.11/);
+    await onHost("rm", "--force", "baker", "guest");
+    await onHost("network", "rm", "town");
   });
 
   test("a container sees only itself and can't reach the host", async () => {

@@ -398,9 +398,10 @@ class NodeNetwork implements WorkerNetwork {
         MacAddress: macOf(meshIp),
       };
     }
-    const nameservers = [this.#mesh.address ?? meshIp];
+    const nameService = this.#mesh.address ?? meshIp;
+    const nameservers = [nameService];
     const searchDomains = this.#forwarder.host().search;
-    return [meshIp, { endpoints, nameservers, searchDomains, dnsOptions: ["ndots:0"] }];
+    return [meshIp, { endpoints, nameservers, nameService, searchDomains, dnsOptions: ["ndots:0"] }];
   }
 
   async #adoptGuest(guest: Guest, networkIds: readonly string[], address: string): Promise<void> {
@@ -433,9 +434,11 @@ class NodeNetwork implements WorkerNetwork {
     }
     const dns = task.spec.ContainerSpec.DNSConfig;
     const options = dns?.Options ?? [];
+    const nameService = this.#mesh.address ?? meshIp;
     return {
       endpoints,
-      nameservers: [this.#mesh.address ?? meshIp],
+      nameservers: [nameService],
+      nameService,
       searchDomains: dns?.Search ?? this.#forwarder.host().search,
       dnsOptions: options.some((option) => option.startsWith("ndots:")) ? options : [...options, "ndots:0"],
     };
