@@ -5,6 +5,7 @@ import { importTests } from "./import-tests.ts";
 
 if (process.getuid?.() === 0) {
   await importTests("test/e2e");
+  await importTests("test/conformance");
 } else {
   void test("end-to-end tests run as root", () => {
     assert.fail(

@@ -25,6 +25,8 @@
 #include "userns.h"
 #include "util.h"
 
+#define NS_GET_NSTYPE 0xb703
+
 static char failure[PATH_BYTES_MAX];
 #define FAIL(...) (snprintf(failure, sizeof failure, __VA_ARGS__), failure)
 
@@ -42,7 +44,7 @@ void child_fail(int sync, const char *error) {
   _exit(125);
 }
 
-void child_reset(int sync, const int stdio[3], bool has_terminal) {
+void child_reset(const struct job *job, int sync, const int stdio[3]) {
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   for (int number = 1; number < 65; number++)
     if (number != SIGKILL && number != SIGSTOP) signal(number, SIG_DFL);
@@ -50,24 +52,41 @@ void child_reset(int sync, const int stdio[3], bool has_terminal) {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   setsid();
-  if (!has_terminal)
+  if (!(job->flags & J_TTY))
     for (int fd = 0; fd < 3; fd++)
       if (dup2(stdio[fd], fd) < 0) child_fail(sync, "stdio");
-  x_close_range(3, ~0U, CLOSE_RANGE_ON_EXEC);
+  x_close_range(3 + job->preserved_fd_count, ~0U, CLOSE_RANGE_ON_EXEC);
   /* A keyring of its own, so that keys of the host's session are out of reach. Kernels without keys do without. */
-  syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL);
+  if (!(job->flags & J_SAME_KEYRING)) syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL);
 }
 
+static const char *open_namespace(const struct pair_record *one, int *fd) {
+  *fd = open(one->key, O_RDONLY | O_CLOEXEC);
+  if (*fd < 0) return FAIL("namespace %s: %s", one->key, strerror(errno));
+  /* A path may lead to a namespace of another kind, or to something else. */
+  if (ioctl(*fd, NS_GET_NSTYPE) != (int)one->number) return FAIL("namespace %s is not of the wanted type", one->key);
+  return NULL;
+}
+
+/*
+ * All are opened before one is entered, since their paths are the host's. The mounts come last, for the same reason. A pid namespace was joined
+ * before the clone: it takes effect for children only. So was a user namespace: it owns the others.
+ */
 static const char *join_namespaces(const struct job *job) {
-  /* A pid namespace was joined before the clone: it takes effect for children only. So was a user namespace: it owns the others. */
-  for (uint32_t i = 0; i < job->join.count; i++) {
-    const struct pair_record *one = &job->join.items[i];
-    if (one->number == CLONE_NEWPID || one->number == CLONE_NEWUSER) continue;
-    int fd = open(one->key, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return FAIL("namespace %s: %s", one->key, strerror(errno));
-    if (setns(fd, (int)one->number) != 0) return FAIL("joining namespace %s: %s", one->key, strerror(errno));
-    close(fd);
-  }
+  int fds[16];
+  const char *error = NULL;
+  uint32_t count = job->join.count;
+  if (count > sizeof fds / sizeof *fds) return FAIL("%u namespaces to join", count);
+  for (uint32_t i = 0; i < count; i++)
+    if ((error = open_namespace(&job->join.items[i], &fds[i])) != NULL) return error;
+  for (int round = 0; round < 2; round++)
+    for (uint32_t i = 0; i < count; i++) {
+      const struct pair_record *one = &job->join.items[i];
+      if (one->number == CLONE_NEWPID || one->number == CLONE_NEWUSER || (one->number == CLONE_NEWNS) != (round == 1)) continue;
+      if (setns(fds[i], (int)one->number) != 0) return FAIL("joining namespace %s: %s", one->key, strerror(errno));
+      if (round == 1 && chdir(job->state_dir) != 0) return FAIL("%s: %s", job->state_dir, strerror(errno));
+    }
+  for (uint32_t i = 0; i < count; i++) close(fds[i]);
   return NULL;
 }
 
@@ -109,20 +128,33 @@ static bool wait_for(int sync, char word) {
   return count == 1 && got == word;
 }
 
-static const char *set_up(struct container_start *start, struct identity *identity) {
+/* The root and everything on it, out of the host's sight. */
+static const char *build_root(struct container_start *start) {
   struct job *job = start->job;
   const char *error;
   int root = -1;
+  if (job->flags & J_HOST_MOUNTS) {
+    if (start->at_root != NULL && (error = start->at_root(start)) != NULL) return error;
+    if (chdir(job->root_dir) != 0 || chroot(".") != 0) return FAIL("root folder %s: %s", job->root_dir, strerror(errno));
+    return NULL;
+  }
+  error = start->takes_trees ? userns_receive_trees(job, start->sync, &root) : mounts_open_sources(job);
+  if (error == NULL) error = mounts_open_null();
+  if (error != NULL) return error;
+  if ((error = mounts_build(job, &root)) != NULL) return error;
+  if (start->at_root != NULL && (error = start->at_root(start)) != NULL) return error;
+  if ((error = mounts_seal(job, root)) != NULL) return error;
+  return mounts_pivot(job, root);
+}
+
+static const char *set_up(struct container_start *start, struct identity *identity) {
+  struct job *job = start->job;
+  const char *error;
   if ((error = join_namespaces(job)) != NULL) return error;
   if (job->flags & J_NEW_CGROUP && unshare(CLONE_NEWCGROUP) != 0) return FAIL("cgroup namespace: %s", strerror(errno));
   if (job->flags & J_NEW_NET) raise_loopback();
   if ((error = set_names(job)) != NULL) return error;
-  error = userns_wanted(job) ? userns_receive_trees(job, start->sync, &root) : mounts_open_sources(job);
-  if (error == NULL) error = mounts_open_null();
-  if (error != NULL) return error;
-  if ((error = mounts_build(job, &root)) != NULL) return error;
-  if ((error = mounts_seal(job, root)) != NULL) return error;
-  if ((error = mounts_pivot(job, root)) != NULL) return error;
+  if ((error = build_root(start)) != NULL) return error;
   if ((error = process_identity(job, identity)) != NULL) return error;
   if (job->flags & J_TTY) {
     if ((error = process_terminal(job, identity, start->sync)) != NULL) return error;
@@ -141,10 +173,10 @@ void container_child(struct container_start *start) {
   if (!wait_for(start->sync, 'G')) _exit(125);
   if (userns_wanted(start->job) && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0))
     child_fail(start->sync, "becoming root of the user namespace");
-  child_reset(start->sync, start->stdio, (start->job->flags & J_TTY) != 0);
+  child_reset(start->job, start->sync, start->stdio);
   const char *error = set_up(start, &identity);
   if (error != NULL) child_fail(start->sync, error);
   if (send(start->sync, "R", 1, MSG_NOSIGNAL) != 1) _exit(125);
-  if (!wait_for(start->sync, 'S')) _exit(125);
+  if (start->await_start != NULL ? !start->await_start(start) : !wait_for(start->sync, 'S')) _exit(125);
   child_fail(start->sync, process_exec(start->job, &identity));
 }

@@ -16,6 +16,11 @@ struct container_start {
   /* Descriptors of the host's that the child closes first of all: one with the right to trace could take them from it. -1: none. */
   int hidden[6];
   int hidden_count;
+  bool takes_trees; /* root and binds come over `sync` from outside the user namespace, see userns.h */
+  /* NULL, or called between the built tree and the leaving of the old root. NULL or an error text. */
+  const char *(*at_root)(struct container_start *start);
+  /* NULL for the word on `sync`, or waits for the start in another way; false: it will not come. */
+  bool (*await_start)(struct container_start *start);
 };
 
 /* Never returns. */
@@ -25,6 +30,6 @@ void child_hide(const struct container_start *start);
 /* Tells the error to the other side and ends the process. */
 _Noreturn void child_fail(int sync, const char *error);
 /* Signals as they were at birth, all descriptors close on exec, `stdio` in place. Both kinds of child begin with it. */
-void child_reset(int sync, const int stdio[3], bool has_terminal);
+void child_reset(const struct job *job, int sync, const int stdio[3]);
 
 #endif

@@ -17,6 +17,7 @@
 
 #include "cgroup.h"
 #include "container.h"
+#include "exec.h"
 #include "launcher.h"
 #include "monitor.h"
 #include "process.h"
@@ -31,7 +32,7 @@ static _Noreturn void inside(struct container_start *start) {
   struct job *job = start->job;
   struct identity identity;
   int sync = start->sync;
-  child_reset(sync, start->stdio, (job->flags & J_TTY) != 0);
+  child_reset(job, sync, start->stdio);
   const char *error = process_identity(job, &identity);
   if (error == NULL && job->flags & J_TTY) error = process_terminal(job, &identity, sync);
   if (error == NULL && !(job->flags & J_TTY))
@@ -46,7 +47,7 @@ static _Noreturn void inside(struct container_start *start) {
 }
 
 /* Enters and clones the sibling; reports its number as seen from outside. */
-static _Noreturn void enter(struct container_start *start, int target) {
+_Noreturn void exec_enter(struct container_start *start, int target) {
   struct job *job = start->job;
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   child_hide(start);
@@ -67,21 +68,18 @@ static _Noreturn void enter(struct container_start *start, int target) {
   _exit(0);
 }
 
-static const char *wait_words(int sync, struct streams *streams) {
+const char *exec_wait(int sync, int *pid, int *terminal) {
   static char text[8192];
   bool is_ready = false;
-  while (!is_ready || streams->pid == 0) {
+  while (!is_ready || *pid == 0) {
     int fd = -1;
     ssize_t count = receive_descriptor(sync, text, sizeof text - 1, &fd);
     if (count <= 0) return "exec process ended during its set-up";
     text[count] = 0;
     if (text[0] == 'E') return text + 1;
     if (text[0] == 'R') is_ready = true;
-    if (text[0] == 'P') streams->pid = atoi(text + 1);
-    if (text[0] == 'T' && fd >= 0) {
-      set_nonblocking(fd);
-      streams->sources[0] = streams->input = fd;
-    }
+    if (text[0] == 'P') *pid = atoi(text + 1);
+    if (text[0] == 'T') *terminal = fd;
   }
   return NULL;
 }
@@ -108,7 +106,7 @@ void monitor_exec(struct job *job, int connection) {
                                   .hidden = {connection, ours[0], ours[1], ours[2], sync[0]},
                                   .hidden_count = 5};
   pid_t helper = fork();
-  if (helper == 0) enter(&start, target);
+  if (helper == 0) exec_enter(&start, target);
   close(sync[1]);
   close(target);
   for (int i = 0; i < 3; i++)
@@ -118,7 +116,12 @@ void monitor_exec(struct job *job, int connection) {
   streams.sources[1] = ours[2];
   streams.sync = sync[0];
   streams.is_tty = (job->flags & J_TTY) != 0;
-  error = wait_words(sync[0], &streams);
+  int terminal = -1;
+  error = exec_wait(sync[0], &streams.pid, &terminal);
+  if (terminal >= 0) {
+    set_nonblocking(terminal);
+    streams.sources[0] = streams.input = terminal;
+  }
   waitpid(helper, NULL, 0);
   if (error == NULL && (streams.pidfd = x_pidfd_open(streams.pid)) < 0) error = strerror(errno);
   /* Whoever traces the child in there could have said the number: it must be of a child of ours. */

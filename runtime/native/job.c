@@ -37,8 +37,7 @@ static const char *take_text(struct reader *reader) {
   return (const char *)start;
 }
 
-/* Grows by one; the room for a closing NULL item is always there. */
-static void *grow(void **items, uint32_t *count, size_t size) {
+void *job_grow(void **items, uint32_t *count, size_t size) {
   if (*count % 16 == 0) {
     void *more = realloc(*items, (*count + 17) * size);
     if (more == NULL) abort();
@@ -49,11 +48,10 @@ static void *grow(void **items, uint32_t *count, size_t size) {
   *count += 1;
   return slot;
 }
-#define ADD(list) grow((void **)&(list).items, &(list).count, sizeof *(list).items)
-#define ADD_TEXT(list, reader) *(const char **)ADD(list) = take_text(reader)
+#define ADD_TEXT(list, reader) *(const char **)JOB_ADD(list) = take_text(reader)
 
 static void parse_mount(struct job *job, struct reader *reader) {
-  struct mount_record *mount = ADD(job->mounts);
+  struct mount_record *mount = JOB_ADD(job->mounts);
   mount->kind = take32(reader);
   mount->flags = take32(reader);
   mount->propagation = take32(reader);
@@ -67,7 +65,7 @@ static void parse_mount(struct job *job, struct reader *reader) {
 }
 
 static void parse_device(struct job *job, struct reader *reader) {
-  struct device_record *device = ADD(job->devices);
+  struct device_record *device = JOB_ADD(job->devices);
   device->path = take_text(reader);
   device->type = take32(reader);
   device->major = take32(reader);
@@ -79,7 +77,7 @@ static void parse_device(struct job *job, struct reader *reader) {
 }
 
 static void parse_file(struct job *job, struct reader *reader) {
-  struct file_record *file = ADD(job->files);
+  struct file_record *file = JOB_ADD(job->files);
   file->path = take_text(reader);
   file->mode = take32(reader);
   file->uid = take32(reader);
@@ -110,7 +108,7 @@ static void parse_map(struct map_record *map, struct reader *reader) {
 }
 
 static void parse_limit(struct job *job, struct reader *reader) {
-  struct limit_record *limit = ADD(job->limits);
+  struct limit_record *limit = JOB_ADD(job->limits);
   limit->resource = take32(reader);
   limit->soft = take64(reader);
   limit->hard = take64(reader);
@@ -143,7 +141,7 @@ static void parse_record(struct job *job, uint32_t key, struct reader *reader) {
       break;
     case K_HOSTNAME: job->hostname = take_text(reader); break;
     case K_DOMAINNAME: job->domainname = take_text(reader); break;
-    case K_SYSCTL: parse_pair(ADD(job->sysctls), reader); break;
+    case K_SYSCTL: parse_pair(JOB_ADD(job->sysctls), reader); break;
     case K_MASKED: ADD_TEXT(job->masked, reader); break;
     case K_READONLY: ADD_TEXT(job->readonly, reader); break;
     case K_LOWER: ADD_TEXT(job->lower, reader); break;
@@ -153,11 +151,11 @@ static void parse_record(struct job *job, uint32_t key, struct reader *reader) {
     case K_MOUNT: parse_mount(job, reader); break;
     case K_DEVICE: parse_device(job, reader); break;
     case K_FILE: parse_file(job, reader); break;
-    case K_CGROUP: parse_pair(ADD(job->cgroups), reader); break;
-    case K_CGROUP_WRITE: parse_pair(ADD(job->cgroup_writes), reader); break;
-    case K_JOIN_NS: parse_pair(ADD(job->join), reader); break;
-    case K_UID_MAP: parse_map(ADD(job->uid_map), reader); break;
-    case K_GID_MAP: parse_map(ADD(job->gid_map), reader); break;
+    case K_CGROUP: parse_pair(JOB_ADD(job->cgroups), reader); break;
+    case K_CGROUP_WRITE: parse_pair(JOB_ADD(job->cgroup_writes), reader); break;
+    case K_JOIN_NS: parse_pair(JOB_ADD(job->join), reader); break;
+    case K_UID_MAP: parse_map(JOB_ADD(job->uid_map), reader); break;
+    case K_GID_MAP: parse_map(JOB_ADD(job->gid_map), reader); break;
     case K_UMASK: job->umask_bits = take32(reader); break;
     case K_WINSIZE:
       job->rows = (uint16_t)take32(reader);
@@ -201,9 +199,9 @@ const char *job_parse(struct job *job, const uint8_t *bytes, uint32_t length) {
     all.at += size;
   }
   if (job->args.count == 0 && job->archive_mode == 0) return "job: no arguments";
-  /* The closing NULL that execve needs is there from grow(); an empty environment has none yet. */
+  /* The closing NULL that execve needs is there from job_grow(); an empty environment has none yet. */
   if (job->env.count == 0) {
-    ADD(job->env);
+    JOB_ADD(job->env);
     job->env.count = 0;
   }
   return NULL;

@@ -93,6 +93,11 @@ enum job_flag {
   J_NEW_USER = 1 << 10,
   J_FILL_DEV = 1 << 11,
   J_DISCARD_OUTPUT = 1 << 12,
+  J_NEW_TIME = 1 << 13,
+  /* The OCI command line: the mount namespace is the caller's, so nothing is mounted and the root is only changed. */
+  J_HOST_MOUNTS = 1 << 14,
+  J_NO_PIVOT = 1 << 15,
+  J_SAME_KEYRING = 1 << 16,
 };
 
 enum mount_kind { M_BIND = 1, M_FILESYSTEM = 2 };
@@ -104,11 +109,14 @@ enum mount_flag {
   MF_OPTIONAL = 16,
   MF_READONLY_STRICT = 32,
   MF_ID_MAP = 64, /* a bind whose files show through the container's id map */
+  MF_LATE_READONLY = 128, /* filled first, read-only at the end */
+  MF_FLAT_PROPAGATION = 256, /* not for the mounts below it */
 };
 
 struct mount_record {
   uint32_t kind, flags, propagation;
-  uint64_t attributes;
+  uint64_t attributes, cleared; /* ATTR_* */
+  uint64_t recursive_set, recursive_cleared;
   const char *type, *source, *subpath, *target, *options;
   int tree; /* detached clone of a bind's source, or -1 */
 };
@@ -146,7 +154,9 @@ struct job {
   uint32_t log_driver, log_file_count, log_mode;
   uint32_t flags, umask_bits, root_propagation;
   int32_t oom_adj;
-  bool has_oom_adj;
+  bool has_oom_adj, has_personality;
+  uint32_t personality, preserved_fd_count, io_priority;
+  const char *time_offsets, *selinux;
   uint16_t rows, columns;
   uint64_t caps[5]; /* bounding, effective, permitted, inheritable, ambient */
   const uint8_t *seccomp, *device_bpf;
@@ -169,10 +179,15 @@ struct job {
   LIST(struct pair_record) sysctls;
   LIST(struct pair_record) cgroups; /* key: folder, number: 1 or 2 */
   LIST(struct pair_record) cgroup_writes; /* key: file, value, number: 1 = may fail */
+  LIST(struct pair_record) links; /* key: path in the container, value: what it points to */
   LIST(struct pair_record) join; /* number: CLONE_NEW*, key: path */
   LIST(struct map_record) uid_map;
   LIST(struct map_record) gid_map;
 };
+
+/* Adds one zeroed item; a zeroed one always follows the last. */
+void *job_grow(void **items, uint32_t *count, size_t size);
+#define JOB_ADD(list) job_grow((void **)&(list).items, &(list).count, sizeof *(list).items)
 
 /* Fills `job` from `bytes`. Returns NULL, or what is wrong. Arguments and environment end with a NULL item. */
 const char *job_parse(struct job *job, const uint8_t *bytes, uint32_t length);

@@ -1,10 +1,11 @@
 /*
  * shoal-runtime: the native half of the runtime. Faces by the first argument: `launcher ROOT` (one per machine and exec root),
- * `init -- CMD…` (PID 1 inside containers). Called as docker-init it is the latter.
+ * `init -- CMD…` (PID 1 inside containers), `oci VERB…` (runc's command line). Called as docker-init or shoal-oci it is one of the latter.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 
 #include "init.h"
 #include "launcher.h"
+#include "oci.h"
 
 extern char **environ;
 
@@ -40,7 +42,7 @@ static void run_from_memory(char *arguments[]) {
 }
 
 static int usage(void) {
-  fputs("usage: shoal-runtime launcher ROOT | init -- COMMAND [ARGUMENT...]\n", stderr);
+  fputs("usage: shoal-runtime launcher ROOT | init -- COMMAND [ARGUMENT...] | oci VERB [...]\n", stderr);
   return 64;
 }
 
@@ -50,6 +52,11 @@ int main(int count, char *arguments[]) {
   if (strcmp(name, "docker-init") == 0) {
     int first = count > 1 && strcmp(arguments[1], "--") == 0 ? 2 : 1;
     return count > first ? init_main(arguments + first) : usage();
+  }
+  bool is_oci = strcmp(name, "shoal-oci") == 0;
+  if (is_oci || (count > 1 && strcmp(arguments[1], "oci") == 0)) {
+    run_from_memory(arguments);
+    return is_oci ? oci_main(count, arguments) : oci_main(count - 1, arguments + 1);
   }
   if (count < 3) return usage();
   if (strcmp(arguments[1], "launcher") == 0) {

@@ -94,8 +94,11 @@ static int open_listener(const char *path) {
   return is_bound ? fd : -1;
 }
 
-static uint64_t namespace_flags(uint32_t flags) {
-  uint64_t clone = CLONE_NEWNS;
+static uint64_t namespace_flags(const struct job *job) {
+  uint32_t flags = job->flags;
+  uint64_t clone = flags & J_HOST_MOUNTS ? 0 : CLONE_NEWNS;
+  for (uint32_t i = 0; i < job->join.count; i++)
+    if (job->join.items[i].number == CLONE_NEWNS) clone = 0;
   if (flags & J_NEW_NET) clone |= CLONE_NEWNET;
   if (flags & J_NEW_PID) clone |= CLONE_NEWPID;
   if (flags & J_NEW_IPC) clone |= CLONE_NEWIPC;
@@ -115,10 +118,20 @@ static const char *join_before_clone(const struct job *job, int kind, const char
   return NULL;
 }
 
+/* Only children are born into it, and its offsets must be set before the first. */
+static const char *make_time_namespace(const struct job *job) {
+  enum { CLONE_NEWTIME_ = 0x80 };
+  if (!(job->flags & J_NEW_TIME)) return NULL;
+  if (unshare(CLONE_NEWTIME_) != 0) return FAIL("time namespace: %s", strerror(errno));
+  if (job->time_offsets == NULL || *job->time_offsets == 0) return NULL;
+  int error = write_file(AT_FDCWD, "/proc/self/timens_offsets", job->time_offsets);
+  return error < 0 ? FAIL("time offsets: %s", strerror(-error)) : NULL;
+}
+
 /* Clones the child straight into its v2 group where that can be. Its number, 0 in the child, or -1. */
 static long clone_child(struct job *job, uint64_t extra, int *pidfd, bool *is_in_v2) {
   int group = cgroup_open_v2(job);
-  struct x_clone_args arguments = {.flags = namespace_flags(job->flags) | extra,
+  struct x_clone_args arguments = {.flags = namespace_flags(job) | extra,
                                    .pidfd = (uint64_t)(uintptr_t)pidfd,
                                    .exit_signal = extra & CLONE_PARENT ? 0 : SIGCHLD};
   if (group >= 0) {
@@ -170,11 +183,11 @@ static const char *clone_in_user_namespace(struct job *job, struct streams *stre
   return cgroup_enter(job, streams->pid, !is_in_v2);
 }
 
-static const char *make_child(struct job *job, struct streams *streams, struct container_start *start) {
+const char *monitor_make_child(struct job *job, struct streams *streams, struct container_start *start) {
   const char *error;
   if (userns_wanted(job) && !(job->flags & J_NEW_USER)) {
     error = clone_in_user_namespace(job, streams, start);
-  } else if ((error = join_before_clone(job, CLONE_NEWPID, "pid")) == NULL) {
+  } else if ((error = join_before_clone(job, CLONE_NEWPID, "pid")) == NULL && (error = make_time_namespace(job)) == NULL) {
     bool is_in_v2;
     long pid = clone_child(job, X_CLONE_PIDFD, &streams->pidfd, &is_in_v2);
     if (pid == 0) container_child(start);
@@ -300,8 +313,9 @@ void monitor_create(struct job *job, int connection) {
                                   .sync = sync[1],
                                   .stdio = {theirs[0], theirs[1], theirs[2]},
                                   .hidden = {connection, ours[0], ours[1], ours[2], sync[0], lock},
-                                  .hidden_count = 6};
-  error = make_child(job, &streams, &start);
+                                  .hidden_count = 6,
+                                  .takes_trees = userns_wanted(job)};
+  error = monitor_make_child(job, &streams, &start);
   close(sync[1]);
   for (int i = 0; i < 3; i++)
     if (theirs[i] >= 0) close(theirs[i]);

@@ -17,6 +17,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "copy-up.h"
 #include "sys.h"
 #include "util.h"
 
@@ -153,6 +154,9 @@ static const char *place_tree(int tree) {
   return NULL;
 }
 
+/* What is mounted on the host below the root's folder later shows in the container too. Nothing goes the other way. */
+static bool follows_host(const struct job *job) { return (job->root_propagation & (MS_SLAVE | MS_SHARED)) != 0; }
+
 const char *mounts_place_root(const struct job *job, int *root) {
   const char *error = NULL;
   if (*root >= 0) {
@@ -168,6 +172,7 @@ const char *mounts_place_root(const struct job *job, int *root) {
   }
   *root = open(ROOT_PLACE, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (*root < 0) return fail("root %s", ROOT_PLACE);
+  if (follows_host(job)) return NULL;
   struct x_mount_attr attr = {0, 0, MS_PRIVATE, 0};
   if (x_mount_setattr(*root, AT_RECURSIVE, &attr) != 0) return fail("making the root private");
   return NULL;
@@ -216,18 +221,30 @@ static const char *set_propagation(int fd, uint32_t propagation, bool is_recursi
   return NULL;
 }
 
+/* Attributes that count for the mounts below as well. */
+static const char *set_recursive(const struct mount_record *mount, int tree) {
+  struct x_mount_attr attr = {mount->recursive_set, mount->recursive_cleared, 0, 0};
+  if (attr.attr_set & ATTR_NOATIME_MASK) attr.attr_clr |= ATTR_NOATIME_MASK;
+  if ((attr.attr_set | attr.attr_clr) == 0 || x_mount_setattr(tree, AT_RECURSIVE, &attr) == 0) return NULL;
+  return fail("error mounting \"%s\" to rootfs at \"%s\": set attributes of the mounts below", mount->source, mount->target);
+}
+
 static const char *mount_bind(int root, struct mount_record *mount) {
   if (mount->tree < 0) return NULL;
   struct stat stat;
   if (fstat(mount->tree, &stat) != 0) return fail("error mounting \"%s\" to rootfs at \"%s\"", mount->source, mount->target);
   int target = open_target(root, mount->target, S_ISDIR(stat.st_mode), 0);
   if (target < 0) return fail("error mounting \"%s\" to rootfs at \"%s\": create mountpoint", mount->source, mount->target);
-  struct x_mount_attr attr = {mount->attributes, 0, 0, 0};
-  if (mount->attributes & ATTR_NOATIME_MASK) attr.attr_clr = ATTR_NOATIME_MASK;
+  struct x_mount_attr attr = {mount->attributes, mount->cleared, 0, 0};
+  if (mount->attributes & ATTR_NOATIME_MASK) attr.attr_clr |= ATTR_NOATIME_MASK;
   bool is_recursive = (mount->flags & MF_READONLY_RECURSIVE) != 0;
-  if (mount->attributes != 0 && x_mount_setattr(mount->tree, is_recursive ? AT_RECURSIVE : 0, &attr) != 0)
+  if ((attr.attr_set | attr.attr_clr) != 0 && x_mount_setattr(mount->tree, is_recursive ? AT_RECURSIVE : 0, &attr) != 0)
     return fail("error mounting \"%s\" to rootfs at \"%s\": set attributes", mount->source, mount->target);
-  const char *error = set_propagation(mount->tree, mount->propagation == 0 ? MS_PRIVATE : mount->propagation, true);
+  const char *error = set_recursive(mount, mount->tree);
+  if (error == NULL) {
+    bool is_deep = (mount->flags & MF_FLAT_PROPAGATION) == 0;
+    error = set_propagation(mount->tree, mount->propagation == 0 ? MS_PRIVATE : mount->propagation, is_deep);
+  }
   if (error != NULL) return error;
   if (x_move_mount(mount->tree, target) != 0)
     return fail("error mounting \"%s\" to rootfs at \"%s\"", mount->source, mount->target);
@@ -237,16 +254,31 @@ static const char *mount_bind(int root, struct mount_record *mount) {
   return NULL;
 }
 
+/* A tmpfs that says nothing of its mode gets that of the folder it covers, as runc has it. */
+static const char *options_of(const struct mount_record *mount, int target, bool was_there, char text[PATH_BYTES_MAX]) {
+  struct stat stat;
+  const char *given = mount->options == NULL ? "" : mount->options;
+  if (!was_there || strcmp(mount->type, "tmpfs") != 0 || strstr(given, "mode=") != NULL || fstat(target, &stat) != 0) return given;
+  snprintf(text, PATH_BYTES_MAX, "mode=%04o%s%s", stat.st_mode & 07777, *given == 0 ? "" : ",", given);
+  return text;
+}
+
 /* cgroup mounts of v1 name their controllers by flags and may be asked for by several; "name=systemd" is a string. */
 static const char *mount_filesystem(int root, struct mount_record *mount) {
   uint64_t resolve = mount->flags & MF_NO_SYMLINK_TARGET ? RESOLVE_NO_SYMLINKS : 0;
-  int target = open_target(root, mount->target, true, resolve);
+  char text[PATH_BYTES_MAX];
+  int target = x_openat2(root, mount->target, O_PATH | O_CLOEXEC, 0, resolve | RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+  bool was_there = target >= 0;
+  if (!was_there) target = open_target(root, mount->target, true, resolve);
   if (target < 0) return fail("error mounting \"%s\" to rootfs at \"%s\"", mount->type, mount->target);
-  int tree = make_filesystem(mount->type, mount->source, mount->options, mount->attributes);
+  uint64_t attributes = mount->flags & MF_LATE_READONLY ? mount->attributes & ~(uint64_t)ATTR_RDONLY : mount->attributes;
+  int tree = make_filesystem(mount->type, mount->source, options_of(mount, target, was_there, text), attributes);
   if (tree < 0 && mount->flags & MF_OPTIONAL) {
     close(target);
     return NULL;
   }
+  if (tree >= 0 && mount->flags & MF_COPY_UP && copy_tree(target, tree) != 0)
+    return fail("error mounting \"%s\" to rootfs at \"%s\": copying what is there", mount->type, mount->target);
   if (tree < 0 || x_move_mount(tree, target) != 0)
     return fail("error mounting \"%s\" to rootfs at \"%s\"", mount->type, mount->target);
   const char *error = set_propagation(tree, mount->propagation, true);
@@ -285,6 +317,8 @@ static const char *fill_dev(int root) {
   static const struct node nodes[] = {{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
   static const char *const links[][2] = {{"pts/ptmx", "ptmx"},          {"/proc/self/fd", "fd"},       {"/proc/self/fd/0", "stdin"},
                                          {"/proc/self/fd/1", "stdout"}, {"/proc/self/fd/2", "stderr"}, {"/proc/kcore", "core"}};
+  int place = open_target(root, "/dev", true, RESOLVE_NO_SYMLINKS);
+  close(place);
   int dev = x_openat2(root, "/dev", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
   if (dev < 0) return fail("/dev");
   const char *error = NULL;
@@ -356,17 +390,37 @@ static const char *inject_files(const struct job *job, int root) {
   return NULL;
 }
 
+/* Names of co-mounted controllers, below a file system that was just mounted. */
+static const char *make_links(const struct job *job, int root) {
+  for (uint32_t i = 0; i < job->links.count; i++) {
+    const struct pair_record *link = &job->links.items[i];
+    const char *slash = strrchr(link->key, '/');
+    char folder[PATH_BYTES_MAX];
+    snprintf(folder, sizeof folder, "%.*s", (int)(slash - link->key), link->key);
+    int parent = x_openat2(root, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+    if (parent < 0 || (symlinkat(link->value, parent, slash + 1) != 0 && errno != EEXIST)) return fail("link %s", link->key);
+    close(parent);
+  }
+  return NULL;
+}
+
 const char *mounts_build(struct job *job, int *root) {
   const char *error;
-  if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) return fail("making mounts private");
+  bool is_dev_filled = false;
+  if (mount(NULL, "/", NULL, MS_REC | (follows_host(job) ? MS_SLAVE : MS_PRIVATE), NULL) != 0) return fail("making mounts private");
   if ((error = mounts_place_root(job, root)) != NULL) return error;
   for (uint32_t i = 0; i < job->mounts.count; i++) {
     struct mount_record *mount = &job->mounts.items[i];
     error = mount->kind == M_BIND ? mount_bind(*root, mount) : mount_filesystem(*root, mount);
     if (error != NULL) return error;
     /* Devices belong to the /dev just mounted, before anything is mounted below it. */
-    if (job->flags & J_FILL_DEV && strcmp(mount->target, "/dev") == 0 && (error = fill_dev(*root)) != NULL) return error;
+    if (job->flags & J_FILL_DEV && strcmp(mount->target, "/dev") == 0) {
+      if ((error = fill_dev(*root)) != NULL) return error;
+      is_dev_filled = true;
+    }
   }
+  if (job->flags & J_FILL_DEV && !is_dev_filled && (error = fill_dev(*root)) != NULL) return error;
+  if ((error = make_links(job, *root)) != NULL) return error;
   for (uint32_t i = 0; i < job->devices.count; i++)
     if ((error = make_device(*root, &job->devices.items[i])) != NULL) return error;
   if ((error = inject_files(job, *root)) != NULL) return error;
@@ -375,15 +429,30 @@ const char *mounts_build(struct job *job, int *root) {
   return NULL;
 }
 
+/* Where the old root is the kernel's first one, which can't be left: the new one is moved over it. */
+static const char *move_root(int root) {
+  if (fchdir(root) != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0) return fail("moving the new root");
+  if (chroot(".") != 0 || chdir("/") != 0) return fail("new root");
+  return NULL;
+}
+
+static const char *set_root_propagation(const struct job *job) {
+  if (job->root_propagation != 0 && mount(NULL, "/", NULL, job->root_propagation, NULL) != 0) return fail("root propagation");
+  return NULL;
+}
+
 const char *mounts_pivot(const struct job *job, int root) {
+  if (job->flags & J_NO_PIVOT) {
+    const char *error = move_root(root);
+    return error == NULL ? set_root_propagation(job) : error;
+  }
   if (fchdir(root) != 0) return fail("new root");
   if (syscall(SYS_pivot_root, ".", ".") != 0) return fail("pivot_root");
   /* The working folder is now the old root, stacked over the new one. */
   if (mount(NULL, ".", NULL, MS_REC | MS_SLAVE, NULL) != 0) return fail("old root");
   if (umount2(".", MNT_DETACH) != 0) return fail("leaving the old root");
   if (chdir("/") != 0) return fail("new root");
-  if (job->root_propagation != 0 && mount(NULL, "/", NULL, job->root_propagation, NULL) != 0) return fail("root propagation");
-  return NULL;
+  return set_root_propagation(job);
 }
 
 static const char *write_sysctl(const struct pair_record *sysctl) {
@@ -430,6 +499,14 @@ static const char *protect_path(int slash, const char *path) {
   return NULL;
 }
 
+static const char *seal_mount(int slash, const char *path) {
+  struct x_mount_attr attr = {ATTR_RDONLY, 0, 0, 0};
+  int target = x_openat2(slash, path, O_PATH | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+  if (target < 0 || x_mount_setattr(target, 0, &attr) != 0) return fail("making %s read-only", path);
+  close(target);
+  return NULL;
+}
+
 const char *mounts_seal(const struct job *job, int slash) {
   const char *error = NULL;
   for (uint32_t i = 0; i < job->sysctls.count; i++)
@@ -439,6 +516,8 @@ const char *mounts_seal(const struct job *job, int slash) {
     if ((error = protect_path(slash, job->readonly.items[i])) != NULL) return error;
   for (uint32_t i = 0; i < job->masked.count; i++)
     if ((error = mask_path(slash, job->masked.items[i], &empty)) != NULL) return error;
+  for (uint32_t i = 0; i < job->mounts.count; i++)
+    if (job->mounts.items[i].flags & MF_LATE_READONLY && (error = seal_mount(slash, job->mounts.items[i].target)) != NULL) return error;
   if (job->flags & J_READONLY_ROOT) {
     struct x_mount_attr attr = {ATTR_RDONLY, 0, 0, 0};
     if (x_mount_setattr(slash, 0, &attr) != 0) return fail("read-only root");

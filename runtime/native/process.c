@@ -1,6 +1,6 @@
 /*
- * See process.h. Order matters and follows from the kernel's rules: bounding set, groups, ids, capability sets, ambient;
- * the filter goes in first where no_new_privs is off (loading needs CAP_SYS_ADMIN), else last.
+ * See process.h. Order matters and follows from the kernel's rules: bounding set, groups, ids, capability sets, ambient. The filter goes in
+ * as late as it can: last with no_new_privs, else (loading needs CAP_SYS_ADMIN then) just before the capabilities.
  */
 #define _GNU_SOURCE
 #include "process.h"
@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -23,7 +24,7 @@
 #include "sys.h"
 #include "util.h"
 
-enum { ACCOUNT_FILE_BYTES_MAX = 1 << 20, DEVPTS_MAGIC = 0x1cd1 };
+enum { ACCOUNT_FILE_BYTES_MAX = 1 << 20, DEVPTS_MAGIC = 0x1cd1, PROC_MAGIC = 0x9fa0 };
 #define TIOCGPTPEER_ 0x5441
 #define SECCOMP_SET_MODE_FILTER_ 1
 
@@ -183,6 +184,9 @@ const char *process_prepare(struct job *job, const struct identity *identity) {
       return FAIL("error setting rlimits for ready process: error setting rlimit type %u: %s", limit->resource, strerror(errno));
   }
   umask(job->umask_bits);
+  if (job->has_personality && personality(job->personality) < 0) return FAIL("personality %u: %s", job->personality, strerror(errno));
+  if (job->io_priority != 0 && syscall(SYS_ioprio_set, 1 /* this process */, 0, job->io_priority) != 0)
+    return FAIL("io priority: %s", strerror(errno));
   const char *home = variable(job, "HOME");
   if (home == NULL || *home == 0) {
     static char entry[sizeof identity->home + 8];
@@ -248,7 +252,23 @@ static const char *load_filter(const struct job *job) {
   return NULL;
 }
 
-static const char *set_capabilities(const struct job *job, const struct identity *identity) {
+static const char *put_capabilities(uint64_t effective, uint64_t permitted, uint64_t inheritable) {
+  struct {
+    uint32_t version;
+    int pid;
+  } head = {0x20080522, 0};
+  uint32_t sets[6];
+  for (int half = 0; half < 2; half++) {
+    sets[half * 3] = (uint32_t)(effective >> 32 * half);
+    sets[half * 3 + 1] = (uint32_t)(permitted >> 32 * half);
+    sets[half * 3 + 2] = (uint32_t)(inheritable >> 32 * half);
+  }
+  if (syscall(SYS_capset, &head, sets) != 0) return FAIL("unable to apply caps: %s", strerror(errno));
+  return NULL;
+}
+
+/* Drops the bounding set and becomes the user; the capabilities stay until they are set. */
+static const char *become_user(const struct job *job, const struct identity *identity) {
   for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
     if (!(job->caps[0] >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0)
       return FAIL("unable to drop capability %d: %s", cap, strerror(errno));
@@ -259,29 +279,59 @@ static const char *set_capabilities(const struct job *job, const struct identity
   if (setresgid(identity->gid, identity->gid, identity->gid) != 0) return FAIL("unable to setgid: %s", strerror(errno));
   if (setresuid(identity->uid, identity->uid, identity->uid) != 0) return FAIL("unable to setuid: %s", strerror(errno));
   prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
-  struct {
-    uint32_t version;
-    int pid;
-  } head = {0x20080522, 0};
-  uint32_t sets[6];
-  for (int half = 0; half < 2; half++) {
-    sets[half * 3] = (uint32_t)(job->caps[1] >> 32 * half);
-    sets[half * 3 + 1] = (uint32_t)(job->caps[2] >> 32 * half);
-    sets[half * 3 + 2] = (uint32_t)(job->caps[3] >> 32 * half);
-  }
-  if (syscall(SYS_capset, &head, sets) != 0) return FAIL("unable to apply caps: %s", strerror(errno));
+  return NULL;
+}
+
+static const char *set_capabilities(const struct job *job) {
+  const char *error = put_capabilities(job->caps[1], job->caps[2], job->caps[3]);
+  if (error != NULL) return error;
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   for (int cap = 0; cap < 64; cap++)
     if (job->caps[4] >> cap & 1) prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0);
   return NULL;
 }
 
+/* After the change of user only the right to load the filter is still needed, so a filter may forbid all that came before. */
+static const char *load_filter_early(const struct job *job) {
+  const uint64_t admin = 1ull << 21;
+  if (job->seccomp_bytes == 0) return NULL;
+  const char *error = put_capabilities(admin | job->caps[1], admin | job->caps[1] | job->caps[2], job->caps[3]);
+  return error == NULL ? load_filter(job) : error;
+}
+
+/* Of a security module, for the program to come. The container's /proc is trusted only as far as it is one, with nothing mounted in it. */
+static const char *set_label(const char *attribute, const char *label) {
+  struct statfs system;
+  if (label == NULL || *label == 0) return NULL;
+  int proc = x_openat2(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS);
+  if (proc < 0 || fstatfs(proc, &system) != 0 || system.f_type != PROC_MAGIC) return FAIL("security label %s: /proc is no procfs", label);
+  int fd = x_openat2(proc, attribute, O_WRONLY | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS);
+  close(proc);
+  /* Whether the module is there was asked before. */
+  if (fd < 0 && errno == ENOENT) return NULL;
+  bool done = fd >= 0 && write(fd, label, strlen(label)) >= 0;
+  close(fd);
+  return done ? NULL : FAIL("security label %s: %s", label, strerror(errno));
+}
+
+static const char *set_labels(const struct job *job) {
+  char profile[512];
+  if (job->apparmor != NULL && *job->apparmor != 0) {
+    snprintf(profile, sizeof profile, "exec %s", job->apparmor);
+    const char *error = set_label("self/attr/apparmor/exec", profile);
+    if (error != NULL) return error;
+  }
+  return set_label("self/attr/exec", job->selinux);
+}
+
 const char *process_exec(const struct job *job, const struct identity *identity) {
-  const char *error = NULL;
+  const char *error = set_labels(job);
+  if (error != NULL) return error;
   bool is_filter_last = (job->flags & J_NO_NEW_PRIVS) != 0;
+  if ((error = become_user(job, identity)) != NULL) return error;
   if (is_filter_last) prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  else if ((error = load_filter(job)) != NULL) return error;
-  if ((error = set_capabilities(job, identity)) != NULL) return error;
+  else if ((error = load_filter_early(job)) != NULL) return error;
+  if ((error = set_capabilities(job)) != NULL) return error;
   if (is_filter_last && (error = load_filter(job)) != NULL) return error;
   execve(program, (char *const *)job->args.items, (char *const *)job->env.items);
   if (errno == ENOEXEC) {
