@@ -1,5 +1,5 @@
 /**
- * How a command is declared: name, arguments, flags and what it runs. program.ts mounts declarations on commander;
+ * How a command is declared: name, arguments, flags and what it runs. program.ts runs declarations;
  * completion and help are made from the same data. Flags follow pflag: `--bool=false`, repeated lists, `-it`, `--` ends.
  */
 import type { ApiClient } from "./client/api-client.ts";

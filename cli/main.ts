@@ -30,12 +30,37 @@ async function run(argv: readonly string[]): Promise<number> {
   return await module.runProgram(definition, others, rootFlags);
 }
 
-/** Nothing is left to do: does not wait for idle connections, but does wait for the output to be taken. */
+/** True once a command used Node's own stream objects, which may still hold output at the end. */
+let areStreamsMade = false;
+
+/** Notes the first use of process.stdout or .stderr, and ends the program when their reader is gone, as others do. */
+function watchStream(name: "stdout" | "stderr"): void {
+  const own = Object.getOwnPropertyDescriptor(process, name);
+  if (own?.get === undefined) return;
+  Object.defineProperty(process, name, {
+    ...own,
+    get: () => {
+      const stream = own.get?.call(process) as NodeJS.WriteStream;
+      Object.defineProperty(process, name, { ...own, get: () => stream });
+      stream.on("error", (caught: NodeJS.ErrnoException) => process.exit(caught.code === "EPIPE" ? 0 : 1));
+      areStreamsMade = true;
+      return stream;
+    },
+  });
+}
+
+/**
+ * Nothing is left to do: does not wait for idle connections, but does wait until what Node's streams hold is taken. Commands
+ * that never made those streams (output/stream.ts) don't pay for them here.
+ */
 function finish(status: number): void {
+  if (!areStreamsMade) process.exit(status);
   process.exitCode = status;
   process.stdout.write("", () => process.stderr.write("", () => process.exit(status)));
 }
 
+watchStream("stdout");
+watchStream("stderr");
 run(process.argv.slice(2)).then(finish, (caught: unknown) => {
   process.stderr.write(`shoal: ${caught instanceof Error ? caught.message : String(caught)}\n`);
   finish(1);

@@ -1,13 +1,15 @@
 /**
- * The CLI's only way to the daemon: HTTP over the UNIX socket or TCP/TLS through node:http. Speaks unprefixed paths (the
+ * The CLI's only way to the daemon: HTTP over the UNIX socket or TCP/TLS; node:http is loaded for streams and TLS only. Speaks unprefixed paths (the
  * newest API version), turns Docker's error bodies into ApiError and connection failures into one clear sentence.
  * Used by every command, by dev/ and by tests; never loads gRPC.
  */
-import type { IncomingMessage, RequestOptions } from "node:http";
-import { request as httpRequest } from "node:http";
+import type { ClientRequest, IncomingMessage, RequestOptions } from "node:http";
 import type { Socket } from "node:net";
 import type { Readable } from "node:stream";
+import { ClusterError } from "../../common/errors.ts";
 import type { Endpoint } from "./endpoint.ts";
+import type { PlainAnswer } from "./plain-exchange.ts";
+import { plainExchange } from "./plain-exchange.ts";
 
 /** JSON error bodies longer than this are cut. */
 const ERROR_BODY_BYTES_MAX = 64 * 1024;
@@ -111,7 +113,11 @@ async function readAll(
 }
 
 async function errorOf(response: IncomingMessage): Promise<ApiError> {
-  const text = (await readAll(response, ERROR_BODY_BYTES_MAX)).toString("utf8").trim();
+  return apiError(response.statusCode ?? 0, await readAll(response, ERROR_BODY_BYTES_MAX));
+}
+
+function apiError(status: number, body: Buffer): ApiError {
+  const text = body.toString("utf8", 0, ERROR_BODY_BYTES_MAX).trim();
   let message = text;
   try {
     const parsed: unknown = JSON.parse(text);
@@ -120,8 +126,21 @@ async function errorOf(response: IncomingMessage): Promise<ApiError> {
   } catch {
     message = text;
   }
-  const status = response.statusCode ?? 0;
   return new ApiError(status, message === "" ? `HTTP ${status} without a message` : message);
+}
+
+function requestHeaders(
+  method: string,
+  options: CallOptions,
+  body: Uint8Array | undefined,
+): Record<string, string> {
+  const { raw } = options;
+  const headers: Record<string, string> = { ...options.headers };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  else if (raw !== undefined) headers["Content-Type"] = raw.contentType;
+  if (body !== undefined) headers["Content-Length"] = String(body.length);
+  else if (raw === undefined && method !== "GET") headers["Content-Length"] = "0";
+  return headers;
 }
 
 export class ApiClient {
@@ -202,17 +221,41 @@ export class ApiClient {
   }
 
   async #json<T>(method: string, path: string, options: CallOptions): Promise<T> {
-    const response = await this.call(method, path, options);
-    const text = (await readAll(response)).toString("utf8");
+    const { status, body } = await this.#exchange(method, path, options);
+    const text = body.toString("utf8");
     if (text.trim() === "") return null as T;
     try {
       return JSON.parse(text) as T;
     } catch {
       throw new ApiError(
-        response.statusCode ?? 0,
+        status,
         `The daemon's answer to ${method} ${path} is not JSON: "${text.slice(0, 80)}"`,
       );
     }
+  }
+
+  /** A successful answer, read to its end. Throws ApiError for the others. */
+  async #exchange(method: string, path: string, options: CallOptions): Promise<PlainAnswer> {
+    const { endpoint } = this;
+    if (options.raw !== undefined || (endpoint.kind === "tcp" && endpoint.tls !== undefined)) {
+      const response = await this.call(method, path, options);
+      return { status: response.statusCode ?? 0, body: await readAll(response) };
+    }
+    let answer: PlainAnswer;
+    try {
+      const body = options.body === undefined ? undefined : Buffer.from(JSON.stringify(options.body));
+      answer = await plainExchange(endpoint, {
+        method,
+        path: pathWithQuery(path, options),
+        headers: requestHeaders(method, options, body),
+        ...(body === undefined ? {} : { body }),
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      });
+    } catch (caught) {
+      throw caught instanceof ClusterError ? caught : connectError(endpoint, caught as NodeJS.ErrnoException);
+    }
+    if (answer.status >= 200 && answer.status < 400) return answer;
+    throw apiError(answer.status, answer.body);
   }
 
   async #open(
@@ -220,9 +263,10 @@ export class ApiClient {
     path: string,
     headers: Record<string, string>,
     signal?: AbortSignal,
-  ): Promise<ReturnType<typeof httpRequest>> {
+  ): Promise<ClientRequest> {
     const base: RequestOptions = { method, path, headers, ...(signal === undefined ? {} : { signal }) };
     const endpoint = this.endpoint;
+    const { request: httpRequest } = await import("node:http");
     if (endpoint.kind === "unix")
       return httpRequest({ ...base, socketPath: endpoint.path, host: "localhost" });
     const target = { ...base, host: endpoint.host, port: endpoint.port };
@@ -240,11 +284,7 @@ export class ApiClient {
   async #send(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
     const body = options.body === undefined ? undefined : Buffer.from(JSON.stringify(options.body));
     const raw = options.raw;
-    const headers: Record<string, string> = { ...options.headers };
-    if (body !== undefined) headers["Content-Type"] = "application/json";
-    else if (raw !== undefined) headers["Content-Type"] = raw.contentType;
-    if (body !== undefined) headers["Content-Length"] = String(body.length);
-    else if (raw === undefined && method !== "GET") headers["Content-Length"] = "0";
+    const headers = requestHeaders(method, options, body);
     const request = await this.#open(method, pathWithQuery(path, options), headers, options.signal);
     return await new Promise((resolve, reject) => {
       request.on("error", (caught) => reject(connectError(this.endpoint, caught)));

@@ -77,7 +77,18 @@ function optionsOf({ flags, rootFlags }: CommandContext): DaemonOptions {
   };
 }
 
+/** Set by bin/shoal for a quick start of short commands. It fixes the seed of hash tables, which a server must not have. */
+const QUICK_START_FLAG = "--no-rehash-snapshot";
+
+/** Replaces this process by one without the flag of quick starts, if it has it. */
+function leaveQuickStart(): void {
+  if (!process.execArgv.includes(QUICK_START_FLAG) || process.execve === undefined) return;
+  const args = process.execArgv.filter((each) => each !== QUICK_START_FLAG);
+  process.execve(process.execPath, [process.execPath, ...args, ...process.argv.slice(1)], process.env);
+}
+
 async function run(context: CommandContext): Promise<number> {
+  leaveQuickStart();
   // The daemon handles its own signals: its stop is orderly.
   process.removeAllListeners("SIGINT").removeAllListeners("SIGTERM");
   const file = daemonModule();

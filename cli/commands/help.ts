@@ -1,12 +1,14 @@
 /** The root help and `--version`. */
 import { GROUPS } from "../groups.ts";
 import { ROOT_FLAGS } from "../root-flags.ts";
+import { createOutput } from "../output/stream.ts";
 import { VERSION } from "../version.ts";
 
+const STDOUT = 1;
 const NAME_WIDTH = 13;
 
 export function printVersion(): number {
-  process.stdout.write(`Shoal version ${VERSION}\n`);
+  createOutput(STDOUT).write(`Shoal version ${VERSION}\n`);
   return 0;
 }
 
@@ -22,7 +24,7 @@ export function printHelp(): number {
     const value = flag.kind === "bool" ? "" : ` ${flag.value ?? ""}`;
     return `  ${short}${`--${flag.name}${value}`.padEnd(22)}${flag.help}`;
   });
-  process.stdout.write(
+  createOutput(STDOUT).write(
     `Usage:  shoal [OPTIONS] COMMAND\n\nRuns containers on a fleet.\n\n${sections.join("\n")}\nOptions:\n${options.join("\n")}\n\n` +
       "Run 'shoal COMMAND --help' for more on a command.\n",
   );

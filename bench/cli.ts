@@ -1,0 +1,124 @@
+/**
+ * How long short commands take, beside the docker CLI against the same daemon, in turn in one run: `service ls`, `node ls`,
+ * `ps`, `images` and `--help`. Wall and CPU time as the shell's `time` gives them; medians. The daemon, a manager with a
+ * few services of no replicas, is started here with folders of its own, and removed.
+ *
+ *   node dist/bench/cli.js [--rounds N]
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { packageRoot } from "../common/package-root.ts";
+import { request } from "./docker-http.ts";
+import { median } from "./statistics.ts";
+
+const SERVICE_COUNT = 5;
+const COMMANDS = ["service ls", "node ls", "ps", "images", "--help"];
+const START_TIMEOUT_MS = 30_000;
+
+interface Sample {
+  readonly wallMs: number;
+  readonly cpuMs: number;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** Runs it once, its output thrown away. */
+function time(command: readonly string[], host: string): Sample {
+  const result = spawnSync(
+    "bash",
+    ["-c", 'TIMEFORMAT="%3R %3U %3S"; time "$@" >/dev/null', "bash", ...command],
+    {
+      env: { ...process.env, DOCKER_HOST: host },
+      encoding: "utf8",
+    },
+  );
+  const [wall = Number.NaN, user = Number.NaN, system = Number.NaN] = (
+    result.stderr.trim().split("\n").at(-1) ?? ""
+  )
+    .split(" ")
+    .map(Number);
+  if (result.status !== 0 || Number.isNaN(wall)) throw new Error(`${command.join(" ")}: ${result.stderr}`);
+  return { wallMs: wall * 1000, cpuMs: (user + system) * 1000 };
+}
+
+async function prepare(socket: string): Promise<void> {
+  const deadline = performance.now() + START_TIMEOUT_MS;
+  const isUp = async (): Promise<boolean> =>
+    existsSync(socket) &&
+    (await request(socket, "GET", "/_ping").then(
+      () => true,
+      () => false,
+    ));
+  while (!(await isUp())) {
+    if (performance.now() > deadline) throw new Error("The daemon did not answer");
+    await sleep(50);
+  }
+  const address = `127.0.0.1:${await freePort()}`;
+  const must = async (target: string, body: object): Promise<void> => {
+    const answer = await request(socket, "POST", target, body);
+    if (answer.status >= 300) throw new Error(`${target}: ${answer.status} ${JSON.stringify(answer.body)}`);
+  };
+  await must("/swarm/init", { ListenAddr: address, AdvertiseAddr: address });
+  for (let index = 0; index < SERVICE_COUNT; index += 1) {
+    await must("/services/create", {
+      Name: `web${index}`,
+      TaskTemplate: { ContainerSpec: { Image: "web:1" } },
+      Mode: { Replicated: { Replicas: 0 } },
+    });
+  }
+}
+
+function compare(host: string, rounds: number): void {
+  const hasDocker = spawnSync("docker", ["--version"]).status === 0;
+  if (!hasDocker) console.log("  no docker CLI is installed: only our own times");
+  for (const command of COMMANDS) {
+    const words = command.split(" ");
+    const ours: Sample[] = [];
+    const peer: Sample[] = [];
+    for (let round = 0; round < rounds; round += 1) {
+      ours.push(time([path.join(packageRoot(import.meta.dirname), "bin", "shoal"), ...words], host));
+      if (hasDocker) peer.push(time(["docker", ...words], host));
+    }
+    const line = (samples: readonly Sample[]): string =>
+      `${median(samples.map((each) => each.wallMs)).toFixed(0)} ms (cpu ${median(samples.map((each) => each.cpuMs)).toFixed(0)} ms)`;
+    const ratio = (key: keyof Sample): string =>
+      (median(ours.map((each) => each[key])) / median(peer.map((each) => each[key]))).toFixed(2);
+    console.log(
+      `  ${command.padEnd(12)} shoal ${line(ours)}` +
+        (hasDocker ? `   docker ${line(peer)}   ratio ${ratio("wallMs")} (cpu ${ratio("cpuMs")})` : ""),
+    );
+  }
+}
+
+const { values } = parseArgs({ options: { rounds: { type: "string", default: "15" } } });
+const rounds = Number(values.rounds);
+const folder = mkdtempSync(path.join(tmpdir(), "shoal-bench-cli-"));
+const socket = path.join(folder, "api.sock");
+const child = spawn(
+  path.join(packageRoot(import.meta.dirname), "bin", "shoal"),
+  ["daemon", "--data-root", `${folder}/data`, "--exec-root", `${folder}/run`, "--host", `unix://${socket}`],
+  { stdio: "ignore" },
+);
+try {
+  await prepare(socket);
+  console.log(`\nShort commands, medians of ${rounds} runs each, in turn`);
+  compare(`unix://${socket}`, rounds);
+} finally {
+  const ended = once(child, "exit");
+  child.kill("SIGTERM");
+  await ended;
+  rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+}
