@@ -4,15 +4,18 @@
  */
 import { existsSync, mkdirSync, rmdirSync, rmSync, unlinkSync } from "node:fs";
 import * as fs from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import path from "node:path";
 import type { Env } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
+import { Semaphore } from "../../common/semaphore.ts";
 import type { ExitStatus } from "../../model/engine.ts";
 import type {
   ContainerNetworkRequest,
   ContainerNetworks,
   NameServers,
+  RootfsLayers,
   RootfsSource,
   VolumeSource,
 } from "../ports.ts";
@@ -44,6 +47,14 @@ const NAME_SERVER_ADDRESS = "127.0.0.11";
 /** After SIGKILL an end comes at once, unless the kernel holds the process in a call that can't be broken off. */
 const KILL_WAIT_MS = 10_000;
 
+/**
+ * Containers that are being started at once: enough to keep the CPUs busy while some wait for the kernel; more only queue for
+ * its locks, and all of them are up late instead of most of them early.
+ */
+const START_COUNT_MAX = Math.max(4, Math.min(32, 2 * availableParallelism()));
+/** A start that hangs (a bind from a server that is gone) gives its place to the next after this. */
+const START_PLACE_MS = 500;
+
 export interface LifecycleDeps {
   readonly env: Env;
   readonly log: Logger;
@@ -66,6 +77,7 @@ export interface LifecycleDeps {
 
 export class Lifecycle {
   readonly #deps: LifecycleDeps;
+  readonly #places = new Semaphore(START_COUNT_MAX);
   #isStopped = false;
 
   constructor(deps: LifecycleDeps) {
@@ -111,19 +123,35 @@ export class Lifecycle {
   }
 
   async #prepare(live: LiveContainer, undo: (() => Promise<unknown>)[]): Promise<void> {
-    const { rootfs, cgroups, execRoot, nativeBinary } = this.#deps;
+    const { rootfs, cgroups, execRoot } = this.#deps;
     const { record } = live;
     const stateDir = path.join(execRoot, "c", live.id);
     makeStateDir(stateDir);
-    live.files.prepare(hostnameOf(record), record.hostConfig);
     const layers = await rootfs.layers(live.id);
     const { CgroupParent: parent = "" } = record.hostConfig;
     if (parent !== "") await cgroups.prepare(parent);
     if (record.hostConfig.IpcMode === "shareable") await makeSharedMemory(stateDir);
     await this.#mountVolumes(live, [layers.upper, ...layers.lower], undo);
-    const owner = sharedWith(record.hostConfig.NetworkMode);
+    await this.#bounded(() => this.#run(live, layers, undo));
+  }
+
+  /** Runs `work` when it has a place among the starts. */
+  async #bounded(work: () => Promise<void>): Promise<void> {
+    const release = await this.#places.acquire();
+    const cancel = this.#deps.env.timers.after(START_PLACE_MS, release);
+    try {
+      await work();
+    } finally {
+      cancel();
+      release();
+    }
+  }
+
+  #job(live: LiveContainer, layers: RootfsLayers): Buffer {
+    const { cgroups, execRoot, nativeBinary } = this.#deps;
+    const owner = sharedWith(live.record.hostConfig.NetworkMode);
     const spec = launchSpec({
-      record,
+      record: live.record,
       layers,
       folder: live.folder,
       networkFolder: owner === undefined ? live.folder : this.#deps.find(owner).folder,
@@ -137,11 +165,12 @@ export class Lifecycle {
       pidOf: (id) => this.#runningPid(id),
       shmOf: (id) => path.join(execRoot, "c", this.#deps.find(id).id, "shm"),
     });
-    await this.#run(live, encodeCreateJob(spec), undo);
+    return encodeCreateJob(spec);
   }
 
-  async #run(live: LiveContainer, job: Uint8Array, undo: (() => Promise<unknown>)[]): Promise<void> {
-    const { connection, pid } = await this.#deps.launcher.run("create", job);
+  async #run(live: LiveContainer, layers: RootfsLayers, undo: (() => Promise<unknown>)[]): Promise<void> {
+    live.files.prepare(hostnameOf(live.record), live.record.hostConfig);
+    const { connection, pid } = await this.#deps.launcher.run("create", this.#job(live, layers));
     undo.push(async () => {
       connection.send(FrameType.signal, u32(SIGKILL));
       await connection.closed;

@@ -5,19 +5,22 @@
  */
 import { ClusterError } from "../../common/errors.ts";
 import { hasErrno } from "./libc.ts";
-import type { NetworkNamespace } from "./namespace.ts";
+import { NetworkNamespace } from "./namespace.ts";
 import { plainNested, u32 } from "./netlink-wire.ts";
 import type { Request } from "./netlink-wire.ts";
 import {
   addAddress,
   addVeth,
-  findLink,
+  findLinkIndex,
   listAddresses,
   listLinks,
   replaceNeighbour,
   replaceRoute,
   setLink,
 } from "./routing.ts";
+
+/** The first finds a leftover pair, the second eth0 taken; more than that is somebody else at work. */
+const PLUG_ATTEMPTS_MAX = 4;
 
 export interface RoutedLink {
   /** Name of the end outside of the container. */
@@ -45,9 +48,14 @@ export function interfaceWithAddress(container: NetworkNamespace, address: strin
   return listAddresses(container.route).find((each) => each.address === address)?.index;
 }
 
-/** Nearly every container is new and has no interface yet: eth0 is tried before anything is listed. */
-function addPair(host: NetworkNamespace, container: NetworkNamespace, link: RoutedLink): string {
-  const add = (name: string): string => {
+/** True if made; false if the host end's name is taken. Nearly every container is new: eth0 is tried before anything is listed. */
+function addPair(
+  host: NetworkNamespace,
+  container: NetworkNamespace,
+  options: { readonly link: RoutedLink; readonly name: string },
+): boolean {
+  const { link, name } = options;
+  try {
     host.route.send([
       addVeth(
         link.hostName,
@@ -55,19 +63,46 @@ function addPair(host: NetworkNamespace, container: NetworkNamespace, link: Rout
         { name, mac: link.containerMac, mtu: link.mtu, namespace: container.fd },
       ),
     ]);
-    return name;
-  };
-  try {
-    return add("eth0");
+    return true;
   } catch (caught) {
     if (!hasErrno(caught, "EEXIST")) throw caught;
-    return add(freeInterfaceName(container));
+    return false;
   }
 }
 
-/** Makes the pair and gives both ends what they need. Returns the container's name of the interface. */
-export function plugRouted(host: NetworkNamespace, container: NetworkNamespace, link: RoutedLink): string {
-  const name = addPair(host, container, link);
+/**
+ * Gives a process's network this link, unless it has it. A pair that an earlier try left under the name is replaced. Nothing is
+ * looked up beforehand: that would cost as much as trying.
+ */
+export async function plugRouted(host: NetworkNamespace, pid: number, link: RoutedLink): Promise<void> {
+  const container = NetworkNamespace.ofProcess(pid);
+  try {
+    let name = "eth0";
+    for (let attempt = 1; !addPair(host, container, { link, name }); attempt++) {
+      if (attempt >= PLUG_ATTEMPTS_MAX)
+        throw new ClusterError(
+          "unavailable",
+          `Cannot add link "${link.hostName}": its name is taken again and again`,
+        );
+      if (findLinkIndex(host.route, link.hostName) !== undefined) {
+        if (interfaceWithAddress(container, link.address) !== undefined) return;
+        await host.deleteLinks([link.hostName]);
+      }
+      name = freeInterfaceName(container);
+    }
+    configure(host, container, { link, name });
+  } finally {
+    container.close();
+  }
+}
+
+/** Gives both ends what they need. */
+function configure(
+  host: NetworkNamespace,
+  container: NetworkNamespace,
+  options: { readonly link: RoutedLink; readonly name: string },
+): void {
+  const { link, name } = options;
   const hostIndex = linkIndex(host, link.hostName);
   const index = linkIndex(container, name);
   container.route.send([
@@ -93,7 +128,6 @@ export function plugRouted(host: NetworkNamespace, container: NetworkNamespace, 
     replaceNeighbour(hostIndex, link.address, link.containerMac),
     replaceRoute({ destination: link.address, prefixLength: 32, device: hostIndex, scope: "link" }),
   ]);
-  return name;
 }
 
 /**
@@ -117,8 +151,8 @@ export function allowLoopbackSources(index: number): Request {
 
 /** Index of a link that must be there. */
 export function linkIndex(namespace: NetworkNamespace, name: string): number {
-  const link = findLink(namespace.route, name);
-  if (link === undefined)
+  const index = findLinkIndex(namespace.route, name);
+  if (index === undefined)
     throw new ClusterError("not_found", `Cannot find link "${name}": it is not in its namespace`);
-  return link.index;
+  return index;
 }

@@ -66,9 +66,11 @@ export interface SendOptions {
   readonly tolerate?: readonly number[];
 }
 
+/** Of this thread: a reply is taken apart before anything else can be received. */
+const received = Buffer.allocUnsafeSlow(DATAGRAM_BYTES);
+
 export class NetlinkSocket {
   readonly #fd: number;
-  readonly #buffer = Buffer.alloc(DATAGRAM_BYTES);
   #sequence = 0;
   #isClosed = false;
   #isBusy = false;
@@ -101,10 +103,10 @@ export class NetlinkSocket {
     try {
       const batch = this.#prepare(requests.slice(0, BATCH_MAX), options);
       await sendBytesElsewhere(this.#fd, batch.bytes);
+      const buffer = Buffer.allocUnsafeSlow(DATAGRAM_BYTES);
       while (!batch.acknowledgements.isComplete) {
-        const length = await receiveBytesElsewhere(this.#fd, this.#buffer);
-        for (const reply of decodeReplies(this.#buffer.subarray(0, length)))
-          batch.acknowledgements.take(reply);
+        const length = await receiveBytesElsewhere(this.#fd, buffer);
+        for (const reply of decodeReplies(buffer.subarray(0, length))) batch.acknowledgements.take(reply);
       }
       if (batch.acknowledgements.failure !== undefined) throw batch.acknowledgements.failure;
     } finally {
@@ -177,8 +179,8 @@ export class NetlinkSocket {
   }
 
   #receive(): Reply[] {
-    const length = receiveBytes(this.#fd, this.#buffer);
-    return decodeReplies(this.#buffer.subarray(0, length));
+    const length = receiveBytes(this.#fd, received);
+    return decodeReplies(received.subarray(0, length));
   }
 
   #claim(): void {

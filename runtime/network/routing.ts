@@ -250,15 +250,25 @@ function decodeLink(body: Buffer): LinkState {
   };
 }
 
-/** The link of that name, or undefined. */
-export function findLink(socket: NetlinkSocket, name: string): LinkState | undefined {
+function getLink(socket: NetlinkSocket, name: string): Buffer | undefined {
   const body = Buffer.concat([linkHeader(), text(IFLA_IFNAME, name)]);
   try {
-    return decodeLink(socket.get({ type: GET_LINK, flags: 0, body, action: `find link "${name}"` }).body);
+    return socket.get({ type: GET_LINK, flags: 0, body, action: `find link "${name}"` }).body;
   } catch (caught) {
     if (hasErrno(caught, "ENODEV")) return undefined;
     throw caught;
   }
+}
+
+/** The link of that name, or undefined. */
+export function findLink(socket: NetlinkSocket, name: string): LinkState | undefined {
+  const body = getLink(socket, name);
+  return body === undefined ? undefined : decodeLink(body);
+}
+
+/** Its index alone. */
+export function findLinkIndex(socket: NetlinkSocket, name: string): number | undefined {
+  return getLink(socket, name)?.readInt32LE(4);
 }
 
 export function listLinks(socket: NetlinkSocket): LinkState[] {

@@ -10,17 +10,16 @@ import type { MeshAssignment } from "../../model/dispatch.ts";
 import type { Task } from "../../model/objects.ts";
 import { blockSize, firstHost, formatAddress, macOf, parseBlock } from "../../runtime/network/addresses.ts";
 import { deleteFlows } from "../../runtime/network/conntrack.ts";
-import { interfaceWithAddress, linkIndex, plugRouted } from "../../runtime/network/container-link.ts";
+import { linkIndex, plugRouted } from "../../runtime/network/container-link.ts";
 import { KernelSet } from "../../runtime/network/kernel-set.ts";
 import type { KernelObject } from "../../runtime/network/kernel-set.ts";
-import { NetworkNamespace } from "../../runtime/network/namespace.ts";
+import type { NetworkNamespace } from "../../runtime/network/namespace.ts";
 import { groupsOf, NftTable } from "../../runtime/network/nft-table.ts";
 import type { ElementGroup, ElementGroups } from "../../runtime/network/nft-table.ts";
 import {
   addAddress,
   addRule,
   deleteRule,
-  findLink,
   listLinks,
   listRules,
   ROUTE_PROTOCOL,
@@ -375,29 +374,17 @@ export class Mesh {
     await this.#table.run(`add ${set}\ndelete ${set}`);
   }
 
-  async #plug(taskId: string, pid: number, meshIp: string): Promise<void> {
-    const { root } = this.#deps;
-    const address = firstHost(parseBlock(this.#assignment?.subnet ?? ""));
-    const hostName = this.linkNameOf(taskId);
-    const container = NetworkNamespace.ofProcess(pid);
-    try {
-      if (findLink(root.route, hostName) !== undefined) {
-        if (interfaceWithAddress(container, meshIp) !== undefined) return;
-        await root.deleteLinks([hostName]);
-      }
-      plugRouted(root, container, {
-        hostName,
-        hostMac: HOST_LINK_MAC,
-        containerMac: macOf(meshIp),
-        mtu: this.#underlay.mtu,
-        address: meshIp,
-        prefixLength: 32,
-        gateway: address,
-        destinations: [{ address: "0.0.0.0", prefixLength: 0 }],
-      });
-    } finally {
-      container.close();
-    }
+  #plug(taskId: string, pid: number, meshIp: string): Promise<void> {
+    return plugRouted(this.#deps.root, pid, {
+      hostName: this.linkNameOf(taskId),
+      hostMac: HOST_LINK_MAC,
+      containerMac: macOf(meshIp),
+      mtu: this.#underlay.mtu,
+      address: meshIp,
+      prefixLength: 32,
+      gateway: firstHost(parseBlock(this.#assignment?.subnet ?? "")),
+      destinations: [{ address: "0.0.0.0", prefixLength: 0 }],
+    });
   }
 }
 

@@ -8,7 +8,7 @@ import type { Logger } from "../../common/log.ts";
 import type { NetworkAssignment, RemoteEndpoint } from "../../model/dispatch.ts";
 import { firstHost, macOf, parseBlock, splitCidr } from "../../runtime/network/addresses.ts";
 import { deleteFlows } from "../../runtime/network/conntrack.ts";
-import { interfaceWithAddress, linkIndex, plugRouted } from "../../runtime/network/container-link.ts";
+import { linkIndex, plugRouted } from "../../runtime/network/container-link.ts";
 import { KernelSet } from "../../runtime/network/kernel-set.ts";
 import type { KernelObject } from "../../runtime/network/kernel-set.ts";
 import { NetworkNamespace } from "../../runtime/network/namespace.ts";
@@ -301,28 +301,18 @@ export class Overlay {
     await this.#table.run(`add ${set}\ndelete ${set}`);
   }
 
-  async #plug(taskId: string, pid: number, cidr: string): Promise<void> {
+  #plug(taskId: string, pid: number, cidr: string): Promise<void> {
     const { address, prefixLength } = splitCidr(cidr);
-    const hostName = linkName(LINK_PREFIX, taskId);
-    const container = NetworkNamespace.ofProcess(pid);
-    try {
-      if (findLink(this.#home.route, hostName) !== undefined) {
-        if (interfaceWithAddress(container, address) !== undefined) return;
-        await this.#home.deleteLinks([hostName]);
-      }
-      plugRouted(this.#home, container, {
-        hostName,
-        hostMac: HOST_LINK_MAC,
-        containerMac: macOf(address),
-        mtu: this.#mtu,
-        address,
-        prefixLength,
-        gateway: this.gateway,
-        destinations: this.#subnets.map(({ subnet }) => splitCidr(subnet)),
-      });
-    } finally {
-      container.close();
-    }
+    return plugRouted(this.#home, pid, {
+      hostName: linkName(LINK_PREFIX, taskId),
+      hostMac: HOST_LINK_MAC,
+      containerMac: macOf(address),
+      mtu: this.#mtu,
+      address,
+      prefixLength,
+      gateway: this.gateway,
+      destinations: this.#subnets.map(({ subnet }) => splitCidr(subnet)),
+    });
   }
 }
 

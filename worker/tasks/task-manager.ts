@@ -9,7 +9,7 @@ import type { Task, TaskStatus } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { TASK_START_COUNT_MAX } from "../limits.ts";
 import type { ControllerFactory, TaskDependencies } from "./controller.ts";
-import { Semaphore } from "./semaphore.ts";
+import { Semaphore } from "../../common/semaphore.ts";
 import type { TaskDb } from "./task-db.ts";
 import { TaskRunner } from "./task-runner.ts";
 

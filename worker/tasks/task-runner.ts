@@ -12,7 +12,7 @@ import { isTerminal, TaskState } from "../../model/task-state.ts";
 import { STEP_RETRY } from "../limits.ts";
 import type { TaskController, TaskDependencies, TaskFacts } from "./controller.ts";
 import { nextStep, type Step } from "./next-step.ts";
-import type { Semaphore } from "./semaphore.ts";
+import type { Semaphore } from "../../common/semaphore.ts";
 
 export interface TaskRunnerDeps {
   readonly clock: Clock;
