@@ -1,190 +1,103 @@
 /**
- * Containers side by side with runc and Docker on one machine, in turn: create + start + wait + remove of `true`, exec, a hundred at once,
- * memory of a hundred idle ones. `node bench/runtime.ts [rounds]` as root, after `npm run build`. A peer that is not installed is
- * skipped, and it says so.
+ * Containers side by side with runc and Docker on one machine, in turn in one run: create + start + wait + remove of `true` without
+ * and with a bridge, exec, a hundred at once, memory of a hundred idle ones and of the daemon, and how late the event loop was.
+ * A peer that is not installed is skipped, and it says so. Needs root.
+ *
+ *   node bench/runtime.ts [--rounds N] [--no-peer]      after `npm run build`
  */
-import { execFile, execFileSync } from "node:child_process";
-import { createReadStream, existsSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import * as os from "node:os";
 import path from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import { promisify } from "node:util";
+import { Readable } from "node:stream";
+import { parseArgs } from "node:util";
 import { must } from "../common/assert.ts";
 import { silentLogger } from "../common/log.ts";
 import { realEnv } from "../common/real-env.ts";
 import type { ContainerEngine } from "../model/engine.ts";
 import { createEngine } from "../runtime/engine.ts";
+import {
+  create,
+  dockerExec,
+  dockerRun,
+  exec,
+  IMAGE,
+  isInstalled,
+  life,
+  remove,
+  runcLife,
+  start,
+  startEngine,
+} from "./container-lives.ts";
+import { type Contender, hasDocker, startDocker, startShoal } from "./contenders.ts";
+import { idleCost, kernelBytes, processesWith, residentBytes } from "./idle-memory.ts";
 import { median } from "./statistics.ts";
+import { busyboxTar } from "./test-image.ts";
 
-const run = promisify(execFile);
 const BURST_COUNT = 100;
+const BURST_ROUNDS = 3;
+const PEER_BURST_ROUNDS = 1;
 const IDLE_COUNT = 100;
-const BUSYBOX = ["/bin/busybox", "/usr/bin/busybox"].find((file) => existsSync(file)) ?? "/bin/busybox";
 
-async function makeTree(root: string): Promise<string> {
-  const tree = path.join(root, "tree");
-  for (const name of ["bin", "etc", "proc", "sys", "dev", "tmp"])
-    await fs.mkdir(path.join(tree, name), { recursive: true });
-  await fs.copyFile(BUSYBOX, path.join(tree, "bin/busybox"));
-  await fs.chmod(path.join(tree, "bin/busybox"), 0o755);
-  for (const name of ["true", "sh", "sleep"]) await fs.symlink("busybox", path.join(tree, "bin", name));
-  execFileSync("tar", ["-C", tree, "-cf", path.join(root, "tree.tar"), "."]);
-  return tree;
-}
+type Work = () => Promise<unknown>;
 
-async function timed(work: () => Promise<unknown>): Promise<number> {
-  const start = performance.now();
+async function timed(work: Work): Promise<number> {
+  const begin = performance.now();
   await work();
-  return performance.now() - start;
+  return performance.now() - begin;
 }
 
-class Ours {
-  readonly #containers: ContainerEngine;
-
-  constructor(containers: ContainerEngine) {
-    this.#containers = containers;
-  }
-
-  async create(command: readonly string[]): Promise<string> {
-    const { Id } = await this.#containers.create({
-      config: { Image: "bench:1", Cmd: command },
-      hostConfig: { NetworkMode: "none" },
-    });
-    return Id;
-  }
-
-  async whole(): Promise<void> {
-    const id = await this.create(["/bin/true"]);
-    const ended = this.#containers.wait(id, "next-exit", {});
-    await this.#containers.start(id);
-    await ended;
-    await this.remove(id);
-  }
-
-  remove(id: string): Promise<void> {
-    return this.#containers.remove(id, { force: true, volumes: true, link: false });
-  }
-
-  start(id: string): Promise<boolean> {
-    return this.#containers.start(id);
-  }
-
-  async exec(id: string): Promise<void> {
-    const { Id } = await this.#containers.createExec(id, { Cmd: ["/bin/true"], AttachStdout: true });
-    const streams = must(await this.#containers.startExec(Id, { detach: false, tty: false }), "attached");
-    for await (const chunk of streams.output) must(chunk.data, "a chunk has data");
-  }
+function milliseconds(values: readonly number[]): string {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return `${median(values).toFixed(1)} ms (${low.toFixed(1)}-${high.toFixed(1)}, ${values.length} runs)`;
 }
 
-type Peer = (() => Promise<unknown>) | undefined;
-
-/** `runc run` of the same tree: its bundle is made once. */
-async function runcPeer(root: string, tree: string): Promise<Peer> {
-  if (!existsSync("/usr/sbin/runc") && !existsSync("/usr/bin/runc")) return undefined;
-  const bundle = path.join(root, "bundle");
-  await fs.mkdir(bundle);
-  await run("runc", ["spec"], { cwd: bundle });
-  const file = path.join(bundle, "config.json");
-  const config = JSON.parse(await fs.readFile(file, "utf8")) as {
-    process: { terminal: boolean; args: string[] };
-    root: { path: string };
-  };
-  config.process.terminal = false;
-  config.process.args = ["/bin/true"];
-  config.root.path = tree;
-  await fs.writeFile(file, JSON.stringify(config));
-  let count = 0;
-  return () =>
-    run("runc", [
-      "--root",
-      path.join(root, "runc"),
-      "run",
-      "--bundle",
-      bundle,
-      `shoal-bench-${process.pid}-${count++}`,
-    ]);
+function report(
+  what: string,
+  ours: readonly number[],
+  peer: { readonly name: string; readonly times: readonly number[] },
+): void {
+  const words =
+    peer.times.length === 0
+      ? `${peer.name}: not installed`
+      : `${peer.name} ${milliseconds(peer.times)}   ${(median(peer.times) / median(ours)).toFixed(1)} x`;
+  console.log(`${what.padEnd(36)} shoal ${milliseconds(ours)}   ${words}`);
 }
 
-/** A real Docker engine: ours answers on other sockets. */
-async function dockerPeer(root: string): Promise<Peer> {
-  const host = process.env["BENCH_DOCKER_HOST"] ?? "unix:///var/run/docker.sock";
-  const docker = (...args: string[]): Promise<unknown> => run("docker", ["-H", host, ...args]);
-  try {
-    await docker("import", path.join(root, "tree.tar"), "shoal-bench:1");
-  } catch {
-    return undefined;
-  }
-  return () => docker("run", "--rm", "--network", "none", "shoal-bench:1", "/bin/true");
-}
-
-function report(name: string, ours: readonly number[], peer: readonly number[] | undefined): void {
-  const own = median(ours);
-  const least = Math.min(...ours);
-  const peerText =
-    peer === undefined
-      ? "not installed"
-      : `${median(peer).toFixed(1)} ms, ${(median(peer) / own).toFixed(1)} x`;
-  console.log(`${name.padEnd(34)} min ${least.toFixed(1)} median ${own.toFixed(1)} ms | ${peerText}`);
-}
-
-/** Pages that are this process's alone: resident ones that no other maps. */
-async function privateBytes(pid: string): Promise<number> {
-  const text = await fs.readFile(`/proc/${pid}/smaps_rollup`, "utf8").catch(() => "");
-  const kilobytes = [...text.matchAll(/^Private_\w+:\s+(\d+) kB$/gm)].map((match) => Number(match[1]));
-  return kilobytes.reduce((sum, each) => sum + each, 0) * 1024;
-}
-
-async function monitorMemory(execRoot: string): Promise<{ readonly count: number; readonly bytes: number }> {
-  let count = 0;
-  let bytes = 0;
-  for (const pid of (await fs.readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
-    const line = await fs.readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    const name = await fs.readFile(`/proc/${pid}/comm`, "utf8").catch(() => "");
-    if (!line.includes(execRoot) || !/^shoal-[0-9a-f]{8}/.test(name)) continue;
-    count++;
-    bytes += await privateBytes(pid);
-  }
-  return { count, bytes };
-}
-
-async function measureIdle(ours: Ours, execRoot: string): Promise<void> {
-  const free = async (): Promise<number> =>
-    Number(/MemAvailable:\s+(\d+)/.exec(await fs.readFile("/proc/meminfo", "utf8"))?.[1]);
-  const before = await free();
-  const ids: string[] = [];
-  for (let i = 0; i < IDLE_COUNT; i++) {
-    const id = await ours.create(["/bin/sleep", "1000"]);
-    await ours.start(id);
-    ids.push(id);
-  }
-  const { count, bytes } = await monitorMemory(execRoot);
-  const machine = (before - (await free())) / 1024 / IDLE_COUNT;
-  console.log(
-    `${`${IDLE_COUNT} idle containers`.padEnd(34)} ${(bytes / count / 1024).toFixed(0)} kB private per monitor (${count}), ` +
-      `${machine.toFixed(2)} MB of the machine each, their own processes included`,
-  );
-  for (const id of ids) await ours.remove(id);
-}
-
-async function compare(ours: Ours, peers: Readonly<Record<string, Peer>>, rounds: number): Promise<void> {
+/** Ours and its peers by name, in turn; each once before, not counted. */
+async function compare(
+  what: string,
+  ours: Work,
+  options: { readonly peers: Readonly<Record<string, Work | undefined>>; readonly rounds: number },
+): Promise<void> {
   const own: number[] = [];
   const theirs = new Map<string, number[]>();
-  await ours.whole();
-  for (let round = 0; round < rounds; round++) {
-    own.push(await timed(() => ours.whole()));
-    for (const [name, peer] of Object.entries(peers)) {
+  const peers = Object.entries(options.peers);
+  for (let round = -1; round < options.rounds; round++) {
+    const time = await timed(ours);
+    if (round >= 0) own.push(time);
+    for (const [name, peer] of peers) {
       if (peer === undefined) continue;
-      theirs.set(name, [...(theirs.get(name) ?? []), await timed(peer)]);
+      const spent = await timed(peer);
+      if (round >= 0) theirs.set(name, [...(theirs.get(name) ?? []), spent]);
     }
   }
-  for (const name of Object.keys(peers)) report(`whole life of true, against ${name}`, own, theirs.get(name));
+  for (const [name] of peers) report(what, own, { name, times: theirs.get(name) ?? [] });
 }
 
-async function main(): Promise<void> {
-  const rounds = Number(process.argv[2] ?? "20");
-  const root = await fs.mkdtemp(path.join(os.tmpdir(), "shoal-bench-runtime-"));
-  const tree = await makeTree(root);
+/** The runtime without daemon and API, as `runc run` has none either. */
+async function libraryLife(containers: ContainerEngine): Promise<void> {
+  const { Id } = await containers.create({
+    config: { Image: IMAGE, Cmd: ["/bin/true"] },
+    hostConfig: { NetworkMode: "none" },
+  });
+  const ended = containers.wait(Id, "next-exit", {});
+  await containers.start(Id);
+  await ended;
+  await containers.remove(Id, { force: true, volumes: true, link: false });
+}
+
+async function measureLibrary(root: string, rounds: number): Promise<void> {
   const engine = await createEngine({
     env: realEnv,
     log: silentLogger,
@@ -194,35 +107,120 @@ async function main(): Promise<void> {
   });
   await engine.start();
   try {
-    const tar = createReadStream(path.join(root, "tree.tar"));
-    for await (const line of engine.images.import(tar, { repo: "bench", tag: "1", changes: [] }))
-      must(line, "a line");
-    const ours = new Ours(engine.containers);
-    console.log(`load ${os.loadavg()[0]?.toFixed(1)} on ${os.cpus().length} CPUs, ${rounds} rounds`);
-    await compare(
-      ours,
-      { "runc run": await runcPeer(root, tree), "docker run": await dockerPeer(root) },
+    const [repo = "", tag = ""] = IMAGE.split(":");
+    const tar = Readable.from([busyboxTar()]);
+    for await (const line of engine.images.import(tar, { repo, tag, changes: [] })) must(line, "a line");
+    const ours = (): Promise<void> => libraryLife(engine.containers);
+    await compare("life of true, the runtime alone", ours, {
+      peers: { "runc run": await runcLife(root) },
       rounds,
-    );
-    const id = await ours.create(["/bin/sleep", "1000"]);
-    await ours.start(id);
-    const execs: number[] = [];
-    for (let round = 0; round < rounds; round++) execs.push(await timed(() => ours.exec(id)));
-    report("exec of true", execs, undefined);
-    await ours.remove(id);
+    });
     const delay = monitorEventLoopDelay({ resolution: 1 });
     delay.enable();
-    const burst = await timed(() => Promise.all(Array.from({ length: BURST_COUNT }, () => ours.whole())));
+    const bursts: number[] = [];
+    for (let round = 0; round < BURST_ROUNDS; round++)
+      bursts.push(await timed(() => Promise.all(Array.from({ length: BURST_COUNT }, ours))));
     delay.disable();
+    // The histogram counts from the timer's own period of one millisecond.
+    const late = (nanoseconds: number): string => (nanoseconds / 1e6 - 1).toFixed(1);
     console.log(
-      `${`${BURST_COUNT} at once`.padEnd(34)} ${burst.toFixed(0)} ms, event loop late by at most ${(delay.max / 1e6).toFixed(1)} ms`,
+      `${`${BURST_COUNT} lives at once, the runtime alone`.padEnd(36)} shoal ${milliseconds(bursts)}   ` +
+        `event loop late by at most ${late(delay.max)} ms, 99 of 100 turns by ${late(delay.percentile(99))} ms`,
     );
-    await measureIdle(ours, path.join(root, "run"));
   } finally {
-    for (const { id } of engine.containers.summaries({})) {
-      await engine.containers.remove(id, { force: true, volumes: true, link: false });
-    }
     await engine.stop();
+  }
+}
+
+async function burst(socket: string): Promise<void> {
+  await Promise.all(Array.from({ length: BURST_COUNT }, () => life(socket, "none")));
+}
+
+async function measureBursts(ours: string, docker: string | undefined): Promise<void> {
+  const own: number[] = [];
+  const theirs: number[] = [];
+  for (let round = 0; round < BURST_ROUNDS; round++) {
+    own.push(await timed(() => burst(ours)));
+    if (docker !== undefined && round < PEER_BURST_ROUNDS) theirs.push(await timed(() => burst(docker)));
+  }
+  report(`${BURST_COUNT} lives at once, API`, own, { name: "docker API", times: theirs });
+}
+
+async function measureExec(ours: string, docker: string | undefined, rounds: number): Promise<void> {
+  const sleeper = async (socket: string): Promise<string> => {
+    const id = await create(socket, ["/bin/sleep", "1000"]);
+    await start(socket, id);
+    return id;
+  };
+  const id = await sleeper(ours);
+  const peer = docker === undefined ? undefined : { socket: docker, id: await sleeper(docker) };
+  const viaApi = peer && ((): Promise<void> => exec(peer.socket, peer.id));
+  const viaCommand =
+    peer && isInstalled("docker") ? (): Promise<unknown> => dockerExec(peer.socket, peer.id) : undefined;
+  await compare("exec of true, API", () => exec(ours, id), {
+    peers: { "docker API": viaApi, "docker exec": viaCommand },
+    rounds,
+  });
+  await remove(ours, id);
+  if (peer !== undefined) await remove(peer.socket, peer.id);
+}
+
+async function measureLives(ours: string, docker: string | undefined, rounds: number): Promise<void> {
+  const hasCommand = isInstalled("docker");
+  for (const network of ["none", "bridge"] as const) {
+    const viaApi = docker === undefined ? undefined : (): Promise<void> => life(docker, network);
+    const viaCommand =
+      docker !== undefined && hasCommand ? (): Promise<unknown> => dockerRun(docker, network) : undefined;
+    await compare(`life of true, API, network ${network}`, () => life(ours, network), {
+      peers: { "docker API": viaApi, "docker run": viaCommand },
+      rounds,
+    });
+  }
+}
+
+async function measureIdle(engine: Contender): Promise<void> {
+  const folder = path.dirname(engine.socket);
+  const before = processesWith(folder, []);
+  const kernelBefore = await kernelBytes();
+  for (let index = 0; index < IDLE_COUNT; index++)
+    await start(engine.socket, await create(engine.socket, ["/bin/sleep", "1000"]));
+  const kernelAfter = await kernelBytes();
+  const cost = idleCost(processesWith(folder, before), {
+    count: IDLE_COUNT,
+    kernelBytes: kernelAfter - kernelBefore,
+  });
+  const megabytes = (bytes: number): string => (bytes / 1024 / 1024).toFixed(3);
+  console.log(
+    `${`${IDLE_COUNT} idle containers`.padEnd(36)} ${engine.name}: ${megabytes(cost.totalBytes)} MB each beyond its own process ` +
+      `(watching it ${megabytes(cost.privateBytes)} private, ${megabytes(cost.residentBytes)} resident; kernel ${megabytes(cost.kernelBytes)})`,
+  );
+  const daemons = before.map(residentBytes).filter((bytes) => bytes > 1024 * 1024);
+  const sum = daemons.reduce((total, bytes) => total + bytes, 0);
+  console.log(`${"the daemon itself".padEnd(36)} ${engine.name}: ${megabytes(sum)} MB resident`);
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { rounds: { type: "string", default: "20" }, "no-peer": { type: "boolean", default: false } },
+  });
+  const rounds = Number(values.rounds);
+  const root = await fs.mkdtemp(path.join(os.tmpdir(), "shoal-bench-runtime-"));
+  console.log(`load ${os.loadavg()[0]?.toFixed(1)} on ${os.cpus().length} CPUs, ${rounds} rounds`);
+  const withPeer = !values["no-peer"] && hasDocker();
+  if (!withPeer) console.log("dockerd is not installed or not wanted");
+  const engines: Contender[] = [];
+  try {
+    await measureLibrary(root, rounds);
+    const ours = await startEngine("shoal", startShoal);
+    engines.push(ours);
+    const docker = withPeer ? await startEngine("docker", startDocker) : undefined;
+    if (docker !== undefined) engines.push(docker);
+    await measureLives(ours.socket, docker?.socket, rounds);
+    await measureExec(ours.socket, docker?.socket, rounds);
+    await measureBursts(ours.socket, docker?.socket);
+    for (const engine of engines) await measureIdle(engine);
+  } finally {
+    for (const engine of engines) await engine.stop();
     await fs.rm(root, { recursive: true, force: true });
   }
 }
