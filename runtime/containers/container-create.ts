@@ -146,5 +146,9 @@ export function createWarnings(request: CreateContainerRequest, image: ImageConf
       "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.",
     );
   }
+  const { NetworkMode, PortBindings } = request.hostConfig;
+  if (NetworkMode === "host" && Object.keys(PortBindings ?? {}).length > 0) {
+    warnings.push("Published ports are discarded when using host network mode");
+  }
   return warnings;
 }

@@ -224,6 +224,10 @@ export class LocalContainerEngine implements ContainerEngine {
       sharedWith(mode) === undefined &&
       mode !== "host" &&
       mode !== "none";
+    for (const link of hostConfig.Links ?? []) {
+      const target = link.split(":")[0] ?? "";
+      this.#findOther(target, `could not get container for ${target}: `);
+    }
     this.#index.reserve(name, id);
     const folder = path.join(this.#root, id);
     try {
@@ -244,7 +248,7 @@ export class LocalContainerEngine implements ContainerEngine {
         config,
         hostConfig,
         volumes,
-        mountsOf: (other) => this.#find(other).record.mounts,
+        mountsOf: (other) => this.#findOther(other).record.mounts,
       });
       for (const point of mounts)
         if (point.Type === "volume" && point.Name !== undefined) volumes.reference(point.Name, id);
@@ -283,10 +287,19 @@ export class LocalContainerEngine implements ContainerEngine {
   }
 
   /** "container:NAME" modes keep the full id, so that a rename changes nothing. */
+  /** Another container that a new one names. Clients take a 404 of creation for an image to be pulled, hence the other code. */
+  #findOther(reference: string, preface = ""): LiveContainer {
+    try {
+      return this.#find(reference);
+    } catch (caught) {
+      throw new ClusterError("invalid_argument", `${preface}${ClusterError.from(caught).message}`);
+    }
+  }
+
   #withFullIds(hostConfig: CreateContainerRequest["hostConfig"]): CreateContainerRequest["hostConfig"] {
     const full = (mode: string | undefined): string | undefined => {
       const other = sharedWith(mode);
-      return other === undefined ? mode : `container:${this.#find(other).id}`;
+      return other === undefined ? mode : `container:${this.#findOther(other).id}`;
     };
     const changed: Record<string, string> = {};
     for (const key of ["NetworkMode", "PidMode", "IpcMode"] as const) {

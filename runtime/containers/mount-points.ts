@@ -142,6 +142,8 @@ function fromMount(mount: Mount): MountPoint {
     case "image":
       return bad(`mount type ${type} is not supported here`);
   }
+  // The type says that it can't be; the client may.
+  return bad("mount type unknown");
 }
 
 export interface MountPointInput {

@@ -37,7 +37,7 @@ export function describeNetwork(record: LocalNetworkRecord, owners: readonly End
     EnableIPv6: record.isIpv6Wanted,
     IPAM: {
       Driver: record.ipamDriver,
-      Options: Object.keys(record.ipamOptions).length === 0 ? null : record.ipamOptions,
+      Options: PREDEFINED.has(record.name) ? null : record.ipamOptions,
       Config: plans,
     },
     Internal: record.isInternal,

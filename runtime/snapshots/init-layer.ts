@@ -6,7 +6,9 @@ import * as fs from "node:fs";
 import path from "node:path";
 import { LayeredView } from "../images/layered-view.ts";
 
-const STUBS: readonly (readonly [string, "folder" | "file" | "link"])[] = [
+const STUBS: readonly (readonly [string, "folder" | "file" | "program" | "link"])[] = [
+  // By which programs tell that they run in a container.
+  [".dockerenv", "program"],
   ["dev", "folder"],
   ["dev/pts", "folder"],
   ["dev/shm", "folder"],
@@ -35,6 +37,7 @@ export function buildInitLayer(folder: string, lower: readonly string[]): void {
     const target = path.join(folder, name);
     if (kind === "folder") fs.mkdirSync(target, 0o755);
     else if (kind === "file") fs.writeFileSync(target, "", { mode: 0o644 });
+    else if (kind === "program") fs.writeFileSync(target, "", { mode: 0o755 });
     else fs.symlinkSync("/proc/mounts", target);
   }
 }
