@@ -35,6 +35,7 @@ static const struct {
     {"events", oci_events, "print out-of-memory events and usage as JSON lines"},
     {"spec", oci_spec, "write a config.json to begin with"},
     {"features", oci_features, "print what this runtime can do"},
+    {"seccomp", oci_seccomp, "print the filter that a bundle's linux.seccomp makes, in hexadecimal"},
 };
 
 char *oci_format(const char *format, ...) {

@@ -76,6 +76,22 @@ int oci_spec(char **arguments, int count) {
   return 0;
 }
 
+int oci_seccomp(char **arguments, int count) {
+  struct oci_flag flags[] = {{.name = "bundle", .letter = 'b', .takes_value = true}, {0}};
+  char **rest;
+  const char *error;
+  struct job job = {0};
+  count = oci_parse_flags("seccomp", flags, arguments, count, &rest);
+  oci_expect("seccomp", count, 0, 0, "no argument");
+  char *path = oci_format("%s/config.json", oci_flag(flags, "bundle") == NULL ? "." : oci_flag(flags, "bundle"));
+  const struct json *config = json_read(AT_FDCWD, path, &error);
+  if (config == NULL) oci_fail(1, "%s: %s", path, error);
+  oci_translate_seccomp(json_get(config, "linux.seccomp"), &job);
+  for (uint32_t i = 0; i < job.seccomp_bytes; i++) printf("%02x", job.seccomp[i]);
+  puts("");
+  return 0;
+}
+
 int oci_features(char **arguments, int count) {
   struct oci_flag none[] = {{0}};
   char **rest;

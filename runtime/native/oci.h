@@ -117,6 +117,7 @@ int oci_update(char **arguments, int count);
 int oci_events(char **arguments, int count);
 int oci_spec(char **arguments, int count);
 int oci_features(char **arguments, int count);
+int oci_seccomp(char **arguments, int count);
 
 /* Its number, written to a temporary name first; nothing for a NULL path. */
 void oci_write_pid_file(const char *path, int pid);

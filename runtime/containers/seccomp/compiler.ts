@@ -32,11 +32,15 @@ export interface CallRule {
 export interface FilterSpec {
   readonly defaultAction: number;
   readonly rules: readonly CallRule[];
+  /** Calls that the profile speaks of beyond the rules, since it says of them what happens anyway. */
+  readonly otherNames?: readonly string[];
 }
 
 export const INSTRUCTION_COUNT_MAX = 4096;
 const KILL_PROCESS = 0x80000000;
 const ERRNO_ENOSYS = 0x00050000 | 38;
+/** Allow, log, trace: what is watched goes on as well. */
+const ALLOWING_ACTIONS: readonly number[] = [0x7fff0000, 0x7ffc0000, 0x7ff00000];
 /** x32 calls have this bit: another table, which no profile speaks of. */
 const X32_BIT = 0x40000000;
 const OFFSET_NUMBER = 0;
@@ -182,7 +186,8 @@ function rangesOf(spec: FilterSpec, table: SyscallTable): readonly Range[] {
       else list.push(rule);
     }
   }
-  const newest = Math.max(-1, ...byNumber.keys());
+  const others = (spec.otherNames ?? []).map((name) => table.numbers.get(name) ?? -1);
+  const newest = Math.max(-1, ...byNumber.keys(), ...others);
   const ranges: Range[] = [];
   const add = (start: number, leaf: Leaf): void => {
     if (ranges.at(-1)?.leaf.key !== leaf.key) ranges.push({ start, leaf });
@@ -191,7 +196,7 @@ function rangesOf(spec: FilterSpec, table: SyscallTable): readonly Range[] {
     add(number, leafOf(byNumber.get(number) ?? [], spec.defaultAction));
   }
   // Calls younger than the profile: libraries fall back on "no such call" but not on "not permitted".
-  const isAllowing = (spec.defaultAction & 0xffff0000) === 0x7fff0000;
+  const isAllowing = ALLOWING_ACTIONS.includes(spec.defaultAction & 0xffff0000);
   const unknown = isAllowing ? spec.defaultAction : ERRNO_ENOSYS;
   add(newest + 1, leafOf([], unknown));
   if (table.arch === "SCMP_ARCH_X86_64") add(X32_BIT, leafOf([], ERRNO_ENOSYS));

@@ -81,20 +81,26 @@ function conditionOf(arg: NonNullable<ProfileSyscall["args"]>[number]): Argument
   return { index: arg.index, value: BigInt(arg.value), valueTwo: BigInt(arg.valueTwo ?? 0), op };
 }
 
+function hasSameArgumentTwice(conditions: readonly ArgumentCondition[]): boolean {
+  return new Set(conditions.map((each) => each.index)).size < conditions.length;
+}
+
 export function filterSpec(profile: Profile, capabilities: readonly string[]): FilterSpec {
   const defaultAction = actionValue(profile.defaultAction, profile.defaultErrnoRet);
   const rules: CallRule[] = [];
+  const otherNames: string[] = [];
   for (const each of profile.syscalls ?? []) {
     const action = actionValue(each.action, each.errnoRet);
+    if (!applies(each, capabilities)) continue;
+    const names = each.names ?? (each.name === undefined ? [] : [each.name]);
+    const conditions = (each.args ?? []).map(conditionOf);
     // A rule that says what happens anyway only costs.
-    if (!applies(each, capabilities) || action === defaultAction) continue;
-    rules.push({
-      names: each.names ?? (each.name === undefined ? [] : [each.name]),
-      action,
-      conditions: (each.args ?? []).map(conditionOf),
-    });
+    if (action === defaultAction) otherNames.push(...names);
+    else if (!hasSameArgumentTwice(conditions)) rules.push({ names, action, conditions });
+    // The same argument twice: any of the conditions is enough, as runc has it.
+    else rules.push(...conditions.map((one) => ({ names, action, conditions: [one] })));
   }
-  return { defaultAction, rules };
+  return { defaultAction, rules, otherNames };
 }
 
 /** The machine's own first, then what it can also run. */
