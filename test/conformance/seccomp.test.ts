@@ -67,13 +67,13 @@ test("both compilers know the same calls", () => {
     ["x86_64", "SCMP_ARCH_X86_64"],
     ["i386", "SCMP_ARCH_X86"],
     ["aarch64", "SCMP_ARCH_AARCH64"],
-  ]) {
+  ] as const) {
     const body = new RegExp(`char ${name}\\[\\] =([^;]*);`).exec(text)?.[1] ?? "";
     const entries = body
       .replaceAll(/["\s]/g, "")
       .split(",")
       .map((entry) => entry.split("="))
-      .map(([key, value]) => [key, Number(value)]);
+      .map(([key = "", value]) => [key, Number(value)]);
     const table = SYSCALL_TABLES.find((each) => each.arch === arch);
     assert.deepEqual(entries, [...(table?.numbers ?? [])], name);
   }
