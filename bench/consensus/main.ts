@@ -1,5 +1,5 @@
 /**
- * `npm run bench:consensus [-- --rounds N --seconds S --only puts,txn,reads,inside,failover,restart]`: our consensus beside etcd,
+ * `npm run bench:consensus [-- --rounds N --seconds S --only puts,txn,reads,inside,failover,restart,snapshot]`: our consensus beside etcd,
  * in turn in one run (A B A B), through the same C client (h2load), on the same disk, TLS off on both. Prints medians,
  * best rounds and ratios, also per processor second of the three servers. Skips etcd when it isn't installed, saying so.
  */
@@ -9,13 +9,14 @@ import * as http2 from "node:http2";
 import os from "node:os";
 import { parseArgs, promisify } from "node:util";
 import { median } from "../statistics.ts";
-import { Etcd, Ours, sleep, type System } from "./systems.ts";
+import { Etcd, type MemberStatus, Ours, sleep, type System } from "./systems.ts";
 import { frame, putRequest, rangeRequest, txnRequest } from "./wire.ts";
 
 const run = promisify(execFile);
 const VALUE_BYTES = 256;
 const OURS_PORT = 23_100;
 const ETCD_PORT = 23_200;
+const STORE_PORT = 23_300;
 const FAILOVER_LIMIT_MS = 15_000;
 
 interface Load {
@@ -42,7 +43,11 @@ const { values } = parseArgs({
     /** "no": ours alone. */
     peer: { type: "string", default: "yes" },
     blows: { type: "string", default: "kill -9,SIGSTOP,planned stop" },
-    only: { type: "string", default: "puts,txn,reads,inside,failover,restart" },
+    only: { type: "string", default: "puts,txn,reads,inside,store,failover,restart,snapshot" },
+    /** Added to each synced write of ours, in ms; without a peer, whose disk can't be slowed. */
+    "sync-delay": { type: "string", default: "0" },
+    /** With `--only calm`: how long elections are counted while both cores are busy. */
+    minutes: { type: "string", default: "10" },
     /** Folder for processor profiles of our servers, one per load and member. */
     profile: { type: "string" },
     folder: { type: "string", default: `${os.tmpdir()}/shoal-bench-consensus` },
@@ -50,6 +55,7 @@ const { values } = parseArgs({
 });
 const rounds = Number(values.rounds);
 const seconds = Number(values.seconds);
+const diskDelayMs = Number(values["sync-delay"]);
 const parts = new Set(values.only.split(","));
 
 function isInstalled(command: string): boolean {
@@ -246,50 +252,122 @@ async function failovers(systems: readonly System[]): Promise<void> {
   }
 }
 
+interface InsideResult {
+  readonly rate: number;
+  readonly p50: number;
+  readonly p99: number;
+}
+
+async function repeated(name: string, ask: () => Promise<unknown>): Promise<void> {
+  const all: InsideResult[] = [];
+  for (let round = 0; round < Math.min(rounds, 3); round += 1) all.push((await ask()) as InsideResult);
+  const middle = (pick: (each: InsideResult) => number): string => format(median(all.map(pick)));
+  const tail = `p50 ${middle((each) => each.p50)} ms, p99 ${middle((each) => each.p99)} ms`;
+  console.log(`  ${name}: ${middle((each) => each.rate)} changes/s, ${tail}`);
+}
+
 async function inside(ours: Ours): Promise<void> {
   console.log("\nproposed inside the leader, one object each, three members");
-  for (const inflight of [64, 1024]) {
-    const all: { rate: number; p50: number; p99: number }[] = [];
-    for (let round = 0; round < Math.min(rounds, 3); round += 1) {
-      const leader = await ours.leader();
-      all.push(
-        (await leader.ask({
-          kind: "inside",
-          inflight,
-          seconds,
-          valueBytes: VALUE_BYTES,
-        })) as (typeof all)[number],
-      );
-    }
-    const text = `${format(median(all.map((each) => each.rate)))} changes/s`;
-    const tail = `p50 ${format(median(all.map((each) => each.p50)))} ms, p99 ${format(median(all.map((each) => each.p99)))} ms`;
-    console.log(`  ${inflight} in flight: ${text}, ${tail}`);
+  for (const inflight of [1, 64, 1024]) {
+    await repeated(`${inflight} in flight`, async () =>
+      (await ours.leader()).ask({ kind: "inside", inflight, seconds, valueBytes: VALUE_BYTES }),
+    );
   }
 }
 
-async function restart(ours: Ours): Promise<void> {
+async function store(): Promise<void> {
+  console.log("\nstore transactions inside the leader, one object of 10,000 each, three members");
+  const ours = await Ours.start(`${values.folder}/store`, STORE_PORT, { diskDelayMs, state: "store" });
+  try {
+    for (const inflight of [1, 64, 1024, 0]) {
+      const name = inflight === 0 ? "batches of 10,000" : `${inflight} in flight`;
+      await repeated(name, async () =>
+        (await ours.leader()).ask({ kind: "store", inflight, seconds, valueBytes: VALUE_BYTES }),
+      );
+    }
+  } finally {
+    ours.stop();
+  }
+}
+
+/** Kills a follower; the returned function starts it again and resolves with how long it took to hold what the leader held. */
+async function killFollower(ours: Ours): Promise<() => Promise<{ tookMs: number; status: MemberStatus }>> {
   const leader = await ours.leader();
-  await leader.ask({ kind: "fill", count: 100_000, valueBytes: VALUE_BYTES });
-  await sleep(3_000);
   const follower = ours.children.find((child) => child !== leader);
-  if (follower === undefined) return;
+  if (follower === undefined) throw new Error("a cluster of three has followers");
   follower.process.kill("SIGKILL");
   await sleep(200);
-  const began = performance.now();
-  await ours.restart();
-  const target = (await ours.status(await ours.leader())).appliedIndex;
-  const at = ours.children.find((child) => child.port === follower.port);
-  if (at === undefined) return;
-  let status = await ours.status(at);
-  while (status.appliedIndex < target) {
-    await sleep(5);
-    status = await ours.status(at);
-  }
-  const took = Math.round(performance.now() - began);
+  return async () => {
+    const beganMs = performance.now();
+    await ours.restart();
+    const target = (await ours.status(await ours.leader())).appliedIndex;
+    const again = ours.children.find((child) => child.port === follower.port);
+    if (again === undefined) throw new Error("the follower was started again");
+    let status = await ours.status(again);
+    while (status.appliedIndex < target) {
+      await sleep(5);
+      status = await ours.status(again);
+    }
+    return { tookMs: Math.round(performance.now() - beganMs), status };
+  };
+}
+
+function fill(ours: Ours): Promise<unknown> {
+  return ours
+    .leader()
+    .then((leader) => leader.ask({ kind: "fill", count: 100_000, valueBytes: VALUE_BYTES }));
+}
+
+async function restart(ours: Ours): Promise<void> {
+  await fill(ours);
+  await sleep(3_000);
+  const { tookMs, status } = await (await killFollower(ours))();
   console.log(
-    `\nrestart with 100,000 objects: caught up after ${took} ms (state loaded in ${Math.round(status.bootMs)} ms)`,
+    `\nrestart with 100,000 objects: caught up after ${tookMs} ms (state loaded in ${Math.round(status.bootMs)} ms)`,
   );
   console.log(`  ${status.keys} keys, ${(status.rssBytes / 1e6).toFixed(0)} MB resident`);
+}
+
+/** A follower that missed 100,000 entries needs the whole state, which the leader sends while it serves puts. */
+async function snapshot(ours: Ours): Promise<void> {
+  const load: Load = {
+    name: "snapshot",
+    path: "/etcdserverpb.KV/Put",
+    body: put("key"),
+    clients: 64,
+    weight: 1,
+  };
+  const bringBack = await killFollower(ours);
+  await fill(ours);
+  await sleep(3_000);
+  const before = await measure(ours, load);
+  const [during, { tookMs, status }] = await Promise.all([measure(ours, load), sleep(1_000).then(bringBack)]);
+  console.log(`\nsnapshot of ${status.keys} objects while 64 clients put, two members, then three`);
+  console.log(
+    `  without: ${format(before.rate)}/s, p50 ${format(before.p50Ms)} ms, p99 ${format(before.p99Ms)} ms`,
+  );
+  console.log(
+    `  during:  ${format(during.rate)}/s, p50 ${format(during.p50Ms)} ms, p99 ${format(during.p99Ms)} ms`,
+  );
+  console.log(`  follower started, sent the state and caught up after ${tookMs} ms`);
+}
+
+/** Elections while nothing fails and both cores are busy with puts of 256 clients. There must be none. */
+async function calm(ours: Ours): Promise<void> {
+  const term = async (): Promise<number> => (await ours.status(await ours.leader())).term;
+  const before = await term();
+  const endMs = performance.now() + Number(values.minutes) * 60_000;
+  const load: Load = {
+    name: "calm",
+    path: "/etcdserverpb.KV/Put",
+    body: put("key"),
+    clients: 256,
+    weight: 1,
+  };
+  const rates: number[] = [];
+  while (performance.now() < endMs) rates.push((await measure(ours, load)).rate);
+  console.log(`\n${values.minutes} minutes of puts by 256 clients, ${format(median(rates))}/s`);
+  console.log(`  elections: ${(await term()) - before}, load ${os.loadavg()[1]?.toFixed(1)}`);
 }
 
 async function main(): Promise<void> {
@@ -299,16 +377,21 @@ async function main(): Promise<void> {
   }
   rmSync(values.folder, { recursive: true, force: true });
   mkdirSync(values.folder, { recursive: true });
-  const ours = await Ours.start(`${values.folder}/shoal`, OURS_PORT);
-  const isPeerWanted = values.peer !== "no" && isInstalled("etcd");
-  const etcd = isPeerWanted ? await Etcd.start(`${values.folder}/etcd`, ETCD_PORT) : undefined;
-  if (etcd === undefined) console.log("etcd is not installed (Debian: etcd-server): no comparison");
+  const ours = await Ours.start(`${values.folder}/shoal`, OURS_PORT, { diskDelayMs, state: "map" });
+  const isPeerWanted = values.peer !== "no" && diskDelayMs === 0;
+  const etcd =
+    isPeerWanted && isInstalled("etcd") ? await Etcd.start(`${values.folder}/etcd`, ETCD_PORT) : undefined;
+  if (etcd === undefined) {
+    const why = isPeerWanted ? "etcd is not installed (Debian: etcd-server)" : "without etcd, as asked";
+    console.log(`${why}: no comparison`);
+  }
   const systems: readonly System[] = etcd === undefined ? [ours] : [ours, etcd];
   try {
     const cpu = os.cpus()[0]?.model ?? "?";
     console.log(
       `${new Date().toISOString().slice(0, 16)}, ${os.cpus().length} x ${cpu}, load ${os.loadavg()[0]?.toFixed(1)}`,
     );
+    if (diskDelayMs > 0) console.log(`${diskDelayMs} ms added to each synced write`);
     console.log(
       `${rounds} rounds of ${seconds} s in turn, medians [best], values ${VALUE_BYTES} bytes, no TLS`,
     );
@@ -320,8 +403,11 @@ async function main(): Promise<void> {
       print(load.name, samples.get("shoal") ?? [], samples.get("etcd") ?? []);
     }
     if (parts.has("inside")) await inside(ours);
+    if (parts.has("store")) await store();
     if (parts.has("failover")) await failovers(systems);
     if (parts.has("restart")) await restart(ours);
+    if (parts.has("snapshot")) await snapshot(ours);
+    if (parts.has("calm")) await calm(ours);
   } finally {
     for (const system of systems) system.stop();
     rmSync(values.folder, { recursive: true, force: true });

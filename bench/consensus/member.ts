@@ -1,7 +1,7 @@
 /**
- * One of our three processes: the production raft member with a map as its state, and a door that speaks gRPC over
- * cleartext HTTP/2 (node:http2), to which h2load sends the same bytes as to etcd. Started by main.ts with JSON as its
- * only argument; takes orders over IPC.
+ * One of our three processes: the production raft member with a map as its state (or, for what the leader's loops do,
+ * the production store), and a door that speaks gRPC over cleartext HTTP/2 (node:http2), to which h2load sends the same
+ * bytes as to etcd. Started by main.ts with JSON as its only argument; takes orders over IPC.
  */
 import { writeFileSync } from "node:fs";
 import * as http2 from "node:http2";
@@ -20,6 +20,8 @@ import type {
   StateMachine,
   StateSnapshot,
 } from "../../manager/raft/replicated-log.ts";
+import { MemoryStore } from "../../manager/store/memory-store.ts";
+import { loadStore, type StoreLoad } from "./store-load.ts";
 import { fieldsOf, frame } from "./wire.ts";
 
 export interface MemberOrders {
@@ -31,6 +33,7 @@ export interface MemberOrders {
   readonly isRestart: boolean;
   /** Added to each synced write. */
   readonly diskDelayMs: number;
+  readonly state: "map" | "store";
 }
 
 export type Order =
@@ -41,6 +44,7 @@ export type Order =
       readonly seconds: number;
       readonly valueBytes: number;
     }
+  | ({ readonly kind: "store" } & StoreLoad)
   | { readonly kind: "fill"; readonly count: number; readonly valueBytes: number }
   /** Samples the processor for so long and writes what it saw to `file`, for Chrome's tools. */
   | { readonly kind: "profile"; readonly seconds: number; readonly file: string }
@@ -216,6 +220,7 @@ async function main(): Promise<void> {
     );
   });
   const state = new KvMap();
+  const store = new MemoryStore({ clock: realEnv.clock, timers: realEnv.timers, log });
   const checkpoints = await LevelCheckpoints.open({
     folder: `${orders.folder}/state`,
     encryptionKey: undefined,
@@ -251,7 +256,7 @@ async function main(): Promise<void> {
     folder: `${orders.folder}/raft`,
     checkpoints,
     transport,
-    stateMachine: state,
+    stateMachine: orders.state === "map" ? state : store,
     encoder,
     mode: orders.isRestart
       ? { kind: "restart" }
@@ -264,6 +269,7 @@ async function main(): Promise<void> {
       process.exit(1);
     },
   });
+  store.attach(node);
   node.start();
   serveClients(node, state, orders.clientPort);
   const bootMs = performance.now() - began;
@@ -278,6 +284,7 @@ async function main(): Promise<void> {
         return {
           isLeader: node.isLeader,
           leader: node.leader,
+          term: node.term,
           appliedIndex: node.appliedIndex,
           rssBytes: process.memoryUsage.rss(),
           keys: state.map.size,
@@ -286,6 +293,8 @@ async function main(): Promise<void> {
         };
       case "inside":
         return proposeInside(node, order);
+      case "store":
+        return loadStore(store, order);
       case "fill":
         return fill(node, order);
       case "profile":

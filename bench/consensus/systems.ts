@@ -101,6 +101,7 @@ class Child {
 
 export interface MemberStatus {
   readonly isLeader: boolean;
+  readonly term: number;
   readonly appliedIndex: number;
   readonly rssBytes: number;
   readonly keys: number;
@@ -108,22 +109,28 @@ export interface MemberStatus {
   readonly elections: number;
 }
 
+export type OursOptions = Pick<MemberOrders, "diskDelayMs" | "state">;
+
 export class Ours implements System {
   readonly name = "shoal";
   readonly #folder: string;
-  readonly #diskDelayMs: number;
+  readonly #options: OursOptions;
   readonly #basePort: number;
   #children: Child[] = [];
 
-  private constructor(folder: string, basePort: number, diskDelayMs: number) {
+  private constructor(folder: string, basePort: number, options: OursOptions) {
     this.#folder = folder;
     this.#basePort = basePort;
-    this.#diskDelayMs = diskDelayMs;
+    this.#options = options;
   }
 
-  static async start(folder: string, basePort: number, diskDelayMs = 0): Promise<Ours> {
+  static async start(
+    folder: string,
+    basePort: number,
+    options: OursOptions = { diskDelayMs: 0, state: "map" },
+  ): Promise<Ours> {
     rmSync(folder, { recursive: true, force: true });
-    const ours = new Ours(folder, basePort, diskDelayMs);
+    const ours = new Ours(folder, basePort, options);
     ours.#children = [1, 2, 3].map((raftId) => ours.#spawn(raftId, false));
     await Promise.all(ours.#children.map((child) => child.ready));
     await ours.leaderPort();
@@ -192,7 +199,7 @@ export class Ours implements System {
       clientPort: this.#basePort + 10 + raftId,
       members,
       isRestart,
-      diskDelayMs: this.#diskDelayMs,
+      ...this.#options,
     });
   }
 }
