@@ -192,14 +192,17 @@ export class ImageRecords {
     await this.#serially(() => this.#disk.remove(this.fileOf(id)));
   }
 
-  /** Gives `reference` (with tag) to an image; returns what had it before. */
+  /**
+   * Gives `reference` (with tag) to an image; returns what had it before. A name that stays where it is takes the new time in
+   * memory and on the disk with the next change: a cached build need not wait for the disk.
+   */
   async tag(reference: ImageReference, imageId: string, now: string): Promise<string | undefined> {
     const name = `${canonicalName(reference)}:${reference.tag ?? DEFAULT_TAG}`;
     const before = this.#tags.get(name)?.imageId;
     this.#tags.set(name, { imageId, taggedAt: now });
     const record = this.#images.get(imageId);
     if (record !== undefined) this.#images.set(imageId, { ...record, lastTaggedAt: now });
-    await this.#writeNames();
+    if (before !== imageId) await this.#writeNames();
     return before;
   }
 

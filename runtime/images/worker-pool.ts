@@ -21,6 +21,7 @@ import type {
 const IDLE_MS = 5_000;
 /** Bytes on their way to a worker before the source is made to wait. */
 const WINDOW_BYTES = 4 * 1024 * 1024;
+const MESSAGE_BYTES = 512 * 1024;
 const WAITING_JOBS_MAX = 100_000;
 
 export interface JobOptions {
@@ -176,37 +177,83 @@ export class WorkerPool {
   }
 }
 
+/**
+ * Pieces on their way to a worker, gathered for one turn of the loop: a message costs the same for 4 KiB as for half a
+ * megabyte, and sockets give small ones.
+ */
+class PieceSender {
+  readonly #port: MessagePort;
+  readonly #gathered: Uint8Array[] = [];
+  #gatheredBytes = 0;
+  #onTheWay = 0;
+  #cancelFlush: Cancel | undefined;
+  #wake: (() => void) | undefined;
+  isClosed = false;
+
+  constructor(port: MessagePort) {
+    this.#port = port;
+    port.on("message", (used: UsedMessage) => {
+      this.#onTheWay -= used.bytes;
+      this.#wake?.();
+    });
+    port.on("close", () => {
+      this.isClosed = true;
+      this.#wake?.();
+    });
+  }
+
+  #post(message: PieceMessage, transfer: readonly ArrayBuffer[] = []): void {
+    if (!this.isClosed) this.#port.postMessage(message, [...transfer]);
+  }
+
+  #flush(): void {
+    this.#cancelFlush?.();
+    this.#cancelFlush = undefined;
+    if (this.#gatheredBytes === 0) return;
+    // A copy of its own, because pieces may be parts of a pool's buffer and those can't change hands.
+    const bytes = new Uint8Array(this.#gatheredBytes);
+    let at = 0;
+    for (const piece of this.#gathered.splice(0)) {
+      bytes.set(piece, at);
+      at += piece.byteLength;
+    }
+    this.#gatheredBytes = 0;
+    this.#post({ kind: "piece", bytes }, [bytes.buffer]);
+  }
+
+  /** Waits while the worker lags. */
+  async send(piece: Uint8Array): Promise<void> {
+    this.#gathered.push(piece);
+    this.#gatheredBytes += piece.byteLength;
+    this.#onTheWay += piece.byteLength;
+    if (this.#gatheredBytes >= MESSAGE_BYTES) this.#flush();
+    else if (this.#cancelFlush === undefined) {
+      const immediate = setImmediate(() => this.#flush());
+      this.#cancelFlush = () => clearImmediate(immediate);
+    }
+    while (this.#onTheWay > WINDOW_BYTES && !this.isClosed) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  end(last: PieceMessage): void {
+    this.#flush();
+    this.#post(last);
+  }
+}
+
 /** Sends all of `source` over `port`, waiting while the worker lags; stops when the worker closes it. */
 async function sendPieces(source: AsyncIterable<Uint8Array>, port: MessagePort): Promise<void> {
-  let onTheWay = 0;
-  let isClosed = false;
-  let wake: (() => void) | undefined;
-  port.on("message", (used: UsedMessage) => {
-    onTheWay -= used.bytes;
-    wake?.();
-  });
-  port.on("close", () => {
-    isClosed = true;
-    wake?.();
-  });
-  const send = (message: PieceMessage, transfer: readonly ArrayBuffer[] = []): void => {
-    if (!isClosed) port.postMessage(message, [...transfer]);
-  };
+  const sender = new PieceSender(port);
   try {
     for await (const piece of source) {
-      // A copy of its own, because the piece may be a part of a pool's buffer and those can't change hands.
-      const bytes = new Uint8Array(piece);
-      onTheWay += bytes.byteLength;
-      send({ kind: "piece", bytes }, [bytes.buffer]);
-      while (onTheWay > WINDOW_BYTES && !isClosed) {
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-      }
-      if (isClosed) return;
+      await sender.send(piece);
+      if (sender.isClosed) return;
     }
-    send({ kind: "end" });
+    sender.end({ kind: "end" });
   } catch (caught) {
-    send({ kind: "error", message: caught instanceof Error ? caught.message : String(caught) });
+    sender.end({ kind: "error", message: caught instanceof Error ? caught.message : String(caught) });
   }
 }
