@@ -120,13 +120,14 @@ export function stageOf(
   return index;
 }
 
-function labelStep(labels: Variables, escape: string): Exclude<Instruction, FromInstruction> | undefined {
-  if (labels.size === 0) return undefined;
+/** A step for each, as the classic builder has them. */
+function labelSteps(labels: Variables, escape: string): readonly Exclude<Instruction, FromInstruction>[] {
   const sorted = [...labels].sort(([left], [right]) => (left < right ? -1 : 1));
   const quote = (text: string): string => `"${text.replace(/["$\\]/g, (each) => escape + each)}"`;
-  const pairs = sorted.map(([key, value]) => `${quote(key)}=${quote(value)}`).join(" ");
-  const instruction = toInstruction(parseInstruction(`LABEL ${pairs}`, [], 0), escape);
-  return instruction.kind === "FROM" ? undefined : instruction;
+  return sorted
+    .map(([key, value]) => parseInstruction(`LABEL ${quote(key)}=${quote(value)}`, [], 0))
+    .map((raw) => toInstruction(raw, escape))
+    .filter((instruction) => instruction.kind !== "FROM");
 }
 
 /** The plan of a whole Dockerfile. Throws on whatever is wrong with it before anything runs. */
@@ -134,8 +135,7 @@ export function planBuild(text: string, options: PlanOptions): BuildPlan {
   const { escape, instructions: raw } = parseDockerfile(text);
   const { globals, stages: all } = split(raw.map((each) => toInstruction(each, escape)));
   const opened = upToTarget(all, options.target);
-  const labels = labelStep(options.labels, escape);
-  if (labels !== undefined) opened.at(-1)?.instructions.push(labels);
+  opened.at(-1)?.instructions.push(...labelSteps(options.labels, escape));
   const globalArgs = globalArguments(globals, options, escape);
   let number = globals.length;
   const stages: Stage[] = [];

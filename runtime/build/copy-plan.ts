@@ -19,6 +19,7 @@ import {
 } from "../images/tar/tar-entry.ts";
 import type { CopyRequest, CopySource } from "./copy-request.ts";
 import { globExpression, IgnorePatterns } from "./ignore-patterns.ts";
+import type { CopiedThings } from "./history-text.ts";
 import { ownerOf, type Owner } from "./owner.ts";
 
 const READ_BYTES = 1024 * 1024;
@@ -347,13 +348,18 @@ export function* packCopy(request: CopyRequest): Generator<Buffer> {
 }
 
 /** Digest of what would be copied, times left out: the key of the build cache. */
-export function hashCopy(request: CopyRequest): string {
+export function hashCopy(request: CopyRequest): CopiedThings {
   const hash = createHash("sha256");
   for (const item of new CopyPlan(request).items()) {
     hash.update(encodeHeader({ ...item.entry, mtime: 0 }));
     for (const piece of bytesOf(item)) hash.update(piece);
   }
-  return hash.digest("hex");
+  const matches = new CopySources(request).matches();
+  const isOne = matches.length + request.inlineFiles.length === 1;
+  const [first] = matches;
+  // An archive is a folder only because it was taken apart.
+  const isFolder = first?.node.stats.isDirectory() === true && !first.isArchive;
+  return { kind: isOne ? (isFolder ? "dir" : "file") : "multi", hash: hash.digest("hex") };
 }
 
 /** Files among the sources that are archives, which ADD takes apart. */

@@ -22,6 +22,7 @@ import { applyConfig, argvOf, DEFAULT_SHELL, splitEnv } from "./config-changes.t
 import type { CopyRequest, CopySource } from "./copy-request.ts";
 import { downloadFile } from "./download.ts";
 import type { ArgInstruction, CopyInstruction, Instruction, RunInstruction } from "./instructions.ts";
+import { copyText, nopText, stepText } from "./history-text.ts";
 import { toInstruction } from "./instructions.ts";
 import { parseInstruction } from "./dockerfile-parser.ts";
 import { runStep } from "./run-step.ts";
@@ -123,11 +124,11 @@ export class StageBuilder {
         throw new ClusterError("internal", "FROM begins a stage and is no step of one");
       case "ARG":
         this.#declare(instruction);
-        await this.#commit(this.#nop(instruction.raw.original), undefined);
+        await this.#commit(nopText(this.#config, instruction.raw.original), undefined);
         return;
       case "MAINTAINER":
         this.#author = instruction.text;
-        await this.#commit(this.#nop(`MAINTAINER ${instruction.text}`), undefined);
+        await this.#commit(nopText(this.#config, `MAINTAINER ${instruction.text}`), undefined);
         return;
       case "RUN":
         await this.#run(instruction);
@@ -160,12 +161,9 @@ export class StageBuilder {
       default:
         unreachable(instruction);
     }
+    const text = stepText(instruction, this.#config, this.#words);
     this.#config = applyConfig(this.#config, instruction, this.#words);
-    await this.#commit(this.#nop(instruction.raw.original), undefined);
-  }
-
-  #nop(text: string): string {
-    return `${(this.#config.Shell ?? DEFAULT_SHELL).join(" ")} #(nop)  ${text}`;
+    await this.#commit(nopText(this.#config, text), undefined);
   }
 
   #declare(instruction: ArgInstruction): void {
@@ -336,7 +334,7 @@ export class StageBuilder {
   }
 
   async #workdir(folder: string): Promise<void> {
-    await this.#commit(this.#nop(`WORKDIR ${folder}`), async () => {
+    await this.#commit(nopText(this.#config, `WORKDIR ${folder}`), async () => {
       const destinationLayers = await this.#foldersOf(this.#image);
       const view = new LayeredView(destinationLayers);
       if (view.stat(fromText(folder))?.stats.isDirectory() === true) return undefined;
@@ -386,9 +384,13 @@ export class StageBuilder {
         excludes: instruction.excludes,
       });
       const complete = instruction.kind === "ADD" ? await this.#unpackArchives(request, cleanUps) : request;
-      const { hash } = await this.#env.storage.pool.run({ kind: "hashCopy", request: complete });
-      const text = `${instruction.kind} multi:${hash} in ${destination} `;
-      await this.#commit(this.#nop(text), () => this.#layer({ kind: "copy", request: complete }));
+      const { things } = await this.#env.storage.pool.run({ kind: "hashCopy", request: complete });
+      const text = copyText(instruction, things, words);
+      // How the same text is meant depends on more than it says.
+      const key = this.#key(`${nopText(this.#config, text)} ${destination} ${instruction.chmod}`);
+      if (this.#probe(key)) return;
+      const layer = await this.#layer({ kind: "copy", request: complete });
+      await this.#child(nopText(this.#config, text), key, layer);
     } finally {
       for (const cleanUp of cleanUps) await cleanUp();
     }

@@ -1,5 +1,6 @@
 /** What the main thread asks of the layer workers and what they answer: plain values that cross threads. */
 import type { CopyRequest } from "../build/copy-request.ts";
+import type { CopiedThings } from "../build/history-text.ts";
 import type { UnpackedLayer } from "./layer-unpack.ts";
 
 /** What registries know. */
@@ -144,7 +145,7 @@ export interface HashCopyJob {
 
 export interface HashedCopy {
   readonly kind: "hashCopy";
-  readonly hash: string;
+  readonly things: CopiedThings;
 }
 
 /** Archives among the sources of an ADD. */

@@ -55,7 +55,7 @@ const DROPPED_XATTRS: ReadonlySet<string> = new Set(["security.selinux", "securi
 
 /** All names are byte strings relative to the layer, without a leading slash. */
 export interface UnpackedLayer {
-  /** Bytes of regular files, each hard link once. */
+  /** Bytes of regular files, each hard link once, and of links' targets. */
   readonly contentBytes: number;
   readonly entryCount: number;
   /** Folders that had to be made though the archive has no member for them. */
@@ -333,6 +333,8 @@ export class LayerUnpacker implements TarSink {
   #symlink(entry: TarEntry, path: string): void {
     const absolute = fsPath(this.#absolute(path));
     fs.symlinkSync(fsPath(entry.linkName), absolute);
+    // As file systems count it, and so Docker's sizes.
+    this.#contentBytes += entry.linkName.length;
     fs.lchownSync(absolute, entry.uid, entry.gid);
     this.#xattrs(path, entry);
     fs.lutimesSync(absolute, entry.mtime, entry.mtime);

@@ -292,7 +292,7 @@ async function run(message: JobMessage & { readonly port?: MessagePort }): Promi
     case "changes":
       return { kind: "changes", changes: layerChanges(job.upper, job.lower) };
     case "hashCopy":
-      return { kind: "hashCopy", hash: hashCopy(job.request) };
+      return { kind: "hashCopy", things: hashCopy(job.request) };
     case "findArchives":
       return { kind: "findArchives", files: await findArchives(job.request) };
     case "sync":

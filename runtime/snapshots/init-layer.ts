@@ -6,9 +6,9 @@ import * as fs from "node:fs";
 import path from "node:path";
 import { LayeredView } from "../images/layered-view.ts";
 
-const STUBS: readonly (readonly [string, "folder" | "file" | "program" | "link"])[] = [
+const STUBS: readonly (readonly [string, "folder" | "file" | "link"])[] = [
   // By which programs tell that they run in a container.
-  [".dockerenv", "program"],
+  [".dockerenv", "file"],
   ["dev", "folder"],
   ["dev/pts", "folder"],
   ["dev/shm", "folder"],
@@ -36,10 +36,15 @@ export function buildInitLayer(folder: string, lower: readonly string[]): void {
     if (!makeParent(folder, parts, image)) continue;
     const target = path.join(folder, name);
     if (kind === "folder") fs.mkdirSync(target, 0o755);
-    else if (kind === "file") fs.writeFileSync(target, "", { mode: 0o644 });
-    else if (kind === "program") fs.writeFileSync(target, "", { mode: 0o755 });
+    else if (kind === "file") makeFile(target);
     else fs.symlinkSync("/proc/mounts", target);
   }
+}
+
+/** Its mode is Docker's; what gets mounted on it has its own. */
+function makeFile(target: string): void {
+  fs.writeFileSync(target, "");
+  fs.chmodSync(target, 0o755);
 }
 
 /** False where the image has something else than a folder in the way. */
