@@ -10,8 +10,8 @@ import type { Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
-import type { Action } from "../orchestrator/slots.ts";
-import { groupSlots, isOccupied } from "../orchestrator/slots.ts";
+import type { Action, Slot } from "../orchestrator/slots.ts";
+import { groupSlots, isNodeLost, isOccupied } from "../orchestrator/slots.ts";
 import { applyAction } from "../orchestrator/actions.ts";
 import type { LoopDeps } from "../reconcile-loop.ts";
 import { ReconcileLoop } from "../reconcile-loop.ts";
@@ -157,7 +157,9 @@ export class Updater implements Component {
       : updateConfigOf(service.spec);
     const plan = planUpdate({
       service,
-      slots: [...groupSlots(service, tasks).values()].filter(isOccupied),
+      slots: [...groupSlots(service, tasks).values()].filter(
+        (slot) => isOccupied(slot) && !isOutOfReach(slot, view),
+      ),
       isUpToDate,
       config,
       sightings: session?.sightings ?? new Map(),
@@ -178,6 +180,14 @@ export class Updater implements Component {
     });
     this.#alarms.set(serviceId, cancel);
   }
+}
+
+/**
+ * A global service's place on a node that is down: a new task there would be awaited in vain, and the update with it. The
+ * place is updated when the node is back.
+ */
+function isOutOfReach(slot: Slot, view: StoreView): boolean {
+  return slot.nodeId !== "" && isNodeLost(view.get("node", slot.nodeId));
 }
 
 /** Writes the new state, unless the service was given another spec or state meanwhile. */
