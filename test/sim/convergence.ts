@@ -2,8 +2,8 @@
  * O10, upward: once nothing fails any more, what is asked for runs, on the workers too, and nothing else does; workers know
  * of each other's containers what the store says; updates that can't succeed were rolled back.
  */
-import { updateConfigOf } from "../../model/defaults.ts";
-import type { Service, Task } from "../../model/objects.ts";
+import { isGlobal, updateConfigOf } from "../../model/defaults.ts";
+import { NodeState, type Service, type Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
 import type { ModelWorker } from "./model-worker.ts";
@@ -23,6 +23,7 @@ interface State {
 export function isConverged(view: StoreView, workers: readonly ModelWorker[]): boolean {
   const states = view.list("service").map((service) => stateOf(view, service));
   if (!states.every((state) => isReached(view, state))) return false;
+  if (workers.some(({ nodeId }) => view.get("node", nodeId)?.status.state !== NodeState.ready)) return false;
   const wanted = new Map(states.flatMap(({ running }) => running.map((task) => [task.id, task] as const)));
   const containers = workers.flatMap((worker) => [...worker.containers.keys()]);
   if (containers.length !== wanted.size || !containers.every((taskId) => wanted.has(taskId))) return false;
@@ -31,14 +32,18 @@ export function isConverged(view: StoreView, workers: readonly ModelWorker[]): b
 
 function stateOf(view: StoreView, service: Service): State {
   const tasks = view.list("task", { kind: "service", serviceId: service.id });
-  const active = tasks.filter(isActive);
+  // A node that is down keeps the tasks of global services: they are found again when it returns.
+  const isKept = (task: Task): boolean =>
+    isGlobal(service.spec) && view.get("node", task.nodeId)?.status.state !== NodeState.ready;
+  const active = tasks.filter((task) => isActive(task) && !isKept(task));
   const running = active.filter((task) => task.status.state === TaskState.running);
   return { service, active, running, ...wantedCount(view, service) };
 }
 
 function isReached(view: StoreView, { active, isCrowded, running, service, wanted }: State): boolean {
   const { ContainerSpec, Placement } = service.spec.TaskTemplate;
-  if (ContainerSpec.Image === BAD_IMAGE && wanted[1] > 0) {
+  // Where there is no room for the new tasks, they can't show that they fail.
+  if (ContainerSpec.Image === BAD_IMAGE && wanted[1] > 0 && !isCrowded) {
     // Rolled back, unless what was there before is no better.
     const before = service.previousSpec?.TaskTemplate.ContainerSpec.Image;
     return before === undefined || before === BAD_IMAGE;
@@ -66,7 +71,10 @@ function wantedCount(view: StoreView, service: Service): Pick<State, "isCrowded"
   const nodeCount = view
     .list("node")
     .filter(
-      (node) => node.spec.Availability === "active" && (!isZoned || node.spec.Labels?.["zone"] === "a"),
+      ({ spec, status }) =>
+        spec.Availability === "active" &&
+        status.state === NodeState.ready &&
+        (!isZoned || spec.Labels?.["zone"] === "a"),
     ).length;
   const perNode = Placement?.MaxReplicas ?? 0;
   const room = perNode === 0 ? (nodeCount === 0 ? 0 : Infinity) : nodeCount * perNode;
@@ -117,6 +125,18 @@ export function missing(view: StoreView, workers: readonly ModelWorker[]): strin
       const { Image } = service.spec.TaskTemplate.ContainerSpec;
       return `${service.spec.Name} wants ${wanted[1]} of ${Image} (${service.updateStatus?.state ?? ""}), has ${words.join(" ")}`;
     });
-  const containers = workers.reduce((sum, worker) => sum + worker.containers.size, 0);
-  return `${containers} containers; ${parts.join("; ")}`;
+  const wanted = new Map(states.flatMap(({ running }) => running.map((task) => [task.id, task] as const)));
+  const kept = new Set(workers.flatMap((worker) => [...worker.containers.keys()]));
+  for (const task of wanted.values()) {
+    if (!kept.has(task.id)) parts.push(`${task.nodeId} has no container of ${task.id}`);
+  }
+  for (const worker of workers) {
+    const state = view.get("node", worker.nodeId)?.status.state;
+    if (state !== NodeState.ready) parts.push(`${worker.nodeId} is ${state}`);
+    for (const id of worker.containers.keys()) {
+      if (!wanted.has(id)) parts.push(`${worker.nodeId} runs ${id}, which is not wanted`);
+    }
+    if (!knowsEndpoints(worker, wanted)) parts.push(`${worker.nodeId} knows not the endpoints of others`);
+  }
+  return parts.join("; ");
 }

@@ -3,17 +3,21 @@
  * (the production code), model workers, and an operator, from one seed. While things fail, the checks of states hold; once
  * they are mended, every service has what it asks for, on the workers too, within bounded virtual time.
  */
-import { createHash } from "node:crypto";
 import { silentLogger } from "../../common/log.ts";
 import { SeededRandom } from "../../common/testing/seeded-random.ts";
+import { createCluster, type NewCluster } from "../../manager/ca/new-cluster.ts";
 import { LeaderParts } from "../../manager/leader-parts.ts";
 import { MemoryStore } from "../../manager/store/memory-store.ts";
 import type { WatchItem } from "../../manager/store/store.ts";
 import { NodeState, type StoreEvent } from "../../model/objects.ts";
 import { taskStateName } from "../../model/task-state.ts";
+import { isCryptoBusy, useCheapKeys } from "./cheap-keys.ts";
 import { Checks } from "./checks.ts";
 import type { RunOptions, RunResult } from "./cluster.ts";
+import { forceNewCluster, restoreElsewhere, stateDigest } from "./disaster.ts";
+import { Locks } from "./locks.ts";
 import { Machine } from "./machine.ts";
+import { ManagerOperator, managersOf } from "./manager-operator.ts";
 import { type Door, ModelWorker } from "./model-worker.ts";
 import { Nemesis } from "./nemesis.ts";
 import { Network } from "./network.ts";
@@ -53,6 +57,8 @@ class FullRun {
   readonly #workers: ModelWorker[] = [];
   readonly #nemesis: Nemesis;
   readonly #operator: Operator;
+  readonly #managerOperator: ManagerOperator;
+  readonly #locks = new Locks();
   readonly #stores = new Map<Machine, MemoryStore>();
   #leaderChanges = 0;
   #eventsToDeepCheck = DEEP_CHECK_EVENTS;
@@ -64,6 +70,8 @@ class FullRun {
     this.#profile = profile;
     this.#world = new World(options.seed, options.keepsTimeline);
     this.#random = this.#world.random.fork();
+    useCheapKeys(this.#world.random.fork());
+    this.#world.isOutsideBusy = isCryptoBusy;
     this.#storeChecks = new StoreChecks(() => this.#world.nowMs);
     this.#workerChecks = new WorkerChecks(this.#storeChecks, () => this.#workers);
     this.#network = new Network(this.#world, (message) => this.#checks.sent(message));
@@ -72,9 +80,10 @@ class FullRun {
       network: this.#network,
       profile: profile.managers,
       checks: this.#checks,
-      machines: () => this.#machines,
+      machines: () => this.#live(),
       changeMembership: () => undefined,
     });
+    this.#managerOperator = this.#makeManagerOperator();
     this.#operator = new Operator({
       world: this.#world,
       store: () => this.#leader()?.store,
@@ -88,17 +97,57 @@ class FullRun {
       await this.#until("a first leader", () => this.#leader() !== undefined);
       await this.#furnish();
       this.#operator.start();
+      if (this.#profile.managersEveryMs > 0) this.#managerOperator.start();
       this.#nemesis.start();
       this.#harassWorkers();
       await this.#advance(this.#options.faultyMs);
       this.#mend();
       await this.#until("after mending: a leader", () => this.#leader() !== undefined);
       await this.#until("after mending: every service has what it asks for", () => this.#isConverged());
+      await this.#until("after mending: managers are as asked for", () => this.#areManagersRight());
       await this.#until("after mending: managers are equal", () => this.#areEqual());
+      await this.#checkLocks();
+      await this.#sufferDisaster();
     } catch (caught) {
       this.#world.fail(caught);
     }
     return this.#result();
+  }
+
+  #makeManagerOperator(): ManagerOperator {
+    return new ManagerOperator({
+      world: this.#world,
+      leader: () => {
+        const leader = this.#leader();
+        const { env, node } = leader?.machine ?? {};
+        if (leader === undefined || env === undefined || node === undefined) return undefined;
+        return { store: leader.store, raft: node, env };
+      },
+      runningManagers: () =>
+        this.#live().flatMap(({ node, nodeId }) =>
+          node?.core.status.isRecovering === false ? [nodeId] : [],
+        ),
+      startMember: (raftId, nodeId, peers) => {
+        const machine = this.#addMachine(raftId, { kind: "join", peers }, nodeId);
+        if (this.#isHarassing) this.#nemesis.prepare(machine);
+        machine.start();
+      },
+      destroy: (nodeId) => {
+        for (const machine of this.#live()) {
+          if (machine.nodeId !== nodeId) continue;
+          machine.isRetired = true;
+          machine.kill();
+        }
+      },
+      addWorker: (nodeId) => this.#addWorker(nodeId),
+      hasWorker: (nodeId) => this.#workers.some((worker) => worker.nodeId === nodeId),
+      everyMs: this.#profile.managersEveryMs,
+      firstRaftId: 100,
+    });
+  }
+
+  #live(): readonly Machine[] {
+    return this.#machines.filter((machine) => !machine.isRetired);
   }
 
   #found(): void {
@@ -109,15 +158,18 @@ class FullRun {
       addr: `${raftId}:1`,
       isLearner: false,
     }));
-    for (const raftId of ids) this.#addMachine(raftId, { kind: "bootstrap", members });
+    for (const raftId of ids) {
+      this.#addMachine(raftId, { kind: "bootstrap", members }, `node-${raftId}`).start();
+    }
   }
 
-  #addMachine(raftId: number, mode: Machine["mode"]): void {
+  #addMachine(raftId: number, mode: Machine["mode"], nodeId: string): Machine {
     const machine: Machine = new Machine(
       {
         world: this.#world,
         network: this.#network,
         raftId,
+        nodeId,
         limits: this.#profile.managers.limits,
         encryptionKey: undefined,
         makeState: (env) => {
@@ -133,7 +185,7 @@ class FullRun {
       mode,
     );
     this.#machines.push(machine);
-    machine.start();
+    return machine;
   }
 
   #onStarted(machine: Machine): void {
@@ -149,9 +201,20 @@ class FullRun {
       this.#world.note(4, change.term, () => `${raftId} sees leader ${change.leader} in term ${change.term}`);
       if (change.isLeader) this.#leaderChanges += 1;
     });
+    node.onRemoved(() => {
+      this.#world.note(5, raftId, () => `${raftId} was removed`);
+      this.#world.after(this.#random.float() * 5_000, () => {
+        machine.isRetired = true;
+        machine.kill();
+      });
+    });
+    this.#locks.start(env, store, machine.nodeId).catch((caught: unknown) => this.#world.fail(caught));
     const { view } = store.viewAndWatch({}, (items) => {
       if (this.#options.keepsTimeline) this.#tellEvents(raftId, items);
       follow(items);
+      for (const cluster of this.#storeChecks.mirror.clusters.values()) {
+        this.#locks.noteKey(cluster.unlockKey);
+      }
     });
     const follow = this.#storeChecks.follow(raftId, () => store.view(), view.version);
   }
@@ -183,7 +246,9 @@ class FullRun {
       role: "worker" as const,
     }));
     let isDone = false;
+    const cluster = await this.#newCluster();
     const write = this.#leader()?.store.update((tx) => {
+      tx.create("cluster", cluster);
       for (const { id, role } of [...managers, ...workers]) {
         const isA = role === "worker" && Number(id.split("-")[1]) % 2 === 0;
         tx.create("node", {
@@ -203,6 +268,7 @@ class FullRun {
           rpcAddress: "",
           dataPathAddress: "",
           certificateRole: role,
+          certificateIssuer: cluster.rootCa.digest,
         });
       }
       const spec = { Name: "overlay", Labels: {}, Driver: "overlay", Scope: "swarm" };
@@ -218,20 +284,36 @@ class FullRun {
     // Before there were node objects, the leader would have taken its peers for strangers and removed them.
     this.#isFurnished = true;
     for (const { parts } of this.#brains.values()) parts.start();
-    for (const { id } of workers) {
-      const delayMs = (): number => this.#network.delayMs();
-      const findDoor = (): Door | undefined => this.#door();
-      this.#workers.push(
-        new ModelWorker({
-          world: this.#world,
-          nodeId: id,
-          findDoor,
-          delayMs,
-          onStarted: (worker, task) => this.#workerChecks.started(worker, task),
-          onStopping: (worker, task) => this.#workerChecks.stopping(worker, task),
-        }),
-      );
-    }
+    for (const { id } of workers) this.#addWorker(id);
+  }
+
+  async #newCluster(): Promise<NewCluster["cluster"]> {
+    const { env } = this.#leader()?.machine ?? {};
+    if (env === undefined) throw new Violation("O10", "nobody leads");
+    const made = await createCluster({
+      env,
+      spec: { Name: "default", Labels: {} },
+      availability: "active",
+      defaultAddressPool: [],
+      subnetSize: 0,
+      dataPathPort: 0,
+      autoLockManagers: false,
+    });
+    return made.newCluster.cluster;
+  }
+
+  #addWorker(nodeId: string): void {
+    this.#workers.push(
+      new ModelWorker({
+        world: this.#world,
+        nodeId,
+        findDoor: () => this.#door(),
+        delayMs: () => this.#network.delayMs(),
+        onStarted: (worker, task) => this.#workerChecks.started(worker, task),
+        onStopping: (worker, task) => this.#workerChecks.stopping(worker, task),
+        onRenew: (worker) => this.#managerOperator.renew(worker.nodeId),
+      }),
+    );
   }
 
   #door(): Door | undefined {
@@ -271,7 +353,7 @@ class FullRun {
     } else {
       const tasks = [...this.#storeChecks.mirror.tasks.values()];
       const task = tasks[this.#random.below(tasks.length)];
-      if (task !== undefined) worker.lie(task);
+      if (task !== undefined && task.nodeId !== worker.nodeId) worker.lie(task);
     }
   }
 
@@ -279,13 +361,25 @@ class FullRun {
     this.#world.note(22, 0, () => "all is mended");
     this.#isHarassing = false;
     this.#operator.stop();
+    this.#managerOperator.stop();
     this.#nemesis.stop();
+    this.#buryWorkers();
     for (const worker of this.#workers) {
       worker.setCut(false);
       worker.restart();
     }
-    for (const machine of this.#machines) machine.start();
+    for (const machine of this.#live()) machine.start();
     this.#mendServices();
+  }
+
+  /** Some never come back: what ran there has to run elsewhere. */
+  #buryWorkers(): void {
+    const deadCount =
+      this.#random.float() < 0.4 ? this.#random.below(Math.ceil(this.#workers.length / 3)) : 0;
+    for (const worker of this.#workers.splice(0, deadCount)) {
+      this.#world.note(23, 0, () => `${worker.nodeId} stays dead`);
+      worker.bury();
+    }
   }
 
   #mendServices(): void {
@@ -300,19 +394,79 @@ class FullRun {
     return view !== undefined && isConverged(view, this.#workers);
   }
 
+  /** Voters are just the nodes that are to be managers; no rotation of the root is left open. */
+  #areManagersRight(): boolean {
+    const leader = this.#leader();
+    const { node } = leader?.machine ?? {};
+    if (leader === undefined || node === undefined || !this.#managerOperator.isIdle) return false;
+    // Whose joining broke off after its node was made never came.
+    const machines = new Set(this.#live().map(({ nodeId }) => nodeId));
+    const wanted = managersOf(leader).flatMap(({ id }) => (machines.has(id) ? [id] : []));
+    const voters = node.members.filter((member) => !member.isLearner).map(({ nodeId }) => nodeId);
+    if (node.members.length !== voters.length) return false;
+    if (voters.toSorted().join() !== wanted.toSorted().join()) return false;
+    return leader.store.view().list("cluster")[0]?.rootCa.rotationInProgress !== true;
+  }
+
+  #members(): readonly Machine[] {
+    const raftIds = new Set(this.#leader()?.machine.node?.members.map(({ raftId }) => raftId));
+    return this.#live().filter(({ raftId }) => raftIds.has(raftId));
+  }
+
+  /** O4: members that have applied the same have the same. */
   #areEqual(): boolean {
-    const applied = this.#machines.map((machine) => machine.node?.appliedIndex ?? -1);
-    if (new Set(applied).size !== 1) return false;
-    const digests = this.#machines.map((machine) => {
-      const entries = [...(this.#stores.get(machine)?.snapshot().entries() ?? [])];
-      const hash = createHash("md5");
-      for (const [key, value] of entries.sort(([a], [b]) => (a < b ? -1 : 1))) hash.update(key).update(value);
-      return hash.digest("base64");
-    });
+    const members = this.#members();
+    const applied = members.map((machine) => machine.node?.appliedIndex ?? -1);
+    if (members.length === 0 || new Set(applied).size !== 1) return false;
+    const digests = members.map((machine) =>
+      stateDigest(this.#stores.get(machine)?.snapshot().entries() ?? []),
+    );
     if (new Set(digests).size !== 1) {
       throw new Violation("O4", `managers differ at ${applied[0]}: ${digests.join(" ")}`);
     }
     return true;
+  }
+
+  /** C5. */
+  async #checkLocks(): Promise<void> {
+    const unlockKey = this.#leader()?.store.view().list("cluster")[0]?.unlockKey ?? "";
+    for (const machine of this.#members()) {
+      let isCurrent: boolean | undefined;
+      const { env } = machine;
+      if (env === undefined) continue;
+      this.#locks.isCurrent(env, unlockKey).then(
+        (verdict) => {
+          isCurrent = verdict;
+        },
+        (caught: unknown) => this.#world.fail(caught),
+      );
+      await this.#until("a member file is read", () => isCurrent !== undefined);
+      if (isCurrent !== true) {
+        throw new Violation("C5", `the member file of ${machine.nodeId} is not sealed by the present key`);
+      }
+    }
+  }
+
+  async #sufferDisaster(): Promise<void> {
+    const leader = this.#leader();
+    const { env, node } = leader?.machine ?? {};
+    const dice = this.#random.float();
+    if (leader === undefined || env === undefined || node === undefined || dice > 0.4) return;
+    const options = {
+      world: this.#world,
+      limits: this.#profile.managers.limits,
+      until: (what: string, holds: () => boolean) => this.#until(what, holds),
+    };
+    if (dice < 0.2) {
+      await restoreElsewhere({ store: leader.store, raft: node, env }, options);
+      return;
+    }
+    // What is decided now is known to the one that goes on alone.
+    for (const { parts } of this.#brains.values()) parts.stop();
+    this.#isFurnished = false;
+    await this.#until("managers are equal before the disaster", () => this.#areEqual());
+    for (const machine of this.#live()) if (machine !== leader.machine) machine.kill();
+    await forceNewCluster(leader.machine, options);
   }
 
   async #advance(ms: number): Promise<void> {
@@ -332,12 +486,16 @@ class FullRun {
 
   /** What keeps the cluster from its goal, in a few words. */
   #missing(): string {
-    const applied = this.#machines.map(
+    const applied = this.#live().map(
       (machine) => `${machine.raftId}:${machine.node?.appliedIndex ?? "down"}`,
     );
     const view = this.#leader()?.store.view();
     const what = view === undefined ? "nobody leads" : missing(view, this.#workers);
-    return ` (applied ${applied.join(" ")}; ${what})`;
+    const { members = [] } = this.#leader()?.machine.node ?? {};
+    const named = members.map(
+      ({ isLearner, nodeId, raftId }) => `${raftId}${isLearner ? "l" : ""}=${nodeId}`,
+    );
+    return ` (applied ${applied.join(" ")}; members ${named.join(" ")}; ${what})`;
   }
 
   #afterEvent(): void {

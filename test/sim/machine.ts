@@ -56,6 +56,8 @@ export interface MachineOptions {
   readonly world: World;
   readonly network: Network;
   readonly raftId: number;
+  /** Default: made of the raft id. */
+  readonly nodeId?: string;
   readonly limits: Partial<RaftLimits>;
   readonly encryptionKey: Uint8Array | undefined;
   readonly makeState: (env: Env) => StateMachine;
@@ -66,6 +68,7 @@ export interface MachineOptions {
 export class Machine {
   readonly disk: FakeDisk;
   readonly raftId: number;
+  readonly nodeId: string;
   readonly #options: MachineOptions;
   #checkpoints = new SimCheckpoints();
   #life: Life | undefined;
@@ -83,6 +86,7 @@ export class Machine {
   constructor(options: MachineOptions, mode: StartMode) {
     this.#options = options;
     this.raftId = options.raftId;
+    this.nodeId = options.nodeId ?? `node-${options.raftId}`;
     this.mode = mode;
     const timers = {
       after: (delayMs: number, run: () => void) =>
@@ -158,7 +162,7 @@ export class Machine {
       env,
       log: silentLogger,
       raftId,
-      nodeId: `node-${raftId}`,
+      nodeId: this.nodeId,
       clusterId: CLUSTER_ID,
       folder: "/raft",
       checkpoints: this.#checkpoints.open(wait, survives),

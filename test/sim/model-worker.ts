@@ -20,6 +20,7 @@ const RETRY_MS = 250;
 const STEP_MS_MAX = 60;
 /** A container takes its time to end. */
 const STOP_MS_MAX = 400;
+const LATE_MS_MAX = 3_000;
 /** After a fault of its machine or network, until when a worker is out of step for good reasons. */
 const UNSTEADY_MS = 20_000;
 
@@ -35,6 +36,8 @@ export interface WorkerOptions {
   readonly findDoor: () => Door | undefined;
   readonly delayMs: () => number;
   readonly onStarted: (worker: ModelWorker, task: Task) => void;
+  /** It is told to get a new certificate. */
+  readonly onRenew: (worker: ModelWorker) => void;
   /** A task that runs is told to stop. */
   readonly onStopping: (worker: ModelWorker, task: Task) => void;
 }
@@ -65,6 +68,7 @@ export class ModelWorker {
   #batchId = 0;
   #isUp = true;
   #isCut = false;
+  #isBuried = false;
   #steadyFromMs = 0;
 
   constructor(options: WorkerOptions) {
@@ -104,8 +108,14 @@ export class ModelWorker {
     this.#drop(false);
   }
 
+  /** It never comes back. */
+  bury(): void {
+    this.crash();
+    this.#isBuried = true;
+  }
+
   restart(): void {
-    if (this.#isUp) return;
+    if (this.#isUp || this.#isBuried) return;
     this.#isUp = true;
     this.#disturb();
     // Its task table is on disk: what was under way has failed.
@@ -195,14 +205,23 @@ export class ModelWorker {
     session.lastUpMs = Math.max(session.lastUpMs, world.nowMs + this.#options.delayMs());
     world.after(session.lastUpMs - world.nowMs, () => {
       if (session.isOver || !session.door.isOpen()) return;
-      if (this.#isCut) this.#drop(false);
-      else session.handle.receive(message);
+      if (!this.#isCut) {
+        session.handle.receive(message);
+        return;
+      }
+      this.#drop(false);
+      // Sent again by the kernel until the link is back, also when a new session has long been opened.
+      world.after(this.#random.float() * LATE_MS_MAX, () => {
+        if (!this.#isCut && session.door.isOpen()) session.handle.receive(message);
+      });
     });
   }
 
   #receive(session: Session, message: ToAgent): void {
     session.heardMs = this.#options.world.nowMs;
     if (message.assignments) this.#assign(session, message.assignments);
+    else if (message.opened?.info?.renewCertificate === true || message.update?.renewCertificate === true)
+      this.#options.onRenew(this);
     else if (message.statusAck) this.#acknowledged(message.statusAck.batchId ?? 0);
     else if (message.disconnect) this.#drop(false);
   }
@@ -329,7 +348,7 @@ export class ModelWorker {
   }
 
   #acknowledged(batchId: number): void {
-    if (!this.#unacknowledged.delete(batchId)) {
+    if (!this.#unacknowledged.delete(batchId) && batchId > this.#batchId) {
       throw new Violation("U6", `${this.nodeId} gets an acknowledgement of ${batchId}, which it never sent`);
     }
   }

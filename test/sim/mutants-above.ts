@@ -1,4 +1,4 @@
-/** Seeded errors above Raft: what allocator, orchestrators, scheduler, updater, dispatcher and store must not get wrong. */
+/** Seeded errors above Raft: what allocator, orchestrators, scheduler, updater, dispatcher, store and CA must not get wrong. */
 import { mutant, type Mutant } from "./mutant.ts";
 
 const LEDGER = "manager/allocator/ledger.ts";
@@ -15,6 +15,13 @@ const STATUSES = "manager/dispatcher/status-writer.ts";
 const BARRIER = "manager/dispatcher/drain-barrier.ts";
 const WATCH = "manager/store/watch.ts";
 const STORE = "manager/store/memory-store.ts";
+
+const AUTHORITY = "manager/ca/authority.ts";
+const ROTATION = "manager/ca/root-rotation.ts";
+const ROLES = "manager/role-keeper.ts";
+const CONTROL = "manager/controlapi/control-service.ts";
+const AUTOLOCK = "manager/autolock.ts";
+const BACKUP = "manager/backup.ts";
 
 type Patches = readonly (readonly [string, string, string])[];
 
@@ -172,5 +179,50 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
   ]),
   above(227, "differences are sent before the whole", "safety", [
     [ASSIGNMENTS, "const full = this.#isFirst;", "const full = this.#isFirst && this.#sequence % 2 === 1;"],
+  ]),
+  above(228, "a worker's token makes a manager", "safety", [
+    [
+      AUTHORITY,
+      'if (tokensEqual(token, worker)) return "worker";',
+      'if (tokensEqual(token, worker)) return "manager";',
+    ],
+  ]),
+  above(229, "a former root is dropped while nodes know no other", "safety", [
+    [ROTATION, 'if (view.list("node").some((node) => mustRenewCertificate(cluster, node))) return;', ""],
+    [ROTATION, 'if (tx.list("node").some((node) => mustRenewCertificate(current, node))) return;', ""],
+  ]),
+  above(230, "a token that was rotated away still holds", "safety", [
+    [
+      AUTHORITY,
+      'throw new ClusterError("permission_denied", "A valid join token',
+      'if (token.startsWith("SWMTKN")) return "worker";\n  throw new ClusterError("permission_denied", "A valid join token',
+    ],
+  ]),
+  above(231, "a certificate says another role than its node has", "safety", [
+    [
+      AUTHORITY,
+      "const role = certificateRoleOf(node",
+      'const role = "manager" as NodeRole;\n    void certificateRoleOf(node',
+    ],
+  ]),
+  above(232, "a demoted manager stays in Raft", "liveness", [
+    [ROLES, 'if (node?.spec.Role === "manager") continue;', "if (node !== undefined) continue;"],
+  ]),
+  above(233, "a manager with an empty disk comes back beside its former self", "liveness", [
+    [CONTROL, "if (former !== undefined) await", "if (former === undefined && raftId === 0) await"],
+  ]),
+  above(234, "the disk stays sealed by the former unlock key", "safety", [
+    [
+      AUTOLOCK,
+      "if (wanted === undefined || wanted === this.#sealedBy) return;",
+      'if (wanted === undefined || wanted === this.#sealedBy || this.#sealedBy !== "") return;',
+    ],
+  ]),
+  above(235, "a backup lacks what was changed last", "safety", [
+    [
+      BACKUP,
+      "  for (const [key, value] of state.entries) {",
+      "  for (const [key, value] of [...state.entries].slice(0, -1)) {",
+    ],
   ]),
 ];

@@ -287,6 +287,8 @@ export interface FullProfile {
   readonly workerCount: number;
   readonly workerFaultEveryMs: number;
   readonly operatorEveryMs: number;
+  /** Mean pause between what is done to managers, CA and cluster; 0: never. */
+  readonly managersEveryMs: number;
 }
 
 export function fullProfile(random: SeededRandom): FullProfile {
@@ -305,8 +307,8 @@ export function fullProfile(random: SeededRandom): FullProfile {
       crash: maybe(0.6, [4, 10, 20]),
       partition: maybe(0.4, [8, 20]),
       pause: maybe(0.3, [10]),
-      transfer: maybe(0.4, [5, 15]),
-      cutLeader: maybe(0.3, [8, 20]),
+      transfer: maybe(0.4, [2, 5, 15]),
+      cutLeader: maybe(0.4, [3, 8, 20]),
       allCrash: maybe(0.15, [30]),
     },
     limits: {
@@ -315,6 +317,8 @@ export function fullProfile(random: SeededRandom): FullProfile {
       electionMs: 1_000,
       segmentBytes: 256 * 1024,
       checkpointMs: 1_000,
+      // A leader may be one before it has applied all that it found committed.
+      applyBytesMax: pick(random, [2_048, 1024 * 1024]),
       tailCountMax: 50,
       compactCountMin: 20,
     },
@@ -324,5 +328,6 @@ export function fullProfile(random: SeededRandom): FullProfile {
     workerCount: pick(random, [3, 8, 20]),
     workerFaultEveryMs: pick(random, [1_000, 3_000, 10_000]),
     operatorEveryMs: pick(random, [500, 1_500, 4_000]),
+    managersEveryMs: pick(random, [0, 1_500, 4_000]),
   };
 }

@@ -3,7 +3,7 @@
  * manager's watch as it is delivered; judges a commit when the first manager tells it, compares when the others do.
  */
 import { rollbackConfigOf, updateConfigOf } from "../../model/defaults.ts";
-import { NodeState, type Service, type StoreEvent, type Task } from "../../model/objects.ts";
+import { type Cluster, NodeState, type Service, type StoreEvent, type Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
 import type { WatchItem } from "../../manager/store/store.ts";
@@ -30,6 +30,9 @@ export class StoreChecks {
   readonly #runningMs = new Map<string, number>();
   /** When a node's spec or state last changed. */
   readonly #nodeChangedMs = new Map<string, number>();
+  /** When a task was made, and when it was told to stop: by one plan if at the same moment. */
+  readonly #madeMs = new Map<string, number>();
+  readonly #toldMs = new Map<string, number>();
   /** Tasks that had to leave their node when they were told to stop. */
   readonly #displaced = new Set<string>();
 
@@ -72,6 +75,7 @@ export class StoreChecks {
     for (const event of events) {
       this.mirror.apply(event);
       this.#claims.apply(event);
+      if (event.table === "cluster") this.#checkRotation(event.object, event.previous);
       if (event.table === "node") this.#nodeChangedMs.set(event.object.id, this.#nowMs());
     }
     const touched = new Map<string, Task>();
@@ -81,6 +85,19 @@ export class StoreChecks {
       touched.set(slotOf(event.object), event.object);
     }
     for (const [slot, task] of touched) this.#checkSlot(slot, task);
+  }
+
+  /** C2: a root's rotation ends when every node has a certificate of the new root. */
+  #checkRotation(cluster: Cluster, previous: Cluster | undefined): void {
+    const isEnd =
+      previous?.rootCa.rotationInProgress === true && cluster.rootCa.rotationInProgress === undefined;
+    if (!isEnd) return;
+    const late = [...this.mirror.nodes.values()].find(
+      (node) => node.certificateIssuer !== cluster.rootCa.digest,
+    );
+    if (late !== undefined) {
+      throw new Violation("C2", `the former root is dropped while node ${late.id} knows no other`);
+    }
   }
 
   #checkTask(task: Task, previous: Task | undefined): void {
@@ -94,7 +111,11 @@ export class StoreChecks {
     }
     const before = previous?.status.state ?? TaskState.new;
     if (task.status.state === TaskState.assigned && before < TaskState.assigned) this.#checkPlacement(task);
-    if (previous === undefined) this.#checkAttempts(task);
+    if (previous === undefined) {
+      this.#madeMs.set(task.id, this.#nowMs());
+      this.#checkAttempts(task);
+    }
+    if (!isWanted(task) && !this.#toldMs.has(task.id)) this.#toldMs.set(task.id, this.#nowMs());
     const wasLet = previous !== undefined && previous.desiredState >= TaskState.running;
     if (task.desiredState === TaskState.running && !wasLet) this.#checkDelay(task);
     if (previous !== undefined) this.#checkStartFirst(task, previous);
@@ -132,6 +153,9 @@ export class StoreChecks {
     const before = this.mirror.slot(slotOf(task)).filter((each) => byAge(each, task) < 0);
     const same = before.filter((each) => each.specVersion === task.specVersion);
     const dead = before.at(-1);
+    // One that is moved off its node is replaced at once, whatever became of others in its slot.
+    if (before.some((each) => this.#displaced.has(each.id) && !isTerminal(each.status.state)))
+      return undefined;
     if (dead === undefined || dead.specVersion !== task.specVersion || !this.#diedMs.has(dead.id))
       return undefined;
     return { dead, same };
@@ -209,26 +233,36 @@ export class StoreChecks {
     if (service.updateStatus?.state === "updating") this.#checkParallelism(service);
   }
 
+  /** The task that an update put `first` in the place of; undefined if it is there for another reason. */
+  #replacedBy(first: Task, tasks: readonly Task[], service: Service): Task | undefined {
+    const old = tasks.filter((each) => byAge(each, first) < 0);
+    const madeMs = this.#madeMs.get(first.id);
+    // Stopped by the plan that made it, or, where it is to start first, running on.
+    const replaced = old.filter((each) => this.#toldMs.get(each.id) === madeMs);
+    const overlapped = old.filter((each) => isActive(each) && each.status.state === TaskState.running);
+    const isForced = replaced.some((each) => this.#diedMs.has(each.id) || this.#isDisplaced(each, service));
+    return isForced ? undefined : (replaced.at(-1) ?? overlapped.at(-1));
+  }
+
   #checkParallelism(service: Service): void {
     const parallelism = service.spec.UpdateConfig?.Parallelism ?? 1;
     if (parallelism === 0) return;
     const image = service.spec.TaskTemplate.ContainerSpec.Image;
     const isNew = (task: Task): boolean => task.spec.ContainerSpec.Image === image;
-    let count = 0;
+    const busy: string[] = [];
     for (const key of this.mirror.slotsOf(service.id)) {
       const tasks = this.mirror.slot(key);
       const fresh = tasks.filter(isNew);
       const [first] = fresh;
-      const old = tasks.filter((each) => !isNew(each)).at(-1);
-      if (first === undefined || fresh.length > 1 || old === undefined || !isWanted(first)) continue;
-      // Replaced for another reason than the update, which then has no say in it.
-      if (this.#diedMs.has(old.id) || this.#isDisplaced(old, service)) continue;
-      if (first.status.state < TaskState.running) count += 1;
+      if (first === undefined || fresh.length > 1 || !isWanted(first)) continue;
+      const old = this.#replacedBy(first, tasks, service);
+      if (old === undefined) continue;
+      if (first.status.state < TaskState.running) busy.push(`${first.slot} (${first.id} for ${old.id})`);
     }
-    if (count > parallelism) {
+    if (busy.length > parallelism) {
       throw new Violation(
         "U13",
-        `${count} slots of ${service.spec.Name} are updated at once, at most ${parallelism}`,
+        `slots ${busy.join(", ")} of ${service.spec.Name} are updated at once, at most ${parallelism}`,
       );
     }
   }

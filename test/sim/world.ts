@@ -38,6 +38,8 @@ export class World {
   readonly random: SeededRandom;
   readonly timeline: string[] = [];
   readonly #keepsTimeline: boolean;
+  /** True while something works outside of virtual time, which then stands still. */
+  isOutsideBusy: () => boolean = () => false;
   #nowMs = 0;
   #sequence = 0;
   readonly #heap: Event[] = [];
@@ -95,7 +97,11 @@ export class World {
    */
   run(untilMs: number, afterEach: () => void): Promise<void> {
     return new Promise((resolve) => {
-      const nextTick = (): void => process.nextTick(step);
+      const nextTick = (): void => process.nextTick(stepWhenIdle);
+      const stepWhenIdle = (): void => {
+        if (this.isOutsideBusy()) setImmediate(stepWhenIdle);
+        else step();
+      };
       const step = (): void => {
         const event = this.#nextEvent();
         if (this.#failure !== undefined || event === undefined || event.dueMs > untilMs) {
@@ -105,7 +111,7 @@ export class World {
         }
         this.#pop();
         this.#runEvent(event, afterEach);
-        if (this.#eventCount % YIELD_EVENT_COUNT === 0) setImmediate(step);
+        if (this.#eventCount % YIELD_EVENT_COUNT === 0) setImmediate(stepWhenIdle);
         else queueMicrotask(nextTick);
       };
       step();
