@@ -22,6 +22,7 @@ import { describeNode } from "./node-description.ts";
 import { NodeStateStore } from "./node-state.ts";
 import { type DaemonOptions, parseHost, type TlsFiles } from "./options.ts";
 import { PidFile } from "./pid-file.ts";
+import { rootlessSide } from "./rootless.ts";
 import { SwarmNode } from "./swarm-node.ts";
 import { VERSION } from "./version.ts";
 
@@ -30,6 +31,10 @@ export interface DaemonDeps {
   readonly log: Logger;
   /** A part broke in a way that must end the process. */
   readonly fatal: (error: ClusterError) => void;
+}
+
+export function nativeBinary(): string {
+  return path.join(packageRoot(import.meta.dirname), "runtime/native/build/shoal-runtime");
 }
 
 export class Daemon implements Component {
@@ -76,10 +81,11 @@ export class Daemon implements Component {
       log: log.child({ part: "engine" }),
       dataRoot: options.dataRoot,
       execRoot: options.execRoot,
-      nativeBinary: path.join(packageRoot(import.meta.dirname), "runtime/native/build/shoal-runtime"),
+      nativeBinary: nativeBinary(),
       version: VERSION,
       favorDynamicCgroups: options.favorDynamicCgroups,
       usernsRemap: options.usernsRemap,
+      isRootless: rootlessSide() === "inside",
       registry: {
         ...DEFAULT_REGISTRY_CONFIG,
         insecure: options.insecureRegistries,
@@ -172,6 +178,8 @@ async function readTlsFiles(files: TlsFiles): Promise<TlsOptions> {
 
 /** Undefined if there is no such group: the socket is root's alone then. */
 async function groupIdOf(name: string): Promise<number | undefined> {
+  // An ordinary user can give it to nobody else.
+  if (rootlessSide() !== "none") return undefined;
   const groups = await readFile("/etc/group", "utf8").catch(() => "");
   const line = groups.split("\n").find((each) => each.startsWith(`${name}:`));
   return line === undefined ? undefined : Number(line.split(":")[2]);

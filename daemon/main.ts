@@ -1,7 +1,8 @@
 /** The process of `shoal daemon`: options, log, signals, exit status. */
 import { createLogger, type Logger } from "../common/log.ts";
 import { ClusterError } from "../common/errors.ts";
-import { Daemon } from "./daemon.ts";
+import { Daemon, nativeBinary } from "./daemon.ts";
+import { enterRootless, rootlessSide } from "./rootless.ts";
 import { type DaemonFlags, type DaemonOptions, resolveOptions } from "./options.ts";
 
 /** The command line of `shoal daemon`, parsed; what is absent was not given. */
@@ -68,6 +69,8 @@ export async function runDaemon(line: DaemonCommandLine): Promise<number> {
   let options: DaemonOptions;
   try {
     options = await resolveOptions(flagsOf(line));
+    if (rootlessSide() === "outside")
+      await enterRootless({ execRoot: options.execRoot, nativeBinary: nativeBinary() });
   } catch (caught) {
     process.stderr.write(`shoal daemon: ${ClusterError.from(caught).message}\n`);
     return 1;

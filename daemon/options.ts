@@ -6,6 +6,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { ClusterError } from "../common/errors.ts";
 import type { LogLevel } from "../common/log.ts";
+import { rootlessSide, userFolders } from "./rootless.ts";
 
 export interface TlsFiles {
   readonly verify: boolean;
@@ -146,13 +147,21 @@ function checked(options: DaemonOptions): DaemonOptions {
 
 /** Puts flags, file and defaults together. Throws invalid_argument naming the field. */
 export async function resolveOptions(flags: DaemonFlags): Promise<DaemonOptions> {
-  const file = await readConfigFile(flags.config ?? DEFAULT_CONFIG_FILE, flags.config !== undefined);
+  const own = rootlessSide() === "none" ? undefined : userFolders(process.env);
+  const configFile = flags.config ?? own?.configFile ?? DEFAULT_CONFIG_FILE;
+  const file = await readConfigFile(configFile, flags.config !== undefined);
   const pick = <K extends keyof DaemonOptions>(key: K, fallback: DaemonOptions[K]): DaemonOptions[K] =>
     (flags[key] ?? file[key] ?? fallback) as DaemonOptions[K];
-  const execRoot = path.resolve(pick("execRoot", "/run/shoal"));
+  const givenRoot = pick("execRoot", own === undefined ? "/run/shoal" : own.execRoot);
+  if (givenRoot === "")
+    throw new ClusterError(
+      "invalid_argument",
+      "exec-root must be given without root where XDG_RUNTIME_DIR is not set",
+    );
+  const execRoot = path.resolve(givenRoot);
   const hosts = pick("hosts", []);
   return checked({
-    dataRoot: path.resolve(pick("dataRoot", "/var/lib/shoal")),
+    dataRoot: path.resolve(pick("dataRoot", own?.dataRoot ?? "/var/lib/shoal")),
     execRoot,
     hosts: hosts.length > 0 ? hosts : [`unix://${path.join(execRoot, "shoal.sock")}`],
     pidFile: pick("pidFile", path.join(execRoot, "shoal.pid")),

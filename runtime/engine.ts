@@ -10,7 +10,13 @@ import type { Logger } from "../common/log.ts";
 import type { Engine, JsonObject, PluginEngine } from "../model/engine.ts";
 import { ClusterError } from "../common/errors.ts";
 import { AppArmor } from "./containers/apparmor.ts";
-import { Cgroups, detectHierarchies, favorDynamicCgroups } from "./containers/cgroups.ts";
+import {
+  Cgroups,
+  delegatedHierarchies,
+  detectHierarchies,
+  favorDynamicCgroups,
+  leaveDelegatedGroup,
+} from "./containers/cgroups.ts";
 import { LocalContainerEngine } from "./containers/container-engine.ts";
 import { resolveRemap } from "./containers/id-ranges.ts";
 import { NativeLauncher } from "./containers/native-launcher.ts";
@@ -18,6 +24,7 @@ import { EventRing } from "./events.ts";
 import { createImageEngine } from "./images/image-engine.ts";
 import type { RegistryConfig } from "./registry/registry-config.ts";
 import { machineInfo } from "./info.ts";
+import { SlirpPorts } from "./network/slirp-ports.ts";
 import { createLocalNetworks } from "./network/local-networks.ts";
 import { createVolumeEngine, type VolumeEngineParts } from "./volumes/volume-engine.ts";
 
@@ -39,6 +46,8 @@ export interface EngineOptions {
   readonly favorDynamicCgroups?: boolean;
   /** "default" or USER[:GROUP]: containers' ids are those that the user owns in /etc/subuid. Default "": the host's. */
   readonly usernsRemap?: string;
+  /** The daemon is an ordinary user's, in namespaces of its own: cgroups as far as they were delegated, ports through slirp4netns. */
+  readonly isRootless?: boolean;
   /** Shown as ServerVersion. */
   readonly version?: string;
   /** Mirrors and insecure registries. */
@@ -75,6 +84,24 @@ function usageJson(usage: Awaited<ReturnType<VolumeEngineParts["usage"]>>): read
   }));
 }
 
+async function openCgroups(options: EngineOptions): Promise<Cgroups> {
+  const { execRoot, log } = options;
+  const own = options.cgroupParent ?? cgroupParentOf(execRoot);
+  if (options.isRootless !== true) {
+    const cgroups = new Cgroups(detectHierarchies(), own);
+    if (options.favorDynamicCgroups === true) await favorDynamicCgroups(cgroups.hierarchies, log);
+    await cgroups.prepare();
+    return cgroups;
+  }
+  const { hierarchies, parent } = delegatedHierarchies();
+  if (hierarchies.v2 === undefined)
+    log.warn("no cgroup was delegated to this user: containers can't be limited");
+  else await leaveDelegatedGroup(hierarchies.v2, parent);
+  const cgroups = new Cgroups(hierarchies, path.join(parent, own), parent);
+  await cgroups.prepare();
+  return cgroups;
+}
+
 export async function createEngine(options: EngineOptions): Promise<Engine & Component> {
   const { env, log, dataRoot, execRoot, nativeBinary } = options;
   await fs.mkdir(dataRoot, { recursive: true, mode: 0o711 });
@@ -104,10 +131,11 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     dataRoot,
     instance: path.resolve(dataRoot),
     events,
+    ...(options.isRootless === true
+      ? { outsidePorts: new SlirpPorts(path.join(execRoot, "slirp.sock")) }
+      : {}),
   });
-  const cgroups = new Cgroups(detectHierarchies(), options.cgroupParent ?? cgroupParentOf(execRoot));
-  if (options.favorDynamicCgroups === true) await favorDynamicCgroups(cgroups.hierarchies, log);
-  await cgroups.prepare();
+  const cgroups = await openCgroups(options);
   const launcher = new NativeLauncher({ execRoot, nativeBinary, log: log.child({ part: "launcher" }) });
   await launcher.start();
   const own = new LocalContainerEngine({
@@ -151,6 +179,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
         hierarchies: cgroups.hierarchies,
         isRemapped: idMaps !== undefined,
         hasAppArmor: appArmor.isEnabled,
+        isRootless: options.isRootless === true,
         volumeDrivers: volumeParts.driverNames(),
         nowIso: new Date(env.clock.wallMs()).toISOString(),
       });

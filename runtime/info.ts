@@ -38,6 +38,8 @@ export interface InfoInput {
   /** Containers have ids of their own. */
   readonly isRemapped: boolean;
   readonly hasAppArmor: boolean;
+  /** The daemon is an ordinary user's. */
+  readonly isRootless: boolean;
   readonly volumeDrivers: readonly string[];
   readonly nowIso: string;
 }
@@ -85,7 +87,7 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
     NGoroutines: 0,
     SystemTime: input.nowIso,
     LoggingDriver: "json-file",
-    CgroupDriver: "cgroupfs",
+    CgroupDriver: hierarchies.v1.size > 0 || hierarchies.v2 !== undefined ? "cgroupfs" : "none",
     CgroupVersion: isV2 ? "2" : "1",
     NEventsListener: 0,
     KernelVersion: os.release(),
@@ -123,6 +125,7 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
       ...(input.hasAppArmor ? ["name=apparmor"] : []),
       "name=seccomp,profile=builtin",
       ...(input.isRemapped ? ["name=userns"] : []),
+      ...(input.isRootless ? ["name=rootless"] : []),
       "name=cgroupns",
     ],
     Warnings: null,

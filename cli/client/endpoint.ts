@@ -66,6 +66,13 @@ export function readContexts(env: Readonly<Record<string, string | undefined>>):
   }
 }
 
+/** The daemon that an ordinary user runs, if there is one. */
+function ownDaemon(env: Readonly<Record<string, string | undefined>>): string | undefined {
+  const runtime = env["XDG_RUNTIME_DIR"] ?? "";
+  const socket = path.join(runtime, "shoal/shoal.sock");
+  return process.getuid?.() !== 0 && runtime !== "" && existsSync(socket) ? `unix://${socket}` : undefined;
+}
+
 function hostOf(options: EndpointOptions): string {
   const fromEnv = (name: string): string | undefined =>
     options.env[name] === undefined || options.env[name] === "" ? undefined : options.env[name];
@@ -77,7 +84,7 @@ function hostOf(options: EndpointOptions): string {
   }
   const file = readContexts(options.env);
   const name = named ?? file.current;
-  if (name === undefined || name === "default") return DEFAULT_HOST;
+  if (name === undefined || name === "default") return ownDaemon(options.env) ?? DEFAULT_HOST;
   const entry = file.contexts[name];
   if (entry === undefined)
     throw new ClusterError("not_found", `Context "${name}" not found; see shoal context ls`);

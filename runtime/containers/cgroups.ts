@@ -3,7 +3,7 @@
  * groups, and for update, pause and stats, which use them later.
  */
 import { execFile } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -14,6 +14,7 @@ import type { LaunchSpec } from "./launch-spec.ts";
 /** Hierarchies that every container gets; cpuset and freezer only where they are needed. */
 const ALWAYS = ["memory", "cpu", "cpuacct", "pids", "devices", "blkio"] as const;
 const V2_CONTROLLERS = ["cpuset", "cpu", "io", "memory", "pids"] as const;
+const DAEMON_GROUP = "/shoal-daemon";
 const FREEZE_POLL_MS = 2;
 const FREEZE_POLLS_MAX = 500;
 
@@ -86,6 +87,43 @@ export function detectHierarchies(): CgroupHierarchies {
   );
 }
 
+/** The v2 group that an ordinary user's daemon was given, e.g. by systemd's Delegate=, and what is beside it: nothing. */
+export function delegatedHierarchies(): { readonly hierarchies: CgroupHierarchies; readonly parent: string } {
+  const none = { v1: new Map(), v1Options: new Map(), v2: undefined, v2Controllers: new Set<string>() };
+  const all = detectHierarchies();
+  const own = /^0::(\/.*)$/m.exec(readFileSync("/proc/self/cgroup", "utf8"))?.[1] ?? "/";
+  // A daemon that is started again sits in the part that the former one made for itself.
+  const parent = own.endsWith(DAEMON_GROUP) ? own.slice(0, -DAEMON_GROUP.length) : own;
+  if (all.v2 === undefined || parent === "/" || !mayWrite(path.join(all.v2, parent, "cgroup.procs")))
+    return { hierarchies: none, parent: "/" };
+  const controllers = readFileSync(path.join(all.v2, parent, "cgroup.controllers"), "utf8");
+  return {
+    hierarchies: {
+      ...none,
+      v2: all.v2,
+      v2Controllers: new Set(controllers.split(/\s+/).filter((each) => each !== "")),
+    },
+    parent,
+  };
+}
+
+/** A group with processes of its own can't pass controllers on: the delegated one's go into a part of it. */
+export async function leaveDelegatedGroup(v2: string, parent: string): Promise<void> {
+  const folder = path.join(v2, parent);
+  await fs.mkdir(path.join(folder, DAEMON_GROUP), { recursive: true });
+  for (const pid of (await fs.readFile(path.join(folder, "cgroup.procs"), "utf8")).split("\n"))
+    if (pid !== "") await tryWrite(path.join(folder, DAEMON_GROUP, "cgroup.procs"), pid);
+}
+
+function mayWrite(file: string): boolean {
+  try {
+    accessSync(file, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** One tree is enough: the lock that it changes is the kernel's only one. A kernel that doesn't know the option goes on without. */
 export async function favorDynamicCgroups(hierarchies: CgroupHierarchies, log: Logger): Promise<void> {
   const point = hierarchies.v2 ?? hierarchies.v1.get("memory");
@@ -109,16 +147,29 @@ export function sharesToWeight(shares: number): number {
 export class Cgroups {
   readonly hierarchies: CgroupHierarchies;
   readonly #parent: string;
+  readonly #delegated: string;
 
-  /** `parent`: path below the roots, with a leading slash. */
-  constructor(hierarchies: CgroupHierarchies, parent: string) {
+  /** `parent`: path below the roots, with a leading slash; `delegated` is the part of it that is not ours to change. */
+  constructor(hierarchies: CgroupHierarchies, parent: string, delegated = "") {
     this.hierarchies = hierarchies;
     this.#parent = parent;
+    this.#delegated = delegated;
   }
 
   /** Hybrid hosts may keep a stray controller in the v2 tree: what counts is where memory is. */
   get isV2(): boolean {
     return this.hierarchies.v2Controllers.has("memory");
+  }
+
+  /** False where this daemon may make no groups: nothing is limited or measured then. */
+  get isAvailable(): boolean {
+    return this.hierarchies.v1.size > 0 || this.hierarchies.v2 !== undefined;
+  }
+
+  /** Whether limits of a controller can be set; "io" is v1's blkio. */
+  has(controller: "memory" | "cpu" | "cpuset" | "pids" | "io"): boolean {
+    const { v1, v2Controllers } = this.hierarchies;
+    return v1.has(controller === "io" ? "blkio" : controller) || v2Controllers.has(controller);
   }
 
   /** Makes the parents ready to have limited children. Problems show when the first limit is set. */
@@ -129,8 +180,9 @@ export class Cgroups {
     if (v2 === undefined) return;
     await fs.mkdir(path.join(v2, parent), { recursive: true });
     const wanted = V2_CONTROLLERS.filter((each) => this.hierarchies.v2Controllers.has(each));
-    let folder = v2;
-    for (const part of ["", ...parent.split("/").filter((each) => each !== "")]) {
+    let folder = path.join(v2, this.#delegated);
+    const parts = parent.slice(this.#delegated.length).split("/");
+    for (const part of ["", ...parts.filter((each) => each !== "")]) {
       folder = path.join(folder, part);
       for (const each of wanted) await tryWrite(path.join(folder, "cgroup.subtree_control"), `+${each}`);
     }

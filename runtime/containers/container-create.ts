@@ -4,6 +4,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, CreateContainerRequest, HostConfig } from "../../model/engine.ts";
 import type { ImageConfig } from "../ports.ts";
 import { availableCapabilities, capabilityMask, capabilityNames } from "./capabilities.ts";
+import type { Cgroups } from "./cgroups.ts";
 import { commandOf, mergeConfig } from "./config-merge.ts";
 import { validateLogOptions } from "./log-options.ts";
 import { validateResources } from "./resource-limits.ts";
@@ -132,9 +133,43 @@ export function checkedConfig(request: CreateContainerRequest, image: ImageConfi
   return config;
 }
 
+const DISCARDED: readonly {
+  readonly controller: Parameters<Cgroups["has"]>[0];
+  readonly what: string;
+  readonly isAsked: (hostConfig: HostConfig) => boolean;
+}[] = [
+  { controller: "memory", what: "memory limit capabilities", isAsked: ({ Memory }) => (Memory ?? 0) > 0 },
+  {
+    controller: "memory",
+    what: "memory soft limit capabilities",
+    isAsked: ({ MemoryReservation }) => (MemoryReservation ?? 0) > 0,
+  },
+  { controller: "pids", what: "PIDs limit capabilities", isAsked: ({ PidsLimit }) => (PidsLimit ?? 0) > 0 },
+  { controller: "cpu", what: "CPU shares", isAsked: ({ CpuShares }) => (CpuShares ?? 0) > 0 },
+  {
+    controller: "cpu",
+    what: "CPU CFS quota",
+    isAsked: ({ NanoCpus, CpuQuota }) => (NanoCpus ?? 0) > 0 || (CpuQuota ?? 0) > 0,
+  },
+  {
+    controller: "cpuset",
+    what: "cpuset",
+    isAsked: ({ CpusetCpus, CpusetMems }) => `${CpusetCpus ?? ""}${CpusetMems ?? ""}` !== "",
+  },
+  { controller: "io", what: "Block I/O weight", isAsked: ({ BlkioWeight }) => (BlkioWeight ?? 0) > 0 },
+];
+
 /** What the client should know though the container is made. */
-export function createWarnings(request: CreateContainerRequest, image: ImageConfig): readonly string[] {
-  const warnings: string[] = [];
+export function createWarnings(
+  request: CreateContainerRequest,
+  image: ImageConfig,
+  cgroups: Pick<Cgroups, "has">,
+): readonly string[] {
+  const warnings = DISCARDED.filter(
+    ({ controller, isAsked }) => isAsked(request.hostConfig) && !cgroups.has(controller),
+  ).map(
+    ({ what }) => `Your kernel does not support ${what} or the cgroup is not mounted. Limitation discarded.`,
+  );
   const own = process.arch === "x64" ? "amd64" : process.arch;
   if (image.architecture !== "" && image.architecture !== own) {
     warnings.push(

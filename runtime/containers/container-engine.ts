@@ -270,7 +270,7 @@ export class LocalContainerEngine implements ContainerEngine {
       };
       this.#add(record, RecordFile.create(folder, record), request.task);
       this.#events(record, "create");
-      return { Id: id, Warnings: createWarnings(request, image) };
+      return { Id: id, Warnings: createWarnings(request, image, this.#options.cgroups) };
     } catch (caught) {
       this.#index.release(name, id);
       await rootfs.remove(id).catch(() => undefined);

@@ -116,7 +116,7 @@ function readText(file: string): string {
   }
 }
 
-function readAccounts(): AccountFiles {
+export function readAccounts(): AccountFiles {
   return {
     passwd: readText("/etc/passwd"),
     group: readText("/etc/group"),

@@ -39,7 +39,7 @@ import { resourceLimit } from "./rlimits.ts";
 import { compileProfile } from "./seccomp/profiles.ts";
 import { parseSecurityOptions } from "./security-options.ts";
 import type { IdMaps } from "./id-ranges.ts";
-import { lastMappedId, userNamespaceOf } from "./user-namespace.ts";
+import { lastMappedId, ownGidMap, userNamespaceOf } from "./user-namespace.ts";
 
 const PROPAGATION: Readonly<Record<string, number>> = {
   private: 1 << 18,
@@ -183,7 +183,7 @@ function namespacesOf(input: SpecInput): Namespaces {
 function cgroupMounts(input: SpecInput): readonly LaunchMount[] {
   const { hierarchies, isV2 } = input.cgroups;
   const { hostConfig, id } = input.record;
-  if (hostConfig.CgroupnsMode === "host") return [];
+  if (hostConfig.CgroupnsMode === "host" || !input.cgroups.isAvailable) return [];
   const { readonly, nosuid, nodev, noexec } = MountAttribute;
   const attributes = nosuid | nodev | noexec | (hostConfig.Privileged === true ? 0 : readonly);
   const at = "/sys/fs/cgroup";
@@ -434,10 +434,7 @@ function sysctlsOf(
   const defaults: readonly (readonly [string, string])[] = [
     ["net.ipv4.ip_unprivileged_port_start", "0"],
     // The kernel takes no group that the namespace has not.
-    [
-      "net.ipv4.ping_group_range",
-      `0 ${idMaps === undefined ? 2_147_483_647 : Math.min(2_147_483_647, lastMappedId(idMaps.gid))}`,
-    ],
+    ["net.ipv4.ping_group_range", `0 ${Math.min(2_147_483_647, lastMappedId(idMaps?.gid ?? ownGidMap()))}`],
   ];
   const keys = new Set(given.map(([key]) => key));
   return [...defaults.filter(([key]) => !keys.has(key)), ...given];

@@ -53,6 +53,14 @@ export function parseIdMap(text: string): readonly IdMap[] {
     .map(([inside = 0, outside = 0, count = 0]) => ({ inside, outside, count }));
 }
 
+let gidMap: readonly IdMap[] | undefined;
+
+/** Of this process, which never changes. */
+export function ownGidMap(): readonly IdMap[] {
+  gidMap ??= parseIdMap(readFileSync("/proc/self/gid_map", "utf8"));
+  return gidMap;
+}
+
 /** Highest id that the first range reaches without a gap. */
 export function lastMappedId(maps: readonly IdMap[]): number {
   let next = 0;

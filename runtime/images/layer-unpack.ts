@@ -12,6 +12,7 @@
  */
 import * as fs from "node:fs";
 import { must } from "../../common/assert.ts";
+import { inUserNamespace } from "../../common/user-namespace.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { OPAQUE_XATTR } from "./layered-view.ts";
 import { makeNode, setXattr } from "./native-files.ts";
@@ -368,6 +369,8 @@ export class LayerUnpacker implements TarSink {
       // To the overlay that is a whiteout; an archive must say so by name.
       throw tarError(`Cannot unpack layer: device 0:0 at "${toText(path)}"`);
     }
+    // No program of a user may make one: Docker leaves them out too.
+    if (type !== "fifo" && inUserNamespace()) return;
     const absolute = this.#absolute(path);
     makeNode(absolute, { type, mode: entry.mode, major: entry.devMajor, minor: entry.devMinor });
     fs.lchownSync(fsPath(absolute), entry.uid, entry.gid);

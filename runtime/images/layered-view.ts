@@ -5,11 +5,12 @@
  */
 import * as fs from "node:fs";
 import { ClusterError } from "../../common/errors.ts";
+import { inUserNamespace } from "../../common/user-namespace.ts";
 import { getXattr } from "./native-files.ts";
 import { fsPath, toText } from "./tar/byte-path.ts";
 
-/** Marks a folder that hides what the layers below have under its name. */
-export const OPAQUE_XATTR = "trusted.overlay.opaque";
+/** Marks a folder that hides what the layers below have under its name; the kernel's own attributes need the machine's root. */
+export const OPAQUE_XATTR: string = inUserNamespace() ? "user.overlay.opaque" : "trusted.overlay.opaque";
 const LINKS_MAX = 40;
 
 export interface FoundNode {

@@ -1,6 +1,7 @@
 /*
  * shoal-runtime: the native half of the runtime. Faces by the first argument: `launcher ROOT` (one per machine and exec root),
- * `init -- CMD…` (PID 1 inside containers), `oci VERB…` (runc's command line). Called as docker-init or shoal-oci it is one of the latter.
+ * `init -- CMD…` (PID 1 inside containers), `rootless …` (an ordinary user's daemon), `oci VERB…` (runc's command line). Called as
+ * docker-init or shoal-oci it is that.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include "init.h"
 #include "launcher.h"
 #include "oci.h"
+#include "rootless.h"
 
 extern char **environ;
 
@@ -42,7 +44,9 @@ static void run_from_memory(char *arguments[]) {
 }
 
 static int usage(void) {
-  fputs("usage: shoal-runtime launcher ROOT | init -- COMMAND [ARGUMENT...] | oci VERB [...]\n", stderr);
+  fputs("usage: shoal-runtime launcher ROOT | rootless ROOT UID_MAP GID_MAP RESOLV_CONF COMMAND... | init -- COMMAND [ARGUMENT...] | "
+        "oci VERB [...]\n",
+        stderr);
   return 64;
 }
 
@@ -62,6 +66,10 @@ int main(int count, char *arguments[]) {
   if (strcmp(arguments[1], "launcher") == 0) {
     run_from_memory(arguments);
     return launcher_main(arguments[2]);
+  }
+  if (strcmp(arguments[1], "rootless") == 0) {
+    int result = rootless_main(arguments + 2, count - 2);
+    return result == 64 ? usage() : result;
   }
   if (strcmp(arguments[1], "init") == 0) {
     int first = strcmp(arguments[2], "--") == 0 ? 3 : 2;

@@ -19,6 +19,7 @@ import { describeEndpoint } from "./local-describe.ts";
 import type { EndpointOwner, LocalEndpoint } from "./local-describe.ts";
 import { closeDefaultRouteGap, interfaceOf, plugBridged, plugShared, unplugShared } from "./local-links.ts";
 import { PortReservations } from "./local-ports.ts";
+import type { OutsidePorts } from "./slirp-ports.ts";
 import type { PortRequest, PublishedPort } from "./local-ports.ts";
 import { PREDEFINED, writeVolatile } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
@@ -51,11 +52,13 @@ export interface MembersDeps {
   readonly folder: string;
   readonly catalog: NetworkCatalog;
   readonly bridges: LocalBridges;
+  /** Where the machine's ports are not in this network namespace. */
+  readonly outside: OutsidePorts | undefined;
 }
 
 export class Members {
   readonly #deps: MembersDeps;
-  readonly #reservations = new PortReservations();
+  readonly #reservations: PortReservations;
   readonly #members = new Map<string, Member>();
   readonly #timers = new Set<Cancel>();
   /** Grows with every change, so that what is derived can tell that it is old. */
@@ -63,6 +66,7 @@ export class Members {
 
   constructor(deps: MembersDeps) {
     this.#deps = deps;
+    this.#reservations = new PortReservations(deps.outside);
   }
 
   get size(): number {
@@ -123,7 +127,11 @@ export class Members {
   async publish(): Promise<void> {
     const published = [...this.#members.values()].flatMap((member) => {
       const address = publishAddress(member);
-      return address === undefined || member.ports.length === 0 ? [] : [{ address, ports: member.ports }];
+      if (address === undefined || member.ports.length === 0) return [];
+      const isForwarded = this.#deps.outside !== undefined;
+      return [
+        { address, ports: member.ports.map((port) => (isForwarded ? { ...port, hostIp: "0.0.0.0" } : port)) },
+      ];
     });
     await this.#deps.bridges.publish(published);
   }
@@ -164,6 +172,7 @@ export class Members {
       else await this.#takeOver(member);
     }
     await this.publish();
+    await this.#reservations.settle();
   }
 
   /** A container of which no note is left: what it remembers itself must do. */

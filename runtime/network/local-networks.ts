@@ -37,6 +37,7 @@ import { PREDEFINED } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 import { byGateway, describePorts, extraHosts, publishFailure, splitUntil } from "./local-results.ts";
 import { NetworkNamespace, namespaceIdentity } from "./namespace.ts";
+import type { OutsidePorts } from "./slirp-ports.ts";
 
 const AUDIT_INTERVAL_MS = 60_000;
 
@@ -50,6 +51,8 @@ export interface LocalNetworksOptions {
   readonly events: EventSink;
   /** Default /etc/resolv.conf. */
   readonly resolvConf?: string;
+  /** Absent: published ports are of this network namespace. */
+  readonly outsidePorts?: OutsidePorts;
 }
 
 export interface LocalNetworks {
@@ -102,7 +105,16 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
       resolve: (networkId, question, source) => names.resolve(networkId, question, source),
     });
     const catalog = new NetworkCatalog({ env, folder, usedBlocks: () => bridges.usedBlocks() });
-    const members = new Members({ env, log, root, tag, folder, catalog, bridges });
+    const members = new Members({
+      env,
+      log,
+      root,
+      tag,
+      folder,
+      catalog,
+      bridges,
+      outside: options.outsidePorts,
+    });
     const names = new LocalNames({ members, catalog, forwarder, random: env.random });
     this.#options = options;
     this.#log = log;

@@ -11,6 +11,7 @@ import type { Server, Socket } from "node:net";
 import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, HostConfig } from "../../model/engine.ts";
 import { tryParseAddress } from "./addresses.ts";
+import type { OutsidePorts } from "./slirp-ports.ts";
 
 export type HostProtocol = "tcp" | "udp";
 
@@ -166,9 +167,12 @@ function isTaken(caught: unknown): boolean {
 export class PortReservations {
   readonly #holders = new Map<string, Holder>();
   readonly #range: { readonly first: number; readonly last: number };
+  readonly #outside: OutsidePorts | undefined;
   #cursor: number;
 
-  constructor(rangeFile = "/proc/sys/net/ipv4/ip_local_port_range") {
+  /** `outside`: has the machine's ports where they are not this namespace's. */
+  constructor(outside?: OutsidePorts, rangeFile = "/proc/sys/net/ipv4/ip_local_port_range") {
+    this.#outside = outside;
     const [first = 32_768, last = 60_999] = readFileSync(rangeFile, "utf8").trim().split(/\s+/).map(Number);
     this.#range = { first, last };
     this.#cursor = first;
@@ -206,6 +210,11 @@ export class PortReservations {
     await holder?.close();
   }
 
+  /** Once all that runs holds its ports again. */
+  async settle(): Promise<void> {
+    await this.#outside?.sweep();
+  }
+
   async close(): Promise<void> {
     for (const holder of this.#holders.values()) await holder.close();
     this.#holders.clear();
@@ -220,11 +229,27 @@ export class PortReservations {
     const key = keyOf(protocol, hostIp, port);
     if (this.#holders.has(key)) return false;
     try {
-      const holder = protocol === "udp" ? await holdUdp(hostIp, port) : await holdTcp(hostIp, port, target);
-      this.#holders.set(key, holder);
+      // Packets for a port of the outside come to whatever address this namespace has.
+      const address = this.#outside === undefined ? hostIp : "0.0.0.0";
+      const holder = protocol === "udp" ? await holdUdp(address, port) : await holdTcp(address, port, target);
+      const giveBack = await this.#outside?.take(protocol, hostIp, port).catch(async (caught: unknown) => {
+        await holder.close();
+        throw caught;
+      });
+      if (this.#outside !== undefined && giveBack === undefined) {
+        await holder.close();
+        return false;
+      }
+      this.#holders.set(key, {
+        close: async () => {
+          await holder.close();
+          await giveBack?.();
+        },
+      });
       return true;
     } catch (caught) {
       if (isTaken(caught)) return false;
+      if (caught instanceof ClusterError) throw caught;
       throw new ClusterError(
         "internal",
         `failed to bind host port for ${hostIp}:${port}/${protocol}: cannot assign requested address`,
