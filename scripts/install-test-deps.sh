@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What only the tests need, on top of deploy/install-deps.sh: a static busybox for images, the docker CLI as a client,
-# Debian's registry to push to and pull from, compressors. As root it installs what is missing; services that come along
+# Debian's registry to push to and pull from, compressors, what a daemon without root needs. As root it installs what is missing; services that come along
 # are not started.
 set -euo pipefail
 
@@ -9,6 +9,9 @@ missing=()
 [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1 || missing+=(busybox-static)
 command -v docker >/dev/null || missing+=(docker.io)
 command -v docker-registry >/dev/null || missing+=(docker-registry)
+command -v newuidmap >/dev/null || missing+=(uidmap)
+command -v slirp4netns >/dev/null || missing+=(slirp4netns)
+command -v apparmor_parser >/dev/null || missing+=(apparmor)
 command -v openssl >/dev/null || missing+=(openssl)
 command -v xz >/dev/null || missing+=(xz-utils)
 command -v bzip2 >/dev/null || missing+=(bzip2)

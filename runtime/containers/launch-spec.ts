@@ -73,7 +73,8 @@ export interface LaunchLog {
   readonly fileCountMax: number;
   /** JSON object that each line carries as `attrs`, or "". */
   readonly attributes: string;
-  readonly isBlocking: boolean;
+  /** Lines that may wait in memory while the disk is slow; 0: writing holds the container back. */
+  readonly ringBytes: number;
 }
 
 export interface IdMap {

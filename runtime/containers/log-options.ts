@@ -14,6 +14,7 @@ const UNIT: Readonly<Record<string, number>> = {
   g: 1024 ** 3,
   t: 1024 ** 4,
 };
+const RING_BYTES_MAX = 1024 ** 3;
 const LOCAL_BYTES_MAX = 20 * 1024 * 1024;
 const LOCAL_FILE_COUNT = 5;
 const COMMON_OPTIONS = ["mode", "max-buffer-size", "max-size", "max-file", "compress"];
@@ -104,6 +105,12 @@ export function logPath(record: Pick<ContainerRecord, "id">, folder: string): st
   return path.join(folder, `${record.id}-json.log`);
 }
 
+/** Docker's default is 1 MiB. */
+function ringBytes(text: string | undefined): number {
+  const bytes = text === undefined ? 1024 ** 2 : parseByteSize(text, "max-buffer-size");
+  return Math.min(RING_BYTES_MAX, Math.max(1, bytes));
+}
+
 export function logOptions(record: ContainerRecord, folder: string): LaunchLog {
   const driver = logDriver(record.hostConfig);
   const options = record.hostConfig.LogConfig?.Config ?? {};
@@ -116,6 +123,6 @@ export function logOptions(record: ContainerRecord, folder: string): LaunchLog {
     bytesMax: size === undefined ? (isLocal ? LOCAL_BYTES_MAX : 0) : parseByteSize(size, "max-size"),
     fileCountMax: Number(options["max-file"] ?? (isLocal ? LOCAL_FILE_COUNT : DEFAULT_LOG_FILE_COUNT)),
     attributes: Object.keys(attributes).length === 0 ? "" : JSON.stringify(attributes),
-    isBlocking: options["mode"] !== "non-blocking",
+    ringBytes: options["mode"] === "non-blocking" ? ringBytes(options["max-buffer-size"]) : 0,
   };
 }

@@ -217,7 +217,7 @@ export function encodeCreateJob(spec: LaunchSpec): Buffer {
     BigInt(log.bytesMax),
     log.fileCountMax,
     log.attributes,
-    log.isBlocking ? 0 : 1,
+    log.ringBytes,
   );
   writer.record(Key.flags, spec.flags);
   writeProcess(writer, spec.process);

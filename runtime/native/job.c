@@ -92,7 +92,7 @@ static void parse_log(struct job *job, struct reader *reader) {
   job->log_bytes_max = take64(reader);
   job->log_file_count = take32(reader);
   job->log_attributes = take_text(reader);
-  job->log_mode = take32(reader);
+  job->log_ring_bytes = take32(reader);
 }
 
 static void parse_pair(struct pair_record *pair, struct reader *reader) {

@@ -151,7 +151,7 @@ struct job {
   const char *id, *state_dir, *socket, *cwd, *user, *hostname, *domainname, *upper, *work, *root_dir, *apparmor;
   const char *log_path, *log_attributes;
   uint64_t log_bytes_max;
-  uint32_t log_driver, log_file_count, log_mode;
+  uint32_t log_driver, log_file_count, log_ring_bytes; /* 0: writing holds the container back */
   uint32_t flags, umask_bits, root_propagation;
   int32_t oom_adj;
   bool has_oom_adj, has_personality;

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "log-ring.h"
 #include "util.h"
 
 enum { LINE_BYTES_MAX = 16384, OUT_BYTES = 131072, RETRY_MS = 50, ATTRIBUTES_BYTES_MAX = 16384 };
@@ -27,6 +28,7 @@ struct log_file {
   uint32_t partial_length[2];
   char *out;
   uint32_t out_length;
+  struct log_ring *ring; /* non-blocking: what comes goes there */
 };
 
 struct log_file *log_open(const struct job *job) {
@@ -40,6 +42,7 @@ struct log_file *log_open(const struct job *job) {
   log->fd = open(log->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
   struct stat stat;
   if (log->fd >= 0 && fstat(log->fd, &stat) == 0) log->size = (uint64_t)stat.st_size;
+  if (log->fd >= 0 && job->log_ring_bytes > 0) log->ring = log_ring_open(log, job->log_ring_bytes);
   return log;
 }
 
@@ -172,10 +175,24 @@ static void put_line(struct log_file *log, int stream, const char *bytes, uint32
 
 bool log_write(struct log_file *log, int stream, const char *bytes, uint32_t length) {
   if (log == NULL || log->fd < 0) return true;
+  if (log->ring == NULL) return log_write_at(log, stream, bytes, length, wall_nanoseconds());
+  log_ring_put(log->ring, stream, bytes, length, wall_nanoseconds());
+  return true;
+}
+
+int log_descriptor(const struct log_file *log) { return log->fd; }
+
+int log_waiting(const struct log_file *log) { return log == NULL ? -1 : log_ring_waiting(log->ring); }
+
+void log_continue(struct log_file *log) {
+  if (log != NULL && log->ring != NULL) log_ring_flush(log->ring);
+}
+
+bool log_write_at(struct log_file *log, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
   if (log->out == NULL) log->out = malloc(OUT_BYTES + 2 * (LINE_BYTES_MAX * 6 + ATTRIBUTES_BYTES_MAX));
   if (log->out == NULL) return false;
   char time[31];
-  format_time(wall_nanoseconds(), time);
+  format_time(nanoseconds, time);
   char **partial = &log->partial[stream - 1];
   uint32_t *held = &log->partial_length[stream - 1];
   while (length > 0) {
@@ -213,6 +230,14 @@ bool log_write(struct log_file *log, int stream, const char *bytes, uint32_t len
 
 void log_close(struct log_file *log) {
   if (log == NULL) return;
+  if (log->ring != NULL) {
+    /* The writer has the file and what is left of lines. */
+    log_ring_close(log->ring);
+    log->ring = NULL;
+    close(log->fd);
+    log->fd = -1;
+    return;
+  }
   char time[31];
   format_time(wall_nanoseconds(), time);
   for (int stream = 1; stream <= 2; stream++)

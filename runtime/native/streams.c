@@ -305,7 +305,7 @@ static void tell_oom(struct streams *streams) {
     if (client->is_watching) queue_frame(client, F_OOM, NULL, 0);
 }
 
-enum slot { S_PID, S_LISTENER, S_OUT, S_ERR, S_INPUT, S_OOM, S_FIRST_CLIENT };
+enum slot { S_PID, S_LISTENER, S_OUT, S_ERR, S_INPUT, S_OOM, S_LOG, S_FIRST_CLIENT };
 
 static int poll_all(struct streams *streams, struct pollfd *polls, struct client **owners, int timeout) {
   int count = S_FIRST_CLIENT;
@@ -315,6 +315,7 @@ static int poll_all(struct streams *streams, struct pollfd *polls, struct client
     polls[S_OUT + i] = (struct pollfd){is_held_back(streams, i) ? -1 : streams->sources[i], POLLIN, 0};
   polls[S_INPUT] = (struct pollfd){streams->input_length > 0 ? streams->input : -1, POLLOUT, 0};
   polls[S_OOM] = (struct pollfd){streams->oom, POLLIN, 0};
+  polls[S_LOG] = (struct pollfd){log_waiting(streams->log), POLLOUT, 0};
   for (struct client *client = streams->clients; client != NULL && count < CLIENT_COUNT_MAX; client = client->next) {
     short events = streams->input_length < WAITING_BYTES_MAX ? POLLIN : 0;
     if (client->out_length > 0) events |= POLLOUT;
@@ -343,6 +344,7 @@ void streams_run(struct streams *streams, void (*on_exit_reached)(void *), void 
     if (count == 0 && streams->is_exited && !is_held_back(streams, 0) && !is_held_back(streams, 1)) break;
     if (count <= 0) continue;
     if (polls[S_OOM].revents & POLLIN) tell_oom(streams);
+    if (polls[S_LOG].revents != 0) log_continue(streams->log);
     for (int i = 0; i < 2; i++)
       if (polls[S_OUT + i].revents != 0) read_source(streams, i);
     if (polls[S_INPUT].revents != 0) flush_input(streams);

@@ -11,6 +11,7 @@ import { gzipSync } from "node:zlib";
 import { hasCode } from "../../common/errors.ts";
 import { parseHierarchies } from "../../runtime/containers/cgroups.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
+import { until } from "./support/wait.ts";
 
 const KILOBYTE = 1024;
 
@@ -246,6 +247,40 @@ describe("containers", () => {
     assert.equal(all.length, 5000);
     assert.equal(all.at(-1), "5000");
     assert.ok(existsSync(path.join(lab.root, "data/containers", id, `${id}-json.log.1`)));
+  });
+
+  test("log mode=non-blocking: a disk that stands still holds nobody back, and only what has no room is lost", async () => {
+    const count = 20_000;
+    const writes = `i=0; while [ $i -lt ${count} ]; do echo line-$i; i=$((i+1)); done; touch /done; sleep 100`;
+    for (const [size, isWhole] of [
+      ["64m", true],
+      ["100k", false],
+    ] as const) {
+      const id = await lab.create(["sh", "-c", `sleep 0.3; ${writes}`], {
+        LogConfig: { Type: "json-file", Config: { mode: "non-blocking", "max-buffer-size": size } },
+      });
+      await lab.engine.containers.start(id);
+      const { pid } = lab.engine.containers.summary(id).state;
+      const parent = /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? "";
+      const children = readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8").trim().split(" ");
+      const writer = Number(
+        children.find((each) => readFileSync(`/proc/${each}/comm`, "utf8") === "shoal-log\n"),
+      );
+      process.kill(writer, "SIGSTOP");
+      await until("the container has written all", 20_000, async () => {
+        return (await lab.exec(id, ["ls", "/done"])).exitCode === 0;
+      });
+      process.kill(writer, "SIGCONT");
+      await lab.engine.containers.stop(id, { timeoutSeconds: 0 });
+      const lines = (await lab.output(id)).stdout.trim().split("\n");
+      const numbers = lines.map((line) => Number(/^line-(\d+)$/.exec(line)?.[1] ?? "NaN"));
+      assert.ok(
+        numbers.every((number, at) => at === 0 || number > (numbers[at - 1] ?? 0)),
+        "whole lines, in order",
+      );
+      assert.equal(numbers[0], 0);
+      assert.equal(numbers.length === count, isWhole, `${numbers.length} lines with ${size}`);
+    }
   });
 
   test("copy: in while stopped, out while running, never through a planted link", async () => {

@@ -68,7 +68,7 @@ describe("after a daemon's death", () => {
       id: "orphan",
       stateDir,
       socket: "m/orphan.sock",
-      log: { isKept: false, path: "", bytesMax: 0, fileCountMax: 1, attributes: "", isBlocking: true },
+      log: { isKept: false, path: "", bytesMax: 0, fileCountMax: 1, attributes: "", ringBytes: 0 },
       flags: JobFlag.newPid,
       process: {
         args: ["/bin/sleep", "60"],
