@@ -22,6 +22,7 @@ const OPTIONS = {
   appendCountMax: 4,
   inflightCountMax: 2,
   pipelineCount: 2,
+  gatherCountMax: 3,
   inflightBytesMax: 1000,
   uncommittedBytesMax: 1000,
   writeBytesMax: 1000,

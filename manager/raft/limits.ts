@@ -13,6 +13,7 @@ export interface RaftLimits {
   readonly appendCountMax: number;
   readonly inflightCountMax: number;
   readonly pipelineCount: number;
+  readonly gatherCountMax: number;
   readonly inflightBytesMax: number;
   readonly writeBytesMax: number;
   readonly applyBytesMax: number;
@@ -45,6 +46,8 @@ export const RAFT_LIMITS: RaftLimits = {
   inflightCountMax: 256,
   // Two keep network and both disks busy; more only make the batches smaller.
   pipelineCount: 2,
+  // Some milliseconds of the leader's work: meanwhile the followers deal with the portion before.
+  gatherCountMax: 64,
   inflightBytesMax: 8 * 1024 * 1024,
   writeBytesMax: 4 * 1024 * 1024,
   applyBytesMax: 1024 * 1024,

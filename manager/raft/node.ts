@@ -112,6 +112,8 @@ export class RaftNode implements ReplicatedLog {
   #peersConfigIndex = -1;
   #isPumpScheduled = false;
   #isPumping = false;
+  /** Since the last pump. */
+  #proposedCount = 0;
   #wasMember = false;
   #isRemovedTold = false;
   #wasRecovering: boolean;
@@ -204,7 +206,9 @@ export class RaftNode implements ReplicatedLog {
     const { env, mode, transport } = this.#options;
     transport.start({
       onMessages: (messages) => {
-        for (const message of messages) this.#guard(() => this.#core.step(message));
+        this.#guard(() => {
+          for (const message of messages) this.#core.step(message);
+        });
         this.#wake();
       },
       onUnreachable: (raftId) => {
@@ -262,7 +266,7 @@ export class RaftNode implements ReplicatedLog {
           }),
         );
       case "accepted":
-        this.#wake();
+        this.#proposed();
         return this.#waitFor(outcome.index, outcome.term, options.signal);
     }
   }
@@ -339,6 +343,16 @@ export class RaftNode implements ReplicatedLog {
     this.#pump();
   }
 
+  /**
+   * Proposals of one turn share messages and the write. A turn with hundreds of them would leave followers and disks idle
+   * until its end, though: they get them in portions.
+   */
+  #proposed(): void {
+    this.#proposedCount += 1;
+    if (this.#proposedCount % this.#limits.gatherCountMax === 0) queueMicrotask(() => this.#pump());
+    else this.#wake();
+  }
+
   /** One pump after the current turn, so that everything of this turn shares messages and the write. */
   #wake(): void {
     if (this.#isPumpScheduled || this.#isStopped || !this.#isStarted) return;
@@ -352,6 +366,7 @@ export class RaftNode implements ReplicatedLog {
   #pump(): void {
     if (this.#isPumping || this.#isStopped) return;
     this.#isPumping = true;
+    this.#proposedCount = 0;
     this.#guard(() => {
       this.#reads.askPending();
       // The write first: the disk works while messages are encoded.

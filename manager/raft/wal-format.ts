@@ -131,24 +131,23 @@ export interface RecordParts {
   readonly block: Uint8Array | undefined;
 }
 
-function encodeBody(parts: RecordParts): Buffer {
+function bodyBytesOf({ hardState, base, block }: RecordParts): number {
+  return 4 + (hardState === undefined ? 0 : 24) + (base === undefined ? 0 : 16) + (block?.byteLength ?? 0);
+}
+
+function writeBody(parts: RecordParts, into: Buffer, start: number): void {
   const { hardState, base, block } = parts;
-  const bytes =
-    4 + (hardState === undefined ? 0 : 24) + (base === undefined ? 0 : 16) + (block?.byteLength ?? 0);
-  const body = Buffer.allocUnsafe(bytes);
   const flags =
     (hardState === undefined ? 0 : HAS_HARD_STATE) |
     (base === undefined ? 0 : HAS_BASE) |
     (block === undefined ? 0 : HAS_ENTRIES);
-  body.writeUInt32LE(flags, 0);
-  let offset = 4;
+  let offset = into.writeUInt32LE(flags, start);
   const put = (value: number): void => {
-    offset = body.writeDoubleLE(value, offset);
+    offset = into.writeDoubleLE(value, offset);
   };
   if (hardState !== undefined) [hardState.term, hardState.vote, hardState.commit].forEach(put);
   if (base !== undefined) [base.index, base.term].forEach(put);
-  if (block !== undefined) body.set(block, offset);
-  return body;
+  if (block !== undefined) into.set(block, offset);
 }
 
 function decodeBody(body: Buffer): WalRecord {
@@ -185,14 +184,22 @@ export function encodeRecord(
   parts: RecordParts,
   segment: { readonly keys: SegmentKeys; readonly chain: number; readonly nonce: () => Uint8Array },
 ): EncodedRecord {
-  const plain = encodeBody(parts);
-  const body = segment.keys.key === undefined ? plain : seal(plain, segment.keys.key, segment.nonce());
-  const bytes = Buffer.alloc(paddedBytes(body.byteLength));
-  bytes.writeUInt32LE(body.byteLength, 0);
+  const { key, seed } = segment.keys;
+  const plainBytes = bodyBytesOf(parts);
+  const bodyBytes = key === undefined ? plainBytes : NONCE_BYTES + plainBytes + TAG_BYTES;
+  const bytes = Buffer.allocUnsafe(paddedBytes(bodyBytes));
+  bytes.fill(0, RECORD_HEADER_BYTES + bodyBytes);
+  bytes.writeUInt32LE(bodyBytes, 0);
   bytes.writeUInt32LE(segment.chain, 8);
-  bytes.writeUInt32LE(segment.keys.key === undefined ? 0 : FLAG_ENCRYPTED, 12);
-  bytes.set(body, RECORD_HEADER_BYTES);
-  const crc = recordCrc(bytes, body.byteLength, segment.keys.seed);
+  bytes.writeUInt32LE(key === undefined ? 0 : FLAG_ENCRYPTED, 12);
+  if (key === undefined) {
+    writeBody(parts, bytes, RECORD_HEADER_BYTES);
+  } else {
+    const plain = Buffer.allocUnsafe(plainBytes);
+    writeBody(parts, plain, 0);
+    bytes.set(seal(plain, key, segment.nonce()), RECORD_HEADER_BYTES);
+  }
+  const crc = recordCrc(bytes, bodyBytes, seed);
   bytes.writeUInt32LE(crc, 4);
   return { bytes, crc };
 }

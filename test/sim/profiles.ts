@@ -54,6 +54,7 @@ const SMALL: Partial<RaftLimits> = {
   appendCountMax: 8,
   inflightCountMax: 3,
   pipelineCount: 2,
+  gatherCountMax: 4,
   inflightBytesMax: 1024,
   writeBytesMax: 1024,
   applyBytesMax: 1024,

@@ -312,7 +312,7 @@ export class Leader {
   #isGathering(progress: Progress): boolean {
     const { log, options } = this.#host;
     if (progress.mode !== "replicate" || progress.inflights.count < options.pipelineCount) return false;
-    return log.lastIndex - progress.next < options.appendCountMax / 2;
+    return log.lastIndex - progress.next + 1 < options.gatherCountMax;
   }
 
   /** Tells everyone the commit index now; used before a leader that was removed steps down. */

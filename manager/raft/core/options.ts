@@ -13,8 +13,9 @@ export interface CoreOptions {
   readonly appendBytesMax: number;
   readonly appendCountMax: number;
   readonly inflightCountMax: number;
-  /** With so many unanswered, new entries gather until an answer comes or a message is full: larger batches, less work. */
+  /** With so many unanswered, new entries gather until an answer comes or there are gatherCountMax: larger batches, less work. */
   readonly pipelineCount: number;
+  readonly gatherCountMax: number;
   readonly inflightBytesMax: number;
   /** Payload bytes a leader takes that are not yet committed; beyond it proposals are refused. */
   readonly uncommittedBytesMax: number;
