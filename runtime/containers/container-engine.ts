@@ -7,6 +7,7 @@ import * as fs from "node:fs/promises";
 import path from "node:path";
 import type { Readable } from "node:stream";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Cancel } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { newHexId } from "../../common/ids.ts";
 import type {
@@ -53,7 +54,8 @@ import { Execs } from "./execs.ts";
 import { startHealth } from "./health.ts";
 import { Lifecycle, groupParent, type LifecycleDeps } from "./lifecycle.ts";
 import { LiveContainer } from "./live-container.ts";
-import { logPath } from "./log-options.ts";
+import { compressRotated } from "./log-compression.ts";
+import { isLogCompressed, logPath } from "./log-options.ts";
 import { readLog } from "./log-reader.ts";
 import { resolveMountPoints } from "./mount-points.ts";
 import { FrameType, u32 } from "./native-frames.ts";
@@ -66,6 +68,7 @@ import { checkUserNamespace } from "./user-namespace.ts";
 
 const STATS_INTERVAL_MS = 1000;
 const SIGKILL = 9;
+const COMPRESS_INTERVAL_MS = 2000;
 
 export interface ContainerEngineOptions extends Omit<
   LifecycleDeps,
@@ -83,6 +86,9 @@ export class LocalContainerEngine implements ContainerEngine {
   readonly #lifecycle: Lifecycle;
   readonly #execs: Execs;
   readonly #archives: Archives;
+  /** Containers that have ended and whose log is done with. */
+  readonly #compressed = new WeakSet<LiveContainer>();
+  #cancelCompression: Cancel | undefined;
   #creations: Promise<void> = Promise.resolve();
 
   constructor(options: ContainerEngineOptions) {
@@ -127,6 +133,14 @@ export class LocalContainerEngine implements ContainerEngine {
       });
     }
     await this.#clearBroken(broken);
+    let isCompressing = false;
+    this.#cancelCompression = this.#options.env.timers.every(COMPRESS_INTERVAL_MS, () => {
+      if (isCompressing) return;
+      isCompressing = true;
+      void this.#compressLogs().finally(() => {
+        isCompressing = false;
+      });
+    });
     for (const live of lives) {
       if (this.#isLeftover(live)) {
         await this.#lifecycle.remove(live, { force: true, volumes: true }).catch((error: unknown) => {
@@ -173,9 +187,23 @@ export class LocalContainerEngine implements ContainerEngine {
     }
   }
 
+  /** Rotated log files of all that ask for it. Those that have ended are looked at once more. */
+  async #compressLogs(): Promise<void> {
+    for (const live of this.#index.all) {
+      if (!isLogCompressed(live.record.hostConfig)) continue;
+      if (live.isRunning) this.#compressed.delete(live);
+      else if (this.#compressed.has(live)) continue;
+      else this.#compressed.add(live);
+      await compressRotated(logPath(live.record, live.folder)).catch((error: unknown) => {
+        this.#options.log.debug("log not compressed", { containerId: live.id, error });
+      });
+    }
+  }
+
   /** Containers go on; restarts, health checks and timers end. */
   close(): void {
     this.#lifecycle.stop();
+    this.#cancelCompression?.();
     for (const live of this.#index.all) {
       live.cancelRestart?.();
       live.stopHealth?.();

@@ -58,6 +58,12 @@ export function validateLogOptions(hostConfig: HostConfig): void {
       refuse(`invalid value for compress: ${value}`);
   }
   const hasSize = (options["max-size"] ?? "-1") !== "-1" || driver === "local";
+  const fileCount = Number(
+    options["max-file"] ?? (driver === "local" ? LOCAL_FILE_COUNT : DEFAULT_LOG_FILE_COUNT),
+  );
+  if (options["compress"] === "true" && (fileCount < 2 || !hasSize)) {
+    refuse("compress cannot be true when max-file is less than 2 or max-size is not set");
+  }
   if (Number(options["max-file"] ?? "1") > 1 && !hasSize) {
     refuse("max-file requires max-size to be set");
   }
@@ -103,6 +109,13 @@ function attributesOf(record: ContainerRecord): Readonly<Record<string, string>>
 
 export function logPath(record: Pick<ContainerRecord, "id">, folder: string): string {
   return path.join(folder, `${record.id}-json.log`);
+}
+
+/** Whether rotated files are compressed: asked for with json-file, usual with local. */
+export function isLogCompressed(hostConfig: HostConfig): boolean {
+  const driver = logDriver(hostConfig);
+  const asked = hostConfig.LogConfig?.Config?.["compress"];
+  return driver === "local" ? asked !== "false" : driver === "json-file" && asked === "true";
 }
 
 /** Docker's default is 1 MiB. */

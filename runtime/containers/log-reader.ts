@@ -5,11 +5,13 @@
 import { watch } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import type { Timers } from "../../common/env.ts";
 import type { ContainerLogOptions, LogLine } from "../../model/engine.ts";
 import { formatNanoseconds } from "./container-record.ts";
+import { logIdentity } from "./log-compression.ts";
 
 const READ_BYTES = 128 * 1024;
 /** Safety net for file systems that report no changes. */
@@ -54,6 +56,8 @@ export function parseStoredLine(text: string): LogLine | undefined {
 /** A log file that is held open: its name may change while it is read. */
 interface HeldFile {
   readonly handle: fs.FileHandle;
+  /** As logIdentity() gives it. */
+  readonly inode: bigint;
   readonly isCompressed: boolean;
 }
 
@@ -63,14 +67,14 @@ interface NamedInode {
 }
 
 /** Live file first, then newest first. undefined if a rotation is going on: one name is missing then, and another is behind it. */
-async function listFiles(live: string): Promise<readonly NamedInode[] | undefined> {
+function listFiles(live: string): readonly NamedInode[] | undefined {
   const files: NamedInode[] = [];
   let gaps = 0;
   for (let number = 0; number < ROTATED_FILES_MAX && gaps < 2; number++) {
     const plain = number === 0 ? live : `${live}.${number}`;
-    const found = await inodeOf(plain);
+    const found = logIdentity(plain);
     const name = found === undefined ? `${plain}.gz` : plain;
-    const inode = found ?? (await inodeOf(name));
+    const inode = found ?? logIdentity(name);
     if (inode === undefined) gaps++;
     else if (gaps > 0) return undefined;
     else files.push({ name, inode });
@@ -80,9 +84,11 @@ async function listFiles(live: string): Promise<readonly NamedInode[] | undefine
 
 /** Two equal looks, one after the other: nothing moved between them. */
 async function stableFiles(live: string): Promise<readonly NamedInode[]> {
-  let last = await listFiles(live);
+  let last = listFiles(live);
   for (let attempt = 1; attempt < LIST_ATTEMPTS_MAX; attempt++) {
-    const next = await listFiles(live);
+    // Whoever moves files gets a chance in between.
+    await setImmediate();
+    const next = listFiles(live);
     const isSame =
       last?.length === next?.length && last?.every((each, at) => each.inode === next?.[at]?.inode);
     if (next !== undefined && isSame === true) return next;
@@ -95,8 +101,10 @@ async function stableFiles(live: string): Promise<readonly NamedInode[]> {
 async function openSame({ name, inode }: NamedInode): Promise<HeldFile | undefined> {
   const handle = await fs.open(name, "r").catch(() => undefined);
   if (handle === undefined) return undefined;
-  if ((await handle.stat({ bigint: true })).ino === inode)
-    return { handle, isCompressed: name.endsWith(".gz") };
+  const isCompressed = name.endsWith(".gz");
+  const { ino } = await handle.stat({ bigint: true });
+  // A compressed file has the number of its origin; the name is asked again after it was opened.
+  if (isCompressed ? logIdentity(name) === inode : ino === inode) return { handle, inode, isCompressed };
   await handle.close();
   return undefined;
 }
@@ -123,13 +131,6 @@ async function openAll(live: string): Promise<readonly HeldFile[]> {
 async function readWhole({ handle, isCompressed }: HeldFile): Promise<Buffer> {
   const bytes = await handle.readFile();
   return isCompressed ? promisify(gunzip)(bytes) : bytes;
-}
-
-async function inodeOf(file: string): Promise<bigint | undefined> {
-  return fs.stat(file, { bigint: true }).then(
-    (stat) => stat.ino,
-    () => undefined,
-  );
 }
 
 function linesOf(bytes: Buffer): readonly string[] {
@@ -240,7 +241,7 @@ class FileLines {
 }
 
 /** The file that came after the one with `inode`; undefined if that one is still the live one. */
-async function openAfter(live: string, inode: bigint): Promise<fs.FileHandle | undefined> {
+async function openAfter(live: string, inode: bigint): Promise<HeldFile | undefined> {
   for (let attempt = 1; attempt < LIST_ATTEMPTS_MAX; attempt++) {
     const files = await stableFiles(live);
     const at = files.findIndex((each) => each.inode === inode);
@@ -248,7 +249,7 @@ async function openAfter(live: string, inode: bigint): Promise<fs.FileHandle | u
     // Dropped meanwhile: the oldest that is left comes next.
     const next = files.at(at < 0 ? -1 : at - 1);
     const held = next === undefined ? undefined : await openSame(next);
-    if (held !== undefined) return held.handle;
+    if (held !== undefined) return held;
   }
   return undefined;
 }
@@ -261,7 +262,7 @@ async function* storedLines(
   const [live, ...newestFirst] = await openAll(source.path);
   if (live === undefined) return;
   const { handle } = live;
-  let current = handle;
+  let current = live;
   try {
     const rotated = newestFirst.toReversed();
     let offset = 0;
@@ -280,22 +281,22 @@ async function* storedLines(
       }
       for (const lines of older) yield* lines;
     }
-    let lines = new FileLines(current, offset);
+    let lines = new FileLines(handle, offset);
     yield* lines.available();
     if (!options.follow) return;
     const follower = new LogFollower(source, signal);
     try {
       while (!signal.aborted) {
         const wasRunning = source.isRunning();
-        yield* lines.available();
-        const { ino } = await current.stat({ bigint: true });
-        const next = await openAfter(source.path, ino);
+        if (!current.isCompressed) yield* lines.available();
+        const next = await openAfter(source.path, current.inode);
         if (next !== undefined) {
           // What was written between the last read and the move.
-          yield* lines.available();
-          await current.close();
+          if (!current.isCompressed) yield* lines.available();
+          await current.handle.close();
           current = next;
-          lines = new FileLines(current, 0);
+          if (next.isCompressed) yield* linesOf(await readWhole(next));
+          else lines = new FileLines(next.handle, 0);
           continue;
         }
         if (!wasRunning) return;
@@ -305,8 +306,7 @@ async function* storedLines(
       follower.close();
     }
   } finally {
-    await closeAll(newestFirst);
-    await current.close();
+    await closeAll([...newestFirst, current]);
   }
 }
 

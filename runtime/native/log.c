@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -51,6 +52,17 @@ static void pause_a_little(void) {
   nanosleep(&span, NULL);
 }
 
+/* The daemon holds it while it puts a compressed file in the place of a plain one. */
+static int lock_folder(const struct log_file *log) {
+  char folder[PATH_BYTES_MAX];
+  snprintf(folder, sizeof folder, "%s", log->path);
+  char *slash = strrchr(folder, '/');
+  if (slash != NULL) *slash = 0;
+  int fd = slash == NULL ? -1 : open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  while (fd >= 0 && flock(fd, LOCK_EX) != 0 && errno == EINTR) continue;
+  return fd;
+}
+
 /* log, log.1, log.2 …: the oldest is dropped. A reader holds its file open and goes on to the next by inode. */
 static void rotate(struct log_file *log) {
   char from[PATH_BYTES_MAX], to[PATH_BYTES_MAX];
@@ -58,6 +70,11 @@ static void rotate(struct log_file *log) {
     if (ftruncate(log->fd, 0) == 0) log->size = 0;
     return;
   }
+  int folder = lock_folder(log);
+  snprintf(to, sizeof to, "%s.%u", log->path, log->file_count - 1);
+  unlink(to);
+  snprintf(to, sizeof to, "%s.%u.gz", log->path, log->file_count - 1);
+  unlink(to);
   for (uint32_t i = log->file_count - 1; i >= 1; i--) {
     snprintf(to, sizeof to, "%s.%u", log->path, i);
     if (i == 1) snprintf(from, sizeof from, "%s", log->path);
@@ -71,6 +88,7 @@ static void rotate(struct log_file *log) {
     if (i > 1) rename(from, to);
   }
   int fresh = open(log->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+  close(folder);
   if (fresh < 0) return;
   close(log->fd);
   log->fd = fresh;

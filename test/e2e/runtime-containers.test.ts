@@ -9,6 +9,7 @@ import { buffer } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { hasCode } from "../../common/errors.ts";
+import { compressRotated } from "../../runtime/containers/log-compression.ts";
 import { parseHierarchies } from "../../runtime/containers/cgroups.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 import { until } from "./support/wait.ts";
@@ -247,6 +248,30 @@ describe("containers", () => {
     assert.equal(all.length, 5000);
     assert.equal(all.at(-1), "5000");
     assert.ok(existsSync(path.join(lab.root, "data/containers", id, `${id}-json.log.1`)));
+  });
+
+  test("log compress=true: rotated files are small, and no reader loses or repeats a line", async () => {
+    const id = await lab.create(["sh", "-c", "i=0; while [ $i -lt 6000 ]; do echo $i; i=$((i+1)); done"], {
+      LogConfig: { Type: "json-file", Config: { "max-size": "20k", "max-file": "200", compress: "true" } },
+    });
+    await lab.engine.containers.start(id);
+    const live = path.join(lab.root, "data/containers", id, `${id}-json.log`);
+    const following = lab.output(id);
+    while (lab.engine.containers.summary(id).state.isRunning) await compressRotated(live);
+    await compressRotated(live);
+    const wanted = Array.from({ length: 6000 }, (_, index) => String(index));
+    assert.deepEqual((await following).stdout.trim().split("\n"), wanted, "who followed");
+    assert.deepEqual((await lab.output(id)).stdout.trim().split("\n"), wanted, "who came later");
+    const names = await fs.readdir(path.dirname(live));
+    const rotated = names.filter((name) => /\.log\.\d+/.test(name));
+    assert.ok(rotated.length > 10 && rotated.every((name) => name.endsWith(".gz")), rotated.join(" "));
+    const tail: string[] = [];
+    const options = { follow: false, stdout: true, stderr: true, tail: 3000 };
+    for await (const line of lab.engine.containers.logs(id, options, AbortSignal.timeout(5000)))
+      tail.push(Buffer.from(line.data).toString().trim());
+    assert.deepEqual(tail, wanted.slice(-3000));
+    const refused = { LogConfig: { Type: "json-file", Config: { compress: "true" } } };
+    await rejects(lab.create(["true"], refused), /compress cannot be true when max-file is less than 2/);
   });
 
   test("log mode=non-blocking: a disk that stands still holds nobody back, and only what has no room is lost", async () => {

@@ -1,0 +1,94 @@
+/**
+ * `compress=true`: rotated log files become .gz. The daemon does it aside; the monitor, which writes and rotates, only has to be kept from
+ * renaming in the moment in which a file is exchanged for its compressed form, by a lock on the container's folder.
+ */
+import {
+  closeSync,
+  createReadStream,
+  createWriteStream,
+  openSync,
+  renameSync,
+  statSync,
+  unlinkSync,
+} from "node:fs";
+import * as fs from "node:fs/promises";
+import path from "node:path";
+import { pipeline } from "node:stream/promises";
+import { createGzip } from "node:zlib";
+import koffi from "koffi";
+import { ClusterError } from "../../common/errors.ts";
+import { getXattr, setXattr } from "../images/native-files.ts";
+
+const flock = koffi.load("libc.so.6").func("int flock(int, int)") as (
+  fd: number,
+  operation: number,
+) => number;
+const LOCK_EX = 2;
+/** On a compressed file: inode of the one it was made from, by which readers that were in the middle of that one find their way. */
+const ORIGIN_XATTR = "user.shoal.origin";
+const TEMPORARY_SUFFIX = ".gz.new";
+
+/** Numbers of rotated files that are not compressed. */
+async function plainNumbers(live: string): Promise<readonly number[]> {
+  const start = `${path.basename(live)}.`;
+  const names = await fs.readdir(path.dirname(live)).catch(() => []);
+  return names
+    .filter((name) => name.startsWith(start))
+    .map((name) => name.slice(start.length))
+    .filter((rest) => /^\d+$/.test(rest))
+    .map(Number);
+}
+
+/** undefined if there is no such file. */
+export function logIdentity(file: string): bigint | undefined {
+  const stat = statSync(file, { bigint: true, throwIfNoEntry: false });
+  if (stat === undefined || !file.endsWith(".gz")) return stat?.ino;
+  const origin = /^\d+$/.exec(originOf(file))?.[0];
+  return origin === undefined ? stat.ino : BigInt(origin);
+}
+
+function originOf(file: string): string {
+  try {
+    return getXattr(Buffer.from(file).toString("latin1"), ORIGIN_XATTR)?.toString() ?? "";
+  } catch {
+    // Gone meanwhile.
+    return "";
+  }
+}
+
+/** Puts `ready` in the place of the file with `inode`, wherever rotation has moved it by now. Short, and all in one turn. */
+function exchange(live: string, inode: bigint, ready: string): void {
+  const folder = openSync(path.dirname(live), "r");
+  try {
+    if (flock(folder, LOCK_EX) !== 0) throw new ClusterError("internal", `Cannot lock ${path.dirname(live)}`);
+    for (let number = 1; ; number++) {
+      const name = `${live}.${number}`;
+      const found = logIdentity(name) ?? logIdentity(`${name}.gz`);
+      // Dropped, being the oldest.
+      if (found === undefined) return unlinkSync(ready);
+      if (found !== inode) continue;
+      renameSync(ready, `${name}.gz`);
+      return unlinkSync(name);
+    }
+  } finally {
+    closeSync(folder);
+  }
+}
+
+/** Compresses what rotation has left plain below `live`. One call at a time for each log. */
+export async function compressRotated(live: string): Promise<void> {
+  for (const number of (await plainNumbers(live)).toSorted((a, b) => a - b)) {
+    const handle = await fs.open(`${live}.${number}`, "r").catch(() => undefined);
+    if (handle === undefined) continue;
+    const { ino } = await handle.stat({ bigint: true });
+    const ready = `${live}${TEMPORARY_SUFFIX}`;
+    const input = createReadStream("", { fd: handle, autoClose: true });
+    await pipeline(input, createGzip(), createWriteStream(ready, { mode: 0o640 }));
+    try {
+      setXattr(Buffer.from(ready).toString("latin1"), ORIGIN_XATTR, Buffer.from(String(ino)));
+    } catch {
+      // A file system without attributes: a reader that lags behind may see a file twice.
+    }
+    exchange(live, ino, ready);
+  }
+}
