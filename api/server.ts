@@ -10,6 +10,7 @@ import {
 } from "node:http";
 import { createServer as createHttpsServer } from "node:https";
 import type { Socket } from "node:net";
+import { hostname } from "node:os";
 import type { Duplex } from "node:stream";
 import type { TlsOptions } from "node:tls";
 import { ClusterError } from "../common/errors.ts";
@@ -30,7 +31,7 @@ import { bindUnix, type UnixAccess } from "./listeners.ts";
 import { Query } from "./query.ts";
 import { Router, type RouteMatch } from "./router.ts";
 import type { Route } from "./routes/table.ts";
-import { checkOrigin, checkReadOnly } from "./safety.ts";
+import { checkHost, checkOrigin, checkReadOnly } from "./safety.ts";
 import { minorOf, negotiate, splitPath } from "./versions.ts";
 
 export interface ListenOptions {
@@ -131,12 +132,13 @@ export class HttpApi {
     Object.assign(server, { httpAllowHalfOpen: true });
     server.maxConnections = CONNECTION_COUNT_MAX;
     const isReadOnly = address.isReadOnly ?? false;
+    const isPlainTcp = "tcp" in address && tls === undefined;
     server.on("connection", (socket: Socket) => this.#track(socket));
     server.on("request", (request, response) => {
-      void this.#serve({ request, response, upgraded: undefined, isReadOnly });
+      void this.#serve({ request, response, upgraded: undefined, isReadOnly, isPlainTcp });
     });
     server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-      this.#upgrade(request, socket, { head, isReadOnly });
+      this.#upgrade(request, socket, { head, isReadOnly, isPlainTcp });
     });
     server.on("clientError", (error, socket) => refuse(error, socket));
     return server;
@@ -157,7 +159,13 @@ export class HttpApi {
       response.detachSocket(request.socket);
       socket.end();
     });
-    void this.#serve({ request, response, upgraded: socket, isReadOnly: extra.isReadOnly });
+    void this.#serve({
+      request,
+      response,
+      upgraded: socket,
+      isReadOnly: extra.isReadOnly,
+      isPlainTcp: extra.isPlainTcp,
+    });
   }
 
   #findRoute(request: IncomingMessage): RouteMatch<RouteEntry> | undefined {
@@ -181,6 +189,7 @@ export class HttpApi {
       negotiate(version);
       if (parts.isReadOnly) checkReadOnly(request);
       checkOrigin(request);
+      if (parts.isPlainTcp) checkHost(request, hostname());
       const match = this.#router.find(request.method ?? "GET", path);
       if (match === undefined) throw pageNotFound();
       pattern = match.pattern;
@@ -248,6 +257,7 @@ export class HttpApi {
 interface UpgradeExtra {
   readonly head: Buffer;
   readonly isReadOnly: boolean;
+  readonly isPlainTcp: boolean;
 }
 
 interface ServeParts {
@@ -255,6 +265,7 @@ interface ServeParts {
   readonly response: ServerResponse;
   readonly upgraded: Duplex | undefined;
   readonly isReadOnly: boolean;
+  readonly isPlainTcp: boolean;
 }
 
 function sendReply(response: ServerResponse, reply: ErrorReply): void {

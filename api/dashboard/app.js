@@ -1,6 +1,10 @@
-/** The dashboard: nodes, services, tasks, stacks and live logs of a cluster, with scale, update and rollback. */
+/**
+ * The dashboard: nodes, services, tasks, stacks and live logs of a cluster, with scale, update and rollback; what is on
+ * this machine and its events (machine.js). On a machine outside of a cluster only the latter.
+ */
 import { followEvents, followLogs, getJson, isListenerReadOnly, postJson } from "./client.js";
-import { age, ask, button, element, table, toast, tone, wide } from "./view.js";
+import { EventLog, eventsView, loadMachine, machineView } from "./machine.js";
+import { age, ask, button, element, progressBar, table, toast, tone, wide } from "./view.js";
 
 const STACK_LABEL = "com.docker.stack.namespace";
 const POLL_MS = 5000;
@@ -8,12 +12,32 @@ const POLL_MS = 5000;
 const SETTLE_MS = 250;
 const LOG_LINE_COUNT_MAX = 2000;
 const TASK_ROW_COUNT_MAX = 500;
-const VIEWS = { services: "Services", stacks: "Stacks", tasks: "Tasks", nodes: "Nodes" };
+const VIEWS = {
+  services: "Services",
+  stacks: "Stacks",
+  tasks: "Tasks",
+  nodes: "Nodes",
+  machine: "This machine",
+  events: "Events",
+};
+/** States that a task does not leave again. */
+const ENDED = new Set(["complete", "failed", "rejected", "shutdown", "orphaned", "remove"]);
 
 const main = document.getElementById("main");
 const readOnlyBox = document.getElementById("read-only");
-let state = { cluster: undefined, services: [], tasks: [], nodes: [], error: "" };
+const searchBox = document.getElementById("search");
+const events = new EventLog();
+let state = {
+  cluster: undefined,
+  services: [],
+  tasks: [],
+  nodes: [],
+  current: [],
+  machine: undefined,
+  error: "",
+};
 let taskFilter = "";
+let areEndedShown = false;
 let logAbort = new AbortController();
 
 function currentView() {
@@ -25,15 +49,22 @@ function mayChange() {
   return !isListenerReadOnly && !readOnlyBox.checked;
 }
 
+/** Tasks made from their service's newest spec; asked for only while something is updated. */
+async function currentTasks(services) {
+  if (!services.some((service) => service.UpdateStatus?.State?.endsWith("started"))) return [];
+  return await getJson(`/tasks?filters=${encodeURIComponent('{"_up-to-date":{"true":true}}')}`);
+}
+
 async function refresh() {
   try {
+    if (currentView() === "machine") state = { ...state, machine: await loadMachine() };
     const [cluster, services, tasks, nodes] = await Promise.all([
       getJson("/shoal/v1/cluster"),
       getJson("/services?status=true"),
       getJson("/tasks"),
       getJson("/nodes"),
     ]);
-    state = { cluster, services, tasks, nodes, error: "" };
+    state = { ...state, cluster, services, tasks, nodes, current: await currentTasks(services), error: "" };
   } catch (error) {
     state = { ...state, error: error.message };
   }
@@ -58,7 +89,8 @@ function replicas(service) {
   const { RunningTasks: running, DesiredTasks: desired, CompletedTasks: completed } = service.ServiceStatus;
   const isJob = service.JobStatus !== undefined;
   const text = isJob ? `${running}/${desired} (${completed} completed)` : `${running}/${desired}`;
-  return tone(text, isJob || running === desired ? "good" : "warn");
+  const kind = isJob || running === desired ? "good" : "warn";
+  return element("td", {}, tone(text, kind), isJob ? undefined : progressBar(running, desired, kind));
 }
 
 function ports(service) {
@@ -72,11 +104,35 @@ function ports(service) {
 
 function updateText(service) {
   const status = service.UpdateStatus;
-  if (status === undefined) return "";
+  if (status?.State === undefined) return undefined;
   const kind = status.State.includes("paused") ? "bad" : status.State.endsWith("completed") ? "dim" : "warn";
-  return tone(
-    `${status.State.replaceAll("_", " ")}${status.Message === "" ? "" : `: ${status.Message}`}`,
-    kind,
+  const updated = state.current.filter(
+    (task) => task.ServiceID === service.ID && task.Status.State === "running",
+  ).length;
+  const wanted = service.ServiceStatus.DesiredTasks;
+  const count = status.State.endsWith("started") ? `, ${updated} of ${wanted} tasks` : "";
+  const message = (status.Message ?? "") === "" ? "" : `: ${status.Message}`;
+  return tone(`${status.State.replaceAll("_", " ")}${count}${message}`, kind);
+}
+
+/** Why the service has less running than wanted: what keeps its newest task of each slot from running, counted. */
+function troubles(service) {
+  const newest = new Map();
+  for (const task of state.tasks) {
+    if (task.ServiceID !== service.ID || (task.Status.Err ?? "") === "") continue;
+    const slot = task.Slot ?? task.NodeID;
+    const known = newest.get(slot);
+    if (known === undefined || known.CreatedAt < task.CreatedAt) newest.set(slot, task);
+  }
+  const { RunningTasks: running, DesiredTasks: desired } = service.ServiceStatus;
+  if (running >= desired) return [];
+  const counts = new Map();
+  for (const { Status: status } of newest.values()) {
+    const text = `${status.State}: ${status.Err}`;
+    counts.set(text, (counts.get(text) ?? 0) + 1);
+  }
+  return [...counts].map(([text, count]) =>
+    element("div", { class: "bad" }, count > 1 ? `${text} (${count} tasks)` : text),
   );
 }
 
@@ -154,15 +210,19 @@ function servicesView(services = state.services, caption = "Services") {
   const rows = [...services]
     .sort(byName)
     .map((service) => [
-      element("a", { href: "#tasks", onclick: () => void (taskFilter = service.ID) }, service.Spec.Name),
+      element(
+        "a",
+        { href: "#tasks", class: "name", onclick: () => void (taskFilter = service.ID) },
+        service.Spec.Name,
+      ),
       modeText(service),
       replicas(service),
       wide(service.Spec.TaskTemplate.ContainerSpec.Image.split("@")[0]),
       ports(service),
-      wide(updateText(service)),
+      element("td", { class: "wrap" }, updateText(service), troubles(service)),
       serviceActions(service),
     ]);
-  return table(caption, ["Name", "Mode", "Running", "Image", "Ports", "Update", "Actions"], rows);
+  return table(caption, ["Name", "Mode", "Running", "Image", "Ports", "What is going on", "Actions"], rows);
 }
 
 function stacksView() {
@@ -204,14 +264,39 @@ function taskFilterBox() {
     element("option", { value: "" }, "All"),
     options,
   );
-  return element("div", { class: "filter" }, element("label", { for: "task-filter" }, "Service"), select);
+  const ended = element("input", {
+    type: "checkbox",
+    id: "ended",
+    checked: areEndedShown,
+    onchange: (event) => {
+      areEndedShown = event.target.checked;
+      render();
+    },
+  });
+  return element(
+    "div",
+    { class: "filter" },
+    element("label", { for: "task-filter" }, "Service"),
+    select,
+    element("label", { class: "switch" }, ended, " Ended ones too"),
+  );
+}
+
+/** Ended tasks are history; the newest failure of a slot is shown until its successor runs. */
+function isTaskShown(task) {
+  if (areEndedShown || !ENDED.has(task.Status.State)) return true;
+  if (task.Status.State !== "failed" && task.Status.State !== "rejected") return false;
+  const later = state.tasks.filter(
+    (each) => each.ServiceID === task.ServiceID && each.Slot === task.Slot && each.CreatedAt > task.CreatedAt,
+  );
+  return later.every((each) => each.Status.State !== "running" && !ENDED.has(each.Status.State));
 }
 
 function tasksView() {
   const services = new Map(state.services.map((service) => [service.ID, service]));
   const nodes = new Map(state.nodes.map((node) => [node.ID, node.Description.Hostname]));
   const tasks = state.tasks
-    .filter((task) => taskFilter === "" || task.ServiceID === taskFilter)
+    .filter((task) => (taskFilter === "" || task.ServiceID === taskFilter) && isTaskShown(task))
     .sort((left, right) => (left.CreatedAt < right.CreatedAt ? 1 : -1));
   const rows = tasks.slice(0, TASK_ROW_COUNT_MAX).map((task) => [
     taskName(task, services),
@@ -291,22 +376,46 @@ function healthText() {
   const { quorum, nodes, tasks } = state.cluster;
   if (!quorum.has) return tone(`No quorum: ${quorum.reachable} of ${quorum.members} managers answer`, "bad");
   const ready = nodes.filter((node) => node.state === "ready").length;
+  const isShort = tasks.running < tasks.wanted;
   const text = `${ready}/${nodes.length} nodes ready, ${quorum.reachable}/${quorum.members} managers, ${tasks.running}/${tasks.wanted} tasks running`;
-  return tone(text, state.cluster.healthy ? "good" : "warn");
+  return tone(text, state.cluster.healthy && !isShort ? "good" : "warn");
 }
 
-const RENDERERS = { services: servicesView, stacks: stacksView, tasks: tasksView, nodes: nodesView };
+const RENDERERS = {
+  services: () => servicesView(),
+  stacks: stacksView,
+  tasks: tasksView,
+  nodes: nodesView,
+  machine: () => machineView(state.machine),
+  events: () => eventsView(events),
+};
+
+/** Hides the rows that lack the words of the search box. */
+function applySearch() {
+  const words = searchBox.value
+    .toLowerCase()
+    .split(/\s+/)
+    .filter((word) => word !== "");
+  for (const row of main.querySelectorAll("tbody tr")) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+  }
+}
 
 function render() {
   const view = currentView();
   document.title = `${VIEWS[view]} · Shoal`;
   readOnlyBox.disabled = isListenerReadOnly;
   if (isListenerReadOnly) readOnlyBox.checked = true;
-  const tabs = Object.entries(VIEWS).map(([name, text]) =>
+  const tabs = Object.entries(VIEWS).map(([name, text], index) =>
     element(
       "li",
       {},
-      element("a", { href: `#${name}`, "aria-current": name === view ? "page" : undefined }, text),
+      element(
+        "a",
+        { href: `#${name}`, title: `Key ${index + 1}`, "aria-current": name === view ? "page" : undefined },
+        text,
+      ),
     ),
   );
   document.getElementById("tabs").replaceChildren(...tabs);
@@ -317,13 +426,17 @@ function render() {
     focused instanceof HTMLElement && main.contains(focused) ? (focused.ariaLabel ?? focused.id) : "";
   if (focused instanceof HTMLSelectElement && main.contains(focused)) return;
   main.replaceChildren(...[RENDERERS[view]()].flat());
+  applySearch();
   if (key !== "") [...main.querySelectorAll("button")].find((each) => each.ariaLabel === key)?.focus();
 }
 
 async function watch() {
   for (;;) {
     try {
-      await followEvents(refreshSoon, new AbortController().signal);
+      await followEvents((event) => {
+        events.add(event);
+        refreshSoon();
+      }, new AbortController().signal);
     } catch {
       state = { ...state, error: "Connection lost; trying again" };
       render();
@@ -343,13 +456,30 @@ document.getElementById("theme").onclick = () => {
 };
 document.getElementById("log-close").onclick = closeLogs;
 readOnlyBox.onchange = render;
+searchBox.oninput = applySearch;
 addEventListener("hashchange", () => {
   render();
-  main.focus();
+  scrollTo(0, 0);
+  main.focus({ preventScroll: true });
+  if (currentView() === "machine") void refresh();
 });
-addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !document.getElementById("ask").open) closeLogs();
-});
+
+/** 1 to 6: the views; "/": search; Escape: out of the search, or closes the logs. */
+function onKey(event) {
+  if (document.getElementById("ask").open || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape") {
+    if (document.activeElement === searchBox) searchBox.blur();
+    else closeLogs();
+    return;
+  }
+  if (event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement) return;
+  const view = Object.keys(VIEWS)[Number(event.key) - 1];
+  if (view !== undefined) location.hash = view;
+  if (event.key !== "/") return;
+  event.preventDefault();
+  searchBox.focus();
+}
+addEventListener("keydown", onKey);
 const savedTheme = localStorage.getItem("theme");
 if (savedTheme !== null) setTheme(savedTheme);
 setInterval(() => {

@@ -48,12 +48,34 @@ export function tone(text, kind) {
   return element("span", { class: kind }, text);
 }
 
+/** A thin bar under a count. */
+export function progressBar(value, max, kind) {
+  return element("meter", {
+    class: kind,
+    value: String(value),
+    min: "0",
+    max: String(Math.max(max, 1)),
+    "aria-hidden": "true",
+  });
+}
+
+export function bytes(size) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let at = 0;
+  let value = Math.max(0, size);
+  for (; value >= 1000 && at < units.length - 1; at += 1) value /= 1000;
+  return `${value >= 100 || at === 0 ? Math.round(value) : value.toFixed(1)} ${units[at]}`;
+}
+
 export function button(text, label, onclick) {
   return element("button", { type: "button", "aria-label": label, onclick }, text);
 }
 
 export function age(time) {
-  const seconds = Math.max(0, Math.round((Date.now() - Date.parse(time)) / 1000));
+  const seconds = Math.max(
+    0,
+    Math.round((Date.now() - (typeof time === "number" ? time : Date.parse(time))) / 1000),
+  );
   if (seconds < 90) return `${seconds} s`;
   if (seconds < 90 * 60) return `${Math.round(seconds / 60)} min`;
   if (seconds < 36 * 3600) return `${Math.round(seconds / 3600)} h`;
