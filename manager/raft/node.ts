@@ -237,7 +237,7 @@ export class RaftNode implements ReplicatedLog {
     for (const controller of this.#snapshotsOut.values()) controller.abort();
     this.#failWaiters("the member stops");
     this.#reads.stop();
-    for (const wake of this.#tickWaiters) wake();
+    this.#wakeTickWaiters();
     this.#arrived?.done();
     await this.#options.transport.stop();
     await this.#writing.catch(() => undefined);
@@ -336,11 +336,15 @@ export class RaftNode implements ReplicatedLog {
       this.#membership.tick();
     });
     this.#reads.tick();
+    this.#wakeTickWaiters();
+    this.#maybeCheckpoint();
+    this.#pump();
+  }
+
+  #wakeTickWaiters(): void {
     const waiters = [...this.#tickWaiters];
     this.#tickWaiters.clear();
     for (const wake of waiters) wake();
-    this.#maybeCheckpoint();
-    this.#pump();
   }
 
   /**
@@ -477,6 +481,8 @@ export class RaftNode implements ReplicatedLog {
       if (change.leader !== before.leader) {
         this.#options.log.info("raft leader changed", { leader: change.leader, term, raftId: this.raftId });
         this.#reads.leaderChanged();
+        // Who hands over waits for this, not for the next tick.
+        this.#wakeTickWaiters();
         this.#wake();
       }
       for (const listener of this.#leadershipListeners) listener(change);
