@@ -86,6 +86,8 @@ export class Daemon implements Component {
       favorDynamicCgroups: options.favorDynamicCgroups,
       usernsRemap: options.usernsRemap,
       isRootless: rootlessSide() === "inside",
+      runtimes: options.runtimes,
+      defaultRuntime: options.defaultRuntime,
       registry: {
         ...DEFAULT_REGISTRY_CONFIG,
         insecure: options.insecureRegistries,

@@ -3,7 +3,7 @@ import { createLogger, type Logger } from "../common/log.ts";
 import { ClusterError } from "../common/errors.ts";
 import { Daemon, nativeBinary } from "./daemon.ts";
 import { enterRootless, rootlessSide } from "./rootless.ts";
-import { type DaemonFlags, type DaemonOptions, resolveOptions } from "./options.ts";
+import { type DaemonFlags, type DaemonOptions, parseRuntimes, resolveOptions } from "./options.ts";
 
 /** The command line of `shoal daemon`, parsed; what is absent was not given. */
 export interface DaemonCommandLine {
@@ -25,15 +25,31 @@ export interface DaemonCommandLine {
   readonly labels: readonly string[];
   readonly configFile?: string;
   readonly usernsRemap?: string;
+  readonly defaultRuntime?: string;
+  /** NAME=PATH each. */
+  readonly addRuntimes?: readonly string[];
 }
 
 const DEFAULT_TLS_FOLDER = "/etc/shoal/tls";
 
 function flagsOf(line: DaemonCommandLine): DaemonFlags {
-  const { hosts, labels, pidfile, configFile, tls, tlsVerify, tlsCaCert, tlsCert, tlsKey, ...rest } = line;
+  const {
+    addRuntimes = [],
+    hosts,
+    labels,
+    pidfile,
+    configFile,
+    tls,
+    tlsVerify,
+    tlsCaCert,
+    tlsCert,
+    tlsKey,
+    ...rest
+  } = line;
   const wantsTls = tls === true || tlsVerify === true;
   return {
     ...rest,
+    ...(addRuntimes.length > 0 ? { runtimes: parseRuntimes(addRuntimes) } : {}),
     ...(hosts.length > 0 ? { hosts } : {}),
     ...(labels.length > 0 ? { labels } : {}),
     pidFile: pidfile,

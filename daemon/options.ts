@@ -7,6 +7,7 @@ import path from "node:path";
 import { ClusterError } from "../common/errors.ts";
 import type { LogLevel } from "../common/log.ts";
 import { rootlessSide, userFolders } from "./rootless.ts";
+import type { RuntimeConfig } from "../runtime/containers/oci-runtimes.ts";
 
 export interface TlsFiles {
   readonly verify: boolean;
@@ -39,6 +40,10 @@ export interface DaemonOptions {
   readonly favorDynamicCgroups: boolean;
   /** "default", USER[:GROUP], or "": see EngineOptions. */
   readonly usernsRemap: string;
+  /** Other OCI runtimes by name, for `docker run --runtime NAME`. */
+  readonly runtimes: Readonly<Record<string, RuntimeConfig>>;
+  /** "": ours. */
+  readonly defaultRuntime: string;
   /** Group that may use the UNIX socket; the socket is root's alone if there is no such group. */
   readonly group: string;
 }
@@ -70,12 +75,43 @@ const FILE_KEYS: Readonly<Record<string, { readonly option: keyof DaemonOptions;
   "node-generic-resources": { option: "nodeGenericResources", type: "strings" },
   "favor-dynamic-cgroups": { option: "favorDynamicCgroups", type: "boolean" },
   group: { option: "group", type: "string" },
+  runtimes: { option: "runtimes", type: "runtimes" },
+  "default-runtime": { option: "defaultRuntime", type: "string" },
   "userns-remap": { option: "usernsRemap", type: "string" },
 };
 
 function hasType(value: unknown, type: string): boolean {
   if (type === "strings") return Array.isArray(value) && value.every((each) => typeof each === "string");
+  if (type === "runtimes") return isRuntimes(value);
   return typeof value === type;
+}
+
+/** As in Docker's file: { "NAME": { "path": "/usr/bin/NAME", "runtimeArgs": [] } }. */
+function isRuntimes(value: unknown): boolean {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  return Object.values(value).every((each: unknown) => {
+    if (typeof each !== "object" || each === null || !("path" in each)) return false;
+    const args = "runtimeArgs" in each ? each.runtimeArgs : [];
+    return typeof each.path === "string" && each.path !== "" && hasType(args, "strings");
+  });
+}
+
+const WANTED_TYPES: Readonly<Record<string, string>> = {
+  strings: "a list of strings",
+  runtimes: 'an object like {"NAME": {"path": "PROGRAM", "runtimeArgs": []}}',
+};
+
+/** NAME=PROGRAM of --add-runtime. */
+export function parseRuntimes(given: readonly string[]): Readonly<Record<string, RuntimeConfig>> {
+  return Object.fromEntries(
+    given.map((each) => {
+      const [, name, program] = /^([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)$/.exec(each) ?? [];
+      if (name === undefined || program === undefined) {
+        throw new ClusterError("invalid_argument", `add-runtime must be NAME=PATH, got "${each}"`);
+      }
+      return [name, { path: program }];
+    }),
+  );
 }
 
 async function readConfigFile(file: string, mustExist: boolean): Promise<DaemonFlags> {
@@ -111,7 +147,7 @@ export function parseConfig(text: string, file: string): DaemonFlags {
       throw new ClusterError("invalid_argument", `Unknown key "${key}" in configuration file "${file}"`);
     }
     if (!hasType(value, known.type)) {
-      const wanted = known.type === "strings" ? "a list of strings" : `a ${known.type}`;
+      const wanted = WANTED_TYPES[known.type] ?? `a ${known.type}`;
       throw new ClusterError(
         "invalid_argument",
         `Key "${key}" in configuration file "${file}" must be ${wanted}, got ${JSON.stringify(value)}`,
@@ -178,6 +214,8 @@ export async function resolveOptions(flags: DaemonFlags): Promise<DaemonOptions>
     nodeGenericResources: pick("nodeGenericResources", []),
     favorDynamicCgroups: pick("favorDynamicCgroups", false),
     usernsRemap: pick("usernsRemap", ""),
+    runtimes: { ...file.runtimes, ...flags.runtimes },
+    defaultRuntime: pick("defaultRuntime", ""),
     group: pick("group", "shoal"),
   });
 }

@@ -20,6 +20,7 @@ import {
 import { LocalContainerEngine } from "./containers/container-engine.ts";
 import { resolveRemap } from "./containers/id-ranges.ts";
 import { NativeLauncher } from "./containers/native-launcher.ts";
+import { OciRuntimes, type RuntimeConfig } from "./containers/oci-runtimes.ts";
 import { EventRing } from "./events.ts";
 import { createImageEngine } from "./images/image-engine.ts";
 import type { RegistryConfig } from "./registry/registry-config.ts";
@@ -48,6 +49,10 @@ export interface EngineOptions {
   readonly usernsRemap?: string;
   /** The daemon is an ordinary user's, in namespaces of its own: cgroups as far as they were delegated, ports through slirp4netns. */
   readonly isRootless?: boolean;
+  /** Other OCI runtimes by name. */
+  readonly runtimes?: Readonly<Record<string, RuntimeConfig>>;
+  /** Name of the one for containers that ask for none. Default "": ours. */
+  readonly defaultRuntime?: string;
   /** Shown as ServerVersion. */
   readonly version?: string;
   /** Mirrors and insecure registries. */
@@ -108,6 +113,12 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
   await fs.mkdir(execRoot, { recursive: true, mode: 0o711 });
   const id = await engineId(options);
   const appArmor = await AppArmor.open(log);
+  const runtimes = new OciRuntimes({
+    configured: options.runtimes ?? {},
+    defaultName: options.defaultRuntime ?? "",
+    execRoot,
+    nativeBinary,
+  });
   const idMaps = await resolveRemap(options.usernsRemap ?? "");
   const events = new EventRing({ timers: env.timers, wallMs: () => env.clock.wallMs() });
   let containers: LocalContainerEngine | undefined;
@@ -152,6 +163,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     events,
     idMaps,
     appArmor,
+    runtimes,
   });
   containers = own;
   localNetworks.setContainers(own.directory());
@@ -180,6 +192,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
         isRemapped: idMaps !== undefined,
         hasAppArmor: appArmor.isEnabled,
         isRootless: options.isRootless === true,
+        runtimes,
         volumeDrivers: volumeParts.driverNames(),
         nowIso: new Date(env.clock.wallMs()).toISOString(),
       });

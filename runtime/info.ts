@@ -4,6 +4,7 @@ import * as fs from "node:fs/promises";
 import * as os from "node:os";
 import type { JsonObject } from "../model/engine.ts";
 import type { CgroupHierarchies } from "./containers/cgroups.ts";
+import type { OciRuntimes } from "./containers/oci-runtimes.ts";
 
 const GO_ARCH: Readonly<Record<string, string>> = { x64: "x86_64", arm64: "aarch64" };
 
@@ -27,6 +28,16 @@ function totalMemoryBytes(): number {
   return os.totalmem();
 }
 
+function runtimesJson(runtimes: OciRuntimes): JsonObject {
+  const entries = Object.entries(runtimes.list());
+  return Object.fromEntries(
+    entries.map(([name, { path, runtimeArgs }]) => [
+      name,
+      { path, ...(runtimeArgs === undefined ? {} : { runtimeArgs: [...runtimeArgs] }) },
+    ]),
+  );
+}
+
 export interface InfoInput {
   /** Stable for the data root. */
   readonly id: string;
@@ -40,6 +51,7 @@ export interface InfoInput {
   readonly hasAppArmor: boolean;
   /** The daemon is an ordinary user's. */
   readonly isRootless: boolean;
+  readonly runtimes: OciRuntimes;
   readonly volumeDrivers: readonly string[];
   readonly nowIso: string;
 }
@@ -113,8 +125,8 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
     Labels: [],
     ExperimentalBuild: false,
     ServerVersion: input.version,
-    Runtimes: { runc: { path: "shoal-runtime" } },
-    DefaultRuntime: "runc",
+    Runtimes: runtimesJson(input.runtimes),
+    DefaultRuntime: input.runtimes.defaultName,
     LiveRestoreEnabled: true,
     Isolation: "",
     InitBinary: "docker-init",

@@ -31,6 +31,8 @@ export interface DaemonOptions {
   readonly labels: readonly string[];
   readonly configFile?: string;
   readonly usernsRemap?: string;
+  readonly defaultRuntime?: string;
+  readonly addRuntimes: readonly string[];
 }
 
 /** Replaced by the bundler: the bundle lies one folder above the compiled files. */
@@ -69,6 +71,8 @@ function optionsOf({ flags, rootFlags }: CommandContext): DaemonOptions {
     ...given("tlsKey", "tlskey"),
     ...given("configFile", "config"),
     ...given("usernsRemap", "userns-remap"),
+    ...given("defaultRuntime", "default-runtime"),
+    addRuntimes: flags.list("add-runtime"),
     ...(port === undefined ? {} : { dataPathPort: port }),
     ...(level === undefined ? {} : { logLevel: level }),
     ...(format === undefined ? {} : { logFormat: format }),
@@ -107,11 +111,13 @@ const daemon: CommandDefinition = {
   argsMin: 0,
   argsMax: 0,
   flags: [
+    list("add-runtime", "name=path", "Another OCI runtime for containers that ask for it"),
     text("advertise-addr", "address", "Address that other nodes use"),
     text("config", "file", "JSON file with these options"),
     text("data-path-addr", "address", "Address for the traffic of containers"),
     text("data-path-port", "port", "UDP port of the overlay networks"),
     text("data-root", "folder", "Folder of lasting state (default /var/lib/shoal)"),
+    text("default-runtime", "name", "Runtime of containers that ask for none (default shoal)"),
     text("exec-root", "folder", "Folder of state until reboot (default /run/shoal)"),
     list(
       "host",

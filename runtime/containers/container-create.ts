@@ -118,10 +118,6 @@ function checkHostConfig(hostConfig: HostConfig, config: ContainerConfig): void 
     available: availableCapabilities(),
   });
   compileProfile(security.seccomp, capabilityNames(mask));
-  const runtime = hostConfig.Runtime ?? "";
-  if (runtime !== "" && runtime !== "runc" && runtime !== "shoal" && runtime !== "io.containerd.runc.v2") {
-    refuse(`unknown or invalid runtime name: ${runtime}`);
-  }
 }
 
 /** The config on top of the image's, checked with the host config. Changes nothing. */

@@ -52,6 +52,7 @@ import {
 import { containerEvents, type ContainerEvents } from "./events-of.ts";
 import { Execs } from "./execs.ts";
 import { startHealth } from "./health.ts";
+import { checkRuntime } from "./oci-runtimes.ts";
 import { Lifecycle, groupParent, type LifecycleDeps } from "./lifecycle.ts";
 import { LiveContainer } from "./live-container.ts";
 import { compressRotated } from "./log-compression.ts";
@@ -100,6 +101,9 @@ export class LocalContainerEngine implements ContainerEngine {
       launcher,
       cgroups,
       appArmor: options.appArmor,
+      runtimes: options.runtimes,
+      execRoot,
+      layersOf: async (id) => options.rootfs.layers(id),
       random: env.random,
       events: this.#events,
     });
@@ -239,6 +243,7 @@ export class LocalContainerEngine implements ContainerEngine {
     await this.#turn();
     const image = await rootfs.imageConfig(reference);
     const config = checkedConfig(request, image);
+    checkRuntime(request.hostConfig, this.#options.runtimes, this.#options.idMaps !== undefined);
     checkUserNamespace(request.hostConfig, this.#options.idMaps);
     const id = newHexId(env.random);
     const name =
@@ -403,7 +408,7 @@ export class LocalContainerEngine implements ContainerEngine {
 
   async update(id: string, config: JsonObject): Promise<{ readonly Warnings: readonly string[] }> {
     const live = this.#find(id);
-    await live.exclusive(() => updateContainer(live, config, this.#options.cgroups));
+    await live.exclusive(() => updateContainer(live, config, this.#options));
     this.#events(live.record, "update");
     return { Warnings: [] };
   }

@@ -1,4 +1,5 @@
 /** Docker's inspect and list objects of a container. Pure but for what it is handed. */
+import { OWN_RUNTIME } from "./oci-runtimes.ts";
 import type { EndpointSettings, JsonObject } from "../../model/engine.ts";
 import { commandOf } from "./config-merge.ts";
 import { NEVER, parseNanoseconds, type ContainerRecord, type MountPoint } from "./container-record.ts";
@@ -196,7 +197,7 @@ function hostConfigJson(record: ContainerRecord): JsonObject {
     },
     // The CLI's word for "as it is".
     MemorySwappiness: hostConfig.MemorySwappiness === -1 ? null : (hostConfig.MemorySwappiness ?? null),
-    Runtime: hostConfig.Runtime || "runc",
+    Runtime: hostConfig.Runtime || OWN_RUNTIME,
     ShmSize: hostConfig.ShmSize || 67_108_864,
   });
 }

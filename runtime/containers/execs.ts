@@ -1,8 +1,11 @@
 /** Processes that join a running container: created, started, resized, inspected. Kept until the container goes, with a bound. */
 import { readFileSync } from "node:fs";
+import * as fs from "node:fs/promises";
+import path from "node:path";
 import type { Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { newHexId } from "../../common/ids.ts";
+import type { RootfsLayers } from "../ports.ts";
 import type { AttachStreams, ExecConfig, JsonObject } from "../../model/engine.ts";
 import type { AppArmor } from "./apparmor.ts";
 import { DEFAULT_DETACH_KEYS } from "./attach.ts";
@@ -12,8 +15,10 @@ import type { ContainerEvents } from "./events-of.ts";
 import { DetachScanner, inputStream, parseDetachKeys } from "./input-stream.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { FrameType, u32, type NativeConnection, type NativeExit } from "./native-frames.ts";
-import { encodeExecJob, JobFlag, NamespaceFlag } from "./native-job.ts";
+import { encodeExecJob, JobFlag, NamespaceFlag, type ExecJob } from "./native-job.ts";
 import type { NativeLauncher } from "./native-launcher.ts";
+import { documentText, ociProcess, resolveAccount } from "./oci-bundle.ts";
+import type { OciRuntime, OciRuntimes } from "./oci-runtimes.ts";
 import { OutputStream } from "./output-stream.ts";
 import { groupOptions, hostnameOf, processOf } from "./spec.ts";
 import { parseSecurityOptions } from "./security-options.ts";
@@ -38,6 +43,9 @@ export interface ExecDeps {
   readonly launcher: NativeLauncher;
   readonly cgroups: Cgroups;
   readonly appArmor: AppArmor;
+  readonly runtimes: OciRuntimes;
+  readonly execRoot: string;
+  readonly layersOf: (id: string) => Promise<RootfsLayers>;
   readonly random: Pick<Random, "bytes">;
   readonly events: ContainerEvents;
 }
@@ -121,10 +129,10 @@ export class Execs {
     }
   }
 
-  #job(
+  async #job(
     exec: Exec,
     options: { readonly isDiscarding: boolean; readonly consoleSize: readonly number[] | undefined },
-  ): Buffer {
+  ): Promise<Buffer> {
     const { container, config } = exec;
     const { record } = container;
     const isPrivileged = config.Privileged === true || record.hostConfig.Privileged === true;
@@ -134,7 +142,7 @@ export class Execs {
     for (const entry of [...inherited, ...(config.Env ?? [])]) env.set(entry.split("=", 1)[0] ?? "", entry);
     const noNewPrivileges = parseSecurityOptions(record.hostConfig).hasNoNewPrivileges;
     const user = userNamespaceOf(record.state.pid);
-    return encodeExecJob({
+    const job: ExecJob = {
       flags:
         (config.Tty === true ? JobFlag.tty : 0) |
         (config.AttachStdin === true ? JobFlag.openStdin : 0) |
@@ -155,7 +163,24 @@ export class Execs {
       namespaces: namespacesOf(container) | (user.isOwn ? NamespaceFlag.user : 0),
       uidMaps: user.uidMaps,
       gidMaps: user.gidMaps,
+    };
+    const runtime = this.#deps.runtimes.find(record.hostConfig.Runtime);
+    return encodeExecJob(runtime === undefined ? job : await this.#delegated(exec, job, runtime));
+  }
+
+  /** For a container of another runtime: the process as a document in the container's state folder. */
+  async #delegated(exec: Exec, job: ExecJob, runtime: OciRuntime): Promise<ExecJob> {
+    const { id } = exec.container;
+    const stateDir = path.join(this.#deps.execRoot, "c", id);
+    const processFile = `exec-${exec.id}.json`;
+    const account = resolveAccount(job.process.user, job.process.groups, await this.#deps.layersOf(id));
+    const document = ociProcess(job.process, {
+      account,
+      isTty: (job.flags & JobFlag.tty) !== 0,
+      hasNoNewPrivileges: (job.flags & JobFlag.noNewPrivileges) !== 0,
     });
+    await fs.writeFile(path.join(stateDir, processFile), documentText(document), { mode: 0o600 });
+    return { ...job, delegated: { runtime, containerId: id, stateDir, processFile } };
   }
 
   /** Resolves once the program runs; `onExit` comes later, once. */
@@ -174,7 +199,10 @@ export class Execs {
     exec.isStarted = true;
     const { container } = exec;
     try {
-      const job = this.#job(exec, { isDiscarding: options.isDiscarding, consoleSize: options.consoleSize });
+      const job = await this.#job(exec, {
+        isDiscarding: options.isDiscarding,
+        consoleSize: options.consoleSize,
+      });
       const { connection, pid } = await this.#deps.launcher.run("exec", job);
       connection.handle({
         ...(options.output === undefined ? {} : { output: options.output }),

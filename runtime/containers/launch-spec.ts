@@ -83,6 +83,15 @@ export interface IdMap {
   readonly count: number;
 }
 
+/** Another OCI runtime, which makes the container of the bundle in the state folder. */
+export interface LaunchRuntime {
+  /** Absolute path, with runc's command line. */
+  readonly program: string;
+  readonly args: readonly string[];
+  /** Its own state folder. */
+  readonly root: string;
+}
+
 export interface LaunchSpec {
   readonly id: string;
   /** Folder of this container in the exec root: exit file, and the place its root is mounted on in its own namespace. */
@@ -127,4 +136,6 @@ export interface LaunchSpec {
   readonly gidMaps: readonly IdMap[];
   /** BPF program of the device rules, on hosts with the v2 controller. */
   readonly deviceProgram: Uint8Array | undefined;
+  /** Absent: ours. */
+  readonly runtime?: LaunchRuntime;
 }

@@ -32,13 +32,17 @@ import {
 import { copyUp } from "./copy-up.ts";
 import type { ContainerEvents } from "./events-of.ts";
 import type { IdMaps } from "./id-ranges.ts";
+import type { LaunchSpec } from "./launch-spec.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { FrameType, u32, type NativeConnection, type NativeExit } from "./native-frames.ts";
 import { encodeCreateJob } from "./native-job.ts";
 import type { NativeLauncher } from "./native-launcher.ts";
+import { delegatedSpec } from "./oci-bundle.ts";
+import type { OciRuntime, OciRuntimes } from "./oci-runtimes.ts";
+import { resourceLimits } from "./resource-limits.ts";
 import { nextRestartDelayMs, shouldRestart } from "./restart-policy.ts";
 import { parseSignal } from "./signals.ts";
-import { hostnameOf, launchSpec, monitorSocket, sharedWith } from "./spec.ts";
+import { deviceRulesOf, hostnameOf, launchSpec, monitorSocket, sharedWith } from "./spec.ts";
 import { startError } from "./start-errors.ts";
 
 const SIGKILL = 9;
@@ -69,6 +73,7 @@ export interface LifecycleDeps {
   /** Undefined: containers have the host's ids. */
   readonly idMaps: IdMaps | undefined;
   readonly appArmor: AppArmor;
+  readonly runtimes: OciRuntimes;
   readonly find: (id: string) => LiveContainer;
   /** After a record's disappearance: names are free again. */
   readonly forget: (live: LiveContainer) => void;
@@ -147,7 +152,7 @@ export class Lifecycle {
     }
   }
 
-  #job(live: LiveContainer, layers: RootfsLayers): Buffer {
+  #job(live: LiveContainer, layers: RootfsLayers): Buffer | Promise<Buffer> {
     const { cgroups, execRoot, nativeBinary } = this.#deps;
     const owner = sharedWith(live.record.hostConfig.NetworkMode);
     const spec = launchSpec({
@@ -165,12 +170,34 @@ export class Lifecycle {
       pidOf: (id) => this.#runningPid(id),
       shmOf: (id) => path.join(execRoot, "c", this.#deps.find(id).id, "shm"),
     });
+    const runtime = this.#deps.runtimes.find(live.record.hostConfig.Runtime);
+    return runtime === undefined
+      ? encodeCreateJob(spec)
+      : this.#delegatedJob(live, { spec, layers, runtime });
+  }
+
+  /** For another runtime: its bundle is written, and the monitor told to let it make the container. */
+  async #delegatedJob(
+    live: LiveContainer,
+    made: { readonly spec: LaunchSpec; readonly layers: RootfsLayers; readonly runtime: OciRuntime },
+  ): Promise<Buffer> {
+    const { execRoot, cgroups, runtimes } = this.#deps;
+    const { hostConfig } = live.record;
+    const spec = await delegatedSpec(runtimes, made.runtime, {
+      spec: made.spec,
+      hostConfig,
+      layers: made.layers,
+      rootPath: path.join(execRoot, "rootfs"),
+      cgroupsPath: cgroups.folder("/", live.id, groupParent(live.record).parent),
+      limits: resourceLimits(hostConfig),
+      deviceRules: deviceRulesOf(hostConfig),
+    });
     return encodeCreateJob(spec);
   }
 
   async #run(live: LiveContainer, layers: RootfsLayers, undo: (() => Promise<unknown>)[]): Promise<void> {
     live.files.prepare(hostnameOf(live.record), live.record.hostConfig);
-    const { connection, pid } = await this.#deps.launcher.run("create", this.#job(live, layers));
+    const { connection, pid } = await this.#deps.launcher.run("create", await this.#job(live, layers));
     undo.push(async () => {
       connection.send(FrameType.signal, u32(SIGKILL));
       await connection.closed;
@@ -526,9 +553,15 @@ export class Lifecycle {
     this.#deps.events(live.record, "restart");
   }
 
+  async #freeze(live: LiveContainer, isFrozen: boolean): Promise<void> {
+    const { runtimes, cgroups } = this.#deps;
+    const runtime = runtimes.find(live.record.hostConfig.Runtime);
+    if (runtime !== undefined) await runtimes.call(runtime, isFrozen ? "pause" : "resume", live.id);
+    else await cgroups.freeze(live.id, isFrozen, groupParent(live.record).parent);
+  }
+
   async #thaw(live: LiveContainer): Promise<void> {
-    const { parent } = groupParent(live.record);
-    await this.#deps.cgroups.freeze(live.id, false, parent);
+    await this.#freeze(live, false);
     live.changeState({ status: "running" });
   }
 
@@ -538,7 +571,7 @@ export class Lifecycle {
         throw new ClusterError("conflict", `Container ${live.id} is already paused`);
       }
       if (!live.isRunning) throw new ClusterError("conflict", `Container ${live.id} is not running`);
-      await this.#deps.cgroups.freeze(live.id, true, groupParent(live.record).parent);
+      await this.#freeze(live, true);
       live.changeState({ status: "paused" });
       this.#deps.events(live.record, "pause");
     });

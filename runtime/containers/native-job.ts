@@ -2,7 +2,7 @@
  * Writes the job that the native launcher is given: records of key, length, value (runtime/native/job.h reads them). Knows the
  * form only; what goes in is decided by spec.ts.
  */
-import type { LaunchSpec, LaunchMount } from "./launch-spec.ts";
+import type { LaunchSpec, LaunchMount, LaunchRuntime } from "./launch-spec.ts";
 
 const Key = {
   id: 1,
@@ -43,6 +43,8 @@ const Key = {
   execTarget: 36,
   rootPropagation: 37,
   archive: 38,
+  runtime: 39,
+  runtimeArg: 40,
 } as const;
 
 export const JobFlag = {
@@ -204,6 +206,11 @@ function writeIdMaps(writer: JobWriter, maps: Pick<LaunchSpec, "uidMaps" | "gidM
   for (const map of maps.gidMaps) writer.record(Key.gidMap, map.inside, map.outside, map.count);
 }
 
+function writeRuntime(writer: JobWriter, runtime: LaunchRuntime, processFile: string): void {
+  writer.record(Key.runtime, runtime.program, runtime.root, processFile);
+  writer.each(Key.runtimeArg, runtime.args);
+}
+
 export function encodeCreateJob(spec: LaunchSpec): Buffer {
   const writer = new JobWriter();
   writer.record(Key.id, spec.id);
@@ -230,6 +237,7 @@ export function encodeCreateJob(spec: LaunchSpec): Buffer {
   for (const join of spec.joinNamespaces) writer.record(Key.joinNs, join.flag, join.path, "");
   writeIdMaps(writer, spec);
   if (spec.deviceProgram !== undefined) writer.record(Key.deviceBpf, spec.deviceProgram);
+  if (spec.runtime !== undefined) writeRuntime(writer, spec.runtime, "");
   return writer.bytes();
 }
 
@@ -243,6 +251,13 @@ export interface ExecJob {
   /** Of the container's user namespace. */
   readonly uidMaps: LaunchSpec["uidMaps"];
   readonly gidMaps: LaunchSpec["gidMaps"];
+  /** Of a container that another runtime made; the process is described in the file. */
+  readonly delegated?: {
+    readonly runtime: LaunchRuntime;
+    readonly containerId: string;
+    readonly stateDir: string;
+    readonly processFile: string;
+  };
 }
 
 export function encodeExecJob(job: ExecJob): Buffer {
@@ -252,6 +267,11 @@ export function encodeExecJob(job: ExecJob): Buffer {
   writeCgroups(writer, { cgroups: job.cgroups, cgroupWrites: [] });
   writer.record(Key.execTarget, job.pid, job.namespaces, job.pidStartTicks);
   writeIdMaps(writer, job);
+  if (job.delegated !== undefined) {
+    writer.record(Key.id, job.delegated.containerId);
+    writer.record(Key.stateDir, job.delegated.stateDir);
+    writeRuntime(writer, job.delegated.runtime, job.delegated.processFile);
+  }
   return writer.bytes();
 }
 

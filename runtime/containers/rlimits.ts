@@ -20,6 +20,12 @@ const RESOURCES: Readonly<Record<string, number>> = {
   rtprio: 14,
   rttime: 15,
 };
+/** "NOFILE" for 7. */
+export function rlimitName(resource: number): string {
+  const [name = ""] = Object.entries(RESOURCES).find(([, number]) => number === resource) ?? [];
+  return name.toUpperCase();
+}
+
 const UNLIMITED = 0xffff_ffff_ffff_ffffn;
 
 export interface ResourceLimit {

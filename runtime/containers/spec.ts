@@ -318,6 +318,11 @@ interface Devices {
   readonly rules: readonly string[];
 }
 
+/** What the devices controller lets the container use. */
+export function deviceRulesOf(hostConfig: HostConfig): readonly string[] {
+  return devicesOf(hostConfig).rules;
+}
+
 function devicesOf(hostConfig: HostConfig): Devices {
   const nodes: LaunchDevice[] = [];
   const rules: string[] = [...DEVICE_RULES];

@@ -1,11 +1,14 @@
 /** `docker update`: limits of a container, running or not, and its restart policy. */
 import * as fs from "node:fs/promises";
 import * as os from "node:os";
+import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
 import type { HostConfig, JsonObject } from "../../model/engine.ts";
 import type { Cgroups, CgroupWrite } from "./cgroups.ts";
 import { groupParent } from "./lifecycle.ts";
 import type { LiveContainer } from "./live-container.ts";
+import { updatedResources } from "./oci-bundle.ts";
+import type { OciRuntimes } from "./oci-runtimes.ts";
 import { resourceLimits, validateResources } from "./resource-limits.ts";
 
 const NUMBERS = [
@@ -62,9 +65,10 @@ async function writeAll(writes: readonly CgroupWrite[]): Promise<void> {
 export async function updateContainer(
   live: LiveContainer,
   config: JsonObject,
-  cgroups: Cgroups,
+  deps: { readonly cgroups: Cgroups; readonly runtimes: OciRuntimes; readonly execRoot: string },
 ): Promise<void> {
   const { record } = live;
+  const { cgroups, runtimes } = deps;
   if (live.isRemoving) {
     throw new ClusterError(
       "conflict",
@@ -93,7 +97,12 @@ export async function updateContainer(
     }
   }
   validateResources(hostConfig, () => os.cpus().length);
-  if (live.isRunning) {
+  const runtime = runtimes.find(record.hostConfig.Runtime);
+  if (live.isRunning && runtime !== undefined) {
+    const file = path.join(deps.execRoot, "c", live.id, "resources.json");
+    await fs.writeFile(file, JSON.stringify(updatedResources(resourceLimits(hostConfig))), { mode: 0o600 });
+    await runtimes.call(runtime, "update", "--resources", file, live.id);
+  } else if (live.isRunning) {
     const writes = cgroups.limitWrites(live.id, resourceLimits(hostConfig), groupParent(record).parent);
     const hasCpuset =
       (record.hostConfig.CpusetCpus ?? "") !== "" || (record.hostConfig.CpusetMems ?? "") !== "";

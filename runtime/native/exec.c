@@ -17,6 +17,7 @@
 
 #include "cgroup.h"
 #include "container.h"
+#include "delegate.h"
 #include "exec.h"
 #include "launcher.h"
 #include "monitor.h"
@@ -84,6 +85,16 @@ const char *exec_wait(int sync, int *pid, int *terminal) {
   return NULL;
 }
 
+static const char *take_child(struct streams *streams, int sync) {
+  int terminal = -1;
+  const char *error = exec_wait(sync, &streams->pid, &terminal);
+  if (terminal >= 0) {
+    set_nonblocking(terminal);
+    streams->sources[0] = streams->input = terminal;
+  }
+  return error;
+}
+
 static void nothing(void *context) { (void)context; }
 
 void monitor_exec(struct job *job, int connection) {
@@ -105,25 +116,21 @@ void monitor_exec(struct job *job, int connection) {
                                   .stdio = {theirs[0], theirs[1], theirs[2]},
                                   .hidden = {connection, ours[0], ours[1], ours[2], sync[0]},
                                   .hidden_count = 5};
-  pid_t helper = fork();
+  pid_t helper = delegate_wanted(job) ? -1 : fork();
   if (helper == 0) exec_enter(&start, target);
-  close(sync[1]);
-  close(target);
-  for (int i = 0; i < 3; i++)
-    if (theirs[i] >= 0) close(theirs[i]);
   streams.input = ours[0];
   streams.sources[0] = ours[1];
   streams.sources[1] = ours[2];
   streams.sync = sync[0];
   streams.is_tty = (job->flags & J_TTY) != 0;
-  int terminal = -1;
-  error = exec_wait(sync[0], &streams.pid, &terminal);
-  if (terminal >= 0) {
-    set_nonblocking(terminal);
-    streams.sources[0] = streams.input = terminal;
-  }
-  waitpid(helper, NULL, 0);
-  if (error == NULL && (streams.pidfd = x_pidfd_open(streams.pid)) < 0) error = strerror(errno);
+  if (delegate_wanted(job)) error = delegate_exec(job, &streams, theirs);
+  close(sync[1]);
+  close(target);
+  for (int i = 0; i < 3; i++)
+    if (theirs[i] >= 0) close(theirs[i]);
+  if (!delegate_wanted(job)) error = take_child(&streams, sync[0]);
+  if (helper > 0) waitpid(helper, NULL, 0);
+  if (error == NULL && streams.pidfd < 0 && (streams.pidfd = x_pidfd_open(streams.pid)) < 0) error = strerror(errno);
   /* Whoever traces the child in there could have said the number: it must be of a child of ours. */
   siginfo_t info;
   if (error == NULL && waitid(P_PID, (id_t)streams.pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0) error = "exec process is not ours";

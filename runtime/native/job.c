@@ -178,6 +178,12 @@ static void parse_record(struct job *job, uint32_t key, struct reader *reader) {
       job->archive_path = take_text(reader);
       job->archive_prefix = take_text(reader);
       break;
+    case K_RUNTIME:
+      job->runtime = take_text(reader);
+      job->runtime_root = take_text(reader);
+      job->runtime_process = take_text(reader);
+      break;
+    case K_RUNTIME_ARG: ADD_TEXT(job->runtime_args, reader); break;
     case K_LAST: break;
   }
 }

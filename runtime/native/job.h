@@ -76,6 +76,8 @@ enum record_key {
   K_EXEC_TARGET,
   K_ROOT_PROPAGATION,
   K_ARCHIVE,
+  K_RUNTIME,
+  K_RUNTIME_ARG,
   K_LAST,
 };
 
@@ -150,6 +152,8 @@ struct map_record {
 struct job {
   const char *id, *state_dir, *socket, *cwd, *user, *hostname, *domainname, *upper, *work, *root_dir, *apparmor;
   const char *log_path, *log_attributes;
+  /* Of another OCI runtime: its program, state folder, and for an exec the process's file in the container's state folder. */
+  const char *runtime, *runtime_root, *runtime_process;
   uint64_t log_bytes_max;
   uint32_t log_driver, log_file_count, log_ring_bytes; /* 0: writing holds the container back */
   uint32_t flags, umask_bits, root_propagation;
@@ -168,6 +172,7 @@ struct job {
   const char *archive_path, *archive_prefix;
   LIST(const char *) args;
   LIST(const char *) env;
+  LIST(const char *) runtime_args;
   LIST(const char *) groups;
   LIST(const char *) masked;
   LIST(const char *) readonly;

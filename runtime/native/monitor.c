@@ -23,6 +23,7 @@
 #include "bpf.h"
 #include "cgroup.h"
 #include "container.h"
+#include "delegate.h"
 #include "launcher.h"
 #include "streams.h"
 #include "sys.h"
@@ -293,6 +294,14 @@ static void name_process(const struct job *job) {
   prctl(PR_SET_NAME, name, 0, 0, 0);
 }
 
+/* From the clone to the wait for the start. */
+static const char *set_up_child(struct job *job, struct streams *streams, int sync) {
+  const char *error = NULL;
+  if (send(sync, "G", 1, MSG_NOSIGNAL) != 1) return "container process ended before its set-up";
+  if (userns_wanted(job)) error = userns_send_trees(job, streams->pid, sync);
+  return error == NULL ? wait_ready(sync, streams) : error;
+}
+
 void monitor_create(struct job *job, int connection) {
   struct streams streams = {.pidfd = -1, .listener = -1, .sources = {-1, -1}, .input = -1, .oom = -1};
   int ours[3], theirs[3], sync[2], lock;
@@ -304,9 +313,11 @@ void monitor_create(struct job *job, int connection) {
     send_text_frame(connection, F_ERROR, error);
     _exit(1);
   }
-  error = cgroup_create(job);
-  if (error == NULL) error = bpf_attach_devices(job);
-  if (error != NULL) refuse(job, connection, error);
+  if (!delegate_wanted(job)) {
+    error = cgroup_create(job);
+    if (error == NULL) error = bpf_attach_devices(job);
+    if (error != NULL) refuse(job, connection, error);
+  }
   if (!monitor_stdio(job, ours, theirs) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) != 0)
     refuse(job, connection, strerror(errno));
   struct container_start start = {.job = job,
@@ -315,19 +326,18 @@ void monitor_create(struct job *job, int connection) {
                                   .hidden = {connection, ours[0], ours[1], ours[2], sync[0], lock},
                                   .hidden_count = 6,
                                   .takes_trees = userns_wanted(job)};
-  error = monitor_make_child(job, &streams, &start);
-  close(sync[1]);
-  for (int i = 0; i < 3; i++)
-    if (theirs[i] >= 0) close(theirs[i]);
   streams.input = ours[0];
   streams.sources[0] = ours[1];
   streams.sources[1] = ours[2];
   streams.sync = sync[0];
+  if (delegate_wanted(job)) close(sync[0]);
+  error = delegate_wanted(job) ? delegate_create(job, &streams, theirs) : monitor_make_child(job, &streams, &start);
+  close(sync[1]);
+  for (int i = 0; i < 3; i++)
+    if (theirs[i] >= 0) close(theirs[i]);
   streams.is_tty = (job->flags & J_TTY) != 0;
   streams.is_stdin_once = (job->flags & J_STDIN_ONCE) != 0;
-  if (error == NULL && send(sync[0], "G", 1, MSG_NOSIGNAL) != 1) error = "container process ended before its set-up";
-  if (error == NULL && userns_wanted(job)) error = userns_send_trees(job, streams.pid, sync[0]);
-  if (error == NULL) error = wait_ready(sync[0], &streams);
+  if (error == NULL && !delegate_wanted(job)) error = set_up_child(job, &streams, sync[0]);
   if (error == NULL && (streams.listener = open_listener(job->socket)) < 0 && job->socket != NULL)
     error = FAIL("monitor socket %s: %s", job->socket, strerror(errno));
   if (error != NULL) {
@@ -346,6 +356,7 @@ void monitor_create(struct job *job, int connection) {
   streams_run(&streams, end_processes, job);
   log_close(streams.log);
   struct exit_record record = exit_record_of(&streams, cgroup_oom_kills(job));
+  if (delegate_wanted(job)) delegate_delete(job);
   cgroup_remove(job);
   write_exit(job, &record);
   if (streams.listener >= 0) {

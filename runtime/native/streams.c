@@ -114,6 +114,7 @@ static void start_process(struct streams *streams, struct client *client) {
   while (count < 0 && errno == EINTR);
   close(streams->sync);
   streams->sync = -1;
+  if (streams->starter > 0) waitpid(streams->starter, NULL, 0);
   if (count > 0) {
     text[count] = 0;
     return answer(client, text + 1);
@@ -309,10 +310,12 @@ enum slot { S_PID, S_LISTENER, S_OUT, S_ERR, S_INPUT, S_OOM, S_LOG, S_FIRST_CLIE
 
 static int poll_all(struct streams *streams, struct pollfd *polls, struct client **owners, int timeout) {
   int count = S_FIRST_CLIENT;
-  polls[S_PID] = (struct pollfd){streams->is_exited ? -1 : streams->pidfd, POLLIN, 0};
+  /* One that runs before its start is asked for may have spoken and ended by then: whoever asks is answered first. */
+  bool is_too_early = streams->is_running_early && !streams->is_started && streams->creator != NULL;
+  polls[S_PID] = (struct pollfd){streams->is_exited || is_too_early ? -1 : streams->pidfd, POLLIN, 0};
   polls[S_LISTENER] = (struct pollfd){streams->listener, POLLIN, 0};
   for (int i = 0; i < 2; i++)
-    polls[S_OUT + i] = (struct pollfd){is_held_back(streams, i) ? -1 : streams->sources[i], POLLIN, 0};
+    polls[S_OUT + i] = (struct pollfd){is_too_early || is_held_back(streams, i) ? -1 : streams->sources[i], POLLIN, 0};
   polls[S_INPUT] = (struct pollfd){streams->input_length > 0 ? streams->input : -1, POLLOUT, 0};
   polls[S_OOM] = (struct pollfd){streams->oom, POLLIN, 0};
   polls[S_LOG] = (struct pollfd){log_waiting(streams->log), POLLOUT, 0};

@@ -18,7 +18,9 @@ struct streams {
   int sources[2]; /* stdout (or the terminal) and stderr; -1: ended */
   int input; /* the process's stdin (or the terminal again); -1: none or closed */
   int sync; /* to the child until it has executed; -1 afterwards */
+  int starter; /* process that starts the child in another runtime, to be reaped then; 0: none */
   int oom; /* eventfd, or -1 */
+  bool is_running_early; /* another runtime has started the process already */
   bool is_tty, is_started, is_stdin_once, is_exited, is_discarding;
   int exit_status; /* as waitid gives it */
   bool was_signal;

@@ -119,6 +119,25 @@ function parseProfile(text: string): Profile {
   return refuse("defaultAction is missing");
 }
 
+/** The profile as config.json has it, decided for these capabilities; undefined for "unconfined". */
+export function ociSeccomp(profile: string, capabilities: readonly string[]): object | undefined {
+  if (profile === "unconfined") return undefined;
+  const { defaultAction, defaultErrnoRet, syscalls } =
+    profile === "default" ? DEFAULT_PROFILE : parseProfile(profile);
+  const rules = (syscalls ?? []).filter((each) => applies(each, capabilities));
+  return {
+    defaultAction,
+    defaultErrnoRet,
+    architectures: tablesFor(process.arch).map((table) => table.arch),
+    syscalls: rules.map(({ name, names, action, errnoRet, args }) => ({
+      names: names ?? (name === undefined ? [] : [name]),
+      action,
+      errnoRet,
+      args: args ?? [],
+    })),
+  };
+}
+
 const cache = new Map<string, Uint8Array>();
 
 /** Filter bytes of "default", a profile's text, or undefined for "unconfined". */

@@ -54,7 +54,7 @@ export interface RunResult extends ExitStatus {
   readonly stderr: string;
 }
 
-export type LabOptions = Pick<EngineOptions, "usernsRemap">;
+export type LabOptions = Pick<EngineOptions, "usernsRemap" | "runtimes" | "defaultRuntime">;
 
 export class RuntimeLab {
   readonly root: string;
