@@ -24,7 +24,7 @@ import {
 } from "./limits.ts";
 import { NodeWriter } from "./node-writer.ts";
 import { SessionAssignments } from "./session-assignments.ts";
-import { heartbeatMs, managerAddresses } from "./session-info.ts";
+import { commonInfo, type CommonInfo } from "./session-info.ts";
 import { StatusWriter } from "./status-writer.ts";
 
 export type ToAgent = shoal.v1.DispatcherMessage.$Properties;
@@ -194,21 +194,18 @@ export class Dispatcher implements Component {
     this.#nodes.register(session.nodeId, hello, hello.addr || remoteAddr);
     session.isRegistered = true;
     log.info("node session opened", { nodeId: session.nodeId, session: session.id });
-    session.stream.send({ opened: { sessionId: session.id, info: this.#info(session) } });
+    const common = commonInfo(this.#deps.store.view(), this.#sessions.size);
+    session.stream.send({ opened: { sessionId: session.id, info: this.#info(session, common) } });
     this.#flushSoon();
   }
 
-  #info(session: Session): shoal.v1.SessionUpdate.$Properties {
+  #info(session: Session, common: CommonInfo): shoal.v1.SessionUpdate.$Properties {
     const view = this.#deps.store.view();
     const node = view.get("node", session.nodeId);
-    const info = {
-      heartbeatMs: heartbeatMs(view, this.#sessions.size),
-      role: node === undefined ? "worker" : certificateRoleOf(node),
-      managers: [...managerAddresses(view)],
-      renewCertificate: node !== undefined && mustRenewCertificate(view.list("cluster")[0], node),
-    };
-    session.info = JSON.stringify(info);
-    return info;
+    const role = node === undefined ? "worker" : certificateRoleOf(node);
+    const renewCertificate = node !== undefined && mustRenewCertificate(view.list("cluster")[0], node);
+    session.info = `${common.text} ${role} ${renewCertificate}`;
+    return { heartbeatMs: common.heartbeatMs, role, managers: [...common.managers], renewCertificate };
   }
 
   #reported(session: Session, batch: shoal.v1.TaskStatusBatch.$Properties): void {
@@ -327,8 +324,9 @@ export class Dispatcher implements Component {
     const view = this.#deps.store.view();
     const { held } = this.#barrier;
     const unacknowledged = new Map<string, number>();
+    const common = commonInfo(view, this.#sessions.size);
     for (const session of this.#sessions.values()) {
-      this.#tellInfo(session);
+      this.#tellInfo(session, common);
       const tasksChanged = session.hasTaskChanges;
       session.hasTaskChanges = false;
       for (const message of session.assignments.next({ picture, view, held, tasksChanged })) {
@@ -347,9 +345,9 @@ export class Dispatcher implements Component {
     }
   }
 
-  #tellInfo(session: Session): void {
+  #tellInfo(session: Session, common: CommonInfo): void {
     const before = session.info;
-    const info = this.#info(session);
+    const info = this.#info(session, common);
     if (before !== session.info) session.stream.send({ update: info });
   }
 

@@ -20,3 +20,16 @@ export function managerAddresses(
     .list("node")
     .flatMap((node) => (node.manager === undefined ? [] : [{ nodeId: node.id, addr: node.manager.addr }]));
 }
+
+/** What is the same for all sessions. Looks at every node, so it is made once for all of them. */
+export interface CommonInfo {
+  readonly heartbeatMs: number;
+  readonly managers: readonly { readonly nodeId: string; readonly addr: string }[];
+  /** Equal for equal content. */
+  readonly text: string;
+}
+
+export function commonInfo(view: StoreView, sessionCount: number): CommonInfo {
+  const info = { heartbeatMs: heartbeatMs(view, sessionCount), managers: managerAddresses(view) };
+  return { ...info, text: JSON.stringify(info) };
+}

@@ -22,7 +22,7 @@ import { type Door, ModelWorker } from "./model-worker.ts";
 import { Nemesis } from "./nemesis.ts";
 import { Network } from "./network.ts";
 import { Operator } from "./operator.ts";
-import { fullProfile, type FullProfile } from "./profiles.ts";
+import { fullProfile, type FullProfile, steadyProfile } from "./profiles.ts";
 import { StoreChecks } from "./store-checks.ts";
 import { isConverged, missing } from "./convergence.ts";
 import { WorkerChecks } from "./worker-checks.ts";
@@ -40,7 +40,9 @@ interface Brain {
 }
 
 export function runFullCluster(options: RunOptions): Promise<RunResult> {
-  return new FullRun(options, fullProfile(new SeededRandom(options.seed ^ 0xf011))).go();
+  const random = new SeededRandom(options.seed ^ 0xf011);
+  const profile = options.profile === "steady" ? steadyProfile(random) : fullProfile(random);
+  return new FullRun(options, profile).go();
 }
 
 class FullRun {
@@ -519,7 +521,7 @@ class FullRun {
     for (const machine of this.#machines) machine.kill();
     return {
       seed: this.#options.seed,
-      profile: "full",
+      profile: this.#profile.managers.name,
       failure: failure === undefined ? undefined : { check, text },
       virtualMs: this.#world.nowMs,
       eventCount: this.#world.eventCount,

@@ -119,6 +119,7 @@ export const PROFILE_NAMES = [
   "comeback",
   "shatter",
   "full",
+  "steady",
 ] as const;
 export type ProfileName = (typeof PROFILE_NAMES)[number];
 
@@ -192,6 +193,7 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
     case "shatter":
       return weatherProfile(name, random);
     case "full":
+    case "steady":
       return fullProfile(random).managers;
     case "swarm":
       return swarm(random, memberCount);
@@ -330,5 +332,22 @@ export function fullProfile(random: SeededRandom): FullProfile {
     workerFaultEveryMs: pick(random, [1_000, 3_000, 10_000]),
     operatorEveryMs: pick(random, [500, 1_500, 4_000]),
     managersEveryMs: pick(random, [0, 1_500, 4_000]),
+  };
+}
+
+/** Of one size and with a fault or a change every few seconds: for measuring, and for long runs. */
+export function steadyProfile(random: SeededRandom): FullProfile {
+  const { managers } = fullProfile(random);
+  return {
+    managers: {
+      ...managers,
+      name: "steady",
+      memberCount: 5,
+      every: { ...NEVER, crash: 20, partition: 30, pause: 30, transfer: 60, cutLeader: 60 },
+    },
+    workerCount: 20,
+    workerFaultEveryMs: 10_000,
+    operatorEveryMs: 10_000,
+    managersEveryMs: 60_000,
   };
 }

@@ -3,5 +3,6 @@ import { runCluster, type RunOptions, type RunResult } from "./cluster.ts";
 import { runFullCluster } from "./full-cluster.ts";
 
 export function runSeed(options: RunOptions): Promise<RunResult> {
-  return options.profile === "full" ? runFullCluster(options) : runCluster(options);
+  const isFull = options.profile === "full" || options.profile === "steady";
+  return isFull ? runFullCluster(options) : runCluster(options);
 }

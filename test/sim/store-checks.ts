@@ -235,6 +235,9 @@ export class StoreChecks {
 
   /** The task that an update put `first` in the place of; undefined if it is there for another reason. */
   #replacedBy(first: Task, tasks: readonly Task[], service: Service): Task | undefined {
+    // On a node that went down it is no longer awaited.
+    const node = this.mirror.nodes.get(first.nodeId);
+    if (first.nodeId !== "" && node?.status.state !== NodeState.ready) return undefined;
     const old = tasks.filter((each) => byAge(each, first) < 0);
     const madeMs = this.#madeMs.get(first.id);
     // Stopped by the plan that made it, or, where it is to start first, running on.
