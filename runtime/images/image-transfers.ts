@@ -62,8 +62,13 @@ export class ImageTransfers {
     this.#peers = peers;
   }
 
+  /** An image that is arriving, with the blobs that are here or on their way: asking for others would be in vain. */
   offered(canonical: string): ImageDescription | undefined {
-    return this.#offered.get(canonical);
+    const image = this.#offered.get(canonical);
+    if (image === undefined) return undefined;
+    const { content, partial } = this.#storage;
+    const blobs = image.blobs.filter(({ digest }) => content.has(digest) || partial.has(digest));
+    return { ...image, blobs };
   }
 
   #access(credentials: RegistryCredentials): RegistryAccess {
@@ -182,7 +187,15 @@ export class ImageTransfers {
     }
     const platform = wanted.platform === "" ? HOST_PLATFORM : parsePlatformText(wanted.platform);
     const access = this.#access(wanted.credentials);
-    return pullFromRegistry(this.#storage, { reference, platform, access, report, signal });
+    const [peers, offer] = [this.#peers, this.#offer(canonicalForm(reference))];
+    return pullFromRegistry(this.#storage, { reference, platform, access, report, signal, peers, offer });
+  }
+
+  #offer(name: string): (image: ImageDescription | undefined) => void {
+    return (image) => {
+      if (image === undefined) this.#offered.delete(name);
+      else this.#offered.set(name, image);
+    };
   }
 
   async #fromPeers(
@@ -193,10 +206,7 @@ export class ImageTransfers {
     const peers = this.#peers;
     if (peers === undefined) return undefined;
     const name = canonicalForm(reference);
-    const offer = (image: ImageDescription | undefined): void => {
-      if (image === undefined) this.#offered.delete(name);
-      else this.#offered.set(name, image);
-    };
+    const offer = this.#offer(name);
     try {
       return await pullFromPeers(this.#storage, { reference, peers, report, signal, offer });
     } catch (caught) {

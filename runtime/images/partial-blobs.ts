@@ -20,9 +20,19 @@ export interface ArrivingBlob {
 }
 
 const READ_BYTES = 256 * 1024;
+/**
+ * Two nodes may each wait for the other's next bytes of the same blob. Who waits longer than this is sent away and asks
+ * another source, in the end the registry.
+ */
+const WAIT_MS = 2_000;
 
 export class PartialBlobs {
   readonly #blobs = new Map<string, Arriving>();
+  readonly #waitMs: number;
+
+  constructor(waitMs: number = WAIT_MS) {
+    this.#waitMs = waitMs;
+  }
 
   start(digest: string, path: string, sizeBytes: number): ArrivingBlob {
     const blob: Arriving = { path, sizeBytes, availableBytes: 0, state: "arriving", waiting: new Set() };
@@ -62,12 +72,31 @@ export class PartialBlobs {
     if (file === undefined) return undefined;
     return {
       sizeBytes: blob.sizeBytes,
-      content: Readable.from(follow(blob, file, offset), { objectMode: false }),
+      content: Readable.from(follow(blob, file, { offset, waitMs: this.#waitMs }), { objectMode: false }),
     };
   }
 }
 
-async function* follow(blob: Arriving, file: FileHandle, offset: number): AsyncGenerator<Buffer> {
+/** False if nothing came for a while. */
+function hasMore(blob: Arriving, waitMs: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const wake = (): void => {
+      clearTimeout(timer);
+      resolve(true);
+    };
+    const timer = setTimeout(() => {
+      blob.waiting.delete(wake);
+      resolve(false);
+    }, waitMs);
+    blob.waiting.add(wake);
+  });
+}
+
+async function* follow(
+  blob: Arriving,
+  file: FileHandle,
+  { offset, waitMs }: { readonly offset: number; readonly waitMs: number },
+): AsyncGenerator<Buffer> {
   try {
     let at = offset;
     while (at < blob.sizeBytes) {
@@ -80,7 +109,7 @@ async function* follow(blob: Arriving, file: FileHandle, offset: number): AsyncG
         continue;
       }
       if (blob.state !== "arriving") throw new Error("blob did not arrive");
-      await new Promise<void>((resolve) => blob.waiting.add(resolve));
+      if (!(await hasMore(blob, waitMs))) throw new Error("blob does not go on");
     }
   } finally {
     await file.close();

@@ -51,20 +51,21 @@ class Piece {
 
 class BlobStream {
   readonly #options: BlobStreamOptions;
-  readonly #sources: readonly BlobSource[];
+  readonly #sources: () => readonly BlobSource[];
   /** Failures of each source; those with fewer are asked first. */
   readonly #failures = new Map<BlobSource, number>();
   #turn = 0;
   readonly #stop = new AbortController();
 
-  constructor(sources: readonly BlobSource[], options: BlobStreamOptions) {
+  constructor(sources: () => readonly BlobSource[], options: BlobStreamOptions) {
     this.#sources = sources;
     this.#options = options;
   }
 
   #pick(): BlobSource {
-    const fewest = Math.min(...this.#sources.map((each) => this.#failures.get(each) ?? 0));
-    const best = this.#sources.filter((each) => (this.#failures.get(each) ?? 0) === fewest);
+    const sources = this.#sources();
+    const fewest = Math.min(...sources.map((each) => this.#failures.get(each) ?? 0));
+    const best = sources.filter((each) => (this.#failures.get(each) ?? 0) === fewest);
     const source = best[this.#turn++ % best.length];
     if (source === undefined)
       throw new ClusterError("not_found", `No source has blob ${this.#options.digest}`);
@@ -80,10 +81,13 @@ class BlobStream {
         await this.#read(source, piece, { offset: offset + piece.bytes, length, signal });
       } catch (caught) {
         if (signal.aborted) throw caught;
-        this.#failures.set(source, (this.#failures.get(source) ?? 0) + 1);
+        const failures = (this.#failures.get(source) ?? 0) + 1;
+        this.#failures.set(source, failures);
         // Progress counts: a source that breaks off now and then still gets there.
         if (piece.bytes > before) attempt = 1;
         if (attempt >= ATTEMPTS_MAX) throw caught;
+        // A better source is asked at once.
+        if (this.#sources().some((each) => (this.#failures.get(each) ?? 0) < failures)) continue;
         await sleep((this.#options.retryMs ?? RETRY_MS) * attempt, undefined, { signal });
       }
     }
@@ -155,8 +159,9 @@ class BlobStream {
   }
 }
 
+/** `sources` is asked for each piece: who has a blob changes while it is fetched. */
 export function blobPieces(
-  sources: readonly BlobSource[],
+  sources: () => readonly BlobSource[],
   options: BlobStreamOptions,
 ): AsyncGenerator<Buffer> {
   return new BlobStream(sources, options).pieces();

@@ -23,7 +23,7 @@ import { blobPieces, type BlobSource } from "./blob-stream.ts";
 export interface FetchOptions {
   readonly manifestBytes: Buffer;
   readonly manifest: Manifest;
-  /** Who has a blob. */
+  /** Who has a blob as of now; always the same object for the same source. */
   readonly sourcesOf: (descriptor: Descriptor) => readonly BlobSource[];
   readonly lease: Lease;
   readonly report: (line: ProgressLine) => void;
@@ -35,7 +35,7 @@ export interface FetchOptions {
 /** A whole small blob, checked. */
 export async function fetchDocument(
   descriptor: Descriptor,
-  sources: readonly BlobSource[],
+  sources: () => readonly BlobSource[],
   signal: AbortSignal,
 ): Promise<Buffer> {
   if (descriptor.sizeBytes > DOCUMENT_BYTES_MAX) {
@@ -74,6 +74,9 @@ class ImageFetch {
         `Cannot pull image: config must name ${manifest.layers.length} layers, got ${diffIds.length}`,
       );
     }
+    // Peers that come to pull from here begin with it.
+    lease.hold(sha256(this.#options.manifestBytes));
+    await content.put(this.#options.manifestBytes);
     this.#options.onConfig?.();
     const chainIds = chainIdsOf(diffIds);
     const identities = manifest.layers.map((layer, index) => ({
@@ -104,15 +107,18 @@ class ImageFetch {
     const { config } = this.#options.manifest;
     this.#options.lease.hold(config.digest);
     if (content.has(config.digest)) return content.readDocument(config.digest);
-    const bytes = await fetchDocument(config, this.#options.sourcesOf(config), this.#options.signal);
+    const bytes = await fetchDocument(config, () => this.#options.sourcesOf(config), this.#options.signal);
     await content.put(bytes);
     return bytes;
   }
 
   #pieces(layer: Descriptor): AsyncGenerator<Buffer> {
     const { digest, sizeBytes } = layer;
-    const sources = this.#options.sourcesOf(layer);
-    return blobPieces(sources, { digest, sizeBytes, signal: this.#options.signal });
+    return blobPieces(() => this.#options.sourcesOf(layer), {
+      digest,
+      sizeBytes,
+      signal: this.#options.signal,
+    });
   }
 
   async #stage(identity: LayerIdentity, layer: Descriptor): Promise<StagedLayer> {

@@ -10,6 +10,7 @@ import type { Descriptor } from "../images/image-documents.ts";
 import type { ImageRecord } from "../images/image-records.ts";
 import type { ImageStorage } from "../images/image-storage.ts";
 import type { BlobSource } from "./blob-stream.ts";
+import { NearbyPeers } from "./nearby-peers.ts";
 import { fetchDocument, fetchImage, parseManifest } from "./image-fetch.ts";
 
 export interface PeerPull {
@@ -21,18 +22,6 @@ export interface PeerPull {
   readonly offer: (image: ImageDescription | undefined) => void;
 }
 
-interface Found {
-  readonly peer: string;
-  readonly image: ImageDescription;
-}
-
-function peerSource(pull: PeerPull, peer: string, digest: string): BlobSource {
-  return {
-    name: `node ${peer}`,
-    open: (offset, _length, signal) => pull.peers.fetch(peer, digest, offset, signal),
-  };
-}
-
 /** undefined when no peer has it. Throws when they have and could not give it. */
 export async function pullFromPeers(storage: ImageStorage, pull: PeerPull): Promise<ImageRecord | undefined> {
   const { records, leases } = storage;
@@ -41,11 +30,12 @@ export async function pullFromPeers(storage: ImageStorage, pull: PeerPull): Prom
   if (newest === undefined) return undefined;
   const { image } = newest;
   pull.report({ status: `Pulling from ${newest.peer}`, id: pull.reference.tag ?? image.manifest.digest });
+  const nearby = new NearbyPeers(pull.peers, canonicalForm(pull.reference), found);
   const sourcesOf = (descriptor: Pick<Descriptor, "digest">): readonly BlobSource[] =>
-    holders(found, descriptor.digest).map((peer) => peerSource(pull, peer, descriptor.digest));
+    nearby.sourcesOf(descriptor.digest);
   const lease = leases.open();
   try {
-    const manifestBytes = await fetchDocument(image.manifest, sourcesOf(image.manifest), pull.signal);
+    const manifestBytes = await fetchDocument(image.manifest, () => sourcesOf(image.manifest), pull.signal);
     const record = await fetchImage(storage, {
       manifestBytes,
       manifest: parseManifest(manifestBytes, image.manifest.mediaType),
@@ -65,17 +55,8 @@ export async function pullFromPeers(storage: ImageStorage, pull: PeerPull): Prom
     imageEvent(storage, "pull", record.id, canonicalForm(pull.reference));
     return record;
   } finally {
+    nearby.stop();
     pull.offer(undefined);
     lease.release();
   }
-}
-
-/** Peers that have the blob: those with the same image, and others that share the layer. */
-function holders(found: readonly Found[], digest: string): readonly string[] {
-  const peers = found
-    .filter(
-      ({ image }) => image.manifest.digest === digest || image.blobs.some((blob) => blob.digest === digest),
-    )
-    .map(({ peer }) => peer);
-  return [...new Set(peers)];
 }

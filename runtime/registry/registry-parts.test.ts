@@ -24,17 +24,16 @@ test("blobPieces() puts pieces from several sources in order and leaves bad sour
     retryMs: 1,
   };
   const pieces: Buffer[] = [];
-  for await (const piece of blobPieces(
-    [source("a", false), source("bad", true), source("b", false)],
-    options,
-  )) {
+  const all = [source("a", false), source("bad", true), source("b", false)];
+  for await (const piece of blobPieces(() => all, options)) {
     pieces.push(piece);
   }
   assert.equal(Buffer.concat(pieces).equals(bytes), true);
   assert.equal(used.filter((name) => name === "bad").length <= 2, true);
   assert.equal(used.includes("a") && used.includes("b"), true);
+  const bad = [source("bad", true)];
   await assert.rejects(async () => {
-    for await (const piece of blobPieces([source("bad", true)], options)) assert.ok(piece);
+    for await (const piece of blobPieces(() => bad, options)) assert.ok(piece);
   }, /gone/);
 });
 

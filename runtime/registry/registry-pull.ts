@@ -4,9 +4,10 @@
  */
 import { Readable } from "node:stream";
 import { ClusterError, hasCode } from "../../common/errors.ts";
-import type { ProgressLine } from "../../model/engine.ts";
+import type { BlobPeers, ImageDescription, ProgressLine } from "../../model/engine.ts";
 import {
   canonicalForm,
+  canonicalName,
   familiarForm,
   familiarName,
   type ImageReference,
@@ -18,6 +19,7 @@ import {
   choosePlatform,
   MEDIA,
   parseManifestOrIndex,
+  type Descriptor,
   type ImagePlatform,
   type Manifest,
 } from "../images/image-documents.ts";
@@ -26,6 +28,7 @@ import type { ImageStorage } from "../images/image-storage.ts";
 import type { BlobSource } from "./blob-stream.ts";
 import { isTransportError, readBody, type HttpCaller } from "./http-call.ts";
 import { fetchImage, parseManifest } from "./image-fetch.ts";
+import { NearbyPeers } from "./nearby-peers.ts";
 import type { RegistryCredentials } from "./registry-auth.ts";
 import { RegistryClient } from "./registry-client.ts";
 import { endpointsOf, type RegistryConfig } from "./registry-config.ts";
@@ -200,6 +203,10 @@ export interface RegistryPull {
   readonly access: RegistryAccess;
   readonly report: (line: ProgressLine) => void;
   readonly signal: AbortSignal;
+  /** Other nodes that may have some of it, or come to have it meanwhile. */
+  readonly peers: BlobPeers | undefined;
+  /** Called with what is being pulled as soon as it can be offered to others, and with undefined at the end. */
+  readonly offer: (image: ImageDescription | undefined) => void;
 }
 
 async function platformManifest(
@@ -218,6 +225,31 @@ async function platformManifest(
   return { bytes: inner.bytes, manifest: parseManifest(inner.bytes, inner.mediaType) };
 }
 
+/** The image as peers see it while it is on its way here. */
+function offered(
+  storage: ImageStorage,
+  reference: ImageReference,
+  {
+    bytes,
+    manifest,
+    digest,
+  }: { readonly bytes: Buffer; readonly manifest: Manifest; readonly digest: string },
+): ImageDescription {
+  const { mediaType, config, layers } = manifest;
+  return {
+    reference: canonicalForm(reference),
+    imageId: config.digest,
+    manifest: { digest: sha256(bytes), mediaType, sizeBytes: bytes.length },
+    blobs: [config, ...layers].map(({ digest: blob, mediaType: type, sizeBytes }) => ({
+      digest: blob,
+      mediaType: type,
+      sizeBytes,
+    })),
+    repoDigests: [`${canonicalName(reference)}@${digest}`],
+    taggedAt: storage.now(),
+  };
+}
+
 export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull): Promise<ImageRecord> {
   const { records, leases } = storage;
   const { reference, report } = pull;
@@ -225,6 +257,13 @@ export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull
   report({ status: `Pulling from ${reference.path}`, id: reference.tag ?? found.digest });
   const { bytes, manifest } = await platformManifest(found, pull);
   const lease = leases.open();
+  const nearby = pull.peers === undefined ? undefined : new NearbyPeers(pull.peers, canonicalForm(reference));
+  const fromRegistry = new Map<string, BlobSource>();
+  const sourcesOf = ({ digest }: Descriptor): readonly BlobSource[] => {
+    const source = fromRegistry.get(digest) ?? registrySource(found.client, reference, digest);
+    fromRegistry.set(digest, source);
+    return [...(nearby?.sourcesOf(digest) ?? []), source];
+  };
   try {
     const before = records.find(canonicalForm(reference))?.id;
     const record = await fetchImage(storage, {
@@ -233,7 +272,8 @@ export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull
       lease,
       report,
       signal: pull.signal,
-      sourcesOf: (descriptor) => [registrySource(found.client, reference, descriptor.digest)],
+      sourcesOf,
+      onConfig: () => pull.offer(offered(storage, reference, { bytes, manifest, digest: found.digest })),
     });
     await makeDurable(storage, record);
     await records.addDigest(reference, found.digest, record.id);
@@ -246,6 +286,8 @@ export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull
     imageEvent(storage, "pull", record.id, canonicalForm(reference));
     return record;
   } finally {
+    nearby?.stop();
+    pull.offer(undefined);
     lease.release();
   }
 }

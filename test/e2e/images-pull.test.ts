@@ -11,6 +11,7 @@ import { silentLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
 import type { BlobPeers, JsonObject } from "../../model/engine.ts";
 import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
+import { PartialBlobs } from "../../runtime/images/partial-blobs.ts";
 import {
   buildImage,
   dockerArchive,
@@ -403,6 +404,60 @@ test("openBlob() serves a blob that is still arriving", async () => {
   for await (const piece of opened.content) pieces.push(piece as Buffer);
   assert.equal(Buffer.concat(pieces).equals(bytes.subarray(10)), true);
   await pulling;
+});
+
+test("a blob that no longer goes on sends its readers to other sources", async () => {
+  const folder = fs.mkdtempSync(path.join(tmpdir(), "shoal-partial-"));
+  folders.push(folder);
+  const file = path.join(folder, "arriving");
+  fs.writeFileSync(file, "half");
+  const partial = new PartialBlobs(10);
+  partial.start("sha256:aa", file, 8).progress(4);
+  const opened = await partial.open("sha256:aa", 1);
+  assert.ok(opened !== undefined);
+  const pieces: string[] = [];
+  await assert.rejects(async () => {
+    for await (const piece of opened.content) pieces.push(String(piece));
+  }, /does not go on/);
+  assert.deepEqual(pieces, ["alf"]);
+});
+
+test("a pull from the registry takes what another node is just getting from there", async () => {
+  const registry = await started();
+  const gate = Promise.withResolvers<void>();
+  const big = [...registry.blobs].find(([, bytes]) => bytes.length > 50_000);
+  assert.ok(big !== undefined);
+  const [digest, bytes] = big;
+  let isFirst = true;
+  registry.spoil = (request, response) => {
+    if (!(request.url ?? "").endsWith(digest)) return false;
+    // The first node gets it slowly, the second never.
+    if (isFirst) {
+      response.writeHead(200).write(bytes.subarray(0, 60_000));
+      void gate.promise.then(() => response.end(bytes.subarray(60_000)));
+      isFirst = false;
+    } else response.writeHead(404).end();
+    return true;
+  };
+  const first = await open();
+  const second = await open();
+  second.images.setPeers({
+    find: (reference) => {
+      const image = first.images.describe(reference);
+      return Promise.resolve(image === undefined ? [] : [{ peer: "n1", image }]);
+    },
+    fetch: async (_peer, wanted, offset) => {
+      const { content } = await first.images.openBlob(wanted, offset);
+      if (wanted === digest) gate.resolve();
+      return content;
+    },
+  });
+  const name = `${registry.host}/app:1`;
+  const pulling = pull(first, name);
+  while (!first.images.hasBlob(digest)) await new Promise((resolve) => setImmediate(resolve));
+  await pull(second, name);
+  await pulling;
+  assert.equal(second.images.resolve(name), buildImage(IMAGE).id);
 });
 
 test("pulls of the same image share one download, and leaving one does not end the other", async () => {
