@@ -23,6 +23,8 @@ export interface DaemonCommandLine {
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly labels: readonly string[];
+  readonly insecureRegistries: readonly string[];
+  readonly registryMirrors: readonly string[];
   readonly configFile?: string;
   readonly usernsRemap?: string;
   readonly defaultRuntime?: string;
@@ -33,25 +35,16 @@ export interface DaemonCommandLine {
 const DEFAULT_TLS_FOLDER = "/etc/shoal/tls";
 
 function flagsOf(line: DaemonCommandLine): DaemonFlags {
-  const {
-    addRuntimes = [],
-    hosts,
-    labels,
-    pidfile,
-    configFile,
-    tls,
-    tlsVerify,
-    tlsCaCert,
-    tlsCert,
-    tlsKey,
-    ...rest
-  } = line;
+  const { addRuntimes = [], hosts, labels, insecureRegistries, registryMirrors, ...others } = line;
+  const { pidfile, configFile, tls, tlsVerify, tlsCaCert, tlsCert, tlsKey, ...rest } = others;
   const wantsTls = tls === true || tlsVerify === true;
   return {
     ...rest,
     ...(addRuntimes.length > 0 ? { runtimes: parseRuntimes(addRuntimes) } : {}),
     ...(hosts.length > 0 ? { hosts } : {}),
     ...(labels.length > 0 ? { labels } : {}),
+    ...(insecureRegistries.length > 0 ? { insecureRegistries } : {}),
+    ...(registryMirrors.length > 0 ? { registryMirrors } : {}),
     pidFile: pidfile,
     config: configFile,
     tls: wantsTls

@@ -40,6 +40,14 @@ test("resolveOptions() refuses a configuration file that was named and is missin
 test("resolveOptions() refuses ports and levels out of range", async () => {
   await assert.rejects(resolveOptions({ dataPathPort: 80 }), /data-path-port must be 1024 to 49151, got 80/);
   await assert.rejects(resolveOptions({ labels: ["novalue"] }), /label must be KEY=VALUE, got "novalue"/);
+  await assert.rejects(
+    resolveOptions({ registryMirrors: ["mirror.test"] }),
+    /registry-mirror must be an http or https URL, got "mirror.test"/,
+  );
+  await assert.rejects(
+    resolveOptions({ insecureRegistries: ["http://a:5000"] }),
+    /insecure-registry must be HOST, HOST:PORT or a network, got "http:\/\/a:5000"/,
+  );
 });
 
 test("parseHost() reads UNIX and TCP hosts and refuses others", () => {

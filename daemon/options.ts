@@ -178,6 +178,22 @@ function checked(options: DaemonOptions): DaemonOptions {
       throw new ClusterError("invalid_argument", `label must be KEY=VALUE, got "${label}"`);
     }
   }
+  for (const mirror of options.registryMirrors) {
+    if (!/^https?:$/.test(URL.parse(mirror)?.protocol ?? "")) {
+      throw new ClusterError(
+        "invalid_argument",
+        `registry-mirror must be an http or https URL, got "${mirror}"`,
+      );
+    }
+  }
+  for (const registry of options.insecureRegistries) {
+    if (registry === "" || registry.includes("://")) {
+      throw new ClusterError(
+        "invalid_argument",
+        `insecure-registry must be HOST, HOST:PORT or a network, got "${registry}"`,
+      );
+    }
+  }
   return options;
 }
 

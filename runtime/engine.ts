@@ -23,7 +23,7 @@ import { NativeLauncher } from "./containers/native-launcher.ts";
 import { OciRuntimes, type RuntimeConfig } from "./containers/oci-runtimes.ts";
 import { EventRing } from "./events.ts";
 import { createImageEngine } from "./images/image-engine.ts";
-import type { RegistryConfig } from "./registry/registry-config.ts";
+import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "./registry/registry-config.ts";
 import { machineInfo } from "./info.ts";
 import { SlirpPorts } from "./network/slirp-ports.ts";
 import { createLocalNetworks } from "./network/local-networks.ts";
@@ -195,6 +195,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
         runtimes,
         volumeDrivers: volumeParts.driverNames(),
         nowIso: new Date(env.clock.wallMs()).toISOString(),
+        registry: options.registry ?? DEFAULT_REGISTRY_CONFIG,
       });
     },
     diskUsage: async (types) => {

@@ -3,8 +3,10 @@ import { readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import * as os from "node:os";
 import type { JsonObject } from "../model/engine.ts";
+import { DEFAULT_DOMAIN } from "../model/image-reference.ts";
 import type { CgroupHierarchies } from "./containers/cgroups.ts";
 import type { OciRuntimes } from "./containers/oci-runtimes.ts";
+import type { RegistryConfig } from "./registry/registry-config.ts";
 
 const GO_ARCH: Readonly<Record<string, string>> = { x64: "x86_64", arm64: "aarch64" };
 
@@ -54,6 +56,28 @@ export interface InfoInput {
   readonly runtimes: OciRuntimes;
   readonly volumeDrivers: readonly string[];
   readonly nowIso: string;
+  readonly registry: RegistryConfig;
+}
+
+function registryInfo({ insecure, mirrors }: RegistryConfig): JsonObject {
+  const hubMirrors = mirrors[DEFAULT_DOMAIN] ?? [];
+  const hosts = insecure.filter((each) => !each.includes("/"));
+  const indexOf = (name: string, isSecure: boolean): JsonObject => ({
+    Name: name,
+    Mirrors: isSecure ? hubMirrors : [],
+    Secure: isSecure,
+    Official: isSecure,
+  });
+  return {
+    AllowNondistributableArtifactsCIDRs: null,
+    AllowNondistributableArtifactsHostnames: null,
+    InsecureRegistryCIDRs: [...insecure.filter((each) => each.includes("/")), "127.0.0.0/8"],
+    IndexConfigs: Object.fromEntries([
+      [DEFAULT_DOMAIN, indexOf(DEFAULT_DOMAIN, true)],
+      ...hosts.map((host) => [host, indexOf(host, false)] as const),
+    ]),
+    Mirrors: hubMirrors,
+  };
 }
 
 export async function machineInfo(input: InfoInput): Promise<JsonObject> {
@@ -108,13 +132,7 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
     OSType: "linux",
     Architecture: GO_ARCH[process.arch] ?? process.arch,
     IndexServerAddress: "https://index.docker.io/v1/",
-    RegistryConfig: {
-      AllowNondistributableArtifactsCIDRs: null,
-      AllowNondistributableArtifactsHostnames: null,
-      InsecureRegistryCIDRs: ["127.0.0.0/8"],
-      IndexConfigs: {},
-      Mirrors: null,
-    },
+    RegistryConfig: registryInfo(input.registry),
     NCPU: os.cpus().length,
     MemTotal: totalMemoryBytes(),
     GenericResources: null,

@@ -29,6 +29,8 @@ export interface DaemonOptions {
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly labels: readonly string[];
+  readonly insecureRegistries: readonly string[];
+  readonly registryMirrors: readonly string[];
   readonly configFile?: string;
   readonly usernsRemap?: string;
   readonly defaultRuntime?: string;
@@ -60,6 +62,8 @@ function optionsOf({ flags, rootFlags }: CommandContext): DaemonOptions {
   return {
     hosts: [...rootFlags.list("host"), ...flags.list("host")],
     labels: flags.list("label"),
+    insecureRegistries: flags.list("insecure-registry"),
+    registryMirrors: flags.list("registry-mirror"),
     ...given("dataRoot", "data-root"),
     ...given("execRoot", "exec-root"),
     ...given("pidfile", "pidfile"),
@@ -125,11 +129,13 @@ const daemon: CommandDefinition = {
       "Socket to serve the API on: unix:///path or tcp://ADDRESS:PORT; may be given often",
       "H",
     ),
+    list("insecure-registry", "host|net", "Registry (or network of them) without TLS or with an unknown CA"),
     list("label", "key=value", "Label of this machine"),
     text("listen-addr", "address", "Address for the cluster's traffic (default 0.0.0.0:2377)"),
     text("log-format", "text|json", "Form of the log"),
     text("log-level", "level", "debug, info, warn or error"),
     text("pidfile", "file", "File to write the process id to"),
+    list("registry-mirror", "URL", "Asked before Docker Hub"),
     bool("tls", "Serve TCP with TLS"),
     text("tlscacert", "file", "CA that clients' certificates must be signed by"),
     text("tlscert", "file", "Certificate of the server"),
