@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -153,7 +154,8 @@ uint32_t cgroup_oom_kills(const struct job *job) {
   return kills;
 }
 
-int cgroup_oom_events(const struct job *job) {
+int cgroup_oom_events(const struct job *job, bool *is_hint) {
+  *is_hint = false;
   char path[PATH_BYTES_MAX], line[64];
   for (uint32_t i = 0; i < job->cgroups.count; i++) {
     if (job->cgroups.items[i].number != 1 || !group_file(path, job->cgroups.items[i].key, "memory.oom_control")) continue;
@@ -165,6 +167,14 @@ int cgroup_oom_events(const struct job *job) {
     close(control);
     if (done) return event;
     close(event);
+  }
+  /* v2 has a file that changes, for lesser reasons too. */
+  *is_hint = true;
+  for (uint32_t i = 0; i < job->cgroups.count; i++) {
+    if (job->cgroups.items[i].number != 2 || !group_file(path, job->cgroups.items[i].key, "memory.events")) continue;
+    int changes = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (changes >= 0 && inotify_add_watch(changes, path, IN_MODIFY) >= 0) return changes;
+    close(changes);
   }
   return -1;
 }

@@ -15,7 +15,7 @@ void cgroup_kill(const struct job *job);
 void cgroup_remove(const struct job *job);
 /* Processes killed for want of memory so far. */
 uint32_t cgroup_oom_kills(const struct job *job);
-/* Descriptor that becomes readable when the group runs out of memory, or -1. */
-int cgroup_oom_events(const struct job *job);
+/* Descriptor that becomes readable when the group runs out of memory, or -1; with `is_hint` the count of kills must have grown too. */
+int cgroup_oom_events(const struct job *job, bool *is_hint);
 
 #endif

@@ -346,7 +346,7 @@ void monitor_create(struct job *job, int connection) {
   }
   streams.job = job;
   streams.log = log_open(job);
-  streams.oom = cgroup_oom_events(job);
+  streams.oom = cgroup_oom_events(job, &streams.is_oom_hint);
   uint32_t pid = (uint32_t)streams.pid;
   send_frame(connection, F_DONE, &pid, sizeof pid);
   streams.creator = streams_add_client(&streams, connection, 0, true);

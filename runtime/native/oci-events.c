@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -152,16 +151,6 @@ static int interval_of(const char *given) {
   return (int)(value * unit);
 }
 
-/* v2 has no descriptor for it but a file that changes. */
-static int oom_descriptor(const struct job *job) {
-  int fd = cgroup_oom_events(job);
-  const char *v2 = oci_cgroup_v2(job);
-  if (fd >= 0 || v2 == NULL) return fd;
-  fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-  inotify_add_watch(fd, oci_format("%s/memory.events", v2), IN_MODIFY);
-  return fd;
-}
-
 int oci_events(char **arguments, int count) {
   struct oci_flag flags[] = {{.name = "interval", .takes_value = true}, {.name = "stats"}, {0}};
   char **rest, bytes[512];
@@ -174,7 +163,8 @@ int oci_events(char **arguments, int count) {
     put_stats(stdout, &container);
     return 0;
   }
-  int end = x_pidfd_open(container.pid), oom = oom_descriptor(&container.groups);
+  bool is_hint;
+  int end = x_pidfd_open(container.pid), oom = cgroup_oom_events(&container.groups, &is_hint);
   uint32_t kills = cgroup_oom_kills(&container.groups);
   while (oci_is_alive(&container)) {
     struct pollfd polled[2] = {{end, POLLIN, 0}, {oom, POLLIN, 0}};
@@ -183,7 +173,7 @@ int oci_events(char **arguments, int count) {
     if (polled[1].revents != 0 && read(oom, bytes, sizeof bytes) > 0) {
       /* The event comes before the count, and also when the group goes away. */
       uint32_t now = cgroup_oom_kills(&container.groups);
-      if (now != kills || oci_is_alive(&container)) {
+      if (now != kills || (!is_hint && oci_is_alive(&container))) {
         printf("{\"type\":\"oom\",\"id\":\"%s\"}\n", container.id);
         fflush(stdout);
       }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "bpf.h"
+#include "cgroup.h"
 #include "sys.h"
 #include "util.h"
 
@@ -300,8 +301,11 @@ static void accept_client(struct streams *streams) {
 }
 
 static void tell_oom(struct streams *streams) {
-  uint64_t count;
-  if (read(streams->oom, &count, sizeof count) != sizeof count) return;
+  char events[1024];
+  if (read(streams->oom, events, sizeof events) <= 0) return;
+  uint32_t kills = streams->is_oom_hint ? cgroup_oom_kills(streams->job) : 0;
+  if (streams->is_oom_hint && kills == streams->oom_kills) return;
+  streams->oom_kills = kills;
   for (struct client *client = streams->clients; client != NULL; client = client->next)
     if (client->is_watching) queue_frame(client, F_OOM, NULL, 0);
 }

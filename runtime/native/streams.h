@@ -19,7 +19,9 @@ struct streams {
   int input; /* the process's stdin (or the terminal again); -1: none or closed */
   int sync; /* to the child until it has executed; -1 afterwards */
   int starter; /* process that starts the child in another runtime, to be reaped then; 0: none */
-  int oom; /* eventfd, or -1 */
+  int oom; /* as cgroup_oom_events() gives it */
+  bool is_oom_hint;
+  uint32_t oom_kills; /* told of so far */
   bool is_running_early; /* another runtime has started the process already */
   bool is_tty, is_started, is_stdin_once, is_exited, is_discarding;
   int exit_status; /* as waitid gives it */

@@ -7,10 +7,10 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { silentLogger } from "../../common/log.ts";
 import { packageRoot } from "../../common/package-root.ts";
-import { capabilitySets } from "../../runtime/containers/capabilities.ts";
-import { encodeCreateJob, JobFlag } from "../../runtime/containers/native-job.ts";
+import { encodeCreateJob } from "../../runtime/containers/native-job.ts";
 import { NativeLauncher } from "../../runtime/containers/native-launcher.ts";
 import { runSoak } from "../soak/soak.ts";
+import { plainSpec } from "./support/native-job.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 import { until } from "./support/wait.ts";
 
@@ -64,42 +64,8 @@ describe("after a daemon's death", () => {
     await launcher.start();
     const stateDir = path.join(execRoot, "c/orphan");
     await fs.mkdir(stateDir);
-    const job = encodeCreateJob({
-      id: "orphan",
-      stateDir,
-      socket: "m/orphan.sock",
-      log: { isKept: false, path: "", bytesMax: 0, fileCountMax: 1, attributes: "", ringBytes: 0 },
-      flags: JobFlag.newPid,
-      process: {
-        args: ["/bin/sleep", "60"],
-        env: [],
-        cwd: "/",
-        user: "",
-        groups: [],
-        capabilities: capabilitySets(0n),
-        seccomp: undefined,
-        rlimits: [],
-        umask: undefined,
-        apparmor: undefined,
-        consoleSize: { rows: 0, columns: 0 },
-      },
-      oomScoreAdj: undefined,
-      hostname: "",
-      domainname: "",
-      sysctls: [],
-      root: { kind: "folder", path: path.join(lab.root, "tree") },
-      mounts: [],
-      devices: [],
-      files: [],
-      maskedPaths: [],
-      readonlyPaths: [],
-      cgroups: [],
-      cgroupWrites: [],
-      joinNamespaces: [],
-      uidMaps: [],
-      gidMaps: [],
-      deviceProgram: undefined,
-    });
+    const rootFolder = path.join(lab.root, "tree");
+    const job = encodeCreateJob(plainSpec("orphan", { rootFolder, stateDir, args: ["/bin/sleep", "60"] }));
     const first = await launcher.run("create", job);
     const second = launcher.run("create", job);
     first.connection.close();
