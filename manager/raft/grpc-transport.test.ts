@@ -1,6 +1,6 @@
 /** Members over real gRPC on loopback: what the simulator's network can't show. */
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
@@ -214,6 +214,51 @@ test("RaftNode.removeMember() refuses what would leave no quorum, unless forced"
     await assert.rejects(first.node.removeMember(9, { force: false }), /no member has raft id 9/);
     await first.node.removeMember(3, { force: false });
     assert.equal(first.node.members.length, 2);
+  } finally {
+    await Promise.all(all.map((each) => each.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+/** Every 500th byte of the tables and the log of a stopped member's checkpoint. */
+function spoilCheckpoint(folder: string): void {
+  for (const name of readdirSync(folder).filter((each) => /^\d+\.(log|ldb)$/.test(each))) {
+    const bytes = readFileSync(path.join(folder, name));
+    for (let at = 40; at < bytes.byteLength; at += 500) bytes.writeUInt8(bytes.readUInt8(at) ^ 0xff, at);
+    writeFileSync(path.join(folder, name), bytes);
+  }
+}
+
+test("RaftNode whose checkpoint is damaged, and whose log doesn't reach back, gets its state from its peers", async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
+  const all: Running[] = [];
+  try {
+    const first = await start(folder, 1, (self) => ({ kind: "bootstrap", members: [self] }));
+    all.push(first);
+    await until("a sole member leads", () => first.node.isLeader);
+    for (const raftId of [2, 3]) {
+      const joined = await start(folder, raftId, () => ({ kind: "join", peers: [first.member] }));
+      all.push(joined);
+      await first.node.addMember(joined.member, AbortSignal.timeout(15_000));
+    }
+    const second = all[1];
+    assert.ok(second);
+    const large = "x".repeat(8_000);
+    for (let count = 0; count < 120; count += 1) await first.node.propose(Buffer.from(`${count} ${large}`));
+    await until("its log is compacted", () => second.node.core.log.firstIndex > 80);
+    await until("it has all", () => second.state.values.size === first.state.values.size);
+    await second.stop();
+    spoilCheckpoint(path.join(folder, "2-state"));
+
+    const port = Number(second.member.addr.split(":")[1]);
+    const back = await start(folder, 2, () => ({ kind: "restart" }), port);
+    all[1] = back;
+    assert.equal(back.node.core.status.isRecovering, true, "it knows that it lost something");
+    await until("it votes again", () => !back.node.core.status.isRecovering);
+    await until("it has all again", () => back.state.values.size === first.state.values.size);
+    assert.deepEqual([...back.state.values], [...first.state.values]);
+    await all[2]?.stop();
+    await first.node.propose(Buffer.from("with its vote"));
   } finally {
     await Promise.all(all.map((each) => each.stop()));
     rmSync(folder, { recursive: true, force: true });

@@ -17,7 +17,7 @@ import type { Append } from "./core/options.ts";
 import { EntryEncoder } from "./entry-codec.ts";
 import { type RaftLimits, RAFT_LIMITS } from "./limits.ts";
 import { Membership } from "./membership.ts";
-import { markRecovered, type OpenedState, openState, type StartMode } from "./open-state.ts";
+import { markRecovered, type OpenedState, openState, savePeers, type StartMode } from "./open-state.ts";
 import { ReadBarriers } from "./read-barriers.ts";
 import type {
   LeadershipChange,
@@ -110,6 +110,8 @@ export class RaftNode implements ReplicatedLog {
   #arrived: ArrivedSnapshot | undefined;
   #announced: LeadershipChange = { isLeader: false, term: 0, leader: 0 };
   #peersConfigIndex = -1;
+  readonly #peersAtStart: readonly Member[];
+  #notingPeers: Promise<void> = Promise.resolve();
   #isPumpScheduled = false;
   #isPumping = false;
   /** Since the last pump. */
@@ -120,12 +122,18 @@ export class RaftNode implements ReplicatedLog {
   #isStarted = false;
   #isStopped = false;
   #writing: Promise<void> = Promise.resolve();
+  #isWriting = false;
+  /** Which writes found no room when last tried. */
+  readonly #full = { log: false, state: false };
+  /** Since the last tick: the log is sealed once nothing has been written for a whole one. */
+  #hasWritten = false;
 
   /** Use createRaftNode(). */
   constructor(options: RaftNodeOptions, limits: RaftLimits, opened: OpenedState) {
     this.#options = options;
     this.#limits = limits;
     this.#wal = opened.wal;
+    this.#peersAtStart = opened.peers;
     this.#appliedIndex = opened.checkpointIndex;
     this.#checkpointIndex = opened.checkpointIndex;
     this.#wasRecovering = opened.restored.isRecovering;
@@ -222,6 +230,7 @@ export class RaftNode implements ReplicatedLog {
       onSnapshot: (message, entries) => this.#onSnapshot(message, entries),
     });
     if (mode.kind === "join") transport.setPeers(mode.peers);
+    else if (this.#peersAtStart.length > 0) transport.setPeers(this.#peersAtStart);
     this.#checkpointDueMs = env.clock.monotonicMs() + this.#limits.checkpointMs;
     this.#cancels.push(env.timers.every(this.#limits.tickMs, () => this.#tick()));
     this.#wal.prepareSpare();
@@ -241,6 +250,7 @@ export class RaftNode implements ReplicatedLog {
     this.#arrived?.done();
     await this.#options.transport.stop();
     await this.#writing.catch(() => undefined);
+    await this.#notingPeers;
     await this.#checkpointing?.catch(() => undefined);
     await this.#wal.close();
   }
@@ -339,12 +349,24 @@ export class RaftNode implements ReplicatedLog {
     this.#wakeTickWaiters();
     this.#maybeCheckpoint();
     this.#pump();
+    this.#maybeSeal();
   }
 
   #wakeTickWaiters(): void {
     const waiters = [...this.#tickWaiters];
     this.#tickWaiters.clear();
     for (const wake of waiters) wake();
+  }
+
+  /** Later damage of the newest entries can be told from an unfinished write only if something stands behind them. */
+  #maybeSeal(): void {
+    const isIdle = !this.#isWriting && !this.#hasWritten && !this.#isStopped;
+    this.#hasWritten = false;
+    if (!isIdle) return;
+    this.#wal.seal().catch((caught: unknown) => {
+      // Nothing is lost: the next idle moment tries again, and the next write finds out whether there is room.
+      if (!isErrno(caught, "ENOSPC")) this.#fatal(caught);
+    });
   }
 
   /**
@@ -394,8 +416,11 @@ export class RaftNode implements ReplicatedLog {
       this.#wake();
       return;
     }
+    this.#isWriting = true;
+    this.#hasWritten = true;
     this.#writing = this.#write(append).then(
       () => {
+        this.#isWriting = false;
         if (this.#isStopped) return;
         if (append.messages.length > 0) this.#options.transport.send(append.messages);
         this.#guard(() => this.#core.appended());
@@ -407,23 +432,37 @@ export class RaftNode implements ReplicatedLog {
 
   async #write(append: Append): Promise<void> {
     const { hardState, snapshot, entries } = append;
-    if (snapshot !== undefined) await this.#install(append);
     const base = snapshot === undefined ? undefined : { index: snapshot.index, term: snapshot.term };
+    let isInstalled = snapshot === undefined;
     while (!this.#isStopped) {
       try {
+        if (!isInstalled) await this.#install(append);
+        isInstalled = true;
         await this.#wal.append({ hardState, base, entries });
-        this.#core.setDiskFull(false);
+        this.#setFull("log", false);
         return;
       } catch (caught) {
         if (!isErrno(caught, "ENOSPC")) throw caught;
-        this.#options.log.error("raft log disk full, not leading or voting until there is room", {
-          folder: this.#options.folder,
-        });
-        this.#core.setDiskFull(true);
+        this.#setFull("log", true);
         this.#pump();
         await this.#pause(this.#limits.diskFullRetryMs);
       }
     }
+  }
+
+  /**
+   * A member without room for its log can promise nothing. One without room for checkpoints still has the log's prepared
+   * segments: it leaves leading to others, where there are others.
+   */
+  #setFull(what: "log" | "state", isFull: boolean): void {
+    const { log, folder } = this.#options;
+    if (isFull !== this.#full[what]) {
+      if (isFull) log.error("raft disk full, not leading until there is room", { what, folder });
+      else log.info("raft disk has room again", { what, folder });
+    }
+    this.#full[what] = isFull;
+    const isSole = this.members.every((member) => member.isLearner || member.raftId === this.raftId);
+    this.#core.setDiskFull(this.#full.log || (this.#full.state && !isSole));
   }
 
   /** The state must be durable before the log says that it starts there. */
@@ -464,6 +503,7 @@ export class RaftNode implements ReplicatedLog {
     if (configIndex !== this.#peersConfigIndex && config.length > 0) {
       this.#peersConfigIndex = configIndex;
       this.#options.transport.setPeers(config);
+      this.#notePeers(config);
     }
     if (role !== "leader" && this.#waiters.size > 0) this.#failWaiters("leadership was lost");
     const change = {
@@ -489,12 +529,31 @@ export class RaftNode implements ReplicatedLog {
     }
     if (this.#wasRecovering && !isRecovering) {
       this.#wasRecovering = false;
-      markRecovered({ disk: this.#options.env.disk, ...this.#options }).catch((caught) =>
-        this.#fatal(caught),
-      );
+      this.#markRecovered().catch((caught) => this.#fatal(caught));
     }
     // Between taking a snapshot in and having it, state and configuration are of different indexes.
     if (!this.#core.isInstallPending) this.#announceRemoval();
+  }
+
+  async #markRecovered(): Promise<void> {
+    while (!this.#isStopped) {
+      try {
+        await markRecovered({ disk: this.#options.env.disk, ...this.#options });
+        return;
+      } catch (caught) {
+        if (!isErrno(caught, "ENOSPC")) throw caught;
+        // Until it is written a restart makes the member ask its peers once more: safe.
+        await this.#pause(this.#limits.diskFullRetryMs);
+      }
+    }
+  }
+
+  /** In the background, the newest last; nothing depends on it but the way back after great damage. */
+  #notePeers(members: readonly Member[]): void {
+    const { env, folder, log } = this.#options;
+    this.#notingPeers = this.#notingPeers
+      .then(() => (this.#isStopped ? undefined : savePeers({ disk: env.disk, folder }, members)))
+      .catch((caught: unknown) => log.warn("addresses of managers could not be noted", { error: caught }));
   }
 
   #announceRemoval(): void {
@@ -589,10 +648,11 @@ export class RaftNode implements ReplicatedLog {
     while (!this.#isStopped) {
       try {
         await this.#options.checkpoints.write(meta, changes);
+        this.#setFull("state", false);
         break;
       } catch (caught) {
         if (!isErrno(caught, "ENOSPC")) throw caught;
-        this.#options.log.error("raft state disk full, checkpoint waits for room");
+        this.#setFull("state", true);
         await this.#pause(this.#limits.diskFullRetryMs);
       }
     }

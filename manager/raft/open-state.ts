@@ -3,7 +3,7 @@
  * member, and rebuilds a damaged log so that the member can refetch what it lost. Called once by node.ts.
  *
  * Layout of the folder: `CURRENT` names the log's folder; `wal-<n>/` the log; `state/` the checkpoints (if the caller
- * keeps them there). `CURRENT` also says whether acknowledged entries were lost and not yet given back.
+ * keeps them there); `PEERS` the members as last known, to answer to for a member that lost its configuration with all else. `CURRENT` also says whether acknowledged entries were lost and not yet given back.
  */
 import type { Disk, Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
@@ -53,6 +53,8 @@ export interface OpenedState {
   readonly restored: RestoredState;
   readonly checkpointIndex: number;
   readonly state: readonly StateEntry[];
+  /** Whom to answer to until there is a configuration again; empty where there is one. */
+  readonly peers: readonly Member[];
 }
 
 interface Current {
@@ -100,6 +102,41 @@ export async function markRecovered(options: Pick<OpenOptions, "disk" | "folder"
   options.log.info("raft log complete again, voting from now on");
 }
 
+/** Notes the members' addresses. Worth nothing but a way to reach them: what counts is the configuration. */
+export function savePeers(
+  options: Pick<OpenOptions, "disk" | "folder">,
+  members: readonly Member[],
+): Promise<void> {
+  return options.disk.writeFileAtomic(`${options.folder}/PEERS`, Buffer.from(JSON.stringify(members)));
+}
+
+function isMember(value: unknown): value is Member {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    "raftId" in value &&
+    Number.isSafeInteger(value.raftId) &&
+    "nodeId" in value &&
+    typeof value.nodeId === "string" &&
+    "addr" in value &&
+    typeof value.addr === "string" &&
+    "isLearner" in value &&
+    typeof value.isLearner === "boolean"
+  );
+}
+
+async function loadPeers(options: OpenOptions): Promise<readonly Member[]> {
+  const path = `${options.folder}/PEERS`;
+  if (!(await options.disk.exists(path))) return [];
+  try {
+    const parsed: unknown = JSON.parse(Buffer.from(await options.disk.readFile(path)).toString());
+    return Array.isArray(parsed) ? parsed.filter(isMember) : [];
+  } catch (caught) {
+    options.log.warn("noted addresses of managers can't be read", { path, error: caught });
+    return [];
+  }
+}
+
 export async function openState(options: OpenOptions): Promise<OpenedState> {
   await options.disk.makeFolder(options.folder);
   const current = await readCurrent(options);
@@ -124,12 +161,13 @@ async function createState(options: OpenOptions): Promise<OpenedState> {
   await options.disk.syncFolder(options.folder);
   await writeCurrent(options, { walNumber: 1, isRecovering: false });
   const restored = { hardState, base: meta, entries: [], applied: index, isRecovering: false };
-  return { wal, restored, checkpointIndex: index, state };
+  return { wal, restored, checkpointIndex: index, state, peers: [] };
 }
 
 async function resumeState(options: OpenOptions, current: Current): Promise<OpenedState> {
-  const { checkpoint, damage } = await loadCheckpoint(options);
+  // The log first: if the key is the wrong one it says so, and what is wrong with the checkpoint then is damage.
   const { wal, recovered } = await Wal.open(walOptions(options, current.walNumber), options.encoder);
+  const { checkpoint, damage } = await loadCheckpoint(options);
   if (recovered.isTailCut) options.log.warn("raft log had an unfinished write at its end, dropped");
   const fitted = fitLog(recovered, checkpoint?.meta ?? EMPTY_META);
   const problem = recovered.corruption ?? damage ?? fitted.gap;
@@ -142,7 +180,8 @@ async function resumeState(options: OpenOptions, current: Current): Promise<Open
     applied: meta.index,
     isRecovering: current.isRecovering || problem !== undefined,
   };
-  const opened = { wal, restored, checkpointIndex: meta.index, state: checkpoint?.entries ?? [] };
+  const peers = meta.config.length === 0 ? await loadPeers(options) : [];
+  const opened = { wal, restored, checkpointIndex: meta.index, state: checkpoint?.entries ?? [], peers };
   if (options.mode.kind === "forceNewCluster")
     return forceNewCluster(options, { current, opened, addr: options.mode.addr });
   if (problem !== undefined) {
@@ -161,9 +200,7 @@ async function loadCheckpoint(
     const checkpoint = await options.checkpoints.load();
     return { checkpoint, damage: checkpoint === undefined ? "the state is missing" : undefined };
   } catch (caught) {
-    const error = ClusterError.from(caught);
-    if (options.encryptionKey !== undefined && error.code === "failed_precondition") throw error;
-    return { checkpoint: undefined, damage: error.message };
+    return { checkpoint: undefined, damage: ClusterError.from(caught).message };
   }
 }
 

@@ -22,6 +22,8 @@ const SALT_BYTES = 32;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 const NAME_BYTES_MAX = 100;
+/** In the header, behind both names. */
+const LENGTH_AT = 64 + 2 * (2 + NAME_BYTES_MAX);
 const FLAG_ENCRYPTED = 1;
 const HAS_HARD_STATE = 1;
 const HAS_BASE = 2;
@@ -41,6 +43,8 @@ export interface SegmentHeader {
   /** crc of the last record of the segment before; 0 in the first. */
   readonly chain: number;
   readonly isEncrypted: boolean;
+  /** Of the whole file, which is zero-filled before it is used: a shorter one has lost something. */
+  readonly lengthBytes: number;
   readonly salt: Uint8Array;
 }
 
@@ -80,6 +84,7 @@ export function encodeSegmentHeader(header: SegmentHeader): Buffer {
     buffer.set(bytes, offset + 2);
     offset += 2 + NAME_BYTES_MAX;
   }
+  buffer.writeDoubleLE(header.lengthBytes, LENGTH_AT);
   buffer.writeUInt32LE(crc32(buffer.subarray(0, SEGMENT_HEADER_BYTES - 4)), SEGMENT_HEADER_BYTES - 4);
   return buffer;
 }
@@ -108,6 +113,7 @@ export function decodeSegmentHeader(bytes: Uint8Array): SegmentHeader | undefine
     sequence: buffer.readDoubleLE(16),
     chain: buffer.readUInt32LE(12),
     isEncrypted: (buffer.readUInt16LE(10) & FLAG_ENCRYPTED) !== 0,
+    lengthBytes: buffer.readDoubleLE(LENGTH_AT),
     salt: Uint8Array.from(buffer.subarray(32, 32 + SALT_BYTES)),
   };
 }

@@ -1,7 +1,7 @@
 /**
  * Reads a write-ahead log back. Every overwrite is replayed in the order in which it was written. A record that doesn't
  * check out is a torn tail only at the very end: in the last segment, with nothing valid behind it. Anything else is
- * corruption; then the valid records before it are given, together with the newest vote found anywhere, and the caller
+ * corruption, and so is a file that has become shorter; then the valid records before it are given, together with the newest vote found anywhere, and the caller
  * must not vote until its peers have given back what is lost. Called by wal.ts when it opens; writes nothing.
  */
 import type { Disk } from "../../common/env.ts";
@@ -161,6 +161,9 @@ export async function recoverWal(
         else if (content.hardState !== undefined) replay.hardState = content.hardState;
         offset += record.bytes;
       }
+      // Files are made in full length before they are used: no crash makes one shorter, so what was cut off is not a tear.
+      if (segment.byteLength < header.lengthBytes)
+        replay.corruption ??= `segment ${name} has ${segment.byteLength} of ${header.lengthBytes} bytes`;
       endOffset = offset;
       lastHeader = header;
     }

@@ -164,6 +164,42 @@ test("Wal finds a flipped bit anywhere but in its last record", async () => {
   );
 });
 
+test("Wal that was sealed finds damage in its last entry, and nothing is lost if the seal itself is damaged", async () => {
+  const { disk, options } = setUp();
+  const wal = await fill(options, 6);
+  await wal.seal();
+  await wal.seal();
+  await wal.close();
+  const [path = ""] = disk.paths();
+  const records = offsets(disk.peek(path));
+  assert.equal(records.length, 8, "one for the start, six entries, one seal");
+  const recovered = async (offset: number): Promise<readonly [boolean, number, boolean]> => {
+    disk.rot(path, offset, 3);
+    const { corruption, entries, isTailCut } = await recoverWal(disk, "/wal", options);
+    disk.rot(path, offset, 3);
+    return [corruption !== undefined, entries.length, isTailCut];
+  };
+  const [last = 0, seal = 0] = records.slice(-2);
+  assert.deepEqual(await recovered(last + 40), [true, 5, false], "an entry is missed");
+  assert.deepEqual(await recovered(seal + 16), [false, 6, true], "the seal is not");
+  const { wal: again } = await Wal.open(options);
+  await again.append({ hardState: undefined, base: undefined, entries: [entry(7, 1)] });
+  assert.equal((await recoverWal(disk, "/wal", options)).entries.length, 7);
+});
+
+test("Wal takes a file that was cut short for damaged, not for torn", async () => {
+  const { disk, options } = setUp();
+  await (await fill(options, 6)).close();
+  const [path = ""] = disk.paths();
+  const records = offsets(disk.peek(path));
+  const file = await disk.open(path);
+  await file.truncate(records.at(-1) ?? 0);
+  await file.close();
+  const { corruption, entries } = await recoverWal(disk, "/wal", options);
+  assert.match(corruption ?? "", /has \d+ of 2048 bytes/);
+  assert.equal(entries.length, 5);
+});
+
 test("Wal refuses a missing segment", async () => {
   const { disk, options } = setUp();
   await (await fill(options, 60)).close();

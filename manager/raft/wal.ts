@@ -61,6 +61,9 @@ export class Wal {
   /** Where the next record goes in the current segment. */
   #offset = SEGMENT_HEADER_BYTES;
   #chain = 0;
+  /** Whether the last record is one without content, behind which nothing can be lost unnoticed. */
+  #isSealed = true;
+  #sealing: Promise<void> | undefined;
   #hardState: HardState = { term: 0, vote: 0, commit: 0 };
   #lastIndex = 0;
   /** Full segments, oldest first. */
@@ -97,6 +100,7 @@ export class Wal {
 
   /** Durable when it resolves. Rejects with ENOSPC before anything was written when there is no room. */
   async append(append: WalAppend): Promise<void> {
+    await this.#sealing;
     const block = append.entries.length === 0 ? undefined : this.#encoder.encode(append.entries);
     const parts: RecordParts = { hardState: append.hardState, base: append.base, block };
     const needed = recordBytesMax(parts);
@@ -109,17 +113,30 @@ export class Wal {
     const hardState = append.hardState ?? this.#hardState;
     // The first record of a segment repeats the hard state, so that older segments can go.
     const whole = isFirst ? { ...parts, hardState } : parts;
-    const { random } = this.#options;
-    const record = encodeRecord(whole, {
-      keys: segment.keys,
-      chain: this.#chain,
-      nonce: () => random.bytes(12),
-    });
-    await segment.file.write(this.#offset, record.bytes);
-    this.#offset += record.bytes.byteLength;
-    this.#chain = record.crc;
+    await this.#write(segment, whole);
+    this.#isSealed = false;
     this.#hardState = hardState;
     this.#lastIndex = append.entries.at(-1)?.index ?? append.base?.index ?? this.#lastIndex;
+  }
+
+  /**
+   * Writes a record without content behind the last one, unless that is one already. The last record of a log can't be told
+   * from an unfinished write if it is damaged later; with this one behind it, damage shows. For moments when nothing else
+   * is to be written; append() waits for it. Left out where the segment has no room.
+   */
+  seal(): Promise<void> {
+    const segment = this.#current;
+    const parts: RecordParts = { hardState: undefined, base: undefined, block: undefined };
+    const hasRoom = segment !== undefined && this.#offset + recordBytesMax(parts) <= segment.lengthBytes;
+    if (this.#isSealed || !hasRoom || this.#sealing !== undefined) return Promise.resolve();
+    this.#sealing = this.#write(segment, parts)
+      .then(() => {
+        this.#isSealed = true;
+      })
+      .finally(() => {
+        this.#sealing = undefined;
+      });
+    return this.#sealing;
   }
 
   /** Frees segments that hold only entries up to `index`, which must be covered by a durable checkpoint. */
@@ -159,6 +176,8 @@ export class Wal {
 
   async close(): Promise<void> {
     this.#isClosed = true;
+    // Its error went to the caller of seal().
+    await this.#sealing?.catch(() => undefined);
     await this.#preparing;
     await this.#current?.file.close();
     this.#current = undefined;
@@ -181,6 +200,16 @@ export class Wal {
     const header = recovered.lastHeader;
     this.#current = { file, header, keys, lengthBytes: last.lengthBytes, path: last.path };
     this.#offset = recovered.endOffset;
+    this.#isSealed = false;
+  }
+
+  async #write(segment: OpenSegment, parts: RecordParts): Promise<void> {
+    const { random } = this.#options;
+    const { keys } = segment;
+    const record = encodeRecord(parts, { keys, chain: this.#chain, nonce: () => random.bytes(12) });
+    await segment.file.write(this.#offset, record.bytes);
+    this.#offset += record.bytes.byteLength;
+    this.#chain = record.crc;
   }
 
   /** A new current segment with room for `needed` bytes. */
@@ -195,6 +224,7 @@ export class Wal {
         previous === undefined ? (this.#full.at(-1)?.sequence ?? 0) + 1 : previous.header.sequence + 1,
       chain: this.#chain,
       isEncrypted: this.#options.encryptionKey !== undefined,
+      lengthBytes,
       salt: random.bytes(32),
     };
     const path = `${folder}/${segmentName(header.sequence)}`;

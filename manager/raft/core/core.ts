@@ -662,6 +662,22 @@ export class RaftCore {
     });
   }
 
+  /**
+   * A leader that counts this member for all it has sends nothing as long as nothing is proposed. Index 0 refuses no append:
+   * all that it says is where this member's log ends, and only a leader that believes more of it takes notice.
+   */
+  #askForLost(leader: number): void {
+    const hintIndex = this.#log.lastIndex;
+    this.#send({
+      type: "appendReject",
+      ...this.#envelope(leader),
+      rejectedIndex: 0,
+      hintIndex,
+      hintTerm: this.#log.termAt(hintIndex) ?? 0,
+      isRecovering: true,
+    });
+  }
+
   #acknowledge(to: number, matchIndex: number): void {
     this.#sendDurable({ type: "appendOk", ...this.#envelope(to), matchIndex });
   }
@@ -673,6 +689,7 @@ export class RaftCore {
     }
     this.#log.commitTo(Math.min(message.commit, this.#log.lastIndex));
     this.#checkRecovered();
+    if (this.#isRecovering && this.#log.lastIndex < message.lastIndex) this.#askForLost(message.from);
     const reply: Message = { type: "heartbeatReply", ...this.#envelope(message.from), round: message.round };
     // It promises the term only. A member whose disk hangs keeps silent: it can't help to commit anything.
     const isWriting = this.#writeElapsed < this.#options.heartbeatTicks;

@@ -1,0 +1,242 @@
+/**
+ * `node test/chaos/workers.ts [--cycles N] [--seed S] [--name CLUSTER]`: daemons of nodes are killed (-9) at random and started
+ * again while services are scaled and updated. No container may be lost and none be there twice: within a slot containers
+ * follow each other (stop-first) or overlap by two at most (start-first), and in the end there are as many as were asked
+ * for. Their times are read from the containers themselves, ended ones included. Needs root.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { SeededRandom } from "../../common/testing/seeded-random.ts";
+import { type DevCluster, type DevHost, removeCluster, startDevCluster } from "../../dev/cluster.ts";
+import { buildWhoami } from "../../dev/whoami.ts";
+import { requestOnce } from "./requests.ts";
+
+const SERVICES = [
+  { name: "first", order: "start-first", countMax: 2 },
+  { name: "last", order: "stop-first", countMax: 1 },
+] as const;
+const REPLICAS_MAX = 12;
+const CONVERGE_MS = 60_000;
+/** Shorter than managers wait before they take a node for lost and put its tasks elsewhere. */
+const DOWN_MAX_MS = 2_500;
+const SECOND_NS = 1e9;
+
+interface ContainerRow {
+  readonly Id: string;
+  readonly Labels: Readonly<Record<string, string>>;
+}
+
+interface Life {
+  readonly host: string;
+  readonly slot: string;
+  readonly startedMs: number;
+  endedMs: number;
+}
+
+class WorkerChaos {
+  readonly #cluster: DevCluster;
+  readonly #random: SeededRandom;
+  readonly #lives = new Map<string, Life>();
+  readonly #replicas = new Map<string, number>();
+  readonly counts = { kills: 0, scales: 0, updates: 0 };
+
+  constructor(cluster: DevCluster, random: SeededRandom) {
+    this.#cluster = cluster;
+    this.#random = random;
+  }
+
+  get containerCount(): number {
+    return this.#lives.size;
+  }
+
+  async deploy(): Promise<void> {
+    for (const version of ["1", "2"]) {
+      const image = await buildWhoami(version, path.join(this.#cluster.stateFolder, "images"));
+      const loaded = await this.#cluster.shoal("manager1", ["image", "load", "-i", image.tarPath]);
+      if (loaded.status !== 0) throw new Error(loaded.stderr);
+    }
+    for (const { name, order } of SERVICES) {
+      this.#replicas.set(name, 5);
+      await this.#cluster.api("manager1", "POST", "/services/create", {
+        Name: name,
+        TaskTemplate: {
+          ContainerSpec: { Image: "whoami:1", StopGracePeriod: 2 * SECOND_NS },
+          RestartPolicy: { Delay: SECOND_NS / 10 },
+        },
+        Mode: { Replicated: { Replicas: 5 } },
+        UpdateConfig: { Parallelism: 2, Order: order, Monitor: SECOND_NS / 5, FailureAction: "continue" },
+      });
+    }
+    await this.converge();
+  }
+
+  /**
+   * One change with one or two daemons killed in the course of it. To be followed by converge(): a service that is scaled up
+   * again before the last scaling down is through may use a slot whose former container is on its way out.
+   */
+  async cycle(): Promise<void> {
+    const hosts = this.#cluster.hosts;
+    const victims = new Set([this.#pick(hosts), this.#pick(hosts)].slice(0, 1 + this.#random.below(2)));
+    await this.#change();
+    await sleep(this.#random.float() * 600);
+    await Promise.all(
+      [...victims].map(async (host) => {
+        this.counts.kills += 1;
+        await this.#cluster.killDaemon(host.name);
+        await sleep(this.#random.float() * DOWN_MAX_MS);
+        await this.#cluster.startDaemon(host.name);
+      }),
+    );
+  }
+
+  /** Waits until every service has what was asked for, no more and no less; what is wrong, or undefined. */
+  async converge(): Promise<string | undefined> {
+    const deadline = performance.now() + CONVERGE_MS;
+    for (;;) {
+      const wrong = await this.#difference();
+      if (wrong === undefined) break;
+      if (performance.now() > deadline) return `not as asked for within ${CONVERGE_MS / 1000} s: ${wrong}`;
+      await sleep(200);
+    }
+    return this.#overlap();
+  }
+
+  async #change(): Promise<void> {
+    const service = SERVICES[this.#random.below(SERVICES.length)] ?? SERVICES[0];
+    const isScale = this.#random.float() < 0.5;
+    const replicas = 1 + this.#random.below(REPLICAS_MAX);
+    const image = `whoami:${1 + this.#random.below(2)}`;
+    if (isScale) this.counts.scales += 1;
+    else this.counts.updates += 1;
+    for (;;) {
+      const { socketPath } = this.#pick(this.#cluster.managers);
+      const found = await requestOnce(socketPath, "GET", `/services/${service.name}`);
+      if (found.kind !== "answered" || found.status !== 200) {
+        await sleep(50);
+        continue;
+      }
+      const { ID, Version, Spec } = found.body as { ID: string; Version: { Index: number }; Spec: Spec };
+      const next = isScale
+        ? { ...Spec, Mode: { Replicated: { Replicas: replicas } } }
+        : {
+            ...Spec,
+            TaskTemplate: {
+              ...Spec.TaskTemplate,
+              ContainerSpec: { ...Spec.TaskTemplate.ContainerSpec, Image: image },
+              ForceUpdate: (Spec.TaskTemplate.ForceUpdate ?? 0) + 1,
+            },
+          };
+      const call = `/services/${ID}/update?version=${Version.Index}`;
+      const answer = await requestOnce(socketPath, "POST", call, next);
+      if (answer.kind === "answered" && answer.status === 200) {
+        if (isScale) this.#replicas.set(service.name, replicas);
+        return;
+      }
+    }
+  }
+
+  /** Looks at all containers on all hosts. */
+  async #difference(): Promise<string | undefined> {
+    const running = new Map<string, number>();
+    for (const host of this.#cluster.hosts) {
+      const filters = encodeURIComponent(JSON.stringify({ label: ["com.docker.swarm.service.name"] }));
+      const listed = await requestOnce(host.socketPath, "GET", `/containers/json?all=1&filters=${filters}`);
+      if (listed.kind !== "answered" || listed.status !== 200) return `${host.name} does not answer`;
+      for (const { Id, Labels } of listed.body as readonly ContainerRow[]) {
+        const isRunning = await this.#note(host, Id, Labels);
+        const service = Labels["com.docker.swarm.service.name"] ?? "";
+        if (isRunning) running.set(service, (running.get(service) ?? 0) + 1);
+      }
+    }
+    for (const [service, wanted] of this.#replicas) {
+      const found = running.get(service) ?? 0;
+      if (found !== wanted) return `service "${service}": want ${wanted} containers, got ${found}`;
+    }
+    return undefined;
+  }
+
+  async #note(host: DevHost, id: string, labels: Readonly<Record<string, string>>): Promise<boolean> {
+    const inspected = await requestOnce(host.socketPath, "GET", `/containers/${id}/json`);
+    if (inspected.kind !== "answered" || inspected.status !== 200) return false;
+    const { State } = inspected.body as {
+      State: { Running: boolean; StartedAt: string; FinishedAt: string };
+    };
+    const startedMs = Date.parse(State.StartedAt);
+    if (startedMs <= 0) return State.Running;
+    // "web.3.TASKID": the slot is what is before the task.
+    const slot = (labels["com.docker.swarm.task.name"] ?? "").split(".").slice(0, 2).join(".");
+    const endedMs = State.Running ? Infinity : Date.parse(State.FinishedAt);
+    this.#lives.set(id, { host: host.name, slot, startedMs, endedMs });
+    return State.Running;
+  }
+
+  #overlap(): string | undefined {
+    for (const { name, countMax } of SERVICES) {
+      const lives = [...this.#lives.values()].filter((life) => life.slot.startsWith(`${name}.`));
+      for (const life of lives) {
+        const beside = lives.filter(
+          (other) =>
+            other.slot === life.slot && other.startedMs <= life.startedMs && other.endedMs > life.startedMs,
+        );
+        if (beside.length > countMax)
+          return `slot "${life.slot}": ${beside.length} containers at once: ${JSON.stringify(beside)}`;
+      }
+    }
+    return undefined;
+  }
+
+  #pick<T>(list: readonly T[]): T {
+    const found = list[this.#random.below(list.length)];
+    if (found === undefined) throw new Error("nothing to choose from");
+    return found;
+  }
+}
+
+interface Spec {
+  readonly TaskTemplate: {
+    readonly ContainerSpec: { readonly Image: string };
+    readonly ForceUpdate?: number;
+  };
+}
+
+async function main(): Promise<boolean> {
+  const { values } = parseArgs({
+    options: {
+      cycles: { type: "string", default: "40" },
+      seed: { type: "string", default: "1" },
+      name: { type: "string", default: "workers" },
+      keep: { type: "boolean", default: false },
+    },
+  });
+  const stateFolder = mkdtempSync(path.join(tmpdir(), `shoal-${values.name}-`));
+  let isGood = false;
+  try {
+    const cluster = await startDevCluster({ name: values.name, managers: 3, workers: 2, stateFolder });
+    const chaos = new WorkerChaos(cluster, new SeededRandom(Number(values.seed)));
+    await chaos.deploy();
+    console.log(`seed ${values.seed}: ${values.cycles} cycles`);
+    let wrong: string | undefined;
+    for (let cycle = 1; cycle <= Number(values.cycles) && wrong === undefined; cycle += 1) {
+      await chaos.cycle();
+      wrong = await chaos.converge();
+      console.log(
+        `  cycle ${cycle}: ${JSON.stringify(chaos.counts)}, ${chaos.containerCount} containers seen`,
+      );
+    }
+    wrong ??= await chaos.converge();
+    const { kills, scales, updates } = chaos.counts;
+    console.log(
+      `${kills} daemons killed during ${scales} scalings and ${updates} updates, ${chaos.containerCount} containers: ${wrong ?? "none lost, none twice"}`,
+    );
+    isGood = wrong === undefined;
+    return isGood;
+  } finally {
+    await removeCluster({ name: values.name, stateFolder });
+    if (isGood || !values.keep) rmSync(stateFolder, { recursive: true, force: true });
+  }
+}
+
+process.exitCode = (await main()) ? 0 : 1;

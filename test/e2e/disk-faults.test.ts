@@ -1,0 +1,187 @@
+/**
+ * Damage on the disk of a manager of a real cluster, and a disk without room. The cluster goes on serving through the others;
+ * the member says what is wrong, keeps out of decisions, and is whole again by itself. Clients read and write all the while.
+ */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { after, before, describe, test, type TestContext } from "node:test";
+import { SeededRandom } from "../../common/testing/seeded-random.ts";
+import type { DevHost } from "../../dev/cluster.ts";
+import { flipCheckpoint, flipLastEntry, flipOldEntry, tearTail, truncateTail } from "../chaos/disk-damage.ts";
+import { Registers } from "../chaos/registers.ts";
+import { request } from "../../bench/docker-http.ts";
+import { TestCluster } from "./support/test-cluster.ts";
+import { until } from "./support/wait.ts";
+
+const CLIENTS = 4;
+const BACK_MS = 30_000;
+const DAMAGED = "raft log damaged, not voting until its content is fetched again";
+const WHOLE = "raft log complete again, voting from now on";
+const FULL = "raft disk full, not leading until there is room";
+const ROOM = "raft disk has room again";
+/** Room beside what is there already: two segments of the log and some. */
+const DISK_BYTES = 180 * 1024 * 1024;
+const CONFIG_BYTES = 700_000;
+/** Together more than two segments. */
+const LARGE_COUNT = 50;
+
+describe("disks of managers", () => {
+  let cluster: TestCluster;
+  let registers: Registers;
+
+  before(async () => {
+    cluster = await TestCluster.start("e2edisk", { managers: 3, workers: 0 });
+    registers = new Registers(cluster.dev.managers, new SeededRandom(7));
+    registers.start(CLIENTS);
+  });
+
+  after(async () => {
+    await registers.stop();
+    await cluster.stop();
+  });
+
+  async function followers(): Promise<readonly DevHost[]> {
+    const leader = await until("there is a leader", BACK_MS, () => cluster.dev.leader());
+    return cluster.dev.managers.filter((host) => host.name !== leader.name);
+  }
+
+  async function someAnswers(): Promise<void> {
+    const count = registers.okCount + 5 * CLIENTS;
+    await until("clients are answered", BACK_MS, () => registers.okCount >= count);
+  }
+
+  /** What the daemon has logged since `offset`. */
+  function logSince(host: DevHost, offset: number): string {
+    return readFileSync(host.logPath).subarray(offset).toString();
+  }
+
+  async function untilReachable(host: DevHost, by: DevHost): Promise<void> {
+    await until(`${host.name} is back`, BACK_MS, async () => {
+      const line = await cluster.dockerOn(
+        by.name,
+        "node",
+        "inspect",
+        host.name,
+        "--format",
+        "{{.ManagerStatus.Reachability}}",
+      );
+      return line.trim() === "reachable";
+    });
+  }
+
+  async function damage(
+    context: TestContext,
+    how: (host: DevHost) => string,
+    said: readonly (string | RegExp)[],
+  ): Promise<string> {
+    const [victim, other] = await followers();
+    assert.ok(victim && other);
+    await someAnswers();
+    await cluster.dev.killDaemon(victim.name);
+    context.diagnostic(`${victim.name}: ${how(victim)}`);
+    const offset = readFileSync(victim.logPath).byteLength;
+    await someAnswers();
+    await cluster.dev.startDaemon(victim.name);
+    await untilReachable(victim, other);
+    for (const words of said) {
+      await until(`${victim.name} says "${String(words)}"`, BACK_MS, () => {
+        const log = logSince(victim, offset);
+        return typeof words === "string" ? log.includes(words) : words.test(log);
+      });
+    }
+    await someAnswers();
+    const log = logSince(victim, offset);
+    for (const line of log.split("\n").filter((each) => /raft (log|disk|snapshot)/.test(each)))
+      context.diagnostic(line.replace(/^\S+ /, "").slice(0, 200));
+    return log;
+  }
+
+  test("a torn tail of the log is cut, and the member goes on at once", async (context) => {
+    const log = await damage(context, tearTail, ["raft log had an unfinished write at its end, dropped"]);
+    assert.ok(!log.includes(DAMAGED), "a tear is no damage");
+  });
+
+  test("a truncated log is damage: the member fetches what it lost before it votes", async (context) => {
+    await damage(context, truncateTail, [DAMAGED, /has \d+ of \d+ bytes/, WHOLE]);
+  });
+
+  test("a flipped byte in an old entry is never cut away: the member fetches from its peers", async (context) => {
+    await damage(context, flipOldEntry, [DAMAGED, /is damaged at byte \d+ and goes on at \d+/, WHOLE]);
+  });
+
+  test("a flipped byte in the last entry is told from a tear by the seal behind it", async (context) => {
+    await damage(context, flipLastEntry, [DAMAGED, /is damaged at byte \d+ and goes on at \d+/, WHOLE]);
+  });
+
+  test("a flipped byte in the checkpoint is found, and the state fetched from peers or the log", async (context) => {
+    await damage(context, flipCheckpoint, [DAMAGED, /it was put aside as/, WHOLE]);
+  });
+
+  test("a full disk makes the leader step down, and it recovers by itself when there is room", async (context) => {
+    const leader = await until("there is a leader", BACK_MS, () => cluster.dev.leader());
+    const [other] = await followers();
+    assert.ok(other);
+    const data = path.join(leader.folder, "data");
+    await cluster.dev.stopDaemon(leader.name);
+    await cluster.on(
+      leader.name,
+      "sh",
+      "-ec",
+      `mkdir ${data}.small; mount -t tmpfs -o size=${DISK_BYTES} tmpfs ${data}.small; cp -a ${data}/. ${data}.small/; mount --move ${data}.small ${data}`,
+    );
+    await cluster.dev.startDaemon(leader.name);
+    await untilReachable(leader, other);
+    await until("it leads again", BACK_MS, async () => {
+      if ((await cluster.dev.leader())?.name === leader.name) return true;
+      // Others are restarted until it is its turn.
+      const now = await cluster.dev.leader();
+      if (now !== undefined) {
+        await cluster.dev.stopDaemon(now.name);
+        await cluster.dev.startDaemon(now.name);
+      }
+      return false;
+    });
+    const offset = readFileSync(leader.logPath).byteLength;
+    await cluster.dev.exec(leader.name, ["sh", "-c", `cat /dev/zero > ${data}/fill`], { timeoutMs: 30_000 });
+    await until("it says so", BACK_MS, () => logSince(leader, offset).includes(FULL));
+    await until("another leads", BACK_MS, async () => {
+      const now = await cluster.dev.leader();
+      return now !== undefined && now.name !== leader.name;
+    });
+    await someAnswers();
+    // More than the log's prepared segments can hold.
+    for (let number = 0; number < LARGE_COUNT; number += 1) {
+      const body = {
+        Name: `large-${number}`,
+        Data: Buffer.alloc(CONFIG_BYTES, number).toString("base64"),
+      };
+      await until(`large config ${number} is taken`, BACK_MS, async () => {
+        const { status } = await request(other.socketPath, "POST", "/configs/create", body);
+        return status === 201 || status === 409;
+      });
+    }
+    await until("its log is full too", BACK_MS, () => /what=log/.test(logSince(leader, offset)));
+    await someAnswers();
+    assert.ok(cluster.dev.daemonPid(leader.name) !== undefined, "the daemon goes on");
+    await cluster.on(leader.name, "rm", `${data}/fill`);
+    await until("there is room again", BACK_MS, () => logSince(leader, offset).includes(ROOM));
+    await untilReachable(leader, other);
+    await until("it has what was written meanwhile", BACK_MS, async () =>
+      (await cluster.dockerOn(leader.name, "config", "ls")).includes(`large-${LARGE_COUNT - 1}`),
+    );
+    for (const line of logSince(leader, offset)
+      .split("\n")
+      .filter((each) => /raft (log|disk|snapshot|leader)/.test(each)))
+      context.diagnostic(line.replace(/^\S+ /, "").slice(0, 200));
+  });
+
+  test("no acknowledged write was lost in all this, and what clients saw is linearizable", async (context) => {
+    await registers.stop();
+    const report = await registers.check();
+    context.diagnostic(
+      `${report.ok} operations answered, ${report.refused} refused, ${report.unknown} unknown`,
+    );
+    assert.deepEqual([report.lost, report.notLinearizable, report.undecided], [[], [], []]);
+  });
+});
