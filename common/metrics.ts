@@ -10,6 +10,8 @@ export interface Counter {
 }
 export interface Gauge {
   set(value: number, labels?: MetricLabels): void;
+  /** Forgets all series, so that what is gone is not shown for ever. */
+  clear(): void;
 }
 export interface Histogram {
   observe(value: number, labels?: MetricLabels): void;
@@ -53,6 +55,10 @@ class Metric {
     this.help = help;
     this.kind = kind;
     this.bounds = bounds;
+  }
+
+  clear(): void {
+    this.#series.clear();
   }
 
   at(labels: MetricLabels): Series {
@@ -108,7 +114,10 @@ export class MetricsRegistry {
 
   gauge(name: string, help: string): Gauge {
     const metric = this.#metric(name, help, "gauge", []);
-    return { set: (value, labels = {}) => void (metric.at(labels).value = value) };
+    return {
+      set: (value, labels = {}) => void (metric.at(labels).value = value),
+      clear: () => metric.clear(),
+    };
   }
 
   histogram(name: string, help: string, bounds: readonly number[] = DURATION_BUCKETS_SECONDS): Histogram {

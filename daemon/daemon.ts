@@ -9,7 +9,7 @@ import type { TlsOptions } from "node:tls";
 import type { Component } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
-import { ZERO_TIME } from "../common/time.ts";
+import { MetricsRegistry } from "../common/metrics.ts";
 import { packageRoot } from "../common/package-root.ts";
 import { realEnv } from "../common/real-env.ts";
 import type { Engine } from "../model/engine.ts";
@@ -18,13 +18,14 @@ import { createEngine } from "../runtime/engine.ts";
 import { DEFAULT_REGISTRY_CONFIG } from "../runtime/registry/registry-config.ts";
 import { createWorkerNetwork } from "../worker/network/worker-network.ts";
 import { instanceTag } from "./instance.ts";
+import { registerDaemonMetrics } from "./daemon-metrics.ts";
 import { describeNode } from "./node-description.ts";
 import { NodeStateStore } from "./node-state.ts";
 import { type DaemonOptions, parseHost, type TlsFiles } from "./options.ts";
 import { PidFile } from "./pid-file.ts";
 import { rootlessSide } from "./rootless.ts";
 import { SwarmNode } from "./swarm-node.ts";
-import { VERSION } from "./version.ts";
+import { BUILD, VERSION } from "./version.ts";
 
 export interface DaemonDeps {
   readonly options: DaemonOptions;
@@ -126,15 +127,17 @@ export class Daemon implements Component {
 
   async #listen(engine: Engine, swarm: SwarmNode): Promise<void> {
     const { options, log } = this.#deps;
+    const metrics = new MetricsRegistry();
+    registerDaemonMetrics(metrics, { engine, swarm });
     this.#api = createApiServer({
       engine,
       swarm,
       env: realEnv,
       log: log.child({ part: "api" }),
+      metrics,
       version: {
         version: VERSION,
-        gitCommit: "",
-        buildTime: ZERO_TIME,
+        ...BUILD,
         kernelVersion: release(),
         arch: arch() === "x64" ? "amd64" : arch(),
       },

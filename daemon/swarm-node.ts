@@ -21,7 +21,7 @@ import type { NodeRole } from "../model/specs.ts";
 import { restoreCluster } from "../manager/backup.ts";
 import { joinCluster, renewCertificate } from "../manager/ca/ca-client.ts";
 import { createCluster } from "../manager/ca/new-cluster.ts";
-import { Manager, type ManagerMode } from "../manager/manager.ts";
+import { Manager, type ManagerMode, type RaftFigures } from "../manager/manager.ts";
 import { dial } from "../proto/rpc-client.ts";
 import { LiveIdentity } from "../proto/rpc-identity.ts";
 import type { NodeIdentity } from "../proto/rpc.ts";
@@ -106,6 +106,11 @@ export class SwarmNode implements SwarmLifecycle {
 
   control(): ClusterControl | undefined {
     return this.#membership?.manager?.control;
+  }
+
+  /** Undefined on workers, and while the manager starts. */
+  raftFigures(): RaftFigures | undefined {
+    return this.#membership?.manager?.raftFigures;
   }
 
   /** Takes up the membership of the last run, if there is one. */

@@ -77,6 +77,16 @@ interface Running {
   readonly autolock: Autolock;
 }
 
+/** What a member of the Raft group says of itself. */
+export interface RaftFigures {
+  readonly term: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly memberCount: number;
+  readonly walBytes: number;
+  readonly isLeader: boolean;
+}
+
 export class Manager implements Component {
   readonly #options: ManagerOptions;
   readonly #memberFile: MemberFile;
@@ -111,6 +121,20 @@ export class Manager implements Component {
 
   get isLeader(): boolean {
     return !this.#isStopped && (this.#running?.raft.isLeader ?? false);
+  }
+
+  /** For metrics; undefined while the manager starts. */
+  get raftFigures(): RaftFigures | undefined {
+    const raft = this.#running?.raft;
+    if (raft === undefined) return undefined;
+    return {
+      term: raft.term,
+      appliedIndex: raft.appliedIndex,
+      commitIndex: raft.core.log.commitIndex,
+      memberCount: raft.members.length,
+      walBytes: raft.walBytes,
+      isLeader: this.isLeader,
+    };
   }
 
   /** Resolves when the state is there and this member takes part in Raft. Rejects leaving nothing running. */

@@ -18,6 +18,7 @@ import type {
   SecretSpec,
   ServiceSpec,
   TaskSpec,
+  Driver,
 } from "./specs.ts";
 import type { TaskState } from "./task-state.ts";
 
@@ -208,6 +209,8 @@ export interface Task extends ObjectMeta {
   readonly jobIteration?: number;
   readonly registryAuth?: string;
   readonly assignedGenericResources?: readonly GenericResource[];
+  /** The cluster's default when the task was made; absent where the spec names a driver itself. */
+  readonly logDriver?: Driver;
 }
 
 export interface Network extends ObjectMeta {

@@ -9,3 +9,7 @@ mkdir -p dist/proto/gen
 cp proto/gen/shoal.js proto/gen/shoal.d.ts dist/proto/gen/
 if [ -f runtime/native/Makefile ]; then make -s -C runtime/native; fi
 if [ -f scripts/bundle-cli.mjs ]; then node scripts/bundle-cli.mjs; fi
+# For /version: the commit this was built from and its time; a package carries the file along.
+if commit=$(git rev-parse --short=12 HEAD 2>/dev/null); then
+  printf '{ "gitCommit": "%s", "buildTime": "%s" }\n' "$commit" "$(TZ=UTC git show -s --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ)" >dist/build-info.json
+fi

@@ -1,14 +1,16 @@
 /**
- * Services in Docker's JSON, and the defaults that `insertDefaults` fills in. Pure. The spec goes out as it came in, but
+ * Services in Docker's JSON, and with `insertDefaults` what is in force where the spec is silent. Pure. The spec goes out as it came in, but
  * for the fields that clients dereference without looking (Replicas, MaxConcurrent, ContainerSpec, Labels).
  */
+import type { EffectiveUpdateConfig } from "../../model/defaults.ts";
+import { restartPolicyOf, rollbackConfigOf, stopGraceMsOf, updateConfigOf } from "../../model/defaults.ts";
 import type { Endpoint, Service, Task, UpdateStatus } from "../../model/objects.ts";
 import type { ServiceMode, ServiceSpec, TaskSpec, UpdateConfig } from "../../model/specs.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { metaJson, withLabels } from "./meta.ts";
 
-const SECOND_NS = 1_000_000_000;
+const MS_NS = 1_000_000;
 
 export type ModeName = "replicated" | "global" | "replicated-job" | "global-job";
 
@@ -47,28 +49,42 @@ export function taskSpecJson(spec: TaskSpec): TaskSpec {
   };
 }
 
-/** What Docker's own defaults are, for clients that ask for them. */
-const DEFAULT_UPDATE = {
-  Parallelism: 1,
-  FailureAction: "pause",
-  Monitor: 5 * SECOND_NS,
-  MaxFailureRatio: 0,
-  Order: "stop-first",
-} as const satisfies UpdateConfig;
+function updateConfigJson(config: EffectiveUpdateConfig): UpdateConfig {
+  return {
+    Parallelism: config.parallelism,
+    Delay: config.delayMs * MS_NS,
+    FailureAction: config.failureAction,
+    Monitor: config.monitorMs * MS_NS,
+    MaxFailureRatio: config.maxFailureRatio,
+    Order: config.order,
+  };
+}
 
+/** What is in force: where the spec is silent, what the orchestrator and the updater go by. */
 function insertDefaults(spec: ServiceSpec): ServiceSpec {
   const template = spec.TaskTemplate;
+  const restart = restartPolicyOf(template);
   return {
     ...spec,
     TaskTemplate: {
       ...template,
-      ContainerSpec: { StopGracePeriod: 10 * SECOND_NS, DNSConfig: {}, ...template.ContainerSpec },
+      ContainerSpec: {
+        StopGracePeriod: stopGraceMsOf(template) * MS_NS,
+        DNSConfig: {},
+        ...template.ContainerSpec,
+      },
       Resources: template.Resources ?? {},
-      RestartPolicy: { Condition: "any", Delay: 5 * SECOND_NS, MaxAttempts: 0, ...template.RestartPolicy },
+      RestartPolicy: {
+        Condition: restart.condition,
+        Delay: restart.delayMs * MS_NS,
+        MaxAttempts: restart.maxAttempts,
+        Window: restart.windowMs * MS_NS,
+        ...template.RestartPolicy,
+      },
       Placement: template.Placement ?? {},
     },
-    UpdateConfig: { ...DEFAULT_UPDATE, ...spec.UpdateConfig },
-    RollbackConfig: { ...DEFAULT_UPDATE, ...spec.RollbackConfig },
+    UpdateConfig: updateConfigJson(updateConfigOf(spec)),
+    RollbackConfig: updateConfigJson(rollbackConfigOf(spec)),
   };
 }
 

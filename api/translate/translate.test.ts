@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Service } from "../../model/objects.ts";
+import type { ServiceSpec } from "../../model/specs.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { FakeSwarm } from "../testing/fake-swarm.ts";
 import { clusterInfoJson, swarmJson } from "./cluster.ts";
@@ -31,23 +32,39 @@ test("serviceJson() gives what clients dereference without looking", async () =>
   assert.equal(typeof json.Endpoint, "object");
 });
 
-test("serviceJson() inserts Docker's defaults when asked", async () => {
+test("serviceJson() inserts what is in force where the spec is silent, and nothing over what it says", async () => {
   const { swarm, service } = await swarmWithService();
-  const json = serviceJson(service, { view: swarm.store, insertDefaults: true }) as {
-    Spec: { UpdateConfig: object; TaskTemplate: { RestartPolicy: object } };
-  };
-  assert.deepEqual(json.Spec.UpdateConfig, {
+  const inserted = (spec: ServiceSpec): ServiceSpec =>
+    (serviceJson({ ...service, spec }, { view: swarm.store, insertDefaults: true }) as { Spec: ServiceSpec })
+      .Spec;
+  const silent = inserted({
+    Name: "a",
+    TaskTemplate: { ContainerSpec: { Image: "x" } },
+    EndpointSpec: { Ports: [{ TargetPort: 80 }] },
+  });
+  assert.deepEqual(silent.UpdateConfig, {
     Parallelism: 1,
-    FailureAction: "pause",
+    Delay: 0,
+    FailureAction: "rollback",
     Monitor: 5_000_000_000,
     MaxFailureRatio: 0,
-    Order: "stop-first",
+    Order: "start-first",
   });
-  assert.deepEqual(json.Spec.TaskTemplate.RestartPolicy, {
+  assert.equal(silent.RollbackConfig?.FailureAction, "pause");
+  assert.deepEqual(silent.TaskTemplate.RestartPolicy, {
     Condition: "any",
     Delay: 5_000_000_000,
     MaxAttempts: 0,
+    Window: 0,
   });
+  const said = inserted({
+    Name: "a",
+    TaskTemplate: { ContainerSpec: { Image: "x", StopGracePeriod: 0 }, RestartPolicy: { Delay: 0 } },
+    UpdateConfig: { FailureAction: "continue", Order: "stop-first", Parallelism: 0 },
+  });
+  assert.deepEqual([said.UpdateConfig?.FailureAction, said.UpdateConfig?.Parallelism], ["continue", 0]);
+  assert.equal(said.TaskTemplate.RestartPolicy?.Delay, 0);
+  assert.equal(said.TaskTemplate.ContainerSpec.StopGracePeriod, 0);
 });
 
 test("serviceCounts() counts running of wanted, and completions of a job", async () => {

@@ -6,6 +6,7 @@ import type { Random } from "../../common/env.ts";
 import { newObjectId } from "../../common/ids.ts";
 import { isGlobal, isJob, restartPolicyOf } from "../../model/defaults.ts";
 import type { Service, Task } from "../../model/objects.ts";
+import type { Driver } from "../../model/specs.ts";
 import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Draft, Transaction } from "../store/store.ts";
@@ -23,13 +24,21 @@ interface Place {
   readonly nodeId: string;
 }
 
+/** The cluster's log driver for tasks whose service names none. */
+function defaultLogDriver(tx: Pick<Transaction, "list">, service: Service): { logDriver?: Driver } {
+  if (service.spec.TaskTemplate.LogDriver !== undefined) return {};
+  const driver = tx.list("cluster")[0]?.spec.TaskDefaults?.LogDriver;
+  return (driver?.Name ?? "") === "" || driver === undefined ? {} : { logDriver: driver };
+}
+
 /** A new task of the service as it is now. */
 export function newTask(
+  tx: Pick<Transaction, "list">,
   service: Service,
   place: Place,
-  desiredState: TaskState,
-  context: ActionContext,
+  made: ActionContext & { readonly desiredState: TaskState },
 ): Draft<"task"> {
+  const { desiredState, ...context } = made;
   const id = newObjectId(context.random);
   const where = isGlobal(service.spec) ? place.nodeId : String(place.slot);
   return {
@@ -48,6 +57,7 @@ export function newTask(
     ports: [],
     ...(isJob(service.spec) ? { jobIteration: service.jobStatus?.jobIteration ?? 0 } : {}),
     ...(service.registryAuth === undefined ? {} : { registryAuth: service.registryAuth }),
+    ...defaultLogDriver(tx, service),
   };
 }
 
@@ -71,7 +81,13 @@ function stop(tx: Transaction, task: Task, desiredState: TaskState): void {
 function createAfter(tx: Transaction, service: Service, place: Place, context: ActionContext): void {
   const nodeOf = (id: string): ReturnType<typeof tx.get<"node">> => tx.get("node", id);
   const isFree = tasksInSlot(tx, service, place).every((task) => isStopped(task, nodeOf));
-  tx.create("task", newTask(service, place, isFree ? workingState(service) : TaskState.ready, context));
+  tx.create(
+    "task",
+    newTask(tx, service, place, {
+      ...context,
+      desiredState: isFree ? workingState(service) : TaskState.ready,
+    }),
+  );
 }
 
 export function applyAction(tx: Transaction, action: Action, context: ActionContext): void {
@@ -87,7 +103,7 @@ export function applyAction(tx: Transaction, action: Action, context: ActionCont
       if (service === undefined) return;
       const others = tasksInSlot(tx, service, action).filter(isLive);
       if (others.some((task) => isTaskUpToDate(service, task, tx.get("node", task.nodeId)))) return;
-      tx.create("task", newTask(service, action, workingState(service), context));
+      tx.create("task", newTask(tx, service, action, { ...context, desiredState: workingState(service) }));
       return;
     }
     case "replace": {
@@ -122,7 +138,9 @@ function applyReplace(
   // It may have died since the plan was made to move it, and is restarted then as any that died.
   const hasDied = isTerminal(task.status.state) && diedByItself(task);
   const isDelayed = (action.isDelayed || hasDied) && restartPolicyOf(task.spec).delayMs > 0;
-  if (isDelayed) tx.create("task", newTask(service, place, TaskState.ready, context));
-  else if (others.length > 0) tx.create("task", newTask(service, place, workingState(service), context));
+  if (isDelayed)
+    tx.create("task", newTask(tx, service, place, { ...context, desiredState: TaskState.ready }));
+  else if (others.length > 0)
+    tx.create("task", newTask(tx, service, place, { ...context, desiredState: workingState(service) }));
   else createAfter(tx, service, place, context);
 }

@@ -39,7 +39,7 @@ export function requirementsOf(task: Task): Requirements {
     platforms: spec.Placement?.Platforms ?? [],
     hostPorts: hostPortKeys(task),
     maxReplicas: spec.Placement?.MaxReplicas ?? 0,
-    logDriver: spec.LogDriver?.Name ?? "",
+    logDriver: spec.LogDriver?.Name ?? task.logDriver?.Name ?? "",
   };
 }
 

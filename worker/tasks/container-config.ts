@@ -71,7 +71,7 @@ export function hostConfig(task: Task, networkMode: string): HostConfig {
     ...(apparmor?.Mode === "disabled" ? ["apparmor=unconfined"] : []),
     ...(NoNewPrivileges === true ? ["no-new-privileges"] : []),
   ];
-  const logDriver = task.spec.LogDriver;
+  const logDriver = task.spec.LogDriver ?? task.logDriver;
   return {
     NetworkMode: networkMode,
     RestartPolicy: { Name: "no" },

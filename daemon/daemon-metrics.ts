@@ -1,0 +1,133 @@
+/**
+ * The figures of the daemon's parts for /shoal/v1/metrics: process, Raft, store with its tasks and nodes, containers. They
+ * are read when asked for and cost nothing in between. The API counts its requests itself, in the same registry.
+ */
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import type { MetricsRegistry } from "../common/metrics.ts";
+import type { ClusterControl } from "../model/cluster-control.ts";
+import type { ContainerEngine } from "../model/engine.ts";
+import { NodeState, type TableTypes } from "../model/objects.ts";
+import { taskStateName } from "../model/task-state.ts";
+
+/** What is measured; the parts may come and go as the node changes its place in the cluster. */
+export interface MeasuredParts {
+  readonly engine: { readonly containers: Pick<ContainerEngine, "summaries"> };
+  readonly swarm: {
+    control(): Pick<ClusterControl, "staleView" | "managers"> | undefined;
+    raftFigures(): RaftFigures | undefined;
+  };
+}
+
+interface RaftFigures {
+  readonly term: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly memberCount: number;
+  readonly walBytes: number;
+  readonly isLeader: boolean;
+}
+
+const TABLES: readonly (keyof TableTypes)[] = ["node", "service", "task", "network", "secret", "config"];
+const LOOP_RESOLUTION_MS = 20;
+const NANOS_PER_SECOND = 1e9;
+const MICROS_PER_SECOND = 1e6;
+
+function countBy(names: readonly string[]): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
+  return counts;
+}
+
+function registerProcess(registry: MetricsRegistry): void {
+  const memory = registry.gauge("process_resident_memory_bytes", "Memory of the daemon in RAM");
+  const heap = registry.gauge("shoal_heap_used_bytes", "JavaScript heap in use");
+  const cpu = registry.counter("process_cpu_seconds_total", "CPU time of the daemon, user and system");
+  let cpuSeconds = 0;
+  const delay = registry.gauge(
+    "shoal_event_loop_delay_seconds",
+    "How late the event loop was since the last reading, by quantile",
+  );
+  const histogram = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
+  histogram.enable();
+  registry.onCollect(() => {
+    const { rss, heapUsed } = process.memoryUsage();
+    memory.set(rss);
+    heap.set(heapUsed);
+    const { user, system } = process.cpuUsage();
+    const seconds = (user + system) / MICROS_PER_SECOND;
+    cpu.add(seconds - cpuSeconds);
+    cpuSeconds = seconds;
+    for (const percentile of [50, 99, 100]) {
+      delay.set(histogram.percentile(percentile) / NANOS_PER_SECOND, { quantile: String(percentile / 100) });
+    }
+    histogram.reset();
+  });
+}
+
+function registerRaft(registry: MetricsRegistry, { swarm }: MeasuredParts): void {
+  const figures: readonly (readonly [string, string, (raft: RaftFigures) => number])[] = [
+    ["shoal_raft_term_number", "Current term", (raft) => raft.term],
+    ["shoal_raft_commit_index_number", "Newest entry known to be on a quorum", (raft) => raft.commitIndex],
+    ["shoal_raft_applied_index_number", "Newest entry applied to the store", (raft) => raft.appliedIndex],
+    ["shoal_raft_members_count", "Members of the group", (raft) => raft.memberCount],
+    ["shoal_raft_log_bytes", "Write-ahead log on disk", (raft) => raft.walBytes],
+    ["shoal_raft_leader_bool", "1 on the leader", (raft) => (raft.isLeader ? 1 : 0)],
+  ];
+  const gauges = figures.map(([name, help, read]) => ({ gauge: registry.gauge(name, help), read }));
+  registry.onCollect(() => {
+    const raft = swarm.raftFigures();
+    for (const { gauge, read } of gauges) {
+      gauge.clear();
+      if (raft !== undefined) gauge.set(read(raft));
+    }
+  });
+}
+
+function registerStore(registry: MetricsRegistry, { swarm }: MeasuredParts): void {
+  const objects = registry.gauge("shoal_store_objects_count", "Objects in the store by kind");
+  const tasks = registry.gauge(
+    "shoal_tasks_count",
+    "Tasks by observed state; those wanted running as state=wanted",
+  );
+  const nodes = registry.gauge("shoal_nodes_count", "Nodes by state");
+  const reachable = registry.gauge(
+    "shoal_managers_reachable_count",
+    "Managers that answer, this one included",
+  );
+  registry.onCollect(() => {
+    for (const gauge of [objects, tasks, nodes, reachable]) gauge.clear();
+    const control = swarm.control();
+    if (control === undefined) return;
+    const view = control.staleView();
+    for (const table of TABLES) objects.set(view.list(table).length, { kind: table });
+    const all = view.list("task");
+    for (const [state, count] of countBy(all.map((task) => taskStateName(task.status.state)))) {
+      tasks.set(count, { state });
+    }
+    tasks.set(all.filter((task) => taskStateName(task.desiredState) === "running").length, {
+      state: "wanted",
+    });
+    const states = view
+      .list("node")
+      .map((node) => (node.status.state === NodeState.ready ? "ready" : "not_ready"));
+    for (const [state, count] of countBy(states)) nodes.set(count, { state });
+    reachable.set(control.managers().filter((manager) => manager.isReachable).length);
+  });
+}
+
+function registerContainers(registry: MetricsRegistry, { engine }: MeasuredParts): void {
+  const containers = registry.gauge("shoal_containers_count", "Containers of this machine by state");
+  registry.onCollect(() => {
+    containers.clear();
+    const states = engine.containers.summaries({}).map((container) => container.state.status);
+    for (const [state, count] of countBy(states)) containers.set(count, { state });
+  });
+}
+
+/** Call once for a registry. */
+export function registerDaemonMetrics(registry: MetricsRegistry, parts: MeasuredParts): void {
+  registerProcess(registry);
+  registerRaft(registry, parts);
+  registerStore(registry, parts);
+  registerContainers(registry, parts);
+}
