@@ -284,6 +284,42 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
     });
   });
 
+  it("an update of a global service leaves out a node that is down until it is back", async () => {
+    await withCluster(3, async (cluster) => {
+      const update = { Parallelism: 1, Order: "stop-first", Monitor: SECOND } as const;
+      const mode = { Mode: { Global: {} }, UpdateConfig: update };
+      const id = await cluster.createService({ ...spec("agent", 0), ...mode });
+      await cluster.until("3 running", () => cluster.running(id).length === 3);
+      await cluster.killNode("node0001");
+      await cluster.updateService(id, (old) => ({
+        ...old,
+        TaskTemplate: { ContainerSpec: { Image: "other" } },
+      }));
+      await cluster.until("completed", () => cluster.service(id).updateStatus?.state === "completed");
+      const isNew = (nodeId: string): boolean =>
+        cluster
+          .running(id)
+          .some((task) => task.nodeId === nodeId && task.spec.ContainerSpec.Image === "other");
+      assert(isNew("node0002") && isNew("node0003"));
+      await cluster.reviveNode("node0001");
+      await cluster.until("the third", () => isNew("node0001"));
+    });
+  });
+
+  it("a spec that is changed in the middle of an update keeps to its parallelism", async () => {
+    await withCluster(3, async (cluster) => {
+      const update = { Parallelism: 1, Order: "stop-first", Monitor: SECOND } as const;
+      const id = await cluster.createService({ ...spec("web", 4), UpdateConfig: update });
+      await cluster.until("4 running", () => cluster.running(id).length === 4);
+      const template = { ContainerSpec: { Image: "never" } };
+      await cluster.updateService(id, (old) => ({ ...old, TaskTemplate: template }));
+      await cluster.until("one replaced", () => cluster.running(id).length === 3);
+      await cluster.updateService(id, (old) => ({ ...old, Labels: { changed: "yes" } }));
+      await cluster.advance(5_000);
+      assert.equal(cluster.running(id).length, 3, "the slot under way counts");
+    });
+  });
+
   it("replicated and global jobs run to completion and no further", async () => {
     await withCluster(3, async (cluster) => {
       const template = { ContainerSpec: { Image: "exit:100" } };

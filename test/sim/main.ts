@@ -1,6 +1,7 @@
 /**
- * `npm run sim -- --seed N [--minutes M] [--profile NAME] [--replay]`, `npm run sim -- --hunt SECONDS [--from SEED]`.
- * Prints the seed first, then what the run did; exits with 1 if a check failed.
+ * `npm run sim -- --seed N [--minutes M] [--profile NAME] [--replay]`, `npm run sim -- --hunt SECONDS [--from SEED]
+ * [--profile NAME]`, which goes round all profiles unless told one.
+ * Prints the seed first, then what the run did; exits with 1 if a check failed, with 2 if it was called wrongly.
  */
 import { parseArgs } from "node:util";
 import type { RunResult } from "./cluster.ts";
@@ -8,6 +9,8 @@ import { runSeed } from "./run.ts";
 import { PROFILE_NAMES, type ProfileName } from "./profiles.ts";
 
 const DEFAULT_MINUTES = 0.5;
+/** What a hunt goes round: all but the one that is for measuring. */
+const HUNTED: readonly ProfileName[] = PROFILE_NAMES.filter((name) => name !== "steady");
 
 function profileName(text: string): ProfileName {
   const found = PROFILE_NAMES.find((name) => name === text);
@@ -18,7 +21,14 @@ function profileName(text: string): ProfileName {
 
 function number(text: string, name: string): number {
   const value = Number(text);
-  if (!Number.isFinite(value) || value < 0) throw new Error(`--${name} must be a number, got "${text}"`);
+  if (text.trim() === "" || !Number.isFinite(value) || value < 0)
+    throw new Error(`--${name} must be a number of at least 0, got "${text}"`);
+  return value;
+}
+
+function whole(text: string, name: string): number {
+  const value = number(text, name);
+  if (!Number.isSafeInteger(value)) throw new Error(`--${name} must be a whole number, got "${text}"`);
   return value;
 }
 
@@ -53,30 +63,30 @@ async function once(
   return false;
 }
 
+/** One seed after the other, each with the next of the profiles. */
 async function hunt(
   seconds: number,
   from: number,
-  options: { profile: ProfileName; minutes: number },
+  options: { readonly profiles: readonly ProfileName[]; readonly minutes: number },
 ): Promise<boolean> {
+  const { minutes, profiles } = options;
   const endMs = performance.now() + seconds * 1000;
   let virtualMs = 0;
   let seed = from;
-  let failed = 0;
+  let failedCount = 0;
   for (; performance.now() < endMs; seed += 1) {
-    const result = await runSeed({
-      seed,
-      profile: options.profile,
-      faultyMs: options.minutes * 60_000,
-      keepsTimeline: false,
-    });
+    const profile = profiles[seed % profiles.length] ?? "swarm";
+    const result = await runSeed({ seed, profile, faultyMs: minutes * 60_000, keepsTimeline: false });
     virtualMs += result.virtualMs;
-    if (result.failure === undefined && result.undecided === 0) continue;
-    failed += result.failure === undefined ? 0 : 1;
-    console.log(`seed ${seed}: ${result.failure?.text ?? `${result.undecided} histories undecided`}`);
+    if (result.undecided > 0) console.log(`seed ${seed} ${profile}: ${result.undecided} histories undecided`);
+    if (result.failure === undefined) continue;
+    failedCount += 1;
+    console.log(`seed ${seed} ${profile}: ${result.failure.text.split("\n")[0]}`);
+    console.log(`  again: npm run sim -- --seed ${seed} --profile ${profile} --minutes ${minutes} --replay`);
   }
   const days = virtualMs / 86_400_000;
-  console.log(`${seed - from} seeds from ${from}, ${days.toFixed(2)} virtual days, ${failed} failed`);
-  return failed === 0;
+  console.log(`${seed - from} seeds from ${from}, ${days.toFixed(2)} virtual days, ${failedCount} failed`);
+  return failedCount === 0;
 }
 
 async function main(): Promise<boolean> {
@@ -84,23 +94,30 @@ async function main(): Promise<boolean> {
     options: {
       seed: { type: "string" },
       minutes: { type: "string", default: String(DEFAULT_MINUTES) },
-      profile: { type: "string", default: "swarm" },
+      profile: { type: "string" },
       replay: { type: "boolean", default: false },
       hunt: { type: "string" },
       from: { type: "string" },
     },
   });
-  const profile = profileName(values.profile);
   const minutes = number(values.minutes, "minutes");
   const fresh = Date.now() % 1_000_000_000;
   if (values.hunt !== undefined) {
-    const from = values.from === undefined ? fresh : number(values.from, "from");
+    const from = values.from === undefined ? fresh : whole(values.from, "from");
+    const profiles = values.profile === undefined ? HUNTED : [profileName(values.profile)];
+    const seconds = number(values.hunt, "hunt");
     console.log(`hunting from seed ${from}`);
-    return hunt(number(values.hunt, "hunt"), from, { profile, minutes });
+    return hunt(seconds, from, { profiles, minutes });
   }
-  const seed = values.seed === undefined ? fresh : number(values.seed, "seed");
+  const seed = values.seed === undefined ? fresh : whole(values.seed, "seed");
+  const profile = profileName(values.profile ?? "swarm");
   console.log(`seed ${seed}`);
   return once(seed, { profile, minutes, replay: values.replay });
 }
 
-process.exitCode = (await main()) ? 0 : 1;
+try {
+  process.exitCode = (await main()) ? 0 : 1;
+} catch (caught) {
+  console.error(`sim: ${caught instanceof Error ? caught.message : String(caught)}`);
+  process.exitCode = 2;
+}
