@@ -8,6 +8,7 @@ import { hasErrno } from "./libc.ts";
 import { NetworkNamespace } from "./namespace.ts";
 import { plainNested, u32 } from "./netlink-wire.ts";
 import type { Request } from "./netlink-wire.ts";
+import type { LinkSettings } from "./routing.ts";
 import {
   addAddress,
   addVeth,
@@ -48,21 +49,22 @@ export function interfaceWithAddress(container: NetworkNamespace, address: strin
   return listAddresses(container.route).find((each) => each.address === address)?.index;
 }
 
-/** True if made; false if the host end's name is taken. Nearly every container is new: eth0 is tried before anything is listed. */
-function addPair(
+/** A pair to be made: its end outside, and what its end in the container needs beside a name. */
+export interface VethPair {
+  readonly hostName: string;
+  readonly host: LinkSettings;
+  readonly inside: LinkSettings;
+}
+
+/** True if made; false if one of the names is taken. */
+function tryPair(
   host: NetworkNamespace,
   container: NetworkNamespace,
-  options: { readonly link: RoutedLink; readonly name: string },
+  options: { readonly pair: VethPair; readonly name: string },
 ): boolean {
-  const { link, name } = options;
+  const { pair, name } = options;
   try {
-    host.route.send([
-      addVeth(
-        link.hostName,
-        { mac: link.hostMac, mtu: link.mtu },
-        { name, mac: link.containerMac, mtu: link.mtu, namespace: container.fd },
-      ),
-    ]);
+    host.route.send([addVeth(pair.hostName, pair.host, { ...pair.inside, name, namespace: container.fd })]);
     return true;
   } catch (caught) {
     if (!hasErrno(caught, "EEXIST")) throw caught;
@@ -71,26 +73,42 @@ function addPair(
 }
 
 /**
- * Gives a process's network this link, unless it has it. A pair that an earlier try left under the name is replaced. Nothing is
- * looked up beforehand: that would cost as much as trying.
+ * Makes the pair and returns the container's name of its end: eth0, or the first that is free. Nothing is looked up beforehand, which
+ * would cost as much as trying: nearly every container is new. What an earlier try left under the host's name is replaced, unless `isWanted`
+ * says that it is good; undefined then.
  */
+export async function addPair(
+  host: NetworkNamespace,
+  container: NetworkNamespace,
+  options: { readonly pair: VethPair; readonly isWanted: () => boolean },
+): Promise<string | undefined> {
+  const { pair, isWanted } = options;
+  let name = "eth0";
+  for (let attempt = 1; !tryPair(host, container, { pair, name }); attempt++) {
+    if (attempt >= PLUG_ATTEMPTS_MAX)
+      throw new ClusterError(
+        "unavailable",
+        `Cannot add link "${pair.hostName}": its name is taken again and again`,
+      );
+    if (findLinkIndex(host.route, pair.hostName) !== undefined) {
+      if (isWanted()) return undefined;
+      await host.deleteLinks([pair.hostName]);
+    }
+    name = freeInterfaceName(container);
+  }
+  return name;
+}
+
+/** Gives a process's network this link, unless it has it. */
 export async function plugRouted(host: NetworkNamespace, pid: number, link: RoutedLink): Promise<void> {
   const container = NetworkNamespace.ofProcess(pid);
   try {
-    let name = "eth0";
-    for (let attempt = 1; !addPair(host, container, { link, name }); attempt++) {
-      if (attempt >= PLUG_ATTEMPTS_MAX)
-        throw new ClusterError(
-          "unavailable",
-          `Cannot add link "${link.hostName}": its name is taken again and again`,
-        );
-      if (findLinkIndex(host.route, link.hostName) !== undefined) {
-        if (interfaceWithAddress(container, link.address) !== undefined) return;
-        await host.deleteLinks([link.hostName]);
-      }
-      name = freeInterfaceName(container);
-    }
-    configure(host, container, { link, name });
+    const { hostName, mtu } = link;
+    const name = await addPair(host, container, {
+      pair: { hostName, host: { mac: link.hostMac, mtu }, inside: { mac: link.containerMac, mtu } },
+      isWanted: () => interfaceWithAddress(container, link.address) !== undefined,
+    });
+    if (name !== undefined) configure(host, container, { link, name });
   } finally {
     container.close();
   }

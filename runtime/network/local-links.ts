@@ -1,12 +1,12 @@
 /** Containers' interfaces on bridges: making, finding and taking them away. Keeps no descriptor of a container's namespace. */
 import { ClusterError } from "../../common/errors.ts";
-import { freeInterfaceName, interfaceWithAddress, linkIndex } from "./container-link.ts";
+import { addPair, freeInterfaceName, interfaceWithAddress, linkIndex } from "./container-link.ts";
 import { NetworkNamespace } from "./namespace.ts";
 import {
   addAddress,
+  addRoute,
   addSubLink,
-  addVeth,
-  findLink,
+  EEXIST,
   listLinks,
   listRoutes,
   MAIN_TABLE,
@@ -37,25 +37,22 @@ function hasDefaultRoute(container: NetworkNamespace): boolean {
 export async function plugBridged(root: NetworkNamespace, link: BridgedLink): Promise<void> {
   const container = NetworkNamespace.ofProcess(link.pid);
   try {
-    if (findLink(root.route, link.hostName) !== undefined) await root.deleteLinks([link.hostName]);
-    const name = freeInterfaceName(container);
-    const { mac, mtu } = link;
-    root.route.send([
-      addVeth(
-        link.hostName,
-        { mtu, master: linkIndex(root, link.bridge) },
-        { name, mac, mtu, namespace: container.fd },
-      ),
-      setLink(link.hostName, { isUp: true }),
-    ]);
-    if (link.isReflecting) root.route.send([reflectOnPort(linkIndex(root, link.hostName))]);
+    const { mac, mtu, hostName } = link;
+    const name = await addPair(root, container, {
+      pair: { hostName, host: { mtu, master: linkIndex(root, link.bridge) }, inside: { mac, mtu } },
+      isWanted: () => false,
+    });
+    if (name === undefined) return;
+    root.route.send([setLink(hostName, { isUp: true })]);
+    if (link.isReflecting) root.route.send([reflectOnPort(linkIndex(root, hostName))]);
     const index = linkIndex(container, name);
     container.route.send([
       setLink("lo", { isUp: true }),
       addAddress(index, { address: link.address, prefixLength: link.prefixLength }),
       setLink(name, { isUp: true }),
     ]);
-    if (link.gateway !== "" && !hasDefaultRoute(container)) addDefaultRoute(container, index, link.gateway);
+    if (link.gateway !== "" && (name === "eth0" || !hasDefaultRoute(container)))
+      addFirstDefaultRoute(container, index, link.gateway);
   } finally {
     container.close();
   }
@@ -120,6 +117,12 @@ export async function unplugShared(pid: number, address: string): Promise<void> 
 
 function addDefaultRoute(container: NetworkNamespace, device: number, gateway: string): void {
   container.route.send([replaceRoute({ destination: "0.0.0.0", prefixLength: 0, device, via: gateway })]);
+}
+
+/** Leaves one that is there as it is. */
+function addFirstDefaultRoute(container: NetworkNamespace, device: number, gateway: string): void {
+  const route = addRoute({ destination: "0.0.0.0", prefixLength: 0, device, via: gateway });
+  container.route.send([route], { tolerate: [EEXIST] });
 }
 
 /** After a network was taken away: another leads out, if the lost one did. */
