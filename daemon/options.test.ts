@@ -22,10 +22,11 @@ test("resolveOptions() lets flags win over the file and derives paths from the e
   const folder = await mkdtemp(path.join(tmpdir(), "shoal-options-"));
   t.after(() => rm(folder, { recursive: true }));
   const config = path.join(folder, "daemon.json");
-  await writeFile(config, '{"data-root": "/from/file", "labels": ["a=b"]}');
+  await writeFile(config, '{"data-root": "/from/file", "labels": ["a=b"], "userns-remap": "default"}');
   const options = await resolveOptions({ config, dataRoot: "/from/flag", execRoot: "/run/other" });
   assert.equal(options.dataRoot, "/from/flag");
   assert.deepEqual(options.labels, ["a=b"]);
+  assert.equal(options.usernsRemap, "default");
   assert.deepEqual(options.hosts, ["unix:///run/other/shoal.sock"]);
   assert.equal(options.pidFile, "/run/other/shoal.pid");
 });

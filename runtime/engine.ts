@@ -9,6 +9,7 @@ import type { Component, Env } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
 import type { Engine, JsonObject, PluginEngine } from "../model/engine.ts";
 import { ClusterError } from "../common/errors.ts";
+import { removeTornWrites } from "../common/torn-writes.ts";
 import { AppArmor } from "./containers/apparmor.ts";
 import {
   Cgroups,
@@ -111,6 +112,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
   const { env, log, dataRoot, execRoot, nativeBinary } = options;
   await fs.mkdir(dataRoot, { recursive: true, mode: 0o711 });
   await fs.mkdir(execRoot, { recursive: true, mode: 0o711 });
+  for (const folder of ["", "network", "images"]) removeTornWrites(path.join(dataRoot, folder));
   const id = await engineId(options);
   const appArmor = await AppArmor.open(log);
   const runtimes = new OciRuntimes({

@@ -11,6 +11,7 @@ import path from "node:path";
 import { assert, must } from "../../common/assert.ts";
 import type { Disk, Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
+import { removeTornWrites } from "../../common/torn-writes.ts";
 import type { RootfsLayers } from "../ports.ts";
 import { buildInitLayer } from "./init-layer.ts";
 
@@ -137,6 +138,8 @@ export class SnapshotStore {
         this.#toTrash(path.join(folder, name));
         continue;
       }
+      // Written once more when it became durable, which did not come to its end.
+      if (record.bootId !== "") removeTornWrites(path.join(folder, name));
       this.#layers.set(record.chainId, record);
       this.#nextShort = Math.max(this.#nextShort, Number.parseInt(record.short, 36) + 1);
       if (fs.existsSync(path.join(folder, name, "init"))) this.#withInit.add(record.chainId);

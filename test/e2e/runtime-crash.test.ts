@@ -54,6 +54,16 @@ describe("after a daemon's death", () => {
     }
   });
 
+  test("a write that was cut short leaves no file", async () => {
+    const folder = path.join(lab.root, "data/network");
+    const torn = path.join(folder, "networks.json.4711.tmp");
+    await lab.restart(() => fs.writeFile(torn, "{"));
+    assert.deepEqual(
+      (await fs.readdir(folder)).filter((name) => name.endsWith(".tmp")),
+      [],
+    );
+  });
+
   test("a process that was made but never started ends with whoever asked for it", async () => {
     const execRoot = path.join(lab.root, "run");
     const launcher = new NativeLauncher({
