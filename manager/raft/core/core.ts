@@ -41,6 +41,8 @@ const BATCH_COUNT_MAX = 10_000;
 const HURRIED_CAMPAIGNS_MAX = 10;
 /** The first try comes within so many ticks. Each further one waits a tick longer: a vote on a busy machine takes time. */
 const HURRIED_TICKS_MAX = 3;
+/** In a hurry, one that was voted for or encouraged has at least so long to win. */
+const HURRIED_PATIENCE_TICKS = 4;
 
 export class RaftCore {
   readonly #options: CoreOptions;
@@ -443,6 +445,14 @@ export class RaftCore {
     this.#electionTimeoutTicks = Math.min(electionTicks, leastTicks + random(HURRIED_TICKS_MAX + tried));
   }
 
+  /** Somebody got this member's vote, or the promise of it: being in a hurry too would only unseat it. */
+  #waitForOther(): void {
+    if (this.#hurriedCampaigns === 0) return;
+    this.#electionElapsed = 0;
+    const patience = HURRIED_PATIENCE_TICKS + this.#options.random(HURRIED_TICKS_MAX);
+    this.#electionTimeoutTicks = Math.max(this.#electionTimeoutTicks, patience);
+  }
+
   #becomeFollower(term: number, leader: number): void {
     assert(term >= this.#term, "the term never goes back");
     if (term > this.#term) {
@@ -451,8 +461,9 @@ export class RaftCore {
     }
     this.#role = "follower";
     this.#leaderId = leader;
-    if (leader !== 0) this.#hurriedCampaigns = 0;
     const old = this.#leader;
+    // One that won and lost again before it could commit anything is as leaderless as before.
+    if (leader !== 0 || old?.isEstablished === true) this.#hurriedCampaigns = 0;
     this.#leader = undefined;
     old?.dropReads();
     // Not sent yet: they would go out under a term that somebody else leads.
@@ -530,8 +541,7 @@ export class RaftCore {
     const term = granted ? request.term : this.#term;
     const reply: VoteReply = { type, from: this.#options.raftId, to: request.from, term, granted };
     if (isPre) {
-      // In a hurry, one that was encouraged is given the time to win.
-      if (granted && this.#hurriedCampaigns > 0) this.#resetElection();
+      if (granted) this.#waitForOther();
       // A grant promises nothing; a refusal speaks of our term, which must be durable to be spoken of.
       if (granted) this.#send(reply);
       else this.#sendDurable(reply);
@@ -540,6 +550,7 @@ export class RaftCore {
     if (granted) {
       this.#vote = request.from;
       this.#electionElapsed = 0;
+      this.#waitForOther();
     }
     this.#sendDurable(reply);
   }
@@ -562,13 +573,15 @@ export class RaftCore {
 
   /**
    * All followers of a leader that died notice it at once and ask at once. Would they encourage each other, all would
-   * vote for themselves and nobody win. So, of two that ask, the one with the lower id gives way. Only for the few
-   * hurried tries: whoever has the higher id may be unable to win.
+   * vote for themselves and nobody win; or one wins and the other's higher term unseats it. So a candidate encourages
+   * no equal, and of two that only ask the one with the lower id gives way. Only for the few hurried tries: whoever
+   * doesn't give way may be unable to win.
    */
   #isRival(request: VoteRequest): boolean {
-    const isAsking = this.#role === "preCandidate" && this.#hurriedCampaigns > 0;
-    if (!isAsking || request.from > this.#options.raftId) return false;
-    return request.lastIndex === this.#log.lastIndex && request.lastTerm === this.#log.lastTerm;
+    if (this.#hurriedCampaigns === 0) return false;
+    const isAhead =
+      this.#role === "candidate" || (this.#role === "preCandidate" && request.from < this.#options.raftId);
+    return isAhead && request.lastIndex === this.#log.lastIndex && request.lastTerm === this.#log.lastTerm;
   }
 
   #becomeLeader(): void {
@@ -576,7 +589,6 @@ export class RaftCore {
     assert(this.#durableTerm === this.#term, "the own vote is durable");
     this.#role = "leader";
     this.#leaderId = this.#options.raftId;
-    this.#hurriedCampaigns = 0;
     this.#leader = new Leader(this.#host());
     this.#electionElapsed = 0;
     this.#leader.maybeCommit();
