@@ -50,11 +50,17 @@ export class ClusterBlobPeers implements BlobPeers {
     return [];
   }
 
-  fetch(peer: string, digest: string, offset: number, signal: AbortSignal): Promise<Readable> {
+  fetch(
+    peer: string,
+    part: { readonly digest: string; readonly offset: number; readonly length: number },
+    signal: AbortSignal,
+  ): Promise<Readable> {
+    const { digest, offset, length } = part;
     const { path, requestSerialize, responseDeserialize } = nodeService.fetchBlob;
     const call = this.#channel(peer).makeServerStreamRequest(path, requestSerialize, responseDeserialize, {
       digest,
       offset,
+      length,
     });
     const cancel = (): void => call.cancel();
     signal.addEventListener("abort", cancel, { once: true });

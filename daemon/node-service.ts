@@ -43,16 +43,22 @@ async function write<Q, R>(call: ServerWritableStream<Q, R>, message: R, signal:
 }
 
 async function sendBlob(engine: Engine, call: FetchBlobCall, signal: AbortSignal): Promise<void> {
-  const { digest, offset } = call.request;
+  const { digest, offset, length } = call.request;
   const { sizeBytes, content } = await engine.images.openBlob(digest ?? "", offset ?? 0);
   signal.addEventListener("abort", () => content.destroy(), { once: true });
   let isFirst = true;
-  for await (const piece of content as AsyncIterable<Buffer>) {
+  const wanted = length ?? 0;
+  let left = wanted === 0 ? Infinity : wanted;
+  for await (const whole of content as AsyncIterable<Buffer>) {
+    // What the reader will not take must not travel.
+    const piece = whole.subarray(0, Math.min(whole.byteLength, left));
+    left -= piece.byteLength;
     for (let start = 0; start < piece.byteLength; start += CHUNK_BYTES_MAX) {
       const data = piece.subarray(start, start + CHUNK_BYTES_MAX);
       await write(call, isFirst ? { sizeBytes, data } : { data }, signal);
       isFirst = false;
     }
+    if (left === 0) break;
   }
   if (isFirst) await write(call, { sizeBytes }, signal);
 }

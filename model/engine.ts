@@ -498,8 +498,12 @@ export interface BlobPeers {
     reference: string,
     signal: AbortSignal,
   ): Promise<readonly { readonly peer: string; readonly image: ImageDescription }[]>;
-  /** Streams a blob from one peer. */
-  fetch(peer: string, digest: string, offset: number, signal: AbortSignal): Promise<Readable>;
+  /** Streams a part of a blob from one peer; `length` 0 means all that follows. */
+  fetch(
+    peer: string,
+    part: { readonly digest: string; readonly offset: number; readonly length: number },
+    signal: AbortSignal,
+  ): Promise<Readable>;
 }
 
 /** A container outside of any service on networks of the cluster. */

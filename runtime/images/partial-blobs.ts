@@ -20,11 +20,13 @@ export interface ArrivingBlob {
 }
 
 const READ_BYTES = 256 * 1024;
+/** Progress is told in steps of about that. */
+const AHEAD_BYTES = 1024 * 1024;
 /**
  * Two nodes may each wait for the other's next bytes of the same blob. Who waits longer than this is sent away and asks
  * another source, in the end the registry.
  */
-const WAIT_MS = 2_000;
+const WAIT_MS = 1_000;
 
 export class PartialBlobs {
   readonly #blobs = new Map<string, Arriving>();
@@ -60,13 +62,13 @@ export class PartialBlobs {
     return this.#blobs.has(digest);
   }
 
-  /** undefined when no such blob is arriving. */
+  /** undefined when no such blob is arriving, or not nearly as far as `offset`: another source has more. */
   async open(
     digest: string,
     offset: number,
   ): Promise<{ readonly sizeBytes: number; readonly content: Readable } | undefined> {
     const blob = this.#blobs.get(digest);
-    if (blob === undefined || offset > blob.sizeBytes) return undefined;
+    if (blob === undefined || offset > blob.availableBytes + AHEAD_BYTES) return undefined;
     // Opened at once: the file is renamed when it is whole.
     const file = await open(blob.path, "r").catch(() => undefined);
     if (file === undefined) return undefined;

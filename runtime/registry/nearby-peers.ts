@@ -60,7 +60,7 @@ export class NearbyPeers {
     if (known !== undefined) return known;
     const source: BlobSource = {
       name: `node ${peer}`,
-      open: (offset, _length, signal) => this.#peers.fetch(peer, digest, offset, signal),
+      open: (offset, length, signal) => this.#peers.fetch(peer, { digest, offset, length }, signal),
     };
     this.#sources.set(key, source);
     return source;

@@ -361,7 +361,7 @@ test("ImageEngine.ensure() is here, then from several peers at once, then from t
           return image === undefined ? [] : [{ peer, image }];
         }),
       ),
-    fetch: async (peer, digest, offset) => {
+    fetch: async (peer, { digest, offset }) => {
       fetched.push(peer);
       const node = nodes.get(peer);
       assert.ok(node !== undefined);
@@ -446,7 +446,7 @@ test("a pull from the registry takes what another node is just getting from ther
       const image = first.images.describe(reference);
       return Promise.resolve(image === undefined ? [] : [{ peer: "n1", image }]);
     },
-    fetch: async (_peer, wanted, offset) => {
+    fetch: async (_peer, { digest: wanted, offset }) => {
       const { content } = await first.images.openBlob(wanted, offset);
       if (wanted === digest) gate.resolve();
       return content;
