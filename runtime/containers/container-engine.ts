@@ -56,7 +56,7 @@ import { checkRuntime } from "./oci-runtimes.ts";
 import { Lifecycle, groupParent, type LifecycleDeps } from "./lifecycle.ts";
 import { LiveContainer } from "./live-container.ts";
 import { compressRotated } from "./log-compression.ts";
-import { isLogCompressed, logPath } from "./log-options.ts";
+import { isLogCompressed, logFormat, logPath } from "./log-options.ts";
 import { readLog } from "./log-reader.ts";
 import { resolveMountPoints } from "./mount-points.ts";
 import { FrameType, u32 } from "./native-frames.ts";
@@ -540,6 +540,7 @@ export class LocalContainerEngine implements ContainerEngine {
     }
     const source = {
       path: logPath(live.record, live.folder),
+      format: logFormat(live.record),
       isRunning: () => live.state().isRunning,
       changed: live.changed,
       timers: this.#options.env.timers,

@@ -13,7 +13,7 @@ import { healthPlan, nextHealth } from "./health.ts";
 import { DetachScanner, parseDetachKeys } from "./input-stream.ts";
 import { NO_HEALTH } from "./live-container.ts";
 import { parseByteSize, validateLogOptions } from "./log-options.ts";
-import { parseStoredLine } from "./log-reader.ts";
+import { parseStoredLine } from "./log-formats.ts";
 import { parseBind } from "./mount-points.ts";
 import { resourceLimits, validateResources } from "./resource-limits.ts";
 import { nextRestartDelayMs, shouldRestart } from "./restart-policy.ts";

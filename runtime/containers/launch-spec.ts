@@ -66,7 +66,8 @@ export interface LaunchProcess {
 }
 
 export interface LaunchLog {
-  readonly isKept: boolean;
+  /** 0: none, 1: json-file, 2: local. */
+  readonly kind: 0 | 1 | 2;
   readonly path: string;
   /** 0: never rotated. */
   readonly bytesMax: number;

@@ -4,6 +4,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { HostConfig } from "../../model/engine.ts";
 import { DEFAULT_LOG_FILE_COUNT } from "./container-defaults.ts";
 import type { ContainerRecord } from "./container-record.ts";
+import { JSON_FORMAT, LOCAL_FORMAT, type LogFormat } from "./log-formats.ts";
 import type { LaunchLog } from "./launch-spec.ts";
 
 const UNIT: Readonly<Record<string, number>> = {
@@ -14,6 +15,7 @@ const UNIT: Readonly<Record<string, number>> = {
   g: 1024 ** 3,
   t: 1024 ** 4,
 };
+const LOG_KINDS = { none: 0, "json-file": 1, local: 2 } as const;
 const RING_BYTES_MAX = 1024 ** 3;
 const LOCAL_BYTES_MAX = 20 * 1024 * 1024;
 const LOCAL_FILE_COUNT = 5;
@@ -107,8 +109,13 @@ function attributesOf(record: ContainerRecord): Readonly<Record<string, string>>
   return attributes;
 }
 
-export function logPath(record: Pick<ContainerRecord, "id">, folder: string): string {
-  return path.join(folder, `${record.id}-json.log`);
+export function logPath(record: Pick<ContainerRecord, "id" | "hostConfig">, folder: string): string {
+  const isLocal = logDriver(record.hostConfig) === "local";
+  return path.join(folder, isLocal ? "local-logs/container.log" : `${record.id}-json.log`);
+}
+
+export function logFormat(record: Pick<ContainerRecord, "hostConfig">): LogFormat {
+  return logDriver(record.hostConfig) === "local" ? LOCAL_FORMAT : JSON_FORMAT;
 }
 
 /** Whether rotated files are compressed: asked for with json-file, usual with local. */
@@ -131,7 +138,7 @@ export function logOptions(record: ContainerRecord, folder: string): LaunchLog {
   const size = options["max-size"];
   const isLocal = driver === "local";
   return {
-    isKept: driver !== "none",
+    kind: LOG_KINDS[driver],
     path: logPath(record, folder),
     bytesMax: size === undefined ? (isLocal ? LOCAL_BYTES_MAX : 0) : parseByteSize(size, "max-size"),
     fileCountMax: Number(options["max-file"] ?? (isLocal ? LOCAL_FILE_COUNT : DEFAULT_LOG_FILE_COUNT)),

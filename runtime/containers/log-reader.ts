@@ -11,6 +11,7 @@ import { gunzip } from "node:zlib";
 import type { Timers } from "../../common/env.ts";
 import type { ContainerLogOptions, LogLine } from "../../model/engine.ts";
 import { formatNanoseconds } from "./container-record.ts";
+import type { LogFormat } from "./log-formats.ts";
 import { logIdentity } from "./log-compression.ts";
 
 const READ_BYTES = 128 * 1024;
@@ -22,35 +23,11 @@ const LIST_ATTEMPTS_MAX = 1000;
 
 export interface LogSource {
   readonly path: string;
+  readonly format: LogFormat;
   readonly isRunning: () => boolean;
   /** Called when the container changes state. */
   readonly changed: Set<() => void>;
   readonly timers: Timers;
-}
-
-interface StoredLine {
-  readonly log: string;
-  readonly stream: string;
-  readonly time: string;
-  readonly attrs?: Readonly<Record<string, string>>;
-}
-
-export function parseStoredLine(text: string): LogLine | undefined {
-  if (!text.startsWith("{")) return undefined;
-  let stored: StoredLine;
-  try {
-    stored = JSON.parse(text) as StoredLine;
-  } catch {
-    // Torn by a loss of power in the middle of a write.
-    return undefined;
-  }
-  if (typeof stored.log !== "string" || typeof stored.time !== "string") return undefined;
-  return {
-    stream: stored.stream === "stderr" ? "stderr" : "stdout",
-    timestamp: stored.time,
-    data: Buffer.from(stored.log),
-    ...(stored.attrs === undefined ? {} : { attrs: stored.attrs }),
-  };
 }
 
 /** A log file that is held open: its name may change while it is read. */
@@ -133,33 +110,6 @@ async function readWhole({ handle, isCompressed }: HeldFile): Promise<Buffer> {
   return isCompressed ? promisify(gunzip)(bytes) : bytes;
 }
 
-function linesOf(bytes: Buffer): readonly string[] {
-  return bytes
-    .toString("utf8")
-    .split("\n")
-    .filter((line) => line !== "");
-}
-
-/** Offset in the file from which `count` lines remain, and how many were found if it has fewer. */
-async function tailOffset(handle: fs.FileHandle, count: number): Promise<{ offset: number; found: number }> {
-  let end = (await handle.stat()).size;
-  let found = 0;
-  const buffer = Buffer.allocUnsafe(READ_BYTES);
-  const size = end;
-  while (end > 0) {
-    const start = Math.max(0, end - READ_BYTES);
-    const { bytesRead } = await handle.read(buffer, 0, end - start, start);
-    for (let at = bytesRead - 1; at >= 0; at--) {
-      // The newline at the very end closes the last line.
-      if (buffer[at] !== 10 || start + at === size - 1) continue;
-      found++;
-      if (found === count) return { offset: start + at + 1, found };
-    }
-    end = start;
-  }
-  return { offset: 0, found: size > 0 ? found + 1 : 0 };
-}
-
 class LogFollower {
   readonly #source: LogSource;
   readonly #signal: AbortSignal;
@@ -215,13 +165,15 @@ class FileLines {
   readonly handle: fs.FileHandle;
   #offset: number;
   #rest: Buffer = Buffer.alloc(0);
+  readonly #format: LogFormat;
 
-  constructor(handle: fs.FileHandle, offset: number) {
+  constructor(handle: fs.FileHandle, format: LogFormat, offset: number) {
     this.handle = handle;
+    this.#format = format;
     this.#offset = offset;
   }
 
-  async *available(): AsyncGenerator<string, void> {
+  async *available(): AsyncGenerator<LogLine, void> {
     const buffer = Buffer.allocUnsafe(READ_BYTES);
     while (true) {
       if ((await this.handle.stat()).size < this.#offset) {
@@ -233,9 +185,9 @@ class FileLines {
       if (bytesRead === 0) return;
       this.#offset += bytesRead;
       const all = Buffer.concat([this.#rest, buffer.subarray(0, bytesRead)]);
-      const end = all.lastIndexOf(10) + 1;
-      this.#rest = all.subarray(end);
-      if (end > 0) yield* all.toString("utf8", 0, end - 1).split("\n");
+      const { lines, used } = this.#format.take(all);
+      this.#rest = all.subarray(used);
+      yield* lines;
     }
   }
 }
@@ -258,10 +210,12 @@ async function* storedLines(
   source: LogSource,
   options: ContainerLogOptions,
   signal: AbortSignal,
-): AsyncGenerator<string, void> {
+): AsyncGenerator<LogLine, void> {
   const [live, ...newestFirst] = await openAll(source.path);
   if (live === undefined) return;
   const { handle } = live;
+  const { format } = source;
+  const linesOf = (bytes: Buffer): readonly LogLine[] => format.take(bytes).lines;
   let current = live;
   try {
     const rotated = newestFirst.toReversed();
@@ -269,10 +223,10 @@ async function* storedLines(
     if (options.tail === undefined) {
       for (const file of rotated) yield* linesOf(await readWhole(file));
     } else {
-      const tail = await tailOffset(handle, Math.max(0, options.tail));
+      const tail = await format.tailOffset(handle, Math.max(0, options.tail));
       offset = options.tail === 0 ? (await handle.stat()).size : tail.offset;
       let missing = options.tail - tail.found;
-      const older: (readonly string[])[] = [];
+      const older: (readonly LogLine[])[] = [];
       for (const file of rotated.toReversed()) {
         if (missing <= 0) break;
         const lines = linesOf(await readWhole(file)).slice(-missing);
@@ -281,7 +235,7 @@ async function* storedLines(
       }
       for (const lines of older) yield* lines;
     }
-    let lines = new FileLines(handle, offset);
+    let lines = new FileLines(handle, format, offset);
     yield* lines.available();
     if (!options.follow) return;
     const follower = new LogFollower(source, signal);
@@ -296,7 +250,7 @@ async function* storedLines(
           await current.handle.close();
           current = next;
           if (next.isCompressed) yield* linesOf(await readWhole(next));
-          else lines = new FileLines(next.handle, 0);
+          else lines = new FileLines(next.handle, format, 0);
           continue;
         }
         if (!wasRunning) return;
@@ -326,9 +280,7 @@ export async function* readLog(
       ? undefined
       : source.timers.after(Math.max(0, waitMs), () => ending.abort());
   try {
-    for await (const text of storedLines(source, options, AbortSignal.any([signal, ending.signal]))) {
-      const line = parseStoredLine(text);
-      if (line === undefined) continue;
+    for await (const line of storedLines(source, options, AbortSignal.any([signal, ending.signal]))) {
       // Both have nine digits, so that text order is time order.
       if (since !== undefined && line.timestamp < since) continue;
       if (until !== undefined && line.timestamp > until) return;

@@ -219,7 +219,7 @@ export function encodeCreateJob(spec: LaunchSpec): Buffer {
   const { log } = spec;
   writer.record(
     Key.log,
-    log.isKept ? 1 : 0,
+    log.kind,
     log.path,
     BigInt(log.bytesMax),
     log.fileCountMax,

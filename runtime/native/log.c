@@ -29,8 +29,17 @@ struct log_file {
   uint32_t partial_length[2];
   char *out;
   uint32_t out_length;
+  bool is_local, is_cut[2]; /* the last piece of a stream was no whole line */
   struct log_ring *ring; /* non-blocking: what comes goes there */
 };
+
+static void make_log_folder(const char *path) {
+  char folder[PATH_BYTES_MAX];
+  snprintf(folder, sizeof folder, "%s", path);
+  char *slash = strrchr(folder, '/');
+  if (slash != NULL) *slash = 0;
+  mkdir(folder, 0700);
+}
 
 struct log_file *log_open(const struct job *job) {
   if (job->log_driver == 0 || job->log_path == NULL) return NULL;
@@ -40,6 +49,8 @@ struct log_file *log_open(const struct job *job) {
   log->attributes = strdup(job->log_attributes == NULL ? "" : job->log_attributes);
   log->bytes_max = job->log_bytes_max;
   log->file_count = job->log_file_count == 0 ? 1 : job->log_file_count;
+  log->is_local = job->log_driver == 2;
+  if (log->is_local) make_log_folder(log->path);
   log->fd = open(log->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
   struct stat stat;
   if (log->fd >= 0 && fstat(log->fd, &stat) == 0) log->size = (uint64_t)stat.st_size;
@@ -162,7 +173,39 @@ static char *escape(char *out, const unsigned char *at, uint32_t length) {
   return out;
 }
 
-static void put_line(struct log_file *log, int stream, const char *bytes, uint32_t length, const char time[31]) {
+static char *put_varint(char *out, uint64_t value) {
+  for (; value >= 0x80; value >>= 7) *out++ = (char)(value | 0x80);
+  *out++ = (char)value;
+  return out;
+}
+
+static char *put_length(char *out, uint32_t length) {
+  for (int shift = 24; shift >= 0; shift -= 8) *out++ = (char)(length >> shift);
+  return out;
+}
+
+/* A record of Docker's `local` driver: length, message (source, time, line, partial and whether it is the last of its line), length. */
+static char *put_record(struct log_file *log, char *start, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
+  char *out = start + 4;
+  bool is_whole = length > 0 && bytes[length - 1] == '\n', is_part = !is_whole || log->is_cut[stream - 1];
+  memcpy(out, stream == 1 ? "\x0a\x06stdout" : "\x0a\x06stderr", 8);
+  out = put_varint(out + 8, 0x10);
+  out = put_varint(out, nanoseconds);
+  out = put_varint(out, 0x1a);
+  out = put_varint(out, length);
+  memcpy(out, bytes, length);
+  out += length;
+  if (is_part) {
+    memcpy(out, is_whole ? "\x20\x01\x2a\x02\x08\x01" : "\x20\x01\x2a\x00", is_whole ? 6 : 4);
+    out += is_whole ? 6 : 4;
+  }
+  log->is_cut[stream - 1] = !is_whole;
+  uint32_t size = (uint32_t)(out - start - 4);
+  put_length(start, size);
+  return put_length(out, size);
+}
+
+static void put_line(struct log_file *log, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
   /* Six characters for one at worst. */
   uint32_t worst = length * 6 + 128 + ATTRIBUTES_BYTES_MAX;
   if (log->out_length + worst > OUT_BYTES + LINE_BYTES_MAX * 6 + ATTRIBUTES_BYTES_MAX) flush(log);
@@ -170,7 +213,12 @@ static void put_line(struct log_file *log, int stream, const char *bytes, uint32
     flush(log);
     rotate(log);
   }
-  char *out = log->out + log->out_length;
+  char *out = log->out + log->out_length, time[31];
+  if (log->is_local) {
+    log->out_length = (uint32_t)(put_record(log, out, stream, bytes, length, nanoseconds) - log->out);
+    return;
+  }
+  format_time(nanoseconds, time);
   memcpy(out, "{\"log\":\"", 8);
   out = escape(out + 8, (const unsigned char *)bytes, length);
   memcpy(out, "\",\"stream\":\"", 12);
@@ -209,8 +257,6 @@ void log_continue(struct log_file *log) {
 bool log_write_at(struct log_file *log, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
   if (log->out == NULL) log->out = malloc(OUT_BYTES + 2 * (LINE_BYTES_MAX * 6 + ATTRIBUTES_BYTES_MAX));
   if (log->out == NULL) return false;
-  char time[31];
-  format_time(nanoseconds, time);
   char **partial = &log->partial[stream - 1];
   uint32_t *held = &log->partial_length[stream - 1];
   while (length > 0) {
@@ -223,14 +269,14 @@ bool log_write_at(struct log_file *log, int stream, const char *bytes, uint32_t 
       is_whole = false;
     }
     if (*held == 0 && (is_whole || take == LINE_BYTES_MAX)) {
-      put_line(log, stream, bytes, take, time);
+      put_line(log, stream, bytes, take, nanoseconds);
     } else {
       if (*partial == NULL) *partial = malloc(LINE_BYTES_MAX);
       if (*partial == NULL) return false;
       memcpy(*partial + *held, bytes, take);
       *held += take;
       if (is_whole || *held == LINE_BYTES_MAX) {
-        put_line(log, stream, *partial, *held, time);
+        put_line(log, stream, *partial, *held, nanoseconds);
         *held = 0;
       }
     }
@@ -256,10 +302,8 @@ void log_close(struct log_file *log) {
     log->fd = -1;
     return;
   }
-  char time[31];
-  format_time(wall_nanoseconds(), time);
   for (int stream = 1; stream <= 2; stream++)
-    if (log->partial_length[stream - 1] > 0) put_line(log, stream, log->partial[stream - 1], log->partial_length[stream - 1], time);
+    if (log->partial_length[stream - 1] > 0) put_line(log, stream, log->partial[stream - 1], log->partial_length[stream - 1], wall_nanoseconds());
   flush(log);
   if (log->fd >= 0) close(log->fd);
 }

@@ -210,7 +210,7 @@ describe("cgroup v2", () => {
       mounts,
       cgroups: [{ version: 2, folder }],
       deviceProgram: compileDeviceProgram(["c *:* m", "c 1:3 rwm", "c 1:5 r"]),
-      log: { isKept: true, path: log, bytesMax: 0, fileCountMax: 1, attributes: "", ringBytes: 0 },
+      log: { kind: 1, path: log, bytesMax: 0, fileCountMax: 1, attributes: "", ringBytes: 0 },
     });
     assert.equal((await exit).exitCode, 3);
     const text = readFileSync(log, "utf8");

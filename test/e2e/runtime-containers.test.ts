@@ -274,6 +274,51 @@ describe("containers", () => {
     await rejects(lab.create(["true"], refused), /compress cannot be true when max-file is less than 2/);
   });
 
+  test("log driver local: Docker's records, read from both ends and across compressed files", async () => {
+    const local = { LogConfig: { Type: "local", Config: {} } };
+    const run = await lab.run(
+      ["sh", "-c", "seq 1 20; echo err >&2; head -c 20000 /dev/zero | tr '\\0' x; echo"],
+      local,
+    );
+    assert.equal(run.stderr, "err\n");
+    assert.equal(run.stdout.length, 51 + 20_001);
+    const bytes = readFileSync(path.join(lab.root, "data/containers", run.id, "local-logs/container.log"));
+    const length = bytes.readUInt32BE(0);
+    assert.deepEqual(
+      [bytes.toString("latin1", 4, 12), bytes.readUInt32BE(4 + length)],
+      ["\n\x06stdout", length],
+    );
+    // The piece that was cut says so, and the one that ends the line that it is the last.
+    assert.ok(
+      bytes.includes(Buffer.from([0x20, 1, 0x2a, 0])) &&
+        bytes.includes(Buffer.from([0x20, 1, 0x2a, 2, 8, 1])),
+    );
+    const tailOf = async (id: string, tail: number): Promise<readonly string[]> => {
+      const lines: string[] = [];
+      const options = { follow: false, stdout: true, stderr: true, tail };
+      for await (const line of lab.engine.containers.logs(id, options, AbortSignal.timeout(5000)))
+        lines.push(Buffer.from(line.data).toString().trim());
+      return lines;
+    };
+    assert.deepEqual(
+      (await tailOf(run.id, 40)).map((line) => line.length).filter((size) => size > 3),
+      [16_384, 20_000 - 16_384],
+    );
+    const id = await lab.create(["sh", "-c", "i=0; while [ $i -lt 5000 ]; do echo $i; i=$((i+1)); done"], {
+      LogConfig: { Type: "local", Config: { "max-size": "20k", "max-file": "200" } },
+    });
+    await lab.engine.containers.start(id);
+    const file = path.join(lab.root, "data/containers", id, "local-logs/container.log");
+    const following = lab.output(id);
+    while (lab.engine.containers.summary(id).state.isRunning) await compressRotated(file);
+    await compressRotated(file);
+    const wanted = Array.from({ length: 5000 }, (_, index) => String(index));
+    assert.deepEqual((await following).stdout.trim().split("\n"), wanted);
+    assert.deepEqual((await lab.output(id)).stdout.trim().split("\n"), wanted);
+    assert.deepEqual(await tailOf(id, 4000), wanted.slice(-4000));
+    assert.ok((await fs.readdir(path.dirname(file))).includes("container.log.1.gz"));
+  });
+
   test("log mode=non-blocking: a disk that stands still holds nobody back, and only what has no room is lost", async () => {
     const count = 20_000;
     const writes = `i=0; while [ $i -lt ${count} ]; do echo line-$i; i=$((i+1)); done; touch /done; sleep 100`;

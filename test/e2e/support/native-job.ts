@@ -13,7 +13,7 @@ export function plainSpec(
     id,
     stateDir: options.stateDir,
     socket: `m/${id}.sock`,
-    log: { isKept: false, path: "", bytesMax: 0, fileCountMax: 1, attributes: "", ringBytes: 0 },
+    log: { kind: 0, path: "", bytesMax: 0, fileCountMax: 1, attributes: "", ringBytes: 0 },
     flags: JobFlag.newPid,
     process: {
       args: options.args,

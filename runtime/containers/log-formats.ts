@@ -1,0 +1,161 @@
+/**
+ * How lines lie in log files: one JSON object each (json-file), or binary records of Docker's `local` driver, which are a length, a
+ * protobuf message (source, time, line, partial) and the length again, so that files can be read from either end. Pure but for tails.
+ */
+import type { FileHandle } from "node:fs/promises";
+import type { LogLine } from "../../model/engine.ts";
+import { formatNanoseconds } from "./container-record.ts";
+
+const READ_BYTES = 128 * 1024;
+/** A longer record is none: lines are cut at 16 KiB. */
+const RECORD_BYTES_MAX = 1 << 20;
+
+export interface LogFormat {
+  /** Whole lines at the beginning of `bytes`, and how many bytes they took. */
+  take(bytes: Buffer): { readonly lines: readonly LogLine[]; readonly used: number };
+  /** Where the last `count` lines of a file begin, and how many there are if it has fewer. */
+  tailOffset(handle: FileHandle, count: number): Promise<{ readonly offset: number; readonly found: number }>;
+}
+
+interface StoredLine {
+  readonly log: string;
+  readonly stream: string;
+  readonly time: string;
+  readonly attrs?: Readonly<Record<string, string>>;
+}
+
+export function parseStoredLine(text: string): LogLine | undefined {
+  if (!text.startsWith("{")) return undefined;
+  let stored: StoredLine;
+  try {
+    stored = JSON.parse(text) as StoredLine;
+  } catch {
+    // Torn by a loss of power in the middle of a write.
+    return undefined;
+  }
+  if (typeof stored.log !== "string" || typeof stored.time !== "string") return undefined;
+  return {
+    stream: stored.stream === "stderr" ? "stderr" : "stdout",
+    timestamp: stored.time,
+    data: Buffer.from(stored.log),
+    ...(stored.attrs === undefined ? {} : { attrs: stored.attrs }),
+  };
+}
+
+async function jsonTailOffset(
+  handle: FileHandle,
+  count: number,
+): Promise<{ readonly offset: number; readonly found: number }> {
+  let end = (await handle.stat()).size;
+  let found = 0;
+  const buffer = Buffer.allocUnsafe(READ_BYTES);
+  const size = end;
+  while (end > 0) {
+    const start = Math.max(0, end - READ_BYTES);
+    const { bytesRead } = await handle.read(buffer, 0, end - start, start);
+    for (let at = bytesRead - 1; at >= 0; at--) {
+      // The newline at the very end closes the last line.
+      if (buffer[at] !== 10 || start + at === size - 1) continue;
+      found++;
+      if (found === count) return { offset: start + at + 1, found };
+    }
+    end = start;
+  }
+  return { offset: 0, found: size > 0 ? found + 1 : 0 };
+}
+
+export const JSON_FORMAT: LogFormat = {
+  take: (bytes) => {
+    const used = bytes.lastIndexOf(10) + 1;
+    const texts = used === 0 ? [] : bytes.toString("utf8", 0, used - 1).split("\n");
+    return { lines: texts.map(parseStoredLine).filter((line) => line !== undefined), used };
+  },
+  tailOffset: jsonTailOffset,
+};
+
+class FieldReader {
+  readonly #bytes: Buffer;
+  #at = 0;
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes;
+  }
+
+  get isAtEnd(): boolean {
+    return this.#at >= this.#bytes.length;
+  }
+
+  varint(): bigint {
+    let value = 0n;
+    for (let shift = 0n; shift < 70n; shift += 7n) {
+      const byte = this.#bytes[this.#at++] ?? 0;
+      value |= BigInt(byte & 0x7f) << shift;
+      if (byte < 0x80) break;
+    }
+    return value;
+  }
+
+  part(): Buffer {
+    const length = Number(this.varint());
+    this.#at += length;
+    return this.#bytes.subarray(this.#at - length, this.#at);
+  }
+}
+
+/** One message; undefined if it is none. */
+export function parseLocalEntry(bytes: Buffer): LogLine | undefined {
+  const fields = new FieldReader(bytes);
+  let source = "";
+  let nanoseconds = 0n;
+  let data: Buffer = Buffer.alloc(0);
+  while (!fields.isAtEnd) {
+    const tag = Number(fields.varint());
+    if (tag === 0x0a) source = fields.part().toString();
+    else if (tag === 0x10) nanoseconds = BigInt.asIntN(64, fields.varint());
+    else if (tag === 0x1a) data = fields.part();
+    else if ((tag & 7) === 0) fields.varint();
+    else if ((tag & 7) === 2) fields.part();
+    else return undefined;
+  }
+  if (source !== "stdout" && source !== "stderr") return undefined;
+  return { stream: source, timestamp: formatNanoseconds(nanoseconds), data };
+}
+
+export const LOCAL_FORMAT: LogFormat = {
+  take: (bytes) => {
+    const lines: LogLine[] = [];
+    let used = 0;
+    while (bytes.length - used >= 8) {
+      const length = bytes.readUInt32BE(used);
+      if (length > RECORD_BYTES_MAX || bytes.length - used < length + 8) break;
+      const line = parseLocalEntry(bytes.subarray(used + 4, used + 4 + length));
+      if (line !== undefined) lines.push(line);
+      used += length + 8;
+    }
+    return { lines, used };
+  },
+  tailOffset: async (handle, count) => {
+    let offset = (await handle.stat()).size;
+    let window: Buffer = Buffer.alloc(0);
+    let windowStart = offset;
+    let found = 0;
+    while (found < count && offset >= 8) {
+      if (offset - 4 < windowStart) {
+        const start = Math.max(0, offset - READ_BYTES);
+        const { bytesRead, buffer } = await handle.read(
+          Buffer.alloc(offset - start),
+          0,
+          offset - start,
+          start,
+        );
+        window = buffer.subarray(0, bytesRead);
+        windowStart = start;
+      }
+      const length = window.readUInt32BE(offset - 4 - windowStart);
+      if (length > RECORD_BYTES_MAX || length + 8 > offset) break;
+      offset -= length + 8;
+      found++;
+    }
+    return { offset, found };
+  },
+};
