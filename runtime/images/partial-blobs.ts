@@ -26,7 +26,7 @@ const AHEAD_BYTES = 1024 * 1024;
  * Two nodes may each wait for the other's next bytes of the same blob. Who waits longer than this is sent away and asks
  * another source, in the end the registry.
  */
-const WAIT_MS = 1_000;
+const WAIT_MS = 2_000;
 
 export class PartialBlobs {
   readonly #blobs = new Map<string, Arriving>();

@@ -423,9 +423,11 @@ test("a blob that no longer goes on sends its readers to other sources", async (
 });
 
 test("a pull from the registry takes what another node is just getting from there", async () => {
-  const registry = await started();
+  const image: TestImage = { tags: ["app:1"], layers: [[{ name: "big", content: "1".repeat(3_000_000) }]] };
+  const registry = new FakeRegistry(image);
+  await registry.start();
   const gate = Promise.withResolvers<void>();
-  const big = [...registry.blobs].find(([, bytes]) => bytes.length > 50_000);
+  const big = [...registry.blobs].find(([, bytes]) => bytes.length > 1_000_000);
   assert.ok(big !== undefined);
   const [digest, bytes] = big;
   let isFirst = true;
@@ -433,8 +435,8 @@ test("a pull from the registry takes what another node is just getting from ther
     if (!(request.url ?? "").endsWith(digest)) return false;
     // The first node gets it slowly, the second never.
     if (isFirst) {
-      response.writeHead(200).write(bytes.subarray(0, 60_000));
-      void gate.promise.then(() => response.end(bytes.subarray(60_000)));
+      response.writeHead(200).write(bytes.subarray(0, 2_000_000));
+      void gate.promise.then(() => response.end(bytes.subarray(2_000_000)));
       isFirst = false;
     } else response.writeHead(404).end();
     return true;
@@ -443,8 +445,8 @@ test("a pull from the registry takes what another node is just getting from ther
   const second = await open();
   second.images.setPeers({
     find: (reference) => {
-      const image = first.images.describe(reference);
-      return Promise.resolve(image === undefined ? [] : [{ peer: "n1", image }]);
+      const found = first.images.describe(reference);
+      return Promise.resolve(found === undefined ? [] : [{ peer: "n1", image: found }]);
     },
     fetch: async (_peer, { digest: wanted, offset }) => {
       const { content } = await first.images.openBlob(wanted, offset);
@@ -457,7 +459,7 @@ test("a pull from the registry takes what another node is just getting from ther
   while (!first.images.hasBlob(digest)) await new Promise((resolve) => setImmediate(resolve));
   await pull(second, name);
   await pulling;
-  assert.equal(second.images.resolve(name), buildImage(IMAGE).id);
+  assert.equal(second.images.resolve(name), buildImage(image).id);
 });
 
 test("pulls of the same image share one download, and leaving one does not end the other", async () => {
