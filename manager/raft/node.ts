@@ -175,8 +175,13 @@ export class RaftNode implements ReplicatedLog {
     return this.#options.raftId;
   }
 
+  /**
+   * Leads, has committed an entry of its term, and has applied it. What a leader plans must rest on all that its
+   * predecessors committed, and applying may lag behind the commit: its own disk is slower than a quorum's, or there is much.
+   */
   get isLeader(): boolean {
-    return this.#core.isEstablished;
+    const { leadership } = this.#core;
+    return leadership?.isEstablished === true && this.#appliedIndex >= leadership.firstIndexOfTerm;
   }
 
   get term(): number {
@@ -499,7 +504,8 @@ export class RaftNode implements ReplicatedLog {
 
   /** Tells what changed since the last turn. */
   #announce(): void {
-    const { config, configIndex, isEstablished, leader, role, term, isRecovering } = this.#core.status;
+    const { config, configIndex, leader, role, term, isRecovering } = this.#core.status;
+    const { isLeader } = this;
     if (configIndex !== this.#peersConfigIndex && config.length > 0) {
       this.#peersConfigIndex = configIndex;
       this.#options.transport.setPeers(config);
@@ -507,9 +513,9 @@ export class RaftNode implements ReplicatedLog {
     }
     if (role !== "leader" && this.#waiters.size > 0) this.#failWaiters("leadership was lost");
     const change = {
-      isLeader: isEstablished,
+      isLeader,
       term,
-      leader: role === "leader" && !isEstablished ? 0 : leader,
+      leader: role === "leader" && !isLeader ? 0 : leader,
     };
     const before = this.#announced;
     if (

@@ -23,6 +23,8 @@ const CONTROL = "manager/controlapi/control-service.ts";
 const AUTOLOCK = "manager/autolock.ts";
 const BACKUP = "manager/backup.ts";
 
+const NODE = "manager/raft/node.ts";
+
 type Patches = readonly (readonly [string, string, string])[];
 
 function above(number: number, name: string, kind: Mutant["kind"], patches: Patches): Mutant {
@@ -162,6 +164,8 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
   ]),
   above(224, "a plan made on a lost transaction is accepted", "safety", [
     [STORE, "if (header.after !== this.#lastAccepted) {", 'if (header.after === "never") {'],
+    // Who leads has applied all that was before, so that hardly any plan is made on less. Both guards are taken away.
+    [NODE, " && this.#appliedIndex >= leadership.firstIndexOfTerm;", ";"],
   ]),
   above(225, "the orchestrator doesn't notice lost nodes", "liveness", [
     [
@@ -224,5 +228,8 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
       "  for (const [key, value] of state.entries) {",
       "  for (const [key, value] of [...state.entries].slice(0, -1)) {",
     ],
+  ]),
+  above(236, "a leader plans before it has applied what it found committed", "safety", [
+    [NODE, " && this.#appliedIndex >= leadership.firstIndexOfTerm;", ";"],
   ]),
 ];

@@ -73,6 +73,11 @@ export class Leader {
     return this.#host.log.commitIndex >= this.#firstIndexOfTerm;
   }
 
+  /** Index of the entry that opens the term. Who has applied it has applied all that earlier leaders committed. */
+  get firstIndexOfTerm(): number {
+    return this.#firstIndexOfTerm;
+  }
+
   get transferTo(): number {
     return this.#transferTo;
   }
