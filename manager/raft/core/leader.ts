@@ -54,6 +54,8 @@ export class Leader {
   #transferTo = 0;
   #transferElapsed = 0;
   #isTransferSent = false;
+  /** Members that the newest configuration no longer has, until that is committed. */
+  readonly #leaving = new Set<number>();
   #commitNewsDue = false;
 
   constructor(host: LeaderHost) {
@@ -268,8 +270,11 @@ export class Leader {
   configChanged(): void {
     const { configs, log } = this.#host;
     for (const raftId of this.#progress.keys()) {
-      if (configs.member(raftId) === undefined) this.#progress.delete(raftId);
+      if (configs.member(raftId) !== undefined) continue;
+      this.#progress.delete(raftId);
+      if (raftId !== this.#host.options.raftId) this.#leaving.add(raftId);
     }
+    for (const { raftId } of configs.current) this.#leaving.delete(raftId);
     for (const member of configs.current) {
       if (!this.#progress.has(member.raftId)) this.#track(member.raftId, log.lastIndex + 1);
     }
@@ -291,11 +296,22 @@ export class Leader {
     }
     log.commitTo(index);
     this.#commitNewsDue = true;
+    if (this.#leaving.size > 0 && configs.currentIndex <= index) this.#dismiss();
     if (this.#earlyReads.length > 0 && this.isEstablished) {
       const early = this.#earlyReads;
       this.#earlyReads = [];
       for (const read of early) this.#addRead(read.readId, read.from);
     }
+  }
+
+  /**
+   * The removal is committed: those who left are told, since nothing else is sent to them. A voter that misses it learns it
+   * when it campaigns; a learner never does.
+   */
+  #dismiss(): void {
+    const from = this.#host.options.raftId;
+    for (const to of this.#leaving) this.#host.send({ type: "removedNotice", from, to, term: this.#term });
+    this.#leaving.clear();
   }
 
   /** Sends what the windows allow. Called once per turn, so that proposals of one turn share messages. */
