@@ -10,7 +10,7 @@ import type { Timers } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { AttachStreams } from "../model/engine.ts";
 import { ByteSink } from "./byte-sink.ts";
-import { LINGER_MS } from "./limits.ts";
+import { LATE_OUTPUT_MS, LINGER_MS } from "./limits.ts";
 import { frame } from "./stdcopy.ts";
 
 export const RAW_STREAM = "application/vnd.docker.raw-stream";
@@ -24,7 +24,15 @@ export interface Hijacked {
   readonly socket: Duplex;
   /** What the client sends after its request; ends with its half-close. */
   readonly input: Readable;
+  /** The client loses output that it receives together with the head. */
+  readonly needsLateOutput: boolean;
 }
+
+/**
+ * docker-py (and docker-compose v1 on it) reads the head through a buffer and then the socket under it, so that output which
+ * came in the same read is lost. Engines that take long to start an exec never meet that.
+ */
+const BUFFERING_CLIENT = /\bdocker-(?:sdk-python|py)\//;
 
 export interface TakeOverParts {
   readonly request: IncomingMessage;
@@ -59,19 +67,20 @@ function releaseFromParser(socket: Socket): Readable {
 export function takeOver(parts: TakeOverParts): Hijacked {
   const { request, response, upgraded } = parts;
   const { socket } = request;
+  const needsLateOutput = BUFFERING_CLIENT.test(request.headers["user-agent"] ?? "");
   if (upgraded !== undefined) {
     response.detachSocket(socket);
     // What follows the request's body comes only after that was read, whoever wants it.
     request.resume();
     upgraded.write(headLines(parts, "HTTP/1.1 101 UPGRADED", ["Connection: Upgrade", "Upgrade: tcp"]));
-    return { socket: upgraded, input: upgraded };
+    return { socket: upgraded, input: upgraded, needsLateOutput };
   }
   // A request whose body is still coming (chunked) has its stdin in that body; others send it bare, after the head.
   const isBodyComing = request.headers["transfer-encoding"] !== undefined && !request.readableEnded;
   const input = isBodyComing ? request : releaseFromParser(socket);
   // The bare form is older than the name for streams with frames and never bears it.
   socket.write(headLines({ ...parts, contentType: RAW_STREAM }, "HTTP/1.1 200 OK", []));
-  return { socket, input };
+  return { socket, input, needsLateOutput };
 }
 
 /** Sends what the client types to the process, at the pace of the process. */
@@ -111,6 +120,9 @@ export async function pumpStreams(hijacked: Hijacked, streams: AttachStreams, ti
   socket.once("close", letGo);
   socket.on("error", letGo);
   pumpInput(input, streams);
+  if (hijacked.needsLateOutput) {
+    await new Promise<void>((resolve) => void timers.after(LATE_OUTPUT_MS, resolve));
+  }
   try {
     for await (const { stream, data } of streams.output) {
       const isOpen = await sink.write(streams.isTty ? data : frame(stream, data));

@@ -45,3 +45,5 @@ export const DRAIN_MS: number = 10_000;
 export const LIST_PIECE_COUNT: number = 250;
 /** How long past events of the cluster wait for earlier ones of the machine, so that both come in order. */
 export const EVENT_MERGE_MS: number = 20;
+/** How long clients that need it (hijack.ts) wait for the first output: time enough for them to have read the head alone. */
+export const LATE_OUTPUT_MS = 60;
