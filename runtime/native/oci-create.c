@@ -295,6 +295,7 @@ int oci_run(char **arguments, int count) {
   count = oci_parse_flags("run", flags, arguments, count, &rest);
   oci_expect("run", count, 1, 1, "a container id");
   struct creation creation = {.console_socket = oci_flag(flags, "console-socket"), .is_detached = oci_switch(flags, "detach"), .terminal = -1};
+  if (!creation.is_detached) oci_hold_signals();
   create(rest[0], oci_flag(flags, "bundle"), flags, &creation);
   oci_on_failure = destroy_failed;
   start_or_fail(&container);

@@ -166,6 +166,7 @@ int oci_exec(char **arguments, int count) {
   job.exec_namespaces = foreign_namespaces(container.pid);
   int target = x_pidfd_open(container.pid);
   if (target < 0 || !oci_is_alive(&container)) oci_fail(EXIT_EXEC_FAILED, "cannot exec in a stopped container");
+  if (!is_detached) oci_hold_signals();
   int pid = launch(&container, target, &terminal);
   close(target);
   if (console != NULL) {

@@ -32,6 +32,9 @@ static char **texts_of(const struct json *list, const char *first) {
 static _Noreturn void become_hook(const struct json *hook, int input, int output) {
   const char *path = json_text(hook, "path", "");
   char **arguments = texts_of(json_get(hook, "args"), path), **environment = texts_of(json_get(hook, "env"), NULL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
   signal(SIGPIPE, SIG_DFL);
   dup2(input, 0);
   dup2(output, 1);

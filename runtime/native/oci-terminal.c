@@ -65,14 +65,24 @@ static void pass_signal(int signals, int pid, int terminal) {
 
 static int exit_code(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
 
-int oci_attend(int pid, int terminal) {
+/* All but the faults of our own, which stay fatal, and those of job control. */
+static sigset_t passed_signals(void) {
   sigset_t all;
   sigfillset(&all);
-  /* Faults of our own stay fatal. */
   for (int number = 1; number < 32; number++)
     if (strchr((const char[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS, SIGTTIN, SIGTTOU, SIGTSTP, 0}, number) != NULL)
       sigdelset(&all, number);
+  return all;
+}
+
+void oci_hold_signals(void) {
+  sigset_t all = passed_signals();
   sigprocmask(SIG_BLOCK, &all, NULL);
+}
+
+int oci_attend(int pid, int terminal) {
+  sigset_t all = passed_signals();
+  oci_hold_signals();
   signal(SIGTTOU, SIG_IGN);
   /* A process that joined a user namespace is born without a signal for its end, so the end is seen by descriptor. */
   int signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK), end = x_pidfd_open(pid), status;

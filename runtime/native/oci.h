@@ -127,6 +127,8 @@ void oci_destroy(struct oci_container *container);
 /* oci-terminal.c */
 /* Sends the terminal to whoever listens at `socket_path`. */
 void oci_send_console(const char *socket_path, int terminal);
+/* Signals wait from here on until oci_attend passes them on: one may come as soon as the program runs. */
+void oci_hold_signals(void);
 /* Waits for the process, passes signals on, and moves bytes between our terminal and its one (-1: none). Returns its exit code. */
 int oci_attend(int pid, int terminal);
 
