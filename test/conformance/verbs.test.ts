@@ -33,7 +33,7 @@ test("run returns the program's exit code and leaves nothing behind", async () =
 });
 
 test("run passes signals on", async () => {
-  const config = usualConfig("sh", "-c", "trap 'exit 5' USR1; echo ready; while :; do sleep 0.02; done");
+  const config = usualConfig("sh", "-c", "trap 'exit 5' USR1; sleep 1000 & echo ready; wait");
   const child = lab.spawn(
     ["run", "--bundle", await lab.bundle(config), lab.id()],
     ["ignore", "pipe", "inherit"],
@@ -259,7 +259,7 @@ test("events --stats prints usage, events prints it again and again until the en
 });
 
 test("events tells of a want of memory", async () => {
-  const config = usualConfig("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.02; done");
+  const config = usualConfig("sh", "-c", "sleep 1000");
   resourcesOf(config)["memory"] = { limit: 16 << 20, swap: 16 << 20 };
   const id = await lab.start(config);
   const child = lab.spawn(["events", "--interval", "60s", id], ["ignore", "pipe", "inherit"]);

@@ -142,8 +142,12 @@ function capabilityMask(): string {
 }
 
 async function kill(lab: OciLab): Promise<void> {
-  const id = await lab.start(usualConfig("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done"));
-  await lab.ok("kill", id, "TERM");
+  const id = await lab.start(usualConfig("sh", "-c", "trap 'exit 3' TERM; sleep 1000 & wait"));
+  // A first process ignores what it has no handler for yet.
+  for (let round = 0; round < 500 && (await lab.state(id)).status === "running"; round++) {
+    await lab.verb("kill", id, "TERM");
+    await delay(10);
+  }
   await lab.until(id, "stopped");
   await lab.ok("delete", id);
   const other = await created(lab, usualConfig("true"));
