@@ -100,3 +100,13 @@ test("RecordFile brings along what a full disk kept out", (context) => {
   file.change({ restartCount: 1 }, record);
   assert.deepEqual(loadOne(root), record);
 });
+
+test("RecordFile makes a lost file whole again with the change after the one that missed it", (context) => {
+  const root = makeRoot(context);
+  const { file, at } = create(root);
+  fs.rmSync(at);
+  assert.throws(() => file.change({ name: "one" }, { ...RECORD, name: "one" }), { code: "ENOENT" });
+  const record = { ...RECORD, name: "one", restartCount: 2 };
+  file.change({ restartCount: 2 }, record);
+  assert.deepEqual(loadOne(root), record);
+});

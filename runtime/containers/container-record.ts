@@ -118,12 +118,22 @@ export class RecordFile {
     if (this.#bytes >= RECORD_BYTES_MAX) return this.#rewrite(record);
     const text = `\n${JSON.stringify(change)}`;
     try {
-      fs.appendFileSync(this.#path, text);
+      this.#append(text);
       this.#bytes += Buffer.byteLength(text);
     } catch (caught) {
       // The next one must bring along what is missing now.
       this.#bytes = RECORD_BYTES_MAX;
       throw caught;
+    }
+  }
+
+  /** Never makes the file: changes without a first line would be worth nothing. */
+  #append(text: string): void {
+    const fd = fs.openSync(this.#path, fs.constants.O_WRONLY | fs.constants.O_APPEND);
+    try {
+      fs.writeFileSync(fd, text);
+    } finally {
+      fs.closeSync(fd);
     }
   }
 
