@@ -3,6 +3,7 @@
  * renaming in the moment in which a file is exchanged for its compressed form, by a lock on the container's folder.
  */
 import {
+  type BigIntStats,
   closeSync,
   createReadStream,
   createWriteStream,
@@ -24,7 +25,7 @@ const flock = koffi.load("libc.so.6").func("int flock(int, int)") as (
   operation: number,
 ) => number;
 const LOCK_EX = 2;
-/** On a compressed file: inode of the one it was made from, by which readers that were in the middle of that one find their way. */
+/** On a compressed file: identity of the one it was made from, by which readers that were in the middle of that one find their way. */
 const ORIGIN_XATTR = "user.shoal.origin";
 const TEMPORARY_SUFFIX = ".gz.new";
 
@@ -39,12 +40,17 @@ async function plainNumbers(live: string): Promise<readonly number[]> {
     .map(Number);
 }
 
-/** undefined if there is no such file. */
-export function logIdentity(file: string): bigint | undefined {
+/** Tells a file from all others, also from a later one that is given its inode again. */
+export function fileIdentity(stat: BigIntStats): string {
+  return `${stat.ino}.${stat.birthtimeNs}`;
+}
+
+/** Of a log file, whatever it is called by now, compressed or not; undefined if there is no such file. */
+export function logIdentity(file: string): string | undefined {
   const stat = statSync(file, { bigint: true, throwIfNoEntry: false });
-  if (stat === undefined || !file.endsWith(".gz")) return stat?.ino;
-  const origin = /^\d+$/.exec(originOf(file))?.[0];
-  return origin === undefined ? stat.ino : BigInt(origin);
+  if (stat === undefined) return undefined;
+  const origin = file.endsWith(".gz") ? originOf(file) : "";
+  return /^\d+\.\d+$/.test(origin) ? origin : fileIdentity(stat);
 }
 
 function originOf(file: string): string {
@@ -56,8 +62,8 @@ function originOf(file: string): string {
   }
 }
 
-/** Puts `ready` in the place of the file with `inode`, wherever rotation has moved it by now. Short, and all in one turn. */
-function exchange(live: string, inode: bigint, ready: string): void {
+/** Puts `ready` in the place of the file with `identity`, wherever rotation has moved it by now. Short, and all in one turn. */
+function exchange(live: string, identity: string, ready: string): void {
   const folder = openSync(path.dirname(live), "r");
   try {
     if (flock(folder, LOCK_EX) !== 0) throw new ClusterError("internal", `Cannot lock ${path.dirname(live)}`);
@@ -66,7 +72,7 @@ function exchange(live: string, inode: bigint, ready: string): void {
       const found = logIdentity(name) ?? logIdentity(`${name}.gz`);
       // Dropped, being the oldest.
       if (found === undefined) return unlinkSync(ready);
-      if (found !== inode) continue;
+      if (found !== identity) continue;
       renameSync(ready, `${name}.gz`);
       return unlinkSync(name);
     }
@@ -75,20 +81,30 @@ function exchange(live: string, inode: bigint, ready: string): void {
   }
 }
 
-/** Compresses what rotation has left plain below `live`. One call at a time for each log. */
-export async function compressRotated(live: string): Promise<void> {
+const underWay = new Map<string, Promise<void>>();
+
+/** Compresses what rotation has left plain below `live`. Whoever asks while that is under way waits for it to end. */
+export function compressRotated(live: string): Promise<void> {
+  const known = underWay.get(live);
+  if (known !== undefined) return known;
+  const work = compressAll(live).finally(() => underWay.delete(live));
+  underWay.set(live, work);
+  return work;
+}
+
+async function compressAll(live: string): Promise<void> {
   for (const number of (await plainNumbers(live)).toSorted((a, b) => a - b)) {
     const handle = await fs.open(`${live}.${number}`, "r").catch(() => undefined);
     if (handle === undefined) continue;
-    const { ino } = await handle.stat({ bigint: true });
+    const identity = fileIdentity(await handle.stat({ bigint: true }));
     const ready = `${live}${TEMPORARY_SUFFIX}`;
     const input = createReadStream("", { fd: handle, autoClose: true });
     await pipeline(input, createGzip(), createWriteStream(ready, { mode: 0o640 }));
     try {
-      setXattr(Buffer.from(ready).toString("latin1"), ORIGIN_XATTR, Buffer.from(String(ino)));
+      setXattr(Buffer.from(ready).toString("latin1"), ORIGIN_XATTR, Buffer.from(identity));
     } catch {
       // A file system without attributes: a reader that lags behind may see a file twice.
     }
-    exchange(live, ino, ready);
+    exchange(live, identity, ready);
   }
 }

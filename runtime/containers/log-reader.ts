@@ -12,7 +12,7 @@ import type { Timers } from "../../common/env.ts";
 import type { ContainerLogOptions, LogLine } from "../../model/engine.ts";
 import { formatNanoseconds } from "./container-record.ts";
 import type { LogFormat } from "./log-formats.ts";
-import { logIdentity } from "./log-compression.ts";
+import { fileIdentity, logIdentity } from "./log-compression.ts";
 
 const READ_BYTES = 128 * 1024;
 /** Safety net for file systems that report no changes. */
@@ -34,54 +34,54 @@ export interface LogSource {
 interface HeldFile {
   readonly handle: fs.FileHandle;
   /** As logIdentity() gives it. */
-  readonly inode: bigint;
+  readonly identity: string;
   readonly isCompressed: boolean;
 }
 
-interface NamedInode {
+interface NamedFile {
   readonly name: string;
-  readonly inode: bigint;
+  readonly identity: string;
 }
 
 /** Live file first, then newest first. undefined if a rotation is going on: one name is missing then, and another is behind it. */
-function listFiles(live: string): readonly NamedInode[] | undefined {
-  const files: NamedInode[] = [];
+function listFiles(live: string): readonly NamedFile[] | undefined {
+  const files: NamedFile[] = [];
   let gaps = 0;
   for (let number = 0; number < ROTATED_FILES_MAX && gaps < 2; number++) {
     const plain = number === 0 ? live : `${live}.${number}`;
     const found = logIdentity(plain);
     const name = found === undefined ? `${plain}.gz` : plain;
-    const inode = found ?? logIdentity(name);
-    if (inode === undefined) gaps++;
+    const identity = found ?? logIdentity(name);
+    if (identity === undefined) gaps++;
     else if (gaps > 0) return undefined;
-    else files.push({ name, inode });
+    else files.push({ name, identity });
   }
   return files;
 }
 
 /** Two equal looks, one after the other: nothing moved between them. */
-async function stableFiles(live: string): Promise<readonly NamedInode[]> {
+async function stableFiles(live: string): Promise<readonly NamedFile[]> {
   let last = listFiles(live);
   for (let attempt = 1; attempt < LIST_ATTEMPTS_MAX; attempt++) {
     // Whoever moves files gets a chance in between.
     await setImmediate();
     const next = listFiles(live);
     const isSame =
-      last?.length === next?.length && last?.every((each, at) => each.inode === next?.[at]?.inode);
+      last?.length === next?.length && last?.every((each, at) => each.identity === next?.[at]?.identity);
     if (next !== undefined && isSame === true) return next;
     last = next;
   }
   return last ?? [];
 }
 
-/** Opens what had this inode a moment ago; undefined if the name means another file now. */
-async function openSame({ name, inode }: NamedInode): Promise<HeldFile | undefined> {
+/** Opens what had this identity a moment ago; undefined if the name means another file now. */
+async function openSame({ name, identity }: NamedFile): Promise<HeldFile | undefined> {
   const handle = await fs.open(name, "r").catch(() => undefined);
   if (handle === undefined) return undefined;
   const isCompressed = name.endsWith(".gz");
-  const { ino } = await handle.stat({ bigint: true });
-  // A compressed file has the number of its origin; the name is asked again after it was opened.
-  if (isCompressed ? logIdentity(name) === inode : ino === inode) return { handle, inode, isCompressed };
+  const opened = fileIdentity(await handle.stat({ bigint: true }));
+  // A compressed file has the identity of its origin; the name is asked again after it was opened.
+  if ((isCompressed ? logIdentity(name) : opened) === identity) return { handle, identity, isCompressed };
   await handle.close();
   return undefined;
 }
@@ -192,11 +192,11 @@ class FileLines {
   }
 }
 
-/** The file that came after the one with `inode`; undefined if that one is still the live one. */
-async function openAfter(live: string, inode: bigint): Promise<HeldFile | undefined> {
+/** The file that came after the one with `identity`; undefined if that one is still the live one. */
+async function openAfter(live: string, identity: string): Promise<HeldFile | undefined> {
   for (let attempt = 1; attempt < LIST_ATTEMPTS_MAX; attempt++) {
     const files = await stableFiles(live);
-    const at = files.findIndex((each) => each.inode === inode);
+    const at = files.findIndex((each) => each.identity === identity);
     if (at === 0 || files.length === 0) return undefined;
     // Dropped meanwhile: the oldest that is left comes next.
     const next = files.at(at < 0 ? -1 : at - 1);
@@ -243,7 +243,7 @@ async function* storedLines(
       while (!signal.aborted) {
         const wasRunning = source.isRunning();
         if (!current.isCompressed) yield* lines.available();
-        const next = await openAfter(source.path, current.inode);
+        const next = await openAfter(source.path, current.identity);
         if (next !== undefined) {
           // What was written between the last read and the move.
           if (!current.isCompressed) yield* lines.available();
