@@ -81,7 +81,7 @@ function registryAuth(exchange: Exchange): { readonly registryAuth?: string } {
   return header === undefined || header === "e30=" ? {} : { registryAuth: header };
 }
 
-async function serviceSpec(exchange: Exchange): Promise<ServiceSpec> {
+export async function serviceSpec(exchange: Exchange): Promise<ServiceSpec> {
   const body = (await exchange.json(SWARM_FIELDS)) as unknown as Partial<ServiceSpec>;
   return {
     ...body,

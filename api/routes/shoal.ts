@@ -1,11 +1,14 @@
 /** /shoal/v1: what Docker's API has no place for. The CLI, the dashboard and scripts use it; docs/api.md describes it. */
+import { ClusterError } from "../../common/errors.ts";
 import { NodeState } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { managerOf, type ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
-import { nodeName } from "../lookup.ts";
+import { find, nodeName } from "../lookup.ts";
 import { nodeStateName } from "../translate/cluster.ts";
-import { get, type Route } from "./table.ts";
+import { planService } from "../translate/plan.ts";
+import { serviceSpec } from "./services.ts";
+import { get, post, type Route } from "./table.ts";
 
 /** Health at a glance. Answers from the local replica, so that it can say that there is no quorum. */
 function cluster(exchange: Exchange, context: ApiContext): void {
@@ -55,7 +58,18 @@ function metrics(exchange: Exchange, context: ApiContext): void {
   exchange.text(200, "text/plain; version=0.0.4; charset=utf-8", context.metrics.text());
 }
 
+/** What the service spec in the body would change; nothing is changed. */
+async function plan(exchange: Exchange, context: ApiContext): Promise<void> {
+  const control = managerOf(context);
+  const spec = await serviceSpec(exchange);
+  if (spec.Name === "")
+    throw new ClusterError("invalid_argument", "Cannot plan: Name must be given, got none");
+  const view = await control.view();
+  exchange.send(200, { Name: spec.Name, ...planService(view, find(view, "service", spec.Name), spec) });
+}
+
 export const SHOAL_ROUTES: readonly Route[] = [
   get("/shoal/v1/cluster", cluster),
   get("/shoal/v1/metrics", metrics),
+  post("/shoal/v1/plan", plan),
 ];
