@@ -338,10 +338,11 @@ describe("containers", () => {
       await lab.engine.containers.start(id);
       const { pid } = lab.engine.containers.summary(id).state;
       const parent = /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? "";
-      const children = readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8").trim().split(" ");
-      const writer = Number(
-        children.find((each) => readFileSync(`/proc/${each}/comm`, "utf8") === "shoal-log\n"),
-      );
+      const writer = await until("the log's writer", 5000, () => {
+        const children = readFileSync(`/proc/${parent}/task/${parent}/children`, "utf8").trim().split(" ");
+        const found = children.find((each) => readFileSync(`/proc/${each}/comm`, "utf8") === "shoal-log\n");
+        return found === undefined ? undefined : Number(found);
+      });
       process.kill(writer, "SIGSTOP");
       await until("the container has written all", 20_000, async () => {
         return (await lab.exec(id, ["ls", "/done"])).exitCode === 0;
