@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { Load } from "./support/load.ts";
+import { TunnelCounter } from "./support/tunnel-counter.ts";
 import { IMAGE_V1, IMAGE_V2, TestCluster } from "./support/test-cluster.ts";
 import { until } from "./support/wait.ts";
 
@@ -72,6 +73,49 @@ describe("a cluster of three managers and two workers", () => {
       assert.match([...answers].join(), /version 1/);
     }
     await cluster.docker("service", "rm", "ingress");
+  });
+
+  test("a port published in host mode is held on the task's node, and refused where another program has it", async () => {
+    const host = cluster.dev.hosts.find((each) => each.role === "worker");
+    assert.ok(host);
+    const create = (name: string, port: number): Promise<string> => {
+      const publish = `mode=host,target=80,published=${port}`;
+      const constraint = `node.hostname==${host.name}`;
+      const place = ["--constraint", constraint, "--restart-condition", "none"];
+      return cluster.docker(
+        "service",
+        "create",
+        "-q",
+        "-d",
+        "--name",
+        name,
+        "-p",
+        publish,
+        ...place,
+        IMAGE_V1,
+      );
+    };
+    const listen = (port: number): Promise<{ readonly status: number; readonly stderr: string }> => {
+      const program = `require("node:net").createServer().listen(${port}, "0.0.0.0"); setTimeout(process.exit, 15_000)`;
+      return cluster.dev.exec(host.name, [process.execPath, "-e", program]);
+    };
+    await create("own", 8090);
+    await cluster.untilRunning("own", 1);
+    assert.match(await cluster.get(host.name, host.address, 8090), /version 1/);
+    assert.match((await listen(8090)).stderr, /EADDRINUSE/);
+    await cluster.docker("service", "rm", "own");
+
+    const listener = listen(8091);
+    await until("the program listens", 10_000, async () =>
+      (await cluster.on(host.name, "cat", "/proc/net/tcp")).includes(":1F9B 00000000:0000 0A"),
+    );
+    await create("late", 8091);
+    const error = await until("the task says why", 20_000, async () =>
+      (await cluster.tasks("late")).find((task) => task.Status.State === "failed"),
+    );
+    assert.match(error.Status.Err ?? "", /Cannot publish port 8091\/tcp of this node/);
+    await cluster.docker("service", "rm", "late");
+    await listener;
   });
 
   test("service create waits, scale and update converge, logs and ps read well, rm removes", async () => {
@@ -174,7 +218,7 @@ describe("a cluster of three managers and two workers", () => {
     await cluster.docker("service", "rm", "nowhere");
   });
 
-  test("a container reaches a service on another host by name, through its VIP and through tasks.NAME", async () => {
+  test("a container reaches a service on another host by name, through its VIP and through tasks.NAME", async (context) => {
     const [here, there] = [cluster.dev.hosts[3], cluster.dev.hosts[4]];
     assert.ok(here && there);
     await cluster.docker("network", "create", "--driver", "overlay", "back");
@@ -210,12 +254,20 @@ describe("a cluster of three managers and two workers", () => {
     );
     await cluster.untilRunning("server", 1);
     const [client] = await cluster.untilRunning("client", 1);
+    const tunnel = await TunnelCounter.start(cluster.dev.name, here.address, there.address);
     const container = client?.Status.ContainerStatus?.ContainerID ?? "";
     for (const name of ["server", "tasks.server"]) {
+      const before = await tunnel.read();
       const answer = await until(`${name} answers`, 10_000, () =>
         cluster.dockerOn(here.name, "exec", container, "sh", "-c", ask(name)),
       );
       assert.match(answer, /version 1/);
+      const packets = (await tunnel.read()) - before;
+      // Connect, request, answer and end are at least four packets each way.
+      assert.ok(packets >= 8, `${packets} VXLAN packets between the two hosts`);
+      context.diagnostic(
+        `${name}: ${packets} VXLAN packets on the wire between ${here.name} and ${there.name}`,
+      );
     }
     const vip = await cluster.docker(
       "service",

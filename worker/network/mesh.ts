@@ -25,6 +25,7 @@ import {
   ROUTE_PROTOCOL,
 } from "../../runtime/network/routing.ts";
 import type { RuleOptions } from "../../runtime/network/routing.ts";
+import { HostPorts } from "./host-ports.ts";
 import { QUARANTINE_SECONDS } from "./limits.ts";
 import { MeshAddresses } from "./mesh-addresses.ts";
 import { meshDefinition } from "./mesh-rules.ts";
@@ -65,6 +66,7 @@ export class Mesh {
   readonly #markBase: number;
   readonly #table: NftTable;
   readonly #objects = new KernelSet();
+  readonly #hostPorts: HostPorts;
   readonly #attachments = new Map<string, MeshAttachment>();
   #assignment: MeshAssignment | undefined;
   #addresses: MeshAddresses | undefined;
@@ -81,6 +83,7 @@ export class Mesh {
     this.#tableName = `shoal_${deps.tag}_mesh`;
     this.#markBase = markBase(tagNumber(deps.tag, TABLE_NUMBER_BITS));
     this.#table = new NftTable(deps.root.nft, deps.log);
+    this.#hostPorts = new HostPorts(deps.log);
   }
 
   /** This node's own address on the mesh; undefined outside of a cluster. */
@@ -143,8 +146,10 @@ export class Mesh {
     const meshIp = known?.meshIp ?? addresses.take(task.id, this.#deps.clock.monotonicMs());
     await this.#forgive(meshIp);
     try {
+      await this.#hostPorts.take(task, meshIp);
       await this.#plug(task.id, pid, meshIp);
     } catch (caught) {
+      if (known === undefined) await this.#hostPorts.release(task.id);
       if (known === undefined) addresses.release(meshIp, this.#deps.clock.monotonicMs());
       throw caught;
     }
@@ -157,6 +162,7 @@ export class Mesh {
   async adopt(task: MeshTask, pid: number, meshIp: string, isSealed: boolean): Promise<void> {
     this.#attachments.set(task.id, { meshIp, isSealed, ports: task.ports });
     this.#addresses?.claim(meshIp, task.id);
+    await this.#hostPorts.adopt(task, meshIp);
     if (this.#assignment !== undefined) await this.#plug(task.id, pid, meshIp);
     await this.#applyFilter();
   }
@@ -166,6 +172,7 @@ export class Mesh {
     const attachment = this.#attachments.get(taskId);
     if (attachment === undefined) return undefined;
     this.#attachments.delete(taskId);
+    await this.#hostPorts.release(taskId);
     this.#addresses?.release(attachment.meshIp, this.#deps.clock.monotonicMs());
     await this.#applyFilter();
     await this.#refuseGone(attachment.meshIp);
@@ -186,8 +193,14 @@ export class Mesh {
     return linkName(this.#linkPrefix, taskId);
   }
 
+  /** Lets go of what the daemon itself holds; what is in the kernel stays. */
+  async close(): Promise<void> {
+    await this.#hostPorts.close();
+  }
+
   /** Takes everything of the mesh off this machine. */
   async remove(): Promise<void> {
+    await this.#hostPorts.close();
     const { root } = this.#deps;
     this.#objects.observe(this.#existingRules());
     this.#objects.apply(root.route, []);

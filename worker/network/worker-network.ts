@@ -215,6 +215,7 @@ class NodeNetwork implements WorkerNetwork {
     await this.#saved.close();
     await this.#dns?.stop();
     for (const overlay of this.#overlays.values()) overlay.close();
+    await this.#mesh.close();
     this.#root.close();
   }
 
