@@ -215,6 +215,14 @@ function tryPut(port: number): Promise<boolean> {
 const BLOWS = ["kill -9", "SIGSTOP", "planned stop"] as const;
 type Blow = (typeof BLOWS)[number];
 
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
 /** From the blow to the leader until some other member accepts a put. */
 async function failover(system: System, blow: Blow): Promise<number> {
   const port = await system.leaderPort();
@@ -231,7 +239,7 @@ async function failover(system: System, blow: Blow): Promise<number> {
     else await sleep(2);
   }
   if (blow === "SIGSTOP") process.kill(pid, "SIGCONT");
-  else await sleep(100);
+  else while (isAlive(pid)) await sleep(10);
   await system.restart();
   return took;
 }
