@@ -332,7 +332,7 @@ describe("containers", () => {
       ["64m", true],
       ["100k", false],
     ] as const) {
-      const id = await lab.create(["sh", "-c", `sleep 0.3; ${writes}`], {
+      const id = await lab.create(["sh", "-c", `until [ -e /go ]; do sleep 0.02; done; ${writes}`], {
         LogConfig: { Type: "json-file", Config: { mode: "non-blocking", "max-buffer-size": size } },
       });
       await lab.engine.containers.start(id);
@@ -344,6 +344,7 @@ describe("containers", () => {
         return found === undefined ? undefined : Number(found);
       });
       process.kill(writer, "SIGSTOP");
+      await lab.exec(id, ["touch", "/go"]);
       await until("the container has written all", 20_000, async () => {
         return (await lab.exec(id, ["ls", "/done"])).exitCode === 0;
       });
