@@ -2,7 +2,7 @@
  * `docker rmi` and `docker image prune`, by Docker's rules: a name goes first; the image goes with its last name unless a
  * container or a child needs it; parents without name follow. Conflicts in Docker's words, because scripts match them.
  */
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { ContainerEngine, Filters, JsonObject } from "../../model/engine.ts";
 import { canonicalName, DEFAULT_TAG, familiarForm, parseReference } from "../../model/image-reference.ts";
 import { collectGarbage } from "./garbage.ts";
@@ -93,6 +93,14 @@ class Remover {
       const message = `image is being used by running container ${shortId(running.containerId)}`;
       return { isHard: true, isUse: true, message };
     }
+    if (this.#storage.leases.has(id)) {
+      // It is just being named, built on or sent; what was promised to that work must not go away under it.
+      return {
+        isHard: true,
+        isUse: true,
+        message: "image is being used by a running load, build, pull or push",
+      };
+    }
     if (force) return undefined;
     if (!ignoresReferences && this.#names(id).length > 0) {
       return { isHard: false, isUse: false, message: "image is referenced in multiple repositories" };
@@ -152,6 +160,8 @@ class Remover {
     }
     const names = this.#names(id);
     if (names.length > 0) await this.#untag(id, names);
+    // Somebody took hold of it meanwhile: without a name it waits for theirs, or for a prune.
+    if (this.#storage.leases.has(id)) return;
     imageEvent(this.#storage, "delete", id, id);
     await records.remove(id);
     this.#answers.push({ Deleted: id });
@@ -190,6 +200,26 @@ export async function removeImage(
 
 const PRUNE_FILTERS: ReadonlySet<string> = new Set(["dangling", "label", "label!", "until"]);
 
+async function pruneOne(
+  storage: ImageStorage,
+  remover: Remover,
+  record: ImageRecord,
+  isStill: () => boolean,
+): Promise<void> {
+  for (const name of storage.records.tagsOf(record.id))
+    await remover.byName(name, record, { force: false, noPrune: false });
+  if (isStill()) await remover.byId(record, { force: false, noPrune: false });
+}
+
+/** An image that came into use in the last moment stays; the others still go. */
+async function skipConflict(work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (caught) {
+    if (!hasCode(caught, "conflict", "not_found")) throw caught;
+  }
+}
+
 export async function pruneImages(
   storage: ImageStorage,
   filters: Filters,
@@ -202,21 +232,17 @@ export async function pruneImages(
   const users = await imageUsers(containers);
   const used = new Set(users.map((user) => user.imageId));
   const remover = new Remover(storage, users);
-  const candidates = [...records.images()].filter((record) => {
+  const isCandidate = (record: ImageRecord): boolean => {
     const isNamed = records.tagsOf(record.id).length > 0;
     if (used.has(record.id) || storage.leases.has(record.id) || (onlyDangling && isNamed)) return false;
     return (
       records.childrenOf(record.id).length === 0 && matches({ record, document: storage.document(record) })
     );
-  });
-  for (const record of candidates) {
-    // Gone meanwhile with a child.
-    if (records.image(record.id) === undefined) continue;
-    for (const name of records.tagsOf(record.id))
-      await remover.byName(name, record, { force: false, noPrune: false });
-    if (records.image(record.id) !== undefined) {
-      await remover.byId(record, { force: false, noPrune: false });
-    }
+  };
+  for (const record of [...records.images()].filter(isCandidate)) {
+    // Gone meanwhile with a child, or named, held or built on by somebody while others were removed.
+    const isStill = (): boolean => records.image(record.id) !== undefined && isCandidate(record);
+    if (isStill()) await skipConflict(pruneOne(storage, remover, record, isStill));
   }
   const bytes = remover.sweep();
   storage.events.emit({
