@@ -68,9 +68,9 @@ static void make_state(const char *id) {
   char *folder = oci_format("%s/%s", oci_options.root, id);
   int error = make_folders(oci_options.root, 0711);
   if (error < 0) oci_fail(1, "state folder %s: %s", oci_options.root, strerror(-error));
-  if (mkdir(folder, 0711) != 0)
-    oci_fail(1, errno == EEXIST ? "container with given ID already exists: %s" : "state folder of container %s can't be made", id);
+  if (mkdir(folder, 0711) != 0 && errno == EEXIST) oci_fail(1, "container with given ID already exists: %s", id);
   container.dir = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (container.dir < 0) oci_fail(1, "state folder %s: %s", folder, strerror(errno));
   oci_on_failure = undo;
   int fd = openat(container.dir, "config.json", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   FILE *out = fd < 0 ? NULL : fdopen(fd, "w");

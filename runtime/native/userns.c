@@ -52,6 +52,10 @@ static const char *write_map(int pid, const char *name, const struct map_record 
 
 const char *userns_write_maps(const struct job *job, int pid) {
   const char *error = write_map(pid, "uid_map", job->uid_map.items, job->uid_map.count);
+  /* An ordinary user may map its own group only where nobody can then leave groups, which may be what keeps them out. */
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d/setgroups", pid);
+  if (error == NULL && geteuid() != 0) write_file(AT_FDCWD, path, "deny");
   return error == NULL ? write_map(pid, "gid_map", job->gid_map.items, job->gid_map.count) : error;
 }
 

@@ -319,3 +319,35 @@ test("a working folder never leads to a descriptor of the host's, and none is op
   assert.equal((await lab.verb("exec", id, "sh", "-c", "ls /proc/self/fd | wc -l")).stdout, "4\n");
   await lab.remove(id);
 });
+
+test("an ordinary user runs a container as its own root, without cgroups", async () => {
+  const user = { uid: 65_534, gid: 65_534 };
+  const folder = path.join(lab.folder, "rootless");
+  await fs.mkdir(path.join(folder, "bundle"), { recursive: true });
+  await fs.copyFile(lab.program, path.join(folder, "shoal-oci"));
+  await fs.chmod(path.join(folder, "shoal-oci"), 0o755);
+  for (const each of [folder, path.join(folder, "bundle")]) await fs.chown(each, user.uid, user.gid);
+  const call = (...args: readonly string[]): ReturnType<typeof spawnSync> =>
+    spawnSync(path.join(folder, "shoal-oci"), args, {
+      ...user,
+      encoding: "utf8",
+      cwd: path.join(folder, "bundle"),
+      env: { PATH: process.env["PATH"], XDG_RUNTIME_DIR: path.join(folder, "run") },
+    });
+  await fs.mkdir(path.join(folder, "run"));
+  await fs.chown(path.join(folder, "run"), user.uid, user.gid);
+  assert.equal(call("spec", "--rootless").status, 0);
+  const file = path.join(folder, "bundle/config.json");
+  const config = JSON.parse(readFileSync(file, "utf8")) as OciConfig;
+  config.process["terminal"] = false;
+  config.process["args"] = [
+    "sh",
+    "-c",
+    "id -u; cat /proc/self/uid_map /proc/self/setgroups | tr -s ' '; mkdir /sys/fs/cgroup/x /sys/fs/cgroup/pids/x 2>/dev/null || echo refused",
+  ];
+  config.root.path = path.join(lab.folder, "rootfs");
+  await fs.writeFile(file, JSON.stringify(config));
+  const ran = call("run", "one");
+  assert.deepEqual([ran.status, ran.stdout, ran.stderr], [0, "0\n 0 65534 1\ndeny\nrefused\n", ""]);
+  assert.equal(call("list", "-q").stdout, "");
+});

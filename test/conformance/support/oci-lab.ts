@@ -161,6 +161,11 @@ export class OciLab {
     );
   }
 
+  /** The runtime's own file. */
+  get program(): string {
+    return this.#command[0] ?? "";
+  }
+
   id(): string {
     this.#containerCount += 1;
     const id = `${this.name}-${this.#containerCount}`;
