@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
-import { parseConfig, parseHost, resolveOptions } from "./options.ts";
+import { parseConfig, parseHost, parseRuntimes, resolveOptions } from "./options.ts";
 
 test("parseConfig() names an unknown key and the file", () => {
   assert.throws(() => parseConfig('{"data-rot": "/x"}', "d.json"), /Unknown key "data-rot".*"d\.json"/);
@@ -57,4 +57,28 @@ test("parseHost() reads UNIX and TCP hosts and refuses others", () => {
   assert.deepEqual(parseHost("tcp://[::1]:2376"), { kind: "tcp", host: "::1", port: 2376 });
   assert.throws(() => parseHost("fd://"), /host must be unix/);
   assert.throws(() => parseHost("tcp://a:99999"), /got "tcp:\/\/a:99999"/);
+});
+
+test("runtimes come from the file and from flags, flags win, and both are checked by name", async () => {
+  const file = {
+    runtimes: { crun: { path: "/usr/bin/crun", runtimeArgs: ["--debug"] }, other: { path: "/a" } },
+  };
+  const parsed = parseConfig(JSON.stringify({ ...file, "default-runtime": "crun" }), "daemon.json");
+  assert.deepEqual(parsed, { ...file, defaultRuntime: "crun" });
+  const flags = parseRuntimes(["other=/b/c=d"]);
+  assert.deepEqual((await resolveOptions({ runtimes: flags, config: undefined })).runtimes["other"], {
+    path: "/b/c=d",
+  });
+  assert.throws(() => parseRuntimes(["nopath"]), /add-runtime must be NAME=PATH, got "nopath"/);
+  for (const wrong of [
+    { crun: "/usr/bin/crun" },
+    { crun: { path: "" } },
+    { crun: { path: "/a", runtimeArgs: [1] } },
+    [],
+  ]) {
+    assert.throws(
+      () => parseConfig(JSON.stringify({ runtimes: wrong }), "daemon.json"),
+      /Key "runtimes".*must be an object like/,
+    );
+  }
 });
