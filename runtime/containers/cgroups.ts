@@ -81,6 +81,14 @@ export function parseHierarchies(
   };
 }
 
+/** v1 trees without a controller (systemd's), which we don't use, but other runtimes that we start make groups in them. */
+function namedHierarchies(): readonly string[] {
+  return readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .filter((line) => / - cgroup /.test(line) && line.includes("name="))
+    .map((line) => line.split(" ")[4] ?? "");
+}
+
 export function detectHierarchies(): CgroupHierarchies {
   return parseHierarchies(readFileSync("/proc/self/mountinfo", "utf8"), (root) =>
     readFileSync(path.join(root, "cgroup.controllers"), "utf8"),
@@ -190,7 +198,11 @@ export class Cgroups {
 
   /** Removes the parents if nothing is left in them. */
   async removeParent(): Promise<void> {
-    const roots = new Set([...this.hierarchies.v1.values(), this.hierarchies.v2 ?? ""]);
+    const roots = new Set([
+      ...this.hierarchies.v1.values(),
+      this.hierarchies.v2 ?? "",
+      ...namedHierarchies(),
+    ]);
     for (const root of roots) {
       if (root !== "") await fs.rmdir(path.join(root, this.#parent)).catch(() => undefined);
     }
