@@ -250,8 +250,9 @@ export class StoreChecks {
   #checkParallelism(service: Service): void {
     const parallelism = service.spec.UpdateConfig?.Parallelism ?? 1;
     if (parallelism === 0) return;
-    const image = service.spec.TaskTemplate.ContainerSpec.Image;
-    const isNew = (task: Task): boolean => task.spec.ContainerSpec.Image === image;
+    // Image and secrets: what the operator changes. A task of a spec in between is as old as any.
+    const wanted = JSON.stringify(service.spec.TaskTemplate.ContainerSpec);
+    const isNew = (task: Task): boolean => JSON.stringify(task.spec.ContainerSpec) === wanted;
     const busy: string[] = [];
     for (const key of this.mirror.slotsOf(service.id)) {
       const tasks = this.mirror.slot(key);
