@@ -155,6 +155,8 @@ export class LayerUnpacker implements TarSink {
     // Deepest first, so that no time is changed after it was set.
     const folders = [...this.#folderTimes].sort(([left], [right]) => right.length - left.length);
     for (const [path, mtime] of folders) fs.lutimesSync(fsPath(this.#absolute(path)), mtime, mtime);
+    // The overlay shows the newest layer's root: one that says nothing of it takes it from below, as other folders.
+    if (!this.#folderTimes.has("") && !this.#isPlain) this.#implied.add("");
     const pendingLinks = [...this.#pendingLinks].map(([path, target]) => ({ path, target }));
     return {
       contentBytes: this.#contentBytes,

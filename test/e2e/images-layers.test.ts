@@ -223,7 +223,7 @@ test("a layer's implied folders and foreign hard links are settled from those be
     { name: "etc/new", content: "n" },
     { name: "alias", type: "link", linkName: "bin/tool" },
   ]);
-  assert.deepEqual(layer.impliedFolders, ["etc"]);
+  assert.deepEqual(layer.impliedFolders, ["etc", ""]);
   settleLayer(layer.folder, { ...layer, lower: [below.folder] });
   const etc = fs.statSync(path.join(layer.folder, "etc"));
   assert.deepEqual([etc.mode & 0o7777, etc.uid, etc.gid, etc.mtimeMs], [0o750, 3, 4, 1_000_000]);

@@ -89,6 +89,20 @@ for (const compression of ["none", "gzip", "zstd"] as const) {
   });
 }
 
+test("RootfsSource.prepare() keeps the owner and mode that a lower layer gave to the root", async () => {
+  const engine = await open(newFolder());
+  const image: TestImage = {
+    tags: ["rooted:1"],
+    layers: [[{ name: "./", mode: 0o751, uid: 3, gid: 4 }], [{ name: "a" }], [{ name: "b" }]],
+  };
+  await linesOf(engine.images.load(streamOf(dockerArchive([image])), { quiet: true }));
+  const layers = await engine.rootfs.prepare("c1", engine.images.resolve("rooted:1") ?? "");
+  for (const folder of [...layers.lower, layers.upper]) {
+    const { mode, uid, gid } = fs.statSync(folder);
+    assert.deepEqual([mode & 0o7777, uid, gid], [0o751, 3, 4], folder);
+  }
+});
+
 test("ImageEngine.resolve() takes familiar and canonical names, ids and prefixes", () => {
   const { id } = buildImage(WHOAMI);
   for (const name of ["whoami:1", "docker.io/library/whoami:1", id, id.slice(7, 19), id.slice(7)]) {
