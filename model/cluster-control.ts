@@ -63,6 +63,8 @@ export interface ManagerReachability {
   readonly addr: string;
   readonly isLeader: boolean;
   readonly isReachable: boolean;
+  /** False while it catches up before it counts for a quorum. */
+  readonly isVoter: boolean;
 }
 
 export interface ClusterControl {

@@ -243,7 +243,13 @@ export class FakeSwarm implements SwarmLifecycle {
       staleView: () => store,
       watch: (signal) => store.watch(signal),
       managers: () => [
-        { nodeId: this.current.nodeId, addr: "127.0.0.1:2377", isLeader: true, isReachable: true },
+        {
+          nodeId: this.current.nodeId,
+          addr: "127.0.0.1:2377",
+          isLeader: true,
+          isReachable: true,
+          isVoter: true,
+        },
       ],
       createService: (spec) => this.#createService(spec),
       updateService: async (id, options) => {

@@ -129,7 +129,7 @@ export class ControlApi implements ClusterControl {
       const isReady = view.get("node", member.nodeId)?.status.state === NodeState.ready;
       const isReachable =
         raft.reachable.has(member.raftId) || (!raft.isLeader && raft.leader !== 0 && (isLeader || isReady));
-      return { nodeId: member.nodeId, addr: member.addr, isLeader, isReachable };
+      return { nodeId: member.nodeId, addr: member.addr, isLeader, isReachable, isVoter: !member.isLearner };
     });
   }
 
