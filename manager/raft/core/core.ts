@@ -160,8 +160,12 @@ export class RaftCore {
       return;
     }
     if (this.#electionElapsed < this.#electionTimeoutTicks) return;
-    if (this.#mayCampaign()) this.#campaign("preVote", false);
-    else this.#resetElection();
+    if (this.#mayCampaign()) {
+      this.#campaign("preVote", false);
+      return;
+    }
+    this.#resetElection();
+    this.#askWhetherRemoved();
   }
 
   /** Campaigns now: a sole voter at its start, or a test. */
@@ -509,6 +513,17 @@ export class RaftCore {
     this.#requestVotes(kind, this.#term);
     // The own vote counts when it is durable, as everyone's does.
     this.#sendDurable({ type: "voteReply", ...this.#envelope(raftId), granted: true });
+  }
+
+  /**
+   * The notice of a removal may be lost, and nothing else is sent to who was removed. A voter learns of it when it
+   * campaigns; one that may not (a learner, a member that refetches its log) asks all the same, or it would wait for ever:
+   * a PreVote promises nothing, and the answers of those that still count it in are not awaited.
+   */
+  #askWhetherRemoved(): void {
+    if (this.#isInstalling) return;
+    this.#isTransferCampaign = false;
+    this.#requestVotes("preVote", this.#term + 1);
   }
 
   #requestVotes(kind: "preVote" | "vote", term: number): void {
