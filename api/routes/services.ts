@@ -14,7 +14,7 @@ import { anyValue, exactMatches, labelsMatch, prefixMatches } from "../filters.t
 import { streamType } from "../hijack.ts";
 import { writeLogLines } from "../log-stream.ts";
 import { lookup, lookupNode } from "../lookup.ts";
-import { modeName, serviceCounts, serviceJson } from "../translate/service.ts";
+import { defaultsAskedFor, modeName, serviceCounts, serviceJson } from "../translate/service.ts";
 import { taskJson } from "../translate/task.ts";
 import { SWARM_FIELDS } from "../vocabulary.ts";
 import { logOptions } from "./containers.ts";
@@ -57,7 +57,7 @@ async function listServices(exchange: Exchange, context: ApiContext): Promise<vo
   const badMode = filters.get("mode")?.find((mode) => !MODES.has(mode));
   if (badMode !== undefined) throw badParameter(`invalid filter 'mode=${badMode}'`);
   const wantsStatus = exchange.query.flag("status");
-  const insertDefaults = exchange.query.flag("insertDefaults");
+  const insertDefaults = defaultsAskedFor(exchange.query);
   const view = await control.view();
   const services = view.list("service").filter((service) => serviceMatches(service, filters));
   await exchange.sendList(services, (service) =>
@@ -72,7 +72,7 @@ async function listServices(exchange: Exchange, context: ApiContext): Promise<vo
 async function inspectService(exchange: Exchange, context: ApiContext): Promise<void> {
   const view = await managerOf(context).view();
   const service = lookup(view, "service", exchange.param("id"));
-  exchange.send(200, serviceJson(service, { view, insertDefaults: exchange.query.flag("insertDefaults") }));
+  exchange.send(200, serviceJson(service, { view, insertDefaults: defaultsAskedFor(exchange.query) }));
 }
 
 /** Clients send "e30=" ({}) for "no credentials". */

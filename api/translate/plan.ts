@@ -49,14 +49,14 @@ function isWorking(task: Task): boolean {
 
 /** `existing`: the service of that name or id, if there is one. */
 export function planService(view: StoreView, existing: Service | undefined, spec: ServiceSpec): ServicePlan {
-  const after = serviceSpecJson(spec, true);
+  const after = serviceSpecJson(spec, "effective");
   const update = after.UpdateConfig ?? {};
   const wanted = replicasOf(spec);
   if (existing === undefined) {
     const added = wanted === undefined ? {} : { added: wanted, removed: 0 };
     return { action: "create", fields: [], tasks: { kept: 0, replaced: 0, ...added }, update };
   }
-  const fields = differences("", serviceSpecJson(existing.spec, true), after);
+  const fields = differences("", serviceSpecJson(existing.spec, "effective"), after);
   const changed = { ...existing, spec, specVersion: existing.specVersion + 1 };
   const working = view.list("task", { kind: "service", serviceId: existing.id }).filter(isWorking);
   const current = working.filter((task) => isTaskUpToDate(changed, task, view.get("node", task.nodeId)));

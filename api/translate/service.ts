@@ -1,5 +1,6 @@
 /**
- * Services in Docker's JSON, and with `insertDefaults` what is in force where the spec is silent. Pure. The spec goes out as it came in, but
+ * Services in Docker's JSON, with defaults filled in where asked for: Docker's own for `insertDefaults=true`, since its clients
+ * and scripts go by them; what is in force here for `insertDefaults=effective`. Pure. The spec goes out as it came in, but
  * for the fields that clients dereference without looking (Replicas, MaxConcurrent, ContainerSpec, Labels).
  */
 import type { EffectiveUpdateConfig } from "../../model/defaults.ts";
@@ -60,8 +61,28 @@ function updateConfigJson(config: EffectiveUpdateConfig): UpdateConfig {
   };
 }
 
-/** What is in force: where the spec is silent, what the orchestrator and the updater go by. */
-function insertDefaults(spec: ServiceSpec): ServiceSpec {
+/** What Docker fills in, whatever the service: roll-outs here go by model/defaults.ts where the spec is silent. */
+const DOCKER_UPDATE = {
+  Parallelism: 1,
+  FailureAction: "pause",
+  Monitor: 5_000 * MS_NS,
+  MaxFailureRatio: 0,
+  Order: "stop-first",
+} as const satisfies UpdateConfig;
+
+export type Defaults = "none" | "docker" | "effective";
+
+/** The query parameter; "effective" is ours. */
+export function defaultsAskedFor(query: {
+  optional(name: string): string | undefined;
+  flag(name: string): boolean;
+}): Defaults {
+  if (query.optional("insertDefaults") === "effective") return "effective";
+  return query.flag("insertDefaults") ? "docker" : "none";
+}
+
+function insertDefaults(spec: ServiceSpec, defaults: "docker" | "effective"): ServiceSpec {
+  const isEffective = defaults === "effective";
   const template = spec.TaskTemplate;
   const restart = restartPolicyOf(template);
   return {
@@ -83,20 +104,24 @@ function insertDefaults(spec: ServiceSpec): ServiceSpec {
       },
       Placement: template.Placement ?? {},
     },
-    UpdateConfig: updateConfigJson(updateConfigOf(spec)),
-    RollbackConfig: updateConfigJson(rollbackConfigOf(spec)),
+    UpdateConfig: isEffective
+      ? updateConfigJson(updateConfigOf(spec))
+      : { ...DOCKER_UPDATE, ...spec.UpdateConfig },
+    RollbackConfig: isEffective
+      ? updateConfigJson(rollbackConfigOf(spec))
+      : { ...DOCKER_UPDATE, ...spec.RollbackConfig },
   };
 }
 
 /** The spec as clients read it. */
-export function serviceSpecJson(spec: ServiceSpec, wantsDefaults: boolean): ServiceSpec {
+export function serviceSpecJson(spec: ServiceSpec, defaults: Defaults): ServiceSpec {
   const full: ServiceSpec = {
     ...withLabels(spec),
     TaskTemplate: taskSpecJson(spec.TaskTemplate),
     Mode: modeJson(spec.Mode),
     EndpointSpec: { ...spec.EndpointSpec, Mode: spec.EndpointSpec?.Mode ?? "vip" },
   };
-  return wantsDefaults ? insertDefaults(full) : full;
+  return defaults === "none" ? full : insertDefaults(full, defaults);
 }
 
 /** Docker writes a VIP with the mask of its network. */
@@ -166,7 +191,7 @@ export function serviceCounts(service: Service, tasks: readonly Task[]): Service
 export interface ServiceJsonOptions {
   /** Where the service was read, for the networks that it is on. */
   readonly view: StoreView;
-  readonly insertDefaults: boolean;
+  readonly insertDefaults: Defaults;
   readonly counts?: ServiceCounts;
 }
 

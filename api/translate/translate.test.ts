@@ -7,7 +7,7 @@ import { FakeSwarm } from "../testing/fake-swarm.ts";
 import { clusterInfoJson, swarmJson } from "./cluster.ts";
 import { toEngineEvent } from "./events.ts";
 import { networkJson } from "./network.ts";
-import { serviceCounts, serviceJson } from "./service.ts";
+import { type Defaults, serviceCounts, serviceJson } from "./service.ts";
 import { taskJson } from "./task.ts";
 
 async function swarmWithService(
@@ -22,7 +22,7 @@ async function swarmWithService(
 
 test("serviceJson() gives what clients dereference without looking", async () => {
   const { swarm, service } = await swarmWithService();
-  const json = serviceJson(service, { view: swarm.store, insertDefaults: false }) as {
+  const json = serviceJson(service, { view: swarm.store, insertDefaults: "none" }) as {
     Spec: Record<string, unknown>;
     Endpoint: object;
   };
@@ -34,9 +34,12 @@ test("serviceJson() gives what clients dereference without looking", async () =>
 
 test("serviceJson() inserts what is in force where the spec is silent, and nothing over what it says", async () => {
   const { swarm, service } = await swarmWithService();
-  const inserted = (spec: ServiceSpec): ServiceSpec =>
-    (serviceJson({ ...service, spec }, { view: swarm.store, insertDefaults: true }) as { Spec: ServiceSpec })
-      .Spec;
+  const inserted = (spec: ServiceSpec, defaults: Defaults = "effective"): ServiceSpec =>
+    (
+      serviceJson({ ...service, spec }, { view: swarm.store, insertDefaults: defaults }) as {
+        Spec: ServiceSpec;
+      }
+    ).Spec;
   const silent = inserted({
     Name: "a",
     TaskTemplate: { ContainerSpec: { Image: "x" } },
@@ -51,6 +54,12 @@ test("serviceJson() inserts what is in force where the spec is silent, and nothi
     Order: "start-first",
   });
   assert.equal(silent.RollbackConfig?.FailureAction, "pause");
+  const asDocker = inserted({ Name: "a", TaskTemplate: { ContainerSpec: { Image: "x" } } }, "docker");
+  assert.deepEqual(
+    [asDocker.UpdateConfig?.FailureAction, asDocker.UpdateConfig?.Order],
+    ["pause", "stop-first"],
+    "Docker's clients get Docker's",
+  );
   assert.deepEqual(silent.TaskTemplate.RestartPolicy, {
     Condition: "any",
     Delay: 5_000_000_000,

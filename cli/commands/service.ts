@@ -251,7 +251,7 @@ async function runInspect(context: CommandContext): Promise<void> {
   const problems: string[] = [];
   for (const name of context.args) {
     const service = await client.find<ApiService>(`/services/${encodeURIComponent(name)}`, {
-      query: { insertDefaults: isPretty },
+      query: isPretty ? { insertDefaults: "effective" } : {},
     });
     if (service === undefined) problems.push(`no such service: ${name}`);
     else found.push(service);
