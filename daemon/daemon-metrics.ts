@@ -4,6 +4,7 @@
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { MetricsRegistry } from "../common/metrics.ts";
+import type { RaftFigures } from "../manager/manager.ts";
 import type { ClusterControl } from "../model/cluster-control.ts";
 import type { ContainerEngine } from "../model/engine.ts";
 import { NodeState, type TableTypes } from "../model/objects.ts";
@@ -16,15 +17,6 @@ export interface MeasuredParts {
     control(): Pick<ClusterControl, "staleView" | "managers"> | undefined;
     raftFigures(): RaftFigures | undefined;
   };
-}
-
-interface RaftFigures {
-  readonly term: number;
-  readonly commitIndex: number;
-  readonly appliedIndex: number;
-  readonly memberCount: number;
-  readonly walBytes: number;
-  readonly isLeader: boolean;
 }
 
 const TABLES: readonly (keyof TableTypes)[] = ["node", "service", "task", "network", "secret", "config"];

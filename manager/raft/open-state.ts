@@ -9,7 +9,7 @@ import type { Disk, Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { CheckpointStore, LoadedCheckpoint, StateEntry } from "./checkpoint-store.ts";
-import { encodeConfiguration, sortedMembers } from "./core/configs.ts";
+import { encodeConfiguration, isMember, sortedMembers } from "./core/configs.ts";
 import type { Configuration, Entry, HardState, SnapshotMeta } from "./core/messages.ts";
 import { EntryKind } from "./core/messages.ts";
 import type { RestoredState } from "./core/options.ts";
@@ -108,21 +108,6 @@ export function savePeers(
   members: readonly Member[],
 ): Promise<void> {
   return options.disk.writeFileAtomic(`${options.folder}/PEERS`, Buffer.from(JSON.stringify(members)));
-}
-
-function isMember(value: unknown): value is Member {
-  return (
-    typeof value === "object" &&
-    value !== null &&
-    "raftId" in value &&
-    Number.isSafeInteger(value.raftId) &&
-    "nodeId" in value &&
-    typeof value.nodeId === "string" &&
-    "addr" in value &&
-    typeof value.addr === "string" &&
-    "isLearner" in value &&
-    typeof value.isLearner === "boolean"
-  );
 }
 
 async function loadPeers(options: OpenOptions): Promise<readonly Member[]> {

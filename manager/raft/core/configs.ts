@@ -12,7 +12,7 @@ interface Step {
   readonly config: Configuration;
 }
 
-function isMember(value: unknown): value is ConfigMember {
+export function isMember(value: unknown): value is ConfigMember {
   if (typeof value !== "object" || value === null) return false;
   return (
     "raftId" in value &&
