@@ -4,10 +4,6 @@
  */
 import type { Random } from "./env.ts";
 
-declare const brand: unique symbol;
-/** A string or number that can't be swapped with another of a different brand. */
-export type Branded<T, B extends string> = T & { readonly [brand]: B };
-
 const ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz";
 /** Bytes from here on are thrown away, since 256 is not a multiple of 36 and `% 36` alone would favour 0-3. */
 const UNBIASED_BELOW = 252;

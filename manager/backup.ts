@@ -3,7 +3,7 @@
  * cluster's root. Taken from one consistent state while the cluster runs. It holds the root's key and all secrets, so
  * whoever has the file has the cluster. Makes and reads the bytes; where they go is the caller's.
  */
-import { createHash, createPublicKey, sign, verify, X509Certificate } from "node:crypto";
+import { createPublicKey, sign, verify, X509Certificate } from "node:crypto";
 import { gunzipSync, gzipSync } from "node:zlib";
 import type { Env } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
@@ -93,11 +93,6 @@ function clusterIn(entries: readonly StateEntry[]): Cluster {
   const found = entries.find(([key]) => key.startsWith(CLUSTER_PREFIX));
   if (found === undefined) throw damaged("it holds no cluster");
   return JSON.parse(Buffer.from(found[1]).toString()) as Cluster;
-}
-
-/** For people: what a file is, without its content. */
-export function backupDigest(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
 }
 
 export interface RestoreOptions {

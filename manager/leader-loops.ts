@@ -37,14 +37,8 @@ export class LeaderLoops implements Component {
     for (const loop of this.#loops) loop.start();
   }
 
+  /** Resolves when their last writes have settled. */
   async stop(): Promise<void> {
     await Promise.all(this.#loops.map((loop) => loop.stop()));
   }
-}
-
-/** Builds and starts all of them. `stop()` of what is returned ends them; it resolves when their last writes have settled. */
-export function startLeaderLoops(deps: LoopDeps): Component {
-  const loops = new LeaderLoops(deps);
-  loops.start();
-  return loops;
 }

@@ -3,8 +3,6 @@ import type { ClusterSpec } from "../../model/specs.ts";
 
 const NANOS_PER_MS = 1e6;
 const DEFAULT_LIFE_MS = 90 * 24 * 3_600_000;
-/** Shorter lives would be renewed more often than a cluster of thousands can issue. */
-export const CERTIFICATE_LIFE_MIN_MS: number = 3_600_000;
 /** Renewal falls at a random point of this part of the life, so that nodes that joined together don't renew together. */
 const RENEW_FROM = 0.5;
 const RENEW_UNTIL = 0.8;

@@ -74,10 +74,6 @@ export function groupSlots(service: Service, tasks: readonly Task[]): Map<string
   return slots;
 }
 
-export function liveTasks(slot: Slot): readonly Task[] {
-  return slot.tasks.filter(isLive);
-}
-
 /** Starts in this slot, of this version of the service, within the window before `task` ended; the first does not count. */
 function restartCount(task: Task, slot: Slot, windowMs: number): number {
   const endMs = Date.parse(task.status.timestamp);

@@ -14,7 +14,6 @@ const setCall = libc.func(
 );
 const getCall = libc.func("int64_t lgetxattr(const void *path, const void *name, void *value, size_t size)");
 const listCall = libc.func("int64_t llistxattr(const void *path, void *list, size_t size)");
-const removeCall = libc.func("int lremovexattr(const void *path, const void *name)");
 const rangeCall = libc.func("int sync_file_range(int fd, int64_t offset, int64_t count, uint32_t flags)");
 const SYNC_FILE_RANGE_WRITE = 2;
 const syncCall = libc.func("int syncfs(int fd)");
@@ -70,10 +69,6 @@ export function makeNode(
 
 export function setXattr(path: string, name: string, value: Buffer): void {
   check(setCall(cString(path), cString(name), value, value.length, 0), "lsetxattr", path);
-}
-
-export function removeXattr(path: string, name: string): void {
-  check(removeCall(cString(path), cString(name)), "lremovexattr", path);
 }
 
 const scratch = Buffer.alloc(XATTR_BYTES_MAX);

@@ -10,7 +10,6 @@ export const NLM_F_DUMP = 0x300;
 export const NLM_F_REPLACE = 0x100;
 export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;
-export const NLM_F_APPEND = 0x800;
 
 const HEADER_BYTES = 16;
 const ATTRIBUTE_HEADER_BYTES = 4;
@@ -43,12 +42,6 @@ export function u8(type: number, value: number): Buffer {
   return attribute(type, Buffer.from([value]));
 }
 
-export function u16(type: number, value: number): Buffer {
-  const payload = Buffer.alloc(2);
-  payload.writeUInt16LE(value, 0);
-  return attribute(type, payload);
-}
-
 /** In network byte order. */
 export function u16be(type: number, value: number): Buffer {
   const payload = Buffer.alloc(2);
@@ -59,13 +52,6 @@ export function u16be(type: number, value: number): Buffer {
 export function u32(type: number, value: number): Buffer {
   const payload = Buffer.alloc(4);
   payload.writeUInt32LE(value >>> 0, 0);
-  return attribute(type, payload);
-}
-
-/** In network byte order. */
-export function u32be(type: number, value: number): Buffer {
-  const payload = Buffer.alloc(4);
-  payload.writeUInt32BE(value >>> 0, 0);
   return attribute(type, payload);
 }
 

@@ -8,7 +8,6 @@ import { hasErrno } from "./libc.ts";
 import type { NetlinkSocket } from "./netlink-socket.ts";
 import {
   decodeAttributes,
-  NLM_F_APPEND,
   NLM_F_CREATE,
   NLM_F_EXCL,
   NLM_F_REPLACE,
@@ -40,7 +39,6 @@ const NEW_LINK = 16;
 const DELETE_LINK = 17;
 const GET_LINK = 18;
 const NEW_ADDRESS = 20;
-const DELETE_ADDRESS = 21;
 const GET_ADDRESS = 22;
 const NEW_ROUTE = 24;
 const DELETE_ROUTE = 25;
@@ -188,17 +186,6 @@ export function setLink(name: string, settings: LinkSettings & { readonly isUp?:
   };
 }
 
-/** Changes a link by index (needed to rename it). */
-export function setLinkByIndex(index: number, settings: LinkSettings & { readonly isUp?: boolean }): Request {
-  const flags = settings.isUp === undefined ? {} : { flags: settings.isUp ? IFF_UP : 0, change: IFF_UP };
-  return {
-    type: NEW_LINK,
-    flags: 0,
-    action: `change link ${index}`,
-    body: Buffer.concat([linkHeader({ index, ...flags }), ...settingAttributes(settings)]),
-  };
-}
-
 /** The bridge may send back by this port what came in by it: needed where a packet filter turns a container's traffic to itself. */
 export function reflectOnPort(index: number): Request {
   const [SET_LINK, IFLA_PROTINFO, IFLA_BRPORT_MODE] = [19, 12, 4];
@@ -310,10 +297,6 @@ export function addAddress(index: number, options: AddressOptions): Request {
   return addressMessage(NEW_ADDRESS, NLM_F_CREATE | NLM_F_REPLACE, index, options);
 }
 
-export function deleteAddress(index: number, options: AddressOptions): Request {
-  return addressMessage(DELETE_ADDRESS, 0, index, options);
-}
-
 export interface AddressState {
   readonly index: number;
   readonly address: string;
@@ -387,11 +370,6 @@ export function replaceRoute(options: RouteOptions): Request {
 /** Adds a route; refused with EEXIST where there is one to the prefix. */
 export function addRoute(options: RouteOptions): Request {
   return routeMessage(NEW_ROUTE, NLM_F_CREATE | NLM_F_EXCL, options);
-}
-
-/** A second route to the same prefix beside the first. */
-export function appendRoute(options: RouteOptions): Request {
-  return routeMessage(NEW_ROUTE, NLM_F_CREATE | NLM_F_APPEND, options);
 }
 
 export function deleteRoute(options: RouteOptions): Request {
