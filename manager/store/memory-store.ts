@@ -10,7 +10,7 @@ import { assert } from "../../common/assert.ts";
 import type { Clock, Timers } from "../../common/env.ts";
 import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
-import { parseRfc3339 } from "../../common/time.ts";
+import { parseRfc3339, rfc3339OfMicros } from "../../common/time.ts";
 import type { StoreEvent } from "../../model/objects.ts";
 import { TABLE_NAMES } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
@@ -284,8 +284,7 @@ export class MemoryStore implements Store, StateMachine {
     const isAhead = this.#lastStampMicros - nowMicros < STAMP_AHEAD_MICROS_MAX;
     const micros = isAhead ? Math.max(nowMicros, this.#lastStampMicros + 1) : nowMicros;
     this.#lastStampMicros = micros;
-    const wholeMs = Math.floor(micros / 1000);
-    return `${new Date(wholeMs).toISOString().slice(0, -1)}${String(micros - wholeMs * 1000).padStart(3, "0")}000Z`;
+    return rfc3339OfMicros(micros);
   }
 
   async #propose(tx: PlannedTransaction): Promise<Outcome> {

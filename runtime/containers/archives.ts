@@ -8,6 +8,7 @@ import path from "node:path";
 import { PassThrough, type Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { ClusterError } from "../../common/errors.ts";
+import { rfc3339At } from "../../common/time.ts";
 import type { JsonObject } from "../../model/engine.ts";
 import { decompressed, peek } from "../images/decompression.ts";
 import type { RootfsSource } from "../ports.ts";
@@ -212,13 +213,12 @@ function statJson(payload: Buffer, place: string): JsonObject {
     .toString("utf8")
     .split("\n");
   const link = target.join("\n");
-  const stamp = new Date(Number(seconds) * 1000).toISOString().slice(0, 19);
   const absolute = link === "" ? "" : path.posix.resolve("/", path.posix.dirname(`/${place}`), link);
   return {
     name: baseOf(place),
     size: Number(size),
     mode: goFileMode(Number(mode)),
-    mtime: `${stamp}.${nanoseconds.padStart(9, "0")}Z`,
+    mtime: rfc3339At(Number(seconds), Number(nanoseconds)),
     linkTarget: absolute,
   };
 }

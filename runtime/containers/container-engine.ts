@@ -10,6 +10,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { Cancel } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { newHexId } from "../../common/ids.ts";
+import { parseNanoseconds, rfc3339OfNanoseconds } from "../../common/time.ts";
 import type {
   AttachOptions,
   AttachStreams,
@@ -40,11 +41,9 @@ import {
 import { inspectContainer, listEntry } from "./container-inspect.ts";
 import { ContainerIndex } from "./container-names.ts";
 import {
-  formatNanoseconds,
   INITIAL_STATE,
   loadRecords,
   nowNanoseconds,
-  parseNanoseconds,
   REMOVED_SUFFIX,
   RecordFile,
   type ContainerRecord,
@@ -288,7 +287,7 @@ export class LocalContainerEngine implements ContainerEngine {
       const record: ContainerRecord = {
         id,
         name,
-        created: formatNanoseconds(nowNanoseconds()),
+        created: rfc3339OfNanoseconds(nowNanoseconds()),
         image: reference,
         imageId: image.imageId,
         config: { ...config, Image: reference },

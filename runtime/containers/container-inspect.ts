@@ -1,8 +1,9 @@
 /** Docker's inspect and list objects of a container. Pure but for what it is handed. */
+import { parseNanoseconds, ZERO_TIME } from "../../common/time.ts";
 import { OWN_RUNTIME } from "./oci-runtimes.ts";
 import type { EndpointSettings, JsonObject } from "../../model/engine.ts";
 import { commandOf } from "./config-merge.ts";
-import { NEVER, parseNanoseconds, type ContainerRecord, type MountPoint } from "./container-record.ts";
+import type { ContainerRecord, MountPoint } from "./container-record.ts";
 import { MASKED_PATHS, READONLY_PATHS } from "./container-defaults.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { logPath } from "./log-options.ts";
@@ -330,7 +331,7 @@ export function statusText(live: LiveContainer, nowMs: number): string {
     case "removing":
       return "Removal In Progress";
     case "exited":
-      return state.finishedAt === NEVER
+      return state.finishedAt === ZERO_TIME
         ? "Created"
         : `Exited (${state.exitCode}) ${since(state.finishedAt)} ago`;
     case "dead":

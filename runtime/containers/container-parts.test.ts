@@ -1,13 +1,13 @@
 /** The pure parts of containers: names, options, filters, limits, policies, wording. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { parseNanoseconds, rfc3339OfNanoseconds, ZERO_TIME } from "../../common/time.ts";
 import { goFileMode } from "./archives.ts";
 import { ALL_CAPABILITIES, boundingSet, capabilityMask, capabilityNames } from "./capabilities.ts";
 import { Cgroups, parseHierarchies, sharesToWeight } from "./cgroups.ts";
 import { mergeConfig } from "./config-merge.ts";
 import { matchesLabel, parseUntil } from "./container-filters.ts";
 import { humanSpan } from "./container-inspect.ts";
-import { formatNanoseconds, NEVER, parseNanoseconds } from "./container-record.ts";
 import { compileDeviceProgram } from "./device-program.ts";
 import { healthPlan, nextHealth } from "./health.ts";
 import { DetachScanner, parseDetachKeys } from "./input-stream.ts";
@@ -243,9 +243,9 @@ test("parseBind() takes options and refuses nonsense", () => {
 
 test("times keep nine digits both ways", () => {
   const text = "2026-11-20T23:40:26.530109934Z";
-  assert.equal(formatNanoseconds(parseNanoseconds(text)), text);
-  assert.equal(parseNanoseconds(NEVER), 0n);
-  assert.equal(formatNanoseconds(0n), NEVER);
+  assert.equal(rfc3339OfNanoseconds(parseNanoseconds(text)), text);
+  assert.equal(parseNanoseconds(ZERO_TIME), 0n);
+  assert.equal(rfc3339OfNanoseconds(0n), ZERO_TIME);
 });
 
 test("wording, filters, limits and small formats", () => {

@@ -4,6 +4,7 @@
  */
 import * as fs from "node:fs";
 import path from "node:path";
+import { ZERO_TIME } from "../../common/time.ts";
 import type {
   ContainerConfig,
   ContainerStatus,
@@ -12,7 +13,6 @@ import type {
 } from "../../model/engine.ts";
 import type { ContainerNetworkResult } from "../ports.ts";
 
-export const NEVER = "0001-01-01T00:00:00Z";
 /** Of the folder of a container whose removal has begun. */
 export const REMOVED_SUFFIX = ".removed";
 /** The same, where its anonymous volumes go too. */
@@ -84,8 +84,8 @@ export const INITIAL_STATE: PersistedState = {
   exitCode: 0,
   error: "",
   isOomKilled: false,
-  startedAt: NEVER,
-  finishedAt: NEVER,
+  startedAt: ZERO_TIME,
+  finishedAt: ZERO_TIME,
 };
 
 /** Beyond this the file is written anew: a container that is restarted all day leaves 300 bytes each time. */
@@ -186,22 +186,6 @@ export function loadRecords(root: string): {
   const created = ({ record }: LoadedRecord): string => record.created;
   loaded.sort((a, b) => (created(a) < created(b) ? -1 : created(a) > created(b) ? 1 : 0));
   return { loaded, broken };
-}
-
-/** Nanoseconds since 1970 as RFC 3339 with nine digits and Z; NEVER for 0. */
-export function formatNanoseconds(nanoseconds: bigint): string {
-  if (nanoseconds === 0n) return NEVER;
-  const seconds = nanoseconds / 1_000_000_000n;
-  const fraction = String(nanoseconds % 1_000_000_000n).padStart(9, "0");
-  return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}.${fraction}Z`;
-}
-
-/** RFC 3339 with any number of digits to nanoseconds since 1970; 0 for NEVER and what is no time. */
-export function parseNanoseconds(text: string): bigint {
-  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z$/.exec(text);
-  if (match === null || text.startsWith("0001-")) return 0n;
-  const seconds = BigInt(Date.parse(`${match[1]}Z`) / 1000);
-  return seconds * 1_000_000_000n + BigInt((match[2] ?? "").padEnd(9, "0"));
 }
 
 let lastNanoseconds = 0n;

@@ -1,8 +1,8 @@
 /** Health checks: a command in the container every so often; state and last results for inspect, an event when the state changes. */
 import type { Cancel, Env } from "../../common/env.ts";
 import type { Logger } from "../../common/log.ts";
+import { rfc3339OfNanoseconds } from "../../common/time.ts";
 import type { HealthConfig } from "../../model/specs.ts";
-import { formatNanoseconds } from "./container-record.ts";
 import type { ContainerEvents } from "./events-of.ts";
 import type { Execs } from "./execs.ts";
 import { NO_HEALTH, type HealthStatus, type LiveContainer } from "./live-container.ts";
@@ -79,7 +79,8 @@ export interface HealthDeps {
 }
 
 async function check(live: LiveContainer, plan: HealthPlan, deps: HealthDeps): Promise<CheckResult> {
-  const stamp = (): string => formatNanoseconds(BigInt(Math.round(deps.env.clock.wallMs() * 1000)) * 1000n);
+  const stamp = (): string =>
+    rfc3339OfNanoseconds(BigInt(Math.round(deps.env.clock.wallMs() * 1000)) * 1000n);
   const startedAt = stamp();
   const pieces: Buffer[] = [];
   let bytes = 0;

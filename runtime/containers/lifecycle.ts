@@ -10,6 +10,7 @@ import type { Env } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import { Semaphore } from "../../common/semaphore.ts";
+import { parseNanoseconds, rfc3339OfNanoseconds } from "../../common/time.ts";
 import type { ExitStatus } from "../../model/engine.ts";
 import type {
   ContainerNetworkRequest,
@@ -22,13 +23,7 @@ import type {
 import type { AppArmor } from "./apparmor.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { DEFAULT_STOP_TIMEOUT_SECONDS } from "./container-defaults.ts";
-import {
-  formatNanoseconds,
-  parseNanoseconds,
-  REMOVED_SUFFIX,
-  REMOVED_WITH_VOLUMES_SUFFIX,
-  type ContainerRecord,
-} from "./container-record.ts";
+import { REMOVED_SUFFIX, REMOVED_WITH_VOLUMES_SUFFIX, type ContainerRecord } from "./container-record.ts";
 import { copyUp } from "./copy-up.ts";
 import type { ContainerEvents } from "./events-of.ts";
 import type { IdMaps } from "./id-ranges.ts";
@@ -215,7 +210,7 @@ export class Lifecycle {
       exitCode: 0,
       error: "",
       isOomKilled: false,
-      startedAt: formatNanoseconds(BigInt(Math.round(this.#deps.env.clock.wallMs() * 1000)) * 1000n),
+      startedAt: rfc3339OfNanoseconds(BigInt(Math.round(this.#deps.env.clock.wallMs() * 1000)) * 1000n),
       finishedAt: live.record.state.finishedAt,
     });
   }
@@ -377,7 +372,7 @@ export class Lifecycle {
       pid: 0,
       exitCode,
       isOomKilled: (last?.oomKills ?? 0) > 0,
-      finishedAt: formatNanoseconds(finishedAt),
+      finishedAt: rfc3339OfNanoseconds(finishedAt),
     });
     const seconds = (finishedAt - startedAt) / 1_000_000_000n;
     this.#deps.events(live.record, "die", { exitCode: String(exitCode), execDuration: String(seconds) });
@@ -668,7 +663,7 @@ export class Lifecycle {
     live.changeState({
       status: wasPaused ? "paused" : "running",
       pid: found.pid,
-      startedAt: formatNanoseconds(found.startedAtNs),
+      startedAt: rfc3339OfNanoseconds(found.startedAtNs),
     });
     for (const point of live.record.mounts) {
       if (point.Type === "volume" && point.Name !== undefined) {
@@ -688,7 +683,7 @@ export class Lifecycle {
     const { status } = live.record.state;
     const wasRunning = status === "running" || status === "paused";
     if (exit?.isStarted === true && exit.finishedAtNs > parseNanoseconds(live.record.state.finishedAt)) {
-      live.changeState({ status: "running", startedAt: formatNanoseconds(exit.startedAtNs) });
+      live.changeState({ status: "running", startedAt: rfc3339OfNanoseconds(exit.startedAtNs) });
       return live.exclusive(() => this.#end(live, exit));
     }
     if (wasRunning) return live.exclusive(() => this.#end(live, exit));

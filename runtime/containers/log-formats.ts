@@ -3,8 +3,8 @@
  * protobuf message (source, time, line, partial) and the length again, so that files can be read from either end. Pure but for tails.
  */
 import type { FileHandle } from "node:fs/promises";
+import { rfc3339OfNanoseconds } from "../../common/time.ts";
 import type { LogLine } from "../../model/engine.ts";
-import { formatNanoseconds } from "./container-record.ts";
 
 const READ_BYTES = 128 * 1024;
 /** A longer record is none: lines are cut at 16 KiB. */
@@ -118,7 +118,7 @@ export function parseLocalEntry(bytes: Buffer): LogLine | undefined {
     else return undefined;
   }
   if (source !== "stdout" && source !== "stderr") return undefined;
-  return { stream: source, timestamp: formatNanoseconds(nanoseconds), data };
+  return { stream: source, timestamp: rfc3339OfNanoseconds(nanoseconds), data };
 }
 
 export const LOCAL_FORMAT: LogFormat = {

@@ -9,8 +9,8 @@ import { setImmediate } from "node:timers/promises";
 import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import type { Timers } from "../../common/env.ts";
+import { rfc3339OfNanoseconds } from "../../common/time.ts";
 import type { ContainerLogOptions, LogLine } from "../../model/engine.ts";
-import { formatNanoseconds } from "./container-record.ts";
 import type { LogFormat } from "./log-formats.ts";
 import { fileIdentity, logIdentity } from "./log-compression.ts";
 
@@ -270,7 +270,7 @@ export async function* readLog(
   signal: AbortSignal,
 ): AsyncGenerator<LogLine, void> {
   const bound = (ms: number | undefined): string | undefined =>
-    ms === undefined ? undefined : formatNanoseconds(BigInt(Math.round(ms * 1e6)) || 1n);
+    ms === undefined ? undefined : rfc3339OfNanoseconds(BigInt(Math.round(ms * 1e6)) || 1n);
   const since = bound(options.sinceMs);
   const until = bound(options.untilMs);
   const ending = new AbortController();

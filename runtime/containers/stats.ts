@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import * as os from "node:os";
 import path from "node:path";
+import { rfc3339, ZERO_TIME } from "../../common/time.ts";
 import type { JsonObject } from "../../model/engine.ts";
 import type { Cgroups } from "./cgroups.ts";
 
@@ -188,7 +189,7 @@ export async function sampleStats(target: StatsTarget, cgroups: Cgroups): Promis
   // 0: none. The largest 64-bit number, as Docker has it, is none that JSON holds exactly.
   const limit = pidsMax.trim() === "max" || pidsMax === "" ? 0 : Number(pidsMax);
   return {
-    read: new Date().toISOString().replace("Z", "000000Z"),
+    read: rfc3339(Date.now()),
     cpu: {
       cpu_usage: {
         total_usage: cpu.total,
@@ -224,7 +225,6 @@ export async function sampleStats(target: StatsTarget, cgroups: Cgroups): Promis
   };
 }
 
-const NO_TIME = "0001-01-01T00:00:00Z";
 const NO_CPU: JsonObject = {
   cpu_usage: { total_usage: 0, usage_in_kernelmode: 0, usage_in_usermode: 0 },
   throttling_data: { periods: 0, throttled_periods: 0, throttled_time: 0 },
@@ -238,7 +238,7 @@ export function statsObject(
 ): JsonObject {
   return {
     read: now.read,
-    preread: before?.read ?? NO_TIME,
+    preread: before?.read ?? ZERO_TIME,
     ...now.rest,
     cpu_stats: now.cpu,
     precpu_stats: before?.cpu ?? NO_CPU,
@@ -250,8 +250,8 @@ export function statsObject(
 /** What a container that does not run shows. */
 export function emptyStats(id: string, name: string): JsonObject {
   return {
-    read: NO_TIME,
-    preread: NO_TIME,
+    read: ZERO_TIME,
+    preread: ZERO_TIME,
     pids_stats: {},
     blkio_stats: {},
     num_procs: 0,

@@ -6,6 +6,7 @@ import path from "node:path";
 import { availableParallelism } from "node:os";
 import type { Env } from "../../common/env.ts";
 import type { Logger } from "../../common/log.ts";
+import { rfc3339 } from "../../common/time.ts";
 import type { EventSink } from "../ports.ts";
 import { SnapshotStore } from "../snapshots/snapshot-store.ts";
 import { ContentStore } from "./content-store.ts";
@@ -49,10 +50,6 @@ export interface ImageStorageOptions {
   readonly dataRoot: string;
 }
 
-export function stamp(wallMs: number): string {
-  return new Date(wallMs).toISOString().replace("Z", "000000Z");
-}
-
 export async function openImageStorage(options: ImageStorageOptions): Promise<ImageStorage> {
   const { env, log, events } = options;
   const { disk, random } = env;
@@ -87,7 +84,7 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
   const layers = new LayerStore({ pool, content, snapshots });
   const leases = new Leases();
   const partial = new PartialBlobs();
-  const now = (): string => stamp(env.clock.wallMs());
+  const now = (): string => rfc3339(env.clock.wallMs());
   return {
     env,
     log,

@@ -5,6 +5,7 @@
 import type { Env } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { newHexId } from "../../common/ids.ts";
+import { rfc3339 } from "../../common/time.ts";
 import type { EndpointSettings, JsonObject } from "../../model/engine.ts";
 import { macBytes, overlaps, parseBlock } from "./addresses.ts";
 import type { Block } from "./addresses.ts";
@@ -153,7 +154,7 @@ export class NetworkCatalog {
   }
 
   #identity(): { readonly id: string; readonly created: string } {
-    const created = new Date(this.#deps.env.clock.wallMs()).toISOString().replace("Z", "000000Z");
+    const created = rfc3339(this.#deps.env.clock.wallMs());
     return { id: newHexId(this.#deps.env.random), created };
   }
 
