@@ -20,14 +20,14 @@ import {
 } from "./flag-values.ts";
 import { parseMount, parseShortVolume } from "./mounts.ts";
 import { parseShortPort, portKey } from "./ports.ts";
+import { byName, WORKLOAD_FLAGS } from "./workload-flags.ts";
 
-export const CONTAINER_FLAGS: readonly FlagDefinition[] = [
+export const CONTAINER_FLAGS: readonly FlagDefinition[] = byName([
+  ...WORKLOAD_FLAGS,
   list("add-host", "name:ip", "Line of /etc/hosts"),
   list("annotation", "key=value", "Annotation of the runtime"),
   list("attach", "stream", "Attach to stdin, stdout or stderr", "a"),
   text("blkio-weight", "weight", "Share of block I/O, 10 to 1000"),
-  list("cap-add", "name", "Add a Linux capability"),
-  list("cap-drop", "name", "Drop a Linux capability"),
   text("cgroup-parent", "path", "Parent cgroup"),
   text("cgroupns", "host|private", "Cgroup namespace"),
   text("cidfile", "file", "Write the container's id here"),
@@ -43,17 +43,10 @@ export const CONTAINER_FLAGS: readonly FlagDefinition[] = [
   list("dns-option", "option", "Resolver option"),
   list("dns-search", "domain", "Search domain"),
   text("domainname", "name", "Domain name"),
-  text("entrypoint", "command", "Replace the image's entrypoint"),
   list("env", "NAME=value", "Environment variable", "e"),
   list("env-file", "file", "File of environment variables"),
   list("expose", "port", "Port to expose"),
   list("group-add", "group", "Further group"),
-  text("health-cmd", "command", "Command that checks health"),
-  text("health-interval", "duration", "Time between checks"),
-  text("health-retries", "count", "Failures in a row until unhealthy"),
-  text("health-start-interval", "duration", "Time between checks in the start period"),
-  text("health-start-period", "duration", "Time in which failures don't count"),
-  text("health-timeout", "duration", "Longest time of one check"),
   text("hostname", "name", "Host name", "h"),
   bool("init", "Run an init that reaps processes"),
   bool("interactive", "Keep stdin open", "i"),
@@ -61,8 +54,6 @@ export const CONTAINER_FLAGS: readonly FlagDefinition[] = [
   text("ipc", "mode", "IPC namespace"),
   list("label", "key=value", "Label", "l"),
   list("label-file", "file", "File of labels"),
-  text("log-driver", "name", "Log driver"),
-  list("log-opt", "key=value", "Option of the log driver"),
   text("mac-address", "address", "MAC address"),
   text("memory", "bytes", "Memory limit", "m"),
   text("memory-reservation", "bytes", "Memory soft limit"),
@@ -72,9 +63,7 @@ export const CONTAINER_FLAGS: readonly FlagDefinition[] = [
   text("name", "name", "Name of the container"),
   list("network", "network", "Network: a name, none, host, bridge or container:NAME"),
   list("network-alias", "name", "Name on the network"),
-  bool("no-healthcheck", "Turn the image's health check off"),
   bool("oom-kill-disable", "Don't kill on memory shortage"),
-  text("oom-score-adj", "score", "-1000 to 1000"),
   text("pid", "mode", "PID namespace"),
   text("pids-limit", "count", "Most processes (-1: no limit)"),
   text("platform", "platform", "Platform of the image"),
@@ -83,7 +72,6 @@ export const CONTAINER_FLAGS: readonly FlagDefinition[] = [
   bool("publish-all", "Publish all exposed ports", "P"),
   text("pull", "always|missing|never", "When to fetch the image (default missing)"),
   bool("quiet", "No progress of the pull", "q"),
-  bool("read-only", "Mount the root file system read-only"),
   text("restart", "policy", "no, on-failure[:max], always or unless-stopped"),
   bool("rm", "Remove the container when it ends"),
   text("runtime", "name", "Runtime"),
@@ -103,7 +91,7 @@ export const CONTAINER_FLAGS: readonly FlagDefinition[] = [
   text("volume-driver", "name", "Driver of new volumes"),
   list("volumes-from", "container", "Volumes of another container"),
   text("workdir", "path", "Working folder", "w"),
-];
+]);
 
 export interface CreateBody extends ContainerConfig {
   readonly HostConfig: HostConfig;

@@ -1,37 +1,25 @@
 /** The flags of `service create` and `service update`: docker's names. Data only; service-spec.ts gives them meaning. */
 import type { FlagDefinition } from "./command.ts";
 import { bool, DETACH_FLAG, list, text } from "./command.ts";
+import { byName, WORKLOAD_FLAGS } from "./workload-flags.ts";
 
 const DURATION = "duration";
 
 /** Flags that both commands have under the same name. */
 const SHARED: readonly FlagDefinition[] = [
-  list("cap-add", "name", "Add a Linux capability"),
-  list("cap-drop", "name", "Drop a Linux capability"),
+  ...WORKLOAD_FLAGS,
   text("credential-spec", "spec", "Windows only; refused"),
   DETACH_FLAG,
   text("endpoint-mode", "vip|dnsrr", "How the service's name resolves"),
-  text("entrypoint", "command", "Replace the image's entrypoint"),
-  text("health-cmd", "command", "Command that checks health"),
-  text("health-interval", DURATION, "Time between checks"),
-  text("health-retries", "count", "Failures in a row until unhealthy"),
-  text("health-start-interval", DURATION, "Time between checks in the start period"),
-  text("health-start-period", DURATION, "Time in which failures don't count"),
-  text("health-timeout", DURATION, "Longest time of one check"),
   text("hostname", "name", "Host name in the containers"),
   bool("init", "Run an init in the containers"),
   text("isolation", "mode", "Windows only; must be default"),
   text("limit-cpu", "decimal", "Most CPUs a task may use"),
   text("limit-memory", "bytes", "Most memory a task may use"),
   text("limit-pids", "count", "Most processes of a task (0: no limit)"),
-  text("log-driver", "name", "Log driver"),
-  list("log-opt", "key=value", "Option of the log driver"),
   text("max-concurrent", "count", "Tasks of a job at one time"),
-  bool("no-healthcheck", "Turn the image's health check off"),
   bool("no-resolve-image", "Don't ask the registry for the image's digest"),
-  text("oom-score-adj", "score", "-1000 to 1000"),
   bool("quiet", "No progress output", "q"),
-  bool("read-only", "Mount the root file system read-only"),
   text("replicas", "count", "Number of tasks"),
   text("replicas-max-per-node", "count", "Most tasks on one node (0: no limit)"),
   text("reserve-cpu", "decimal", "CPUs a node must have free for a task"),
@@ -103,15 +91,15 @@ const LISTS: readonly ListFlag[] = [
   { name: "ulimit", value: "name=soft[:hard]", help: "Resource limit" },
 ];
 
-export const CREATE_FLAGS: readonly FlagDefinition[] = [
+export const CREATE_FLAGS: readonly FlagDefinition[] = byName([
   ...SHARED,
   ...LISTS.map((each) => list(each.name, each.value, each.help, each.short)),
   list("env-file", "file", "File of environment variables"),
   text("mode", "replicated|global|replicated-job|global-job", "Kind of service (default replicated)"),
   text("name", "name", "Name of the service"),
-].sort((left, right) => (left.name < right.name ? -1 : 1));
+]);
 
-export const UPDATE_FLAGS: readonly FlagDefinition[] = [
+export const UPDATE_FLAGS: readonly FlagDefinition[] = byName([
   ...SHARED,
   ...LISTS.flatMap((each) => [
     list(`${each.name}-add`, each.value, `Add or replace: ${each.help.toLowerCase()}`),
@@ -128,4 +116,4 @@ export const UPDATE_FLAGS: readonly FlagDefinition[] = [
   bool("force", "Restart all tasks even if nothing changed"),
   text("image", "image", "Image of the containers"),
   bool("rollback", "Go back to the previous specification"),
-].sort((left, right) => (left.name < right.name ? -1 : 1));
+]);
