@@ -5,34 +5,21 @@
  *
  *   node dist/bench/cli.js [--rounds N]
  */
-import { spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { spawnSync } from "node:child_process";
 import path from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { packageRoot } from "../common/package-root.ts";
-import { request } from "./docker-http.ts";
+import { freePort } from "../common/testing/free-port.ts";
+import { startShoal } from "./contenders.ts";
+import { ask } from "./docker-http.ts";
 import { median } from "./statistics.ts";
 
 const SERVICE_COUNT = 5;
 const COMMANDS = ["service ls", "node ls", "ps", "images", "--help"];
-const START_TIMEOUT_MS = 30_000;
 
 interface Sample {
   readonly wallMs: number;
   readonly cpuMs: number;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
 }
 
 /** Runs it once, its output thrown away. */
@@ -55,25 +42,10 @@ function time(command: readonly string[], host: string): Sample {
 }
 
 async function prepare(socket: string): Promise<void> {
-  const deadline = performance.now() + START_TIMEOUT_MS;
-  const isUp = async (): Promise<boolean> =>
-    existsSync(socket) &&
-    (await request(socket, "GET", "/_ping").then(
-      () => true,
-      () => false,
-    ));
-  while (!(await isUp())) {
-    if (performance.now() > deadline) throw new Error("The daemon did not answer");
-    await sleep(50);
-  }
   const address = `127.0.0.1:${await freePort()}`;
-  const must = async (target: string, body: object): Promise<void> => {
-    const answer = await request(socket, "POST", target, body);
-    if (answer.status >= 300) throw new Error(`${target}: ${answer.status} ${JSON.stringify(answer.body)}`);
-  };
-  await must("/swarm/init", { ListenAddr: address, AdvertiseAddr: address });
+  await ask(socket, "POST", "/swarm/init", { ListenAddr: address, AdvertiseAddr: address });
   for (let index = 0; index < SERVICE_COUNT; index += 1) {
-    await must("/services/create", {
+    await ask(socket, "POST", "/services/create", {
       Name: `web${index}`,
       TaskTemplate: { ContainerSpec: { Image: "web:1" } },
       Mode: { Replicated: { Replicas: 0 } },
@@ -105,20 +77,11 @@ function compare(host: string, rounds: number): void {
 
 const { values } = parseArgs({ options: { rounds: { type: "string", default: "15" } } });
 const rounds = Number(values.rounds);
-const folder = mkdtempSync(path.join(tmpdir(), "shoal-bench-cli-"));
-const socket = path.join(folder, "api.sock");
-const child = spawn(
-  path.join(packageRoot(import.meta.dirname), "bin", "shoal"),
-  ["daemon", "--data-root", `${folder}/data`, "--exec-root", `${folder}/run`, "--host", `unix://${socket}`],
-  { stdio: "ignore" },
-);
+const daemon = await startShoal();
 try {
-  await prepare(socket);
+  await prepare(daemon.socket);
   console.log(`\nShort commands, medians of ${rounds} runs each, in turn`);
-  compare(`unix://${socket}`, rounds);
+  compare(`unix://${daemon.socket}`, rounds);
 } finally {
-  const ended = once(child, "exit");
-  child.kill("SIGTERM");
-  await ended;
-  rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+  await daemon.stop();
 }

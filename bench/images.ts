@@ -19,11 +19,11 @@ import {
   writeSync,
 } from "node:fs";
 import http from "node:http";
-import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { encodeHeader, END_OF_ARCHIVE, paddingOf } from "../runtime/images/tar/tar-entry.ts";
+import { freePort } from "../common/testing/free-port.ts";
 import { type Contender, hasDocker, startDocker, startShoal, stopChild, until } from "./contenders.ts";
 import { ask } from "./docker-http.ts";
 import { type Comparison, printComparisons } from "./statistics.ts";
@@ -47,15 +47,6 @@ async function withBase(start: Promise<Contender>): Promise<Contender> {
   const engine = await start;
   await ask(engine.socket, "POST", "/images/create?fromSrc=-&repo=bench-base&tag=1", busyboxTar());
   return engine;
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 async function startRegistry(

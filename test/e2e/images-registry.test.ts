@@ -2,13 +2,13 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import * as fs from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
 import { get } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { silentLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
+import { freePort } from "../../common/testing/free-port.ts";
 import type { JsonObject } from "../../model/engine.ts";
 import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
 import {
@@ -31,15 +31,6 @@ const IMAGE: TestImage = {
   tags: ["app:1"],
   layers: [[{ name: "big", content: Buffer.alloc(300_000, "abcdefg") }], [{ name: "small", content: "s" }]],
 };
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
-}
 
 async function linesOf(lines: AsyncIterable<JsonObject>): Promise<JsonObject[]> {
   const all: JsonObject[] = [];

@@ -4,6 +4,7 @@ import { createServer, type Server } from "node:net";
 import { test } from "node:test";
 import { hasCode } from "../../common/errors.ts";
 import { silentLogger } from "../../common/log.ts";
+import { freePort } from "../../common/testing/free-port.ts";
 import { HostPorts } from "./host-ports.ts";
 import type { MeshTask } from "./mesh.ts";
 
@@ -17,14 +18,6 @@ function listen(port: number): Promise<Server> {
 
 function close(server: Server): Promise<void> {
   return new Promise((resolve) => server.close(() => resolve()));
-}
-
-async function freePort(): Promise<number> {
-  const server = await listen(0);
-  const address = server.address();
-  await close(server);
-  assert.ok(typeof address === "object" && address !== null);
-  return address.port;
 }
 
 function task(id: string, ...ports: readonly number[]): MeshTask {
@@ -41,7 +34,7 @@ function task(id: string, ...ports: readonly number[]): MeshTask {
 
 test("HostPorts.take() keeps others off the port until release()", async () => {
   const ports = new HostPorts(silentLogger);
-  const port = await freePort();
+  const port = await freePort("0.0.0.0");
   await ports.take(task("a", port), "10.0.0.1");
   await ports.take(task("a", port), "10.0.0.1");
   await assert.rejects(listen(port), /EADDRINUSE/);
@@ -53,7 +46,7 @@ test("HostPorts.take() keeps others off the port until release()", async () => {
 
 test("HostPorts.take() rejects and holds nothing if one of the ports is taken; adopt() goes on", async () => {
   const ports = new HostPorts(silentLogger);
-  const [free, taken] = [await freePort(), await freePort()];
+  const [free, taken] = [await freePort("0.0.0.0"), await freePort("0.0.0.0")];
   const other = await listen(taken);
   await assert.rejects(ports.take(task("a", free, taken), "10.0.0.1"), (caught) =>
     hasCode(caught, "failed_precondition"),
