@@ -208,7 +208,9 @@ describe("the dashboard in a browser", { skip }, () => {
     await lab.call("POST", "/volumes/create", { Name: "seen-by-the-page" });
     await page.locator("tbody tr", { hasText: "seen-by-the-page" }).waitFor({ timeout: WAIT_MS });
     await page.keyboard.press("1");
+    await until("Services", WAIT_MS, async () => (await page.title()) === "Services · Shoal");
     await page.keyboard.press("/");
+    await page.locator("#search:focus").waitFor({ timeout: WAIT_MS });
     await page.keyboard.type("nothing has this name");
     await until(
       "the row is hidden",

@@ -115,6 +115,16 @@ describe("disks of managers", () => {
   });
 
   test("a flipped byte in the checkpoint is found, and the state fetched from peers or the log", async (context) => {
+    const [one, other] = await followers();
+    assert.ok(one && other);
+    for (const [host, by] of [
+      [one, other],
+      [other, one],
+    ] as const) {
+      await cluster.dev.stopDaemon(host.name);
+      await cluster.dev.startDaemon(host.name);
+      await untilReachable(host, by);
+    }
     await damage(context, flipCheckpoint, [DAMAGED, /it was put aside as/, WHOLE]);
   });
 
