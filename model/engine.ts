@@ -263,7 +263,7 @@ export interface AttachStreams {
   readonly output: AsyncIterable<{ readonly stream: "stdout" | "stderr"; readonly data: Uint8Array }>;
   /** Absent when stdin was not asked for. end() closes the process's stdin where StdinOnce says so. */
   readonly stdin?: Writable;
-  /** Lets go without touching the process. */
+  /** Lets go: of the process only the stdin ends, where StdinOnce says so, and that of an exec. */
   close(): void;
 }
 

@@ -111,8 +111,9 @@ export function attachContainer(
           scanner: isTty ? new DetachScanner(keys) : undefined,
           onDetach: detach,
           onEnd: (connection) => {
+            if (isTty) return;
             if (config.StdinOnce === true) connection.send(FrameType.closeStdin);
-            else if (!isTty) attachment.close();
+            else attachment.close();
           },
         })
       : undefined;

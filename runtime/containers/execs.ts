@@ -267,10 +267,6 @@ export class Execs {
     });
     if (connection === undefined) return { isTty, output, close: () => output.end() };
     output.source = connection;
-    const close = (): void => {
-      connection.close();
-      output.end();
-    };
     const detach = (): void => {
       output.end();
       this.#deps.events(exec.container.record, "exec_detach", { execID: exec.id });
@@ -284,9 +280,17 @@ export class Execs {
             connection: Promise.resolve(connection),
             scanner: isTty ? new DetachScanner(keys) : undefined,
             onDetach: detach,
-            onEnd: (native) => native.send(FrameType.closeStdin),
+            // A terminal has no half-close, and would take nothing from then on.
+            onEnd: (native) => {
+              if (!isTty) native.send(FrameType.closeStdin);
+            },
           })
         : undefined;
+    // The exec goes on without its client, and its end is still to be told: what it says until then is dropped.
+    const close = (): void => {
+      stdin?.end();
+      output.end();
+    };
     return { isTty, output, ...(stdin === undefined ? {} : { stdin }), close };
   }
 

@@ -32,8 +32,10 @@ export class OutputStream implements AsyncIterable<OutputChunk> {
     this.#wake?.();
   }
 
+  /** What comes from now on is dropped, so it holds nobody back. */
   end(): void {
     this.#isEnded = true;
+    this.#source?.resume();
     this.#wake?.();
   }
 

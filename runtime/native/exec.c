@@ -138,6 +138,7 @@ void monitor_exec(struct job *job, int connection) {
     send_text_frame(connection, F_ERROR, error);
     _exit(1);
   }
+  streams.is_stdin_once = true;
   streams.is_discarding = (job->flags & J_DISCARD_OUTPUT) != 0;
   uint32_t pid = (uint32_t)streams.pid;
   send_frame(connection, F_DONE, &pid, sizeof pid);

@@ -237,6 +237,13 @@ static void read_client(struct streams *streams, struct client *client) {
   }
 }
 
+/* The only client that may write has gone, and whoever reads would wait for ever. A terminal stays open for the next. */
+static void end_input_of(struct streams *streams, const struct client *client) {
+  if (!streams->is_stdin_once || streams->is_tty || (client->flags & A_STDIN) == 0) return;
+  streams->is_input_ending = true;
+  flush_input(streams);
+}
+
 static void forget_dead(struct streams *streams) {
   for (struct client **link = &streams->clients; *link != NULL;) {
     struct client *client = *link;
@@ -245,6 +252,7 @@ static void forget_dead(struct streams *streams) {
       continue;
     }
     *link = client->next;
+    end_input_of(streams, client);
     if (client == streams->creator) {
       streams->creator = NULL;
       if (!streams->is_started && !streams->is_exited) x_pidfd_signal(streams->pidfd, SIGKILL);

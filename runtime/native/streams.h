@@ -23,7 +23,8 @@ struct streams {
   bool is_oom_hint;
   uint32_t oom_kills; /* told of so far */
   bool is_running_early; /* another runtime has started the process already */
-  bool is_tty, is_started, is_stdin_once, is_exited, is_discarding;
+  bool is_tty, is_started, is_exited, is_discarding;
+  bool is_stdin_once; /* stdin ends with the client that was attached to it, however that one ends */
   int exit_status; /* as waitid gives it */
   bool was_signal;
   uint64_t started_at, finished_at;

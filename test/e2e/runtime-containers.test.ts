@@ -11,6 +11,7 @@ import { gzipSync } from "node:zlib";
 import { hasCode } from "../../common/errors.ts";
 import { compressRotated } from "../../runtime/containers/log-compression.ts";
 import { parseHierarchies } from "../../runtime/containers/cgroups.ts";
+import type { AttachStreams } from "../../model/engine.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 import { until } from "./support/wait.ts";
 
@@ -117,6 +118,61 @@ describe("containers", () => {
       .update(Buffer.alloc(32 * 64 * KILOBYTE, "a"))
       .digest("hex");
     assert.equal(await text(streams.output), `${expected}  -\n`);
+  });
+
+  describe("a client that goes away while nobody reads the output", () => {
+    const flood = Buffer.alloc(4 * KILOBYTE * KILOBYTE, "y\n");
+    const all = { stdin: true, stdout: true, stderr: true, logs: false, stream: true };
+
+    /** More than all buffers on the way hold: the program waits for its reader, and the writer for the program. */
+    async function leaveStuck(streams: AttachStreams | undefined): Promise<void> {
+      assert.ok(streams?.stdin !== undefined);
+      streams.stdin.write(flood);
+      for await (const { data } of streams.output) if (data.byteLength > 0) break;
+      streams.close();
+    }
+
+    test("ends the stdin of a container that has it once, so that cat ends", async () => {
+      const id = await lab.create(
+        ["cat"],
+        {},
+        { config: { OpenStdin: true, StdinOnce: true, AttachStdin: true } },
+      );
+      const streams = await lab.engine.containers.attach(id, all);
+      await lab.engine.containers.start(id);
+      await leaveStuck(streams);
+      await until("end of cat", 20_000, () => !lab.engine.containers.summary(id).state.isRunning);
+      assert.equal(lab.engine.containers.summary(id).state.exitCode, 0);
+    });
+
+    test("ends the stdin of an exec", async () => {
+      const id = await lab.create(["sleep", "100"]);
+      await lab.engine.containers.start(id);
+      const { containers } = lab.engine;
+      const config = { Cmd: ["cat"], AttachStdin: true, AttachStdout: true, AttachStderr: true };
+      const { Id } = await containers.createExec(id, config);
+      await leaveStuck(await containers.startExec(Id, { detach: false, tty: false }));
+      const ended = await until("end of cat", 20_000, async () => {
+        const exec = await containers.inspectExec(Id);
+        return exec["Running"] === false && exec;
+      });
+      assert.equal(ended["ExitCode"], 0);
+    });
+
+    test("leaves the stdin of others open for the next client", async () => {
+      const id = await lab.create(["cat"], {}, { config: { OpenStdin: true } });
+      await lab.engine.containers.start(id);
+      await leaveStuck(await lab.engine.containers.attach(id, all));
+      const next = await lab.engine.containers.attach(id, all);
+      next.stdin?.write("next\n");
+      let output = "";
+      for await (const { data } of next.output) {
+        output += Buffer.from(data).toString();
+        if (output.includes("next\n")) break;
+      }
+      assert.equal(lab.engine.containers.summary(id).state.isRunning, true);
+      next.close();
+    });
   });
 
   test("terminal: size, echo and detach keys", async () => {
