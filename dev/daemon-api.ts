@@ -1,6 +1,6 @@
 /** Small HTTP client for the daemons of a dev cluster: JSON in, JSON out, over their UNIX sockets. */
-import { request } from "node:http";
 import { ClusterError } from "../common/errors.ts";
+import { bodyOf, requestOverSocket, type SocketAnswer } from "./socket-request.ts";
 
 const TIMEOUT_MS = 30_000;
 
@@ -11,46 +11,18 @@ export async function callDaemon<T>(
   path: string,
   body?: unknown,
 ): Promise<T> {
-  const content = body === undefined ? undefined : JSON.stringify(body);
-  return await new Promise((resolve, reject) => {
-    const fail = (caught: Error): void =>
-      reject(
-        new ClusterError("unavailable", `Cannot reach the daemon at "${socketPath}": ${caught.message}`, {
-          cause: caught,
-        }),
-      );
-    const sent = request(
-      {
-        socketPath,
-        path,
-        method,
-        agent: false,
-        timeout: TIMEOUT_MS,
-        headers:
-          content === undefined
-            ? {}
-            : { "Content-Type": "application/json", "Content-Length": Buffer.byteLength(content) },
-      },
-      (response) => {
-        const chunks: Buffer[] = [];
-        response.on("data", (chunk: Buffer) => chunks.push(chunk));
-        response.on("error", fail);
-        response.on("end", () => {
-          const text = Buffer.concat(chunks).toString("utf8");
-          const status = response.statusCode ?? 0;
-          if (status >= 400)
-            reject(new ClusterError("failed_precondition", `${method} ${path}: ${status}: ${text.trim()}`));
-          else
-            resolve(
-              (text.trim().startsWith("{") || text.trim().startsWith("[") || text.trim().startsWith('"')
-                ? JSON.parse(text)
-                : text) as T,
-            );
-        });
-      },
-    );
-    sent.on("timeout", () => sent.destroy(new Error("no answer in time")));
-    sent.on("error", fail);
-    sent.end(content);
-  });
+  let answer: SocketAnswer;
+  try {
+    answer = await requestOverSocket(socketPath, { method, path, body, idleTimeoutMs: TIMEOUT_MS });
+  } catch (caught) {
+    const why = caught instanceof Error ? caught.message : "no answer";
+    throw new ClusterError("unavailable", `Cannot reach the daemon at "${socketPath}": ${why}`, {
+      cause: caught,
+    });
+  }
+  if (answer.status >= 400) {
+    const said = answer.body.toString().trim();
+    throw new ClusterError("failed_precondition", `${method} ${path}: ${answer.status}: ${said}`);
+  }
+  return bodyOf(answer) as T;
 }

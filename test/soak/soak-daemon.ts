@@ -4,18 +4,16 @@
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import http from "node:http";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { packageRoot } from "../../common/package-root.ts";
+import { requestOverSocket, type SocketAnswer } from "../../dev/socket-request.ts";
 
 const RETRY_PAUSE_MS = 25;
 /** A daemon that is started again must answer within this. */
 const ANSWER_TIMEOUT_MS = 60_000;
 
-export interface Answer {
-  readonly status: number;
-  readonly body: Buffer;
+export interface Answer extends SocketAnswer {
   /** Times that the request was sent before: its effect may have come from one of those. */
   readonly retries: number;
 }
@@ -94,43 +92,16 @@ export class SoakDaemon {
 
   /** Sends until somebody answers. Statuses are the caller's affair. */
   async call(method: string, target: string, body?: Uint8Array | object): Promise<Answer> {
+    const socketPath = path.join(this.execRoot, "shoal.sock");
     const deadline = performance.now() + ANSWER_TIMEOUT_MS;
     for (let retries = 0; ; retries++) {
       try {
-        return { ...(await this.#once(method, target, body)), retries };
+        const answer = await requestOverSocket(socketPath, { method, path: `/v1.43${target}`, body });
+        return { ...answer, retries };
       } catch (caught) {
         if (performance.now() > deadline) throw caught;
         await sleep(RETRY_PAUSE_MS);
       }
     }
-  }
-
-  #once(method: string, target: string, body?: Uint8Array | object): Promise<Omit<Answer, "retries">> {
-    const payload =
-      body instanceof Uint8Array ? body : body === undefined ? undefined : Buffer.from(JSON.stringify(body));
-    const type = body instanceof Uint8Array ? "application/x-tar" : "application/json";
-    return new Promise((resolve, reject) => {
-      const call = http.request(
-        {
-          socketPath: path.join(this.execRoot, "shoal.sock"),
-          method,
-          path: `/v1.43${target}`,
-          agent: false,
-          headers:
-            payload === undefined ? {} : { "Content-Type": type, "Content-Length": payload.byteLength },
-        },
-        (response) => {
-          const pieces: Buffer[] = [];
-          response.on("data", (piece: Buffer) => pieces.push(piece));
-          response.on("error", reject);
-          response.on("aborted", () => reject(new Error("the daemon went away while it answered")));
-          response.on("end", () =>
-            resolve({ status: response.statusCode ?? 0, body: Buffer.concat(pieces) }),
-          );
-        },
-      );
-      call.on("error", reject);
-      call.end(payload);
-    });
   }
 }
