@@ -14,6 +14,7 @@ import type {
   SwarmLifecycle,
   SwarmState,
 } from "../model/cluster-control.ts";
+import type { SessionInfo } from "../model/dispatch.ts";
 import type { Engine } from "../model/engine.ts";
 import { tlsInfoOf } from "../manager/ca/certificates.ts";
 import type { NodeDescription } from "../model/objects.ts";
@@ -35,6 +36,7 @@ import { grpcConnector } from "./dispatcher-connector.ts";
 import type { NodeState, NodeStateStore } from "./node-state.ts";
 import { nodeServiceHandlers } from "./node-service.ts";
 import type { DaemonOptions } from "./options.ts";
+import { remoteManagers } from "./remote-managers.ts";
 import { WorkerNode } from "./worker-node.ts";
 
 /** How long init and join wait for the node's first session before they say that it goes on in the background. */
@@ -73,6 +75,8 @@ interface Membership {
   readonly peers: ClusterBlobPeers;
   readonly renewal: CertificateRenewal;
   manager: Manager | undefined;
+  /** By the last session message, with ids; the addresses are in the state too. */
+  toldManagers: SessionInfo["managers"];
 }
 
 export class SwarmNode implements SwarmLifecycle {
@@ -90,17 +94,17 @@ export class SwarmNode implements SwarmLifecycle {
 
   state(): SwarmState {
     const membership = this.#membership;
-    const managers = membership?.manager?.control.managers() ?? [];
     return {
       localNodeState: this.#phase,
       nodeId: membership?.state.nodeId ?? "",
       nodeAddr: membership === undefined ? "" : parseHostPort(membership.state.advertiseAddr, "addr").host,
       isManager: membership?.manager !== undefined,
       error: this.#error,
-      remoteManagers:
-        managers.length > 0
-          ? managers.map((each) => ({ NodeID: each.nodeId, Addr: each.addr }))
-          : (membership?.state.managers ?? []).map((Addr) => ({ NodeID: "", Addr })),
+      remoteManagers: remoteManagers({
+        members: membership?.manager?.control.managers(),
+        told: membership?.toldManagers ?? [],
+        saved: membership?.state.managers ?? [],
+      }),
     };
   }
 
@@ -313,7 +317,7 @@ export class SwarmNode implements SwarmLifecycle {
       dataPathAddress: state.dataPathAddr,
       availability: state.availability,
       managers: state.managers,
-      managersChanged: (managers) => this.#managersChanged(managers.map((each) => each.addr)),
+      managersChanged: (managers) => this.#managersChanged(managers),
       roleWanted: (role) => this.#roleWanted(role),
       renewalWanted: () => this.#membership?.renewal.renewNow(),
       removed: () => this.#removed(),
@@ -337,6 +341,7 @@ export class SwarmNode implements SwarmLifecycle {
       peers,
       renewal,
       manager: undefined,
+      toldManagers: [],
     };
     this.#membership = membership;
     const { host, port } = parseHostPort(state.listenAddr, "listen-addr");
@@ -390,9 +395,12 @@ export class SwarmNode implements SwarmLifecycle {
     }
   }
 
-  #managersChanged(managers: readonly string[]): void {
+  #managersChanged(told: SessionInfo["managers"]): void {
     const membership = this.#membership;
-    if (membership === undefined || managers.join() === membership.state.managers.join()) return;
+    if (membership === undefined) return;
+    membership.toldManagers = told;
+    const managers = told.map((each) => each.addr);
+    if (managers.join() === membership.state.managers.join()) return;
     membership.state = { ...membership.state, managers };
     this.#save(membership);
   }

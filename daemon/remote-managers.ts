@@ -1,0 +1,23 @@
+/** Which managers a node names to those who ask it: the quorum's members on a manager, what sessions told on a worker. Pure. */
+
+export interface RemoteManager {
+  readonly NodeID: string;
+  /** "host:port". */
+  readonly Addr: string;
+}
+
+export interface ManagerSources {
+  /** Of Raft; undefined on a worker. */
+  readonly members: readonly { readonly nodeId: string; readonly addr: string }[] | undefined;
+  /** By the last session message. */
+  readonly told: readonly { readonly nodeId: string; readonly addr: string }[];
+  /** "host:port" of the last run or of the join: all that is known before the first session, ids are not. */
+  readonly saved: readonly string[];
+}
+
+/** Every manager of the best source that knows one. */
+export function remoteManagers({ members = [], told, saved }: ManagerSources): readonly RemoteManager[] {
+  const known = members.length > 0 ? members : told;
+  if (known.length > 0) return known.map((each) => ({ NodeID: each.nodeId, Addr: each.addr }));
+  return saved.map((Addr) => ({ NodeID: "", Addr }));
+}
