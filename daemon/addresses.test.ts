@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { advertiseAddress, formatHostPort, parseHostPort } from "./addresses.ts";
+import {
+  advertiseAddress,
+  dialAddress,
+  formatHostPort,
+  joinTimeout,
+  listenError,
+  parseHostPort,
+} from "./addresses.ts";
 
 test("parseHostPort() reads every form and fills in the port", () => {
   assert.deepEqual(parseHostPort("10.0.0.1", "x"), { host: "10.0.0.1", port: 2377 });
@@ -25,4 +32,31 @@ test("advertiseAddress() takes what was asked for, then a definite listen addres
   assert.deepEqual(await advertiseAddress("127.0.0.1", listen), { host: "127.0.0.1", port: 7000 });
   assert.deepEqual(await advertiseAddress("lo:8000", listen), { host: "127.0.0.1", port: 8000 });
   assert.deepEqual(await advertiseAddress("", listen), listen);
+});
+
+test("dialAddress() reaches this machine where it listens, and others where they advertise", () => {
+  const advertiseAddr = "198.51.100.7:2377";
+  const dialled = (addr: string, listenAddr: string): string =>
+    dialAddress(addr, { advertiseAddr, listenAddr });
+  assert.equal(dialled(advertiseAddr, "0.0.0.0:7000"), "127.0.0.1:7000");
+  assert.equal(dialled(advertiseAddr, "[::]:7000"), "[::1]:7000");
+  assert.equal(dialled(advertiseAddr, "10.0.0.1:7000"), "10.0.0.1:7000");
+  assert.equal(dialled("10.0.0.2:2377", "0.0.0.0:7000"), "10.0.0.2:2377");
+});
+
+test("joinTimeout() names the addresses by their flags, and one that is elsewhere", () => {
+  const own = { listenAddr: "0.0.0.0:2377", managers: ["10.0.0.1:2377"] };
+  const { message } = joinTimeout({ ...own, advertiseAddr: "198.51.100.7:2377" });
+  assert.match(message, /at 10\.0\.0\.1:2377; advertise-addr is "198\.51\.100\.7:2377" \(no address of this/);
+  assert.match(message, /listen-addr is "0\.0\.0\.0:2377"/);
+  assert.match(
+    joinTimeout({ ...own, advertiseAddr: "127.0.0.1:2377" }).message,
+    /is "127\.0\.0\.1:2377", listen/,
+  );
+});
+
+test("listenError() names the flag and the address", () => {
+  const { code, message } = listenError("10.0.0.1:2377", new Error("listen EADDRNOTAVAIL"));
+  assert.equal(code, "invalid_argument");
+  assert.match(message, /^listen-addr must be .*, got "10\.0\.0\.1:2377": listen EADDRNOTAVAIL$/);
 });

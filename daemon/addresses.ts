@@ -98,3 +98,46 @@ export async function advertiseAddress(asked: string, listen: HostPort): Promise
 export async function dataPathAddress(asked: string, advertised: string): Promise<string> {
   return asked === "" ? advertised : addressOf(asked, "data-path-addr");
 }
+
+/**
+ * Where a node reaches the manager at `addr`: itself where it listens, since the address that it advertises may be that of
+ * a NAT which only others get through.
+ */
+export function dialAddress(
+  addr: string,
+  own: { readonly advertiseAddr: string; readonly listenAddr: string },
+): string {
+  if (addr !== own.advertiseAddr) return addr;
+  const { host, port } = parseHostPort(own.listenAddr, "listen-addr");
+  if (host === "" || host === "0.0.0.0") return formatHostPort({ host: "127.0.0.1", port });
+  return formatHostPort({ host: host === "::" ? "::1" : host, port });
+}
+
+/** What of the node's own addresses may be the reason that no manager was reached in time. */
+export function joinTimeout(own: {
+  readonly advertiseAddr: string;
+  readonly listenAddr: string;
+  readonly managers: readonly string[];
+}): ClusterError {
+  const { host } = parseHostPort(own.advertiseAddr, "advertise-addr");
+  const isLocal = Object.values(networkInterfaces()).some((all) =>
+    all?.some((each) => each.address === host),
+  );
+  const elsewhere = isLocal ? "" : " (no address of this machine: others must reach it there)";
+  return new ClusterError(
+    "unavailable",
+    `Timeout was reached before node joined: no session with a manager at ${own.managers.join(", ")}; ` +
+      `advertise-addr is "${own.advertiseAddr}"${elsewhere}, listen-addr is "${own.listenAddr}". ` +
+      "Check that each can be reached from the other side",
+  );
+}
+
+/** Names the flag when the cluster's port can't be opened. */
+export function listenError(listenAddr: string, caught: unknown): ClusterError {
+  const { message } = ClusterError.from(caught);
+  return new ClusterError(
+    "invalid_argument",
+    `listen-addr must be a free address of this machine, got "${listenAddr}": ${message}`,
+    { cause: caught },
+  );
+}

@@ -29,7 +29,15 @@ import type { NodeIdentity } from "../proto/rpc.ts";
 import { RpcServer } from "../proto/rpc-server.ts";
 import { nodeService } from "../proto/services.ts";
 import type { WorkerNetwork } from "../worker/network/worker-network.ts";
-import { advertiseAddress, dataPathAddress, formatHostPort, parseHostPort } from "./addresses.ts";
+import {
+  advertiseAddress,
+  dataPathAddress,
+  dialAddress,
+  formatHostPort,
+  joinTimeout,
+  listenError,
+  parseHostPort,
+} from "./addresses.ts";
 import { ClusterBlobPeers } from "./blob-peers.ts";
 import { CertificateRenewal } from "./certificate-renewal.ts";
 import { grpcConnector } from "./dispatcher-connector.ts";
@@ -310,7 +318,7 @@ export class SwarmNode implements SwarmLifecycle {
       engine,
       network,
       folder: store.workerFolder,
-      connect: grpcConnector((addr) => dial(addr, live, { manager: true })),
+      connect: grpcConnector((addr) => dial(dialAddress(addr, state), live, { manager: true })),
       description: describedBy(this.#options.description, live),
       rpcAddress: state.advertiseAddr,
       addr: parseHostPort(state.advertiseAddr, "advertise-addr").host,
@@ -330,7 +338,8 @@ export class SwarmNode implements SwarmLifecycle {
       env,
       log,
       identity: () => live.current,
-      managers: () => this.#membership?.state.managers ?? state.managers,
+      managers: () =>
+        (this.#membership?.state.managers ?? state.managers).map((addr) => dialAddress(addr, state)),
       renewed: (next) => this.#renewed(next),
     });
     const membership: Membership = {
@@ -345,7 +354,9 @@ export class SwarmNode implements SwarmLifecycle {
     };
     this.#membership = membership;
     const { host, port } = parseHostPort(state.listenAddr, "listen-addr");
-    await server.listen(host || "0.0.0.0", port);
+    await server.listen(host || "0.0.0.0", port).catch((caught: unknown) => {
+      throw listenError(state.listenAddr, caught);
+    });
     if (identity.role === "manager") await this.#startManager(membership, mode);
     engine.images.setPeers(peers);
     await worker.start();
@@ -384,10 +395,7 @@ export class SwarmNode implements SwarmLifecycle {
     const deadlineMs = clock.monotonicMs() + READY_TIMEOUT_MS;
     while (this.#membership?.worker.isConnected !== true) {
       if (clock.monotonicMs() > deadlineMs) {
-        throw new ClusterError(
-          "unavailable",
-          "Timeout was reached before node joined. Check that the managers' addresses can be reached from here",
-        );
+        throw joinTimeout(must(this.#membership, "only a node with a membership waits").state);
       }
       await new Promise<void>((resolve) => {
         timers.after(READY_POLL_MS, resolve);
@@ -444,7 +452,10 @@ export class SwarmNode implements SwarmLifecycle {
     const membership = this.#membership;
     if (membership === undefined || membership.state.role === role) return;
     const { managers } = membership.state;
-    const identity = await renewCertificate({ identity: membership.identity.current, managers });
+    const identity = await renewCertificate({
+      identity: membership.identity.current,
+      managers: managers.map((addr) => dialAddress(addr, membership.state)),
+    });
     if (identity.role !== role) return;
     await this.#takeUp(membership, identity);
     if (role === "manager") await this.#startManager(membership, { kind: "join", remoteAddrs: managers });
