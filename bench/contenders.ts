@@ -6,12 +6,12 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { packageRoot } from "../common/package-root.ts";
+import { until, type UntilOptions } from "../dev/until.ts";
 import { request } from "./docker-http.ts";
 
-const START_TIMEOUT_MS = 30_000;
-const POLL_MS = 20;
+/** How long a program that was started may take to answer, and how often it is asked. */
+export const START: UntilOptions = { timeoutMs: 30_000, pollMs: 20 };
 
 export interface Contender {
   readonly name: string;
@@ -28,18 +28,6 @@ export interface ContenderOptions {
   readonly args?: readonly string[];
   /** Runs in stop(), before the daemon is told to end. */
   readonly beforeStop?: (socket: string) => Promise<void>;
-}
-
-export async function until(
-  what: string,
-  holds: () => Promise<boolean>,
-  timeoutMs: number = START_TIMEOUT_MS,
-): Promise<void> {
-  const deadline = performance.now() + timeoutMs;
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within ${timeoutMs} ms`);
-    await sleep(POLL_MS);
-  }
 }
 
 export async function stopChild(child: ChildProcess): Promise<void> {
@@ -94,10 +82,11 @@ async function startContender(
     rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
   };
   try {
-    await until(`${name} answers`, async () => {
+    const answers = async (): Promise<boolean> => {
       if (!existsSync(socket)) return false;
       return (await request(socket, "GET", "/version").catch(() => undefined))?.status === 200;
-    });
+    };
+    await until(`${name} answers`, START, answers);
   } catch (caught) {
     await stop();
     throw caught;

@@ -7,20 +7,14 @@
  */
 import { execFileSync } from "node:child_process";
 import { parseArgs } from "node:util";
-import {
-  type Contender,
-  type ContenderOptions,
-  hasDocker,
-  startDocker,
-  startShoal,
-  until,
-} from "./contenders.ts";
+import { until, type UntilOptions } from "../dev/until.ts";
+import { type Contender, type ContenderOptions, hasDocker, startDocker, startShoal } from "./contenders.ts";
 import { ask, request } from "./docker-http.ts";
 import { type Comparison, printComparisons } from "./statistics.ts";
 import { busyboxTar } from "./test-image.ts";
 
 const IMAGE = "bench-idle:1";
-const CONVERGE_TIMEOUT_MS = 180_000;
+const CONVERGENCE: UntilOptions = { timeoutMs: 180_000, pollMs: 20 };
 
 interface Namespace {
   readonly name: string;
@@ -101,14 +95,14 @@ async function round(engine: Contender, index: number, replicas: number): Promis
     await ask(engine.socket, "POST", "/services/create", spec(name, count));
     await until(
       `${engine.name} ${name}`,
+      CONVERGENCE,
       async () => (await runningTasks(engine, name)) === count,
-      CONVERGE_TIMEOUT_MS,
     );
     return (performance.now() - start) / 1000;
   };
   const one = await create(`one-${index}`, 1);
   await ask(engine.socket, "DELETE", `/services/one-${index}`);
-  await until("one gone", async () => (await containers(engine)) === 0, CONVERGE_TIMEOUT_MS);
+  await until("one gone", CONVERGENCE, async () => (await containers(engine)) === 0);
   const name = `many-${index}`;
   const up = await create(name, replicas);
   const service = (await ask(engine.socket, "GET", `/services/${name}`)) as {
@@ -121,7 +115,7 @@ async function round(engine: Contender, index: number, replicas: number): Promis
     `/services/${name}/update?version=${service.Version.Index}`,
     spec(name, 0),
   );
-  await until("scaled to 0", async () => (await containers(engine)) === 0, CONVERGE_TIMEOUT_MS);
+  await until("scaled to 0", CONVERGENCE, async () => (await containers(engine)) === 0);
   const down = (performance.now() - start) / 1000;
   await ask(engine.socket, "DELETE", `/services/${name}`);
   return { one, up, down };

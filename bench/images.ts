@@ -24,7 +24,8 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { encodeHeader, END_OF_ARCHIVE, paddingOf } from "../runtime/images/tar/tar-entry.ts";
 import { freePort } from "../common/testing/free-port.ts";
-import { type Contender, hasDocker, startDocker, startShoal, stopChild, until } from "./contenders.ts";
+import { until } from "../dev/until.ts";
+import { type Contender, hasDocker, START, startDocker, startShoal, stopChild } from "./contenders.ts";
 import { ask } from "./docker-http.ts";
 import { type Comparison, printComparisons } from "./statistics.ts";
 import { busyboxTar } from "./test-image.ts";
@@ -69,7 +70,7 @@ async function startRegistry(
         })
         .on("error", () => resolve(false));
     });
-  await until("docker-registry", answers);
+  await until("docker-registry", START, answers);
   return { host: `127.0.0.1:${port}`, stop: () => stopChild(child) };
 }
 

@@ -17,6 +17,7 @@ import { placeTasks } from "../manager/scheduler/place.ts";
 import { Scheduler } from "../manager/scheduler/scheduler.ts";
 import { MemoryStore } from "../manager/store/memory-store.ts";
 import { SingleMemberLog } from "../manager/store/testing/single-member-log.ts";
+import { median } from "./statistics.ts";
 
 interface Case {
   readonly name: string;
@@ -102,10 +103,6 @@ function show(runs: readonly Took[]): string {
   const text = (values: readonly number[]): string =>
     `${median(values).toFixed(3)} [${Math.min(...values).toFixed(3)}]`;
   return `${text(runs.map((run) => run.wallS))} s, ${text(runs.map((run) => run.cpuS))} CPU-s`;
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((left, right) => left - right)[values.length >> 1] ?? Number.NaN;
 }
 
 interface Took {

@@ -7,9 +7,10 @@ import { execFile, spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import * as http2 from "node:http2";
 import os from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs, promisify } from "node:util";
 import { median } from "../statistics.ts";
-import { Etcd, type MemberStatus, Ours, sleep, type System } from "./systems.ts";
+import { Etcd, type MemberStatus, Ours, type System } from "./systems.ts";
 import { frame, putRequest, rangeRequest, txnRequest } from "./wire.ts";
 
 const run = promisify(execFile);

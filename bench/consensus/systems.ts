@@ -6,6 +6,7 @@
 import { type ChildProcess, fork, spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
+import { until, type UntilOptions } from "../../dev/until.ts";
 import type { MemberOrders, Order } from "./member.ts";
 
 export interface System {
@@ -24,27 +25,13 @@ export interface System {
 }
 
 const TICKS_PER_SECOND = 100;
+/** For a member or a leader to be there. */
+const READY: UntilOptions = { timeoutMs: 30_000, pollMs: 5 };
 
 function cpuOf(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
-}
-
-export function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms);
-  });
-}
-
-async function until<T>(what: string, find: () => Promise<T | undefined> | T | undefined): Promise<T> {
-  const endMs = performance.now() + 30_000;
-  while (performance.now() < endMs) {
-    const found = await find();
-    if (found !== undefined) return found;
-    await sleep(5);
-  }
-  throw new Error(`${what}: not within 30 s`);
 }
 
 interface Reply {
@@ -146,7 +133,7 @@ export class Ours implements System {
   }
 
   leader(): Promise<Child> {
-    return until("a leader of ours", async () => {
+    return until("a leader of ours", READY, async () => {
       for (const child of this.#children) {
         const status = await this.status(child).catch(() => undefined);
         if (status?.isLeader === true) return child;
@@ -233,7 +220,7 @@ export class Etcd implements System {
   }
 
   leaderPort(): Promise<number> {
-    return until("a leader of etcd", async () => {
+    return until("a leader of etcd", READY, async () => {
       for (const port of this.clientPorts) {
         const status = await this.#status(port);
         if (
@@ -265,9 +252,9 @@ export class Etcd implements System {
     for (const [at, each] of this.#processes.entries()) {
       if (each.exitCode !== null || each.signalCode !== null) this.#processes[at] = this.#spawn(at);
     }
-    await until("all of etcd", async () => {
+    await until("all of etcd", READY, async () => {
       const all = await Promise.all(this.clientPorts.map((port) => this.#status(port)));
-      return all.every((status) => status?.leader !== undefined && status.leader !== "0") ? true : undefined;
+      return all.every((status) => status?.leader !== undefined && status.leader !== "0");
     });
   }
 

@@ -6,16 +6,15 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { type DevCluster, removeCluster, startDevCluster } from "../../dev/cluster.ts";
+import { until, type UntilOptions } from "../../dev/until.ts";
 import { buildWhoami } from "../../dev/whoami.ts";
 import { requestOnce } from "./requests.ts";
 
 const SERVICE = "web";
 const REPLICAS = 8;
-const POLL_MS = 10;
-const LIMIT_MS = 60_000;
+const LIMITS: UntilOptions = { timeoutMs: 60_000, pollMs: 10 };
 
 interface ServiceAnswer {
   readonly ID: string;
@@ -55,7 +54,11 @@ class Losses {
       },
       Mode: { Replicated: { Replicas: REPLICAS } },
     });
-    await this.#until(async () => (await this.#runningOn("manager1")).length === REPLICAS);
+    await until(
+      "all replicas run",
+      LIMITS,
+      async () => (await this.#runningOn("manager1")).length === REPLICAS,
+    );
   }
 
   /** ms until the next change of a service is accepted. */
@@ -89,7 +92,7 @@ class Losses {
     const started = performance.now();
     // The cable goes first: from then on the host is lost to all others.
     const killed = this.#cluster.killHost(victim);
-    await this.#until(isOver);
+    await until(`"${victim}" is made up for`, LIMITS, isOver);
     const tookMs = performance.now() - started;
     await killed;
     return tookMs;
@@ -108,15 +111,20 @@ class Losses {
 
   async #repair(victim: string, by: string): Promise<void> {
     await this.#cluster.startHost(victim);
-    await this.#until(async () => {
+    const isWhole = async (): Promise<boolean> => {
       const nodes = await this.#nodes(by).catch(() => []);
       const ready = nodes.filter((node) => node.Status.State === "ready");
       const reachable = nodes.filter((node) => node.ManagerStatus?.Reachability === "reachable");
       return (
         ready.length === this.#cluster.hosts.length && reachable.length === this.#cluster.managers.length
       );
-    });
-    await this.#until(async () => (await this.#runningOn(by)).length === REPLICAS);
+    };
+    await until("all nodes are ready", LIMITS, isWhole);
+    await until(
+      "all replicas run again",
+      LIMITS,
+      async () => (await this.#runningOn(by)).length === REPLICAS,
+    );
   }
 
   async #nodes(host: string): Promise<readonly NodeAnswer[]> {
@@ -127,14 +135,6 @@ class Losses {
     const filters = encodeURIComponent(JSON.stringify({ service: { [SERVICE]: true } }));
     const tasks = await this.#cluster.api<readonly TaskAnswer[]>(host, "GET", `/tasks?filters=${filters}`);
     return tasks.filter((task) => task.DesiredState === "running" && task.Status.State === "running");
-  }
-
-  async #until(isSo: () => Promise<boolean>): Promise<void> {
-    const deadline = performance.now() + LIMIT_MS;
-    while (!(await isSo())) {
-      if (performance.now() > deadline) throw new Error(`not within ${LIMIT_MS / 1000} s`);
-      await sleep(POLL_MS);
-    }
   }
 }
 
