@@ -331,7 +331,8 @@ export class Manager implements Component {
     }
     throw new ClusterError(
       "deadline_exceeded",
-      `Joining must get the cluster's state within ${JOIN_WAIT_MS} ms, it did not come`,
+      `Joining must get the cluster's state within ${JOIN_WAIT_MS} ms, it did not come: ` +
+        `check that the other managers reach this one at its advertise-addr "${this.#options.advertiseAddr}"`,
     );
   }
 
