@@ -1,12 +1,9 @@
 /** The Dockerfile builder on a real store, with containers that only pretend to run. Needs root for unpacking. */
 import assert from "node:assert/strict";
 import * as fs from "node:fs";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
 import { ClusterError } from "../../common/errors.ts";
-import { silentLogger } from "../../common/log.ts";
-import { realEnv } from "../../common/real-env.ts";
 import type {
   ContainerConfig,
   ContainerEngine,
@@ -14,15 +11,12 @@ import type {
   JsonObject,
 } from "../../model/engine.ts";
 import type { RootfsSource } from "../../runtime/ports.ts";
-import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
+import type { ImageEngineParts } from "../../runtime/images/image-engine.ts";
 import { dockerArchive, streamOf, tarOf, type TestMember } from "../../runtime/images/testing/archives.ts";
+import { ImageLab } from "./support/image-lab.ts";
 
-const folders: string[] = [];
-const engines: ImageEngineParts[] = [];
-after(async () => {
-  for (const engine of engines) await engine.stop();
-  for (const folder of folders) fs.rmSync(folder, { recursive: true, force: true });
-});
+const lab = new ImageLab();
+after(() => lab.close());
 
 interface Ran {
   readonly argv: readonly string[];
@@ -110,18 +104,9 @@ interface Bench extends ImageEngineParts {
 }
 
 async function bench(): Promise<Bench> {
-  const dataRoot = fs.mkdtempSync(path.join(tmpdir(), "shoal-build-"));
-  folders.push(dataRoot);
   const containers = new FakeContainers();
-  const engine = await createImageEngine({
-    env: realEnv,
-    log: silentLogger,
-    dataRoot,
-    events: { emit: () => {} },
-    containers: () => containers.engine(),
-  });
+  const engine = await lab.open({ containers: () => containers.engine() });
   containers.rootfs = engine.rootfs;
-  engines.push(engine);
   for await (const line of engine.images.load(streamOf(dockerArchive([BASE])), { quiet: true }))
     assert.ok(line);
   return { ...engine, containers };
@@ -298,7 +283,7 @@ for (const [step, message] of COPY_ERRORS) {
 
 test("a link in the context that leads outside of it reads nothing outside", async () => {
   const engine = await bench();
-  const secret = path.join(folders.at(-1) ?? "", "secret");
+  const secret = path.join(lab.newFolder(), "secret");
   fs.writeFileSync(secret, "host");
   const files: TestMember[] = [
     { name: "up", type: "symlink", linkName: "../../../../../../../../../../.." },

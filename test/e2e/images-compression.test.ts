@@ -3,17 +3,14 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { buffer } from "node:stream/consumers";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { must } from "../../common/assert.ts";
-import { silentLogger } from "../../common/log.ts";
-import { realEnv } from "../../common/real-env.ts";
 import type { ContainerEngine, ProgressLine } from "../../model/engine.ts";
-import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
+import type { ImageEngineParts } from "../../runtime/images/image-engine.ts";
 import { decompressed, peek } from "../../runtime/images/decompression.ts";
 import {
   buildImage,
@@ -22,26 +19,13 @@ import {
   tarOf,
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
+import { ImageLab, type LabEngine } from "./support/image-lab.ts";
 
-const folders: string[] = [];
-const engines: ImageEngineParts[] = [];
-after(async () => {
-  for (const engine of engines) await engine.stop();
-  for (const folder of folders) fs.rmSync(folder, { recursive: true, force: true });
-});
+const lab = new ImageLab();
+after(() => lab.close());
 
-async function open(): Promise<ImageEngineParts & { readonly dataRoot: string }> {
-  const dataRoot = fs.mkdtempSync(path.join(tmpdir(), "shoal-compression-"));
-  folders.push(dataRoot);
-  const engine = await createImageEngine({
-    env: realEnv,
-    log: silentLogger,
-    dataRoot,
-    events: { emit: () => {} },
-    containers: () => ({ list: () => Promise.resolve([]) }) as unknown as ContainerEngine,
-  });
-  engines.push(engine);
-  return { ...engine, dataRoot };
+function open(): Promise<LabEngine> {
+  return lab.open({ containers: () => ({ list: () => Promise.resolve([]) }) as unknown as ContainerEngine });
 }
 
 function filter(program: string, bytes: Buffer): Buffer {

@@ -3,14 +3,11 @@ import assert from "node:assert/strict";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import * as fs from "node:fs";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import { Readable } from "node:stream";
 import { after, test } from "node:test";
-import { silentLogger } from "../../common/log.ts";
-import { realEnv } from "../../common/real-env.ts";
 import type { BlobPeers, JsonObject } from "../../model/engine.ts";
-import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
+import type { ImageEngineParts } from "../../runtime/images/image-engine.ts";
 import { PartialBlobs } from "../../runtime/images/partial-blobs.ts";
 import {
   buildImage,
@@ -19,33 +16,23 @@ import {
   streamOf,
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
+import { ImageLab, linesOf } from "./support/image-lab.ts";
 
-const folders: string[] = [];
-const engines: ImageEngineParts[] = [];
+const lab = new ImageLab();
 const servers: Server[] = [];
 
 after(async () => {
-  for (const engine of engines) await engine.stop();
+  await lab.close();
   for (const server of servers) server.close();
   for (const server of servers) server.closeAllConnections();
-  for (const folder of folders) fs.rmSync(folder, { recursive: true, force: true });
 });
 
 async function open(registry?: {
   readonly mirrors: Readonly<Record<string, readonly string[]>>;
 }): Promise<ImageEngineParts> {
-  const dataRoot = fs.mkdtempSync(path.join(tmpdir(), "shoal-registry-"));
-  folders.push(dataRoot);
-  const engine = await createImageEngine({
-    env: realEnv,
-    log: silentLogger,
-    dataRoot,
-    events: { emit: () => {} },
-    containers: () => undefined,
-    ...(registry === undefined ? {} : { registry: { insecure: [], certificateFolders: [], ...registry } }),
-  });
-  engines.push(engine);
-  return engine;
+  return lab.open(
+    registry === undefined ? {} : { registry: { insecure: [], certificateFolders: [], ...registry } },
+  );
 }
 
 const IMAGE: TestImage = {
@@ -118,12 +105,6 @@ class FakeRegistry {
     else response.writeHead(206, { "Content-Range": `bytes ${from}-${to}/${blob.length}` });
     response.end(blob.subarray(Number(from), Number(to) + 1));
   }
-}
-
-async function linesOf(lines: AsyncIterable<JsonObject>): Promise<JsonObject[]> {
-  const all: JsonObject[] = [];
-  for await (const line of lines) all.push(line);
-  return all;
 }
 
 async function pull(
@@ -407,8 +388,7 @@ test("openBlob() serves a blob that is still arriving", async () => {
 });
 
 test("a blob that no longer goes on sends its readers to other sources", async () => {
-  const folder = fs.mkdtempSync(path.join(tmpdir(), "shoal-partial-"));
-  folders.push(folder);
+  const folder = lab.newFolder();
   const file = path.join(folder, "arriving");
   fs.writeFileSync(file, "half");
   const partial = new PartialBlobs(10);

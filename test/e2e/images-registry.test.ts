@@ -9,7 +9,6 @@ import { after, before, describe, test } from "node:test";
 import { silentLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
 import { freePort } from "../../common/testing/free-port.ts";
-import type { JsonObject } from "../../model/engine.ts";
 import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
 import {
   buildImage,
@@ -18,6 +17,7 @@ import {
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
 import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "../../runtime/registry/registry-config.ts";
+import { linesOf } from "./support/image-lab.ts";
 
 const REGISTRY = "/usr/bin/docker-registry";
 const missing =
@@ -31,12 +31,6 @@ const IMAGE: TestImage = {
   tags: ["app:1"],
   layers: [[{ name: "big", content: Buffer.alloc(300_000, "abcdefg") }], [{ name: "small", content: "s" }]],
 };
-
-async function linesOf(lines: AsyncIterable<JsonObject>): Promise<JsonObject[]> {
-  const all: JsonObject[] = [];
-  for await (const line of lines) all.push(line);
-  return all;
-}
 
 function answers(port: number): Promise<boolean> {
   return new Promise((resolve) => {

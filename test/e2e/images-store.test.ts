@@ -1,52 +1,27 @@
 /** The image store through its interfaces: load, save, restart, removal, root filesystems. Needs root for unpacking. */
 import assert from "node:assert/strict";
 import * as fs from "node:fs";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { silentLogger } from "../../common/log.ts";
-import { realEnv } from "../../common/real-env.ts";
 import type { JsonObject } from "../../model/engine.ts";
-import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
+import type { ImageEngineParts } from "../../runtime/images/image-engine.ts";
 import {
   buildImage,
   dockerArchive,
   streamOf,
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
+import { ImageLab, linesOf } from "./support/image-lab.ts";
 
-const folders: string[] = [];
-const engines: ImageEngineParts[] = [];
-
-function newFolder(): string {
-  const folder = fs.mkdtempSync(path.join(tmpdir(), "shoal-images-"));
-  folders.push(folder);
-  return folder;
-}
+const lab = new ImageLab();
 
 async function open(dataRoot: string): Promise<ImageEngineParts & { readonly events: JsonObject[] }> {
   const events: JsonObject[] = [];
-  const engine = await createImageEngine({
-    env: realEnv,
-    log: silentLogger,
-    dataRoot,
-    events: { emit: (event) => events.push(event as unknown as JsonObject) },
-    containers: () => undefined,
-  });
-  engines.push(engine);
-  return { ...engine, events };
+  const emit = (event: object): void => void events.push(event as JsonObject);
+  return { ...(await lab.open({ dataRoot, events: { emit } })), events };
 }
 
-async function linesOf(lines: AsyncIterable<JsonObject>): Promise<JsonObject[]> {
-  const all: JsonObject[] = [];
-  for await (const line of lines) all.push(line);
-  return all;
-}
-
-after(async () => {
-  for (const engine of engines) await engine.stop();
-  for (const folder of folders) fs.rmSync(folder, { recursive: true, force: true });
-});
+after(() => lab.close());
 
 const WHOAMI: TestImage = {
   tags: ["whoami:1"],
@@ -64,13 +39,13 @@ const WHOAMI: TestImage = {
 
 let shared: Awaited<ReturnType<typeof open>>;
 before(async () => {
-  shared = await open(newFolder());
+  shared = await open(lab.newFolder());
   await linesOf(shared.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
 });
 
 for (const compression of ["none", "gzip", "zstd"] as const) {
   test(`ImageEngine.load() takes ${compression} layers and prepare() stacks them`, async () => {
-    const engine = await open(newFolder());
+    const engine = await open(lab.newFolder());
     const lines = await linesOf(
       engine.images.load(streamOf(dockerArchive([{ ...WHOAMI, compression }])), { quiet: false }),
     );
@@ -90,7 +65,7 @@ for (const compression of ["none", "gzip", "zstd"] as const) {
 }
 
 test("RootfsSource.prepare() keeps the owner and mode that a lower layer gave to the root", async () => {
-  const engine = await open(newFolder());
+  const engine = await open(lab.newFolder());
   const image: TestImage = {
     tags: ["rooted:1"],
     layers: [[{ name: "./", mode: 0o751, uid: 3, gid: 4 }], [{ name: "a" }], [{ name: "b" }]],
@@ -126,14 +101,14 @@ test("ImageEngine.inspect() has the fields old clients need", async () => {
 
 test("ImageEngine.save() gives an archive that loads to the same image", async () => {
   const archive = await shared.images.save(["whoami:1"]);
-  const engine = await open(newFolder());
+  const engine = await open(lab.newFolder());
   const lines = await linesOf(engine.images.load(archive, { quiet: true }));
   assert.deepEqual(lines, [{ stream: "Loaded image: whoami:1\n" }]);
   assert.equal(engine.images.resolve("whoami:1"), shared.images.resolve("whoami:1"));
 });
 
 test("ImageEngine keeps images over a restart and drops what was on its way", async () => {
-  const dataRoot = newFolder();
+  const dataRoot = lab.newFolder();
   const first = await open(dataRoot);
   await linesOf(first.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
   const id = first.images.resolve("whoami:1") ?? "";
@@ -157,7 +132,7 @@ test("ImageEngine keeps images over a restart and drops what was on its way", as
 });
 
 test("RootfsSource.prepare() unpacks again what a loss of power took", async () => {
-  const dataRoot = newFolder();
+  const dataRoot = lab.newFolder();
   const first = await open(dataRoot);
   await linesOf(first.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
   await first.stop();
@@ -174,7 +149,7 @@ test("RootfsSource.prepare() unpacks again what a loss of power took", async () 
 });
 
 test("ImageEngine drops images whose blobs a loss of power damaged, and keeps the rest", async () => {
-  const dataRoot = newFolder();
+  const dataRoot = lab.newFolder();
   const other: TestImage = { tags: ["other:1"], layers: [[{ name: "x", content: "x" }]] };
   const first = await open(dataRoot);
   await linesOf(first.images.load(streamOf(dockerArchive([WHOAMI, other])), { quiet: true }));
@@ -197,7 +172,7 @@ test("ImageEngine drops images whose blobs a loss of power damaged, and keeps th
 });
 
 test("RootfsSource.changes() and commit() see what the container wrote", async () => {
-  const engine = await open(newFolder());
+  const engine = await open(lab.newFolder());
   await linesOf(engine.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
   const { imageId, config } = await engine.rootfs.imageConfig("whoami:1");
   const layers = await engine.rootfs.prepare("c1", imageId);
@@ -221,7 +196,7 @@ test("RootfsSource.changes() and commit() see what the container wrote", async (
 });
 
 test("ImageEngine.remove() goes by Docker's rules", async () => {
-  const engine = await open(newFolder());
+  const engine = await open(lab.newFolder());
   const { images } = engine;
   await linesOf(images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
   const { id } = buildImage(WHOAMI);
@@ -244,7 +219,7 @@ test("ImageEngine.remove() goes by Docker's rules", async () => {
 });
 
 test("a writable layer keeps its image's layers when the image is forced away", async () => {
-  const engine = await open(newFolder());
+  const engine = await open(lab.newFolder());
   await linesOf(engine.images.load(streamOf(dockerArchive([WHOAMI])), { quiet: true }));
   const layers = await engine.rootfs.prepare("c1", engine.images.resolve("whoami:1") ?? "");
   await engine.images.remove("whoami:1", { force: true, noPrune: false });
@@ -252,7 +227,7 @@ test("a writable layer keeps its image's layers when the image is forced away", 
 });
 
 test("ImageEngine.load() refuses a layer that is not what the config says and keeps nothing", async () => {
-  const engine = await open(newFolder());
+  const engine = await open(lab.newFolder());
   const good = dockerArchive([WHOAMI]);
   const bad = Buffer.from(good);
   // Inside the first layer's file content.
