@@ -50,7 +50,7 @@ const KILL_WAIT_MS = 10_000;
  * Containers that are being started at once: enough to keep the CPUs busy while some wait for the kernel; more only queue for
  * its locks, and all of them are up late instead of most of them early.
  */
-const START_COUNT_MAX = Math.max(4, Math.min(32, 2 * availableParallelism()));
+const START_COUNT_MAX = Math.max(8, Math.min(64, 4 * availableParallelism()));
 /** A start that hangs (a bind from a server that is gone) gives its place to the next after this. */
 const START_PLACE_MS = 500;
 

@@ -6,8 +6,14 @@ export const VXLAN_OVERHEAD_BYTES = 50;
 export const DEFAULT_UNDERLAY_MTU_BYTES = 1_500;
 /** Jumbo frames are worth it; loopback's 64 KiB are not: some peer will have less. */
 export const UNDERLAY_MTU_BYTES_MAX = 9_000;
-/** After a task's end its addresses answer with a reset, and are given to nobody else, for this long. */
+/** After a task's end its addresses answer with a reset for this long, unless somebody else needs them. */
 export const QUARANTINE_SECONDS = 60;
+/**
+ * Addresses of the mesh rest at least so long before the next owner; the longest rested is taken first, so on a node that
+ * isn't full they rest for minutes. A block has 253: were it the whole quarantine, a node that starts four tasks a second
+ * would run out. Other nodes have dropped an address before its task is stopped, and its flows are deleted.
+ */
+export const MESH_REST_SECONDS_MIN = 5;
 /** A link that outlives its container by this much is deleted: something still holds the container's namespace. */
 export const LEFTOVER_LINK_MS = 5_000;
 /** Between looks whether the kernel still has what it was told. */

@@ -2,7 +2,7 @@
 import { ClusterError } from "../../common/errors.ts";
 import { blockSize, formatAddress, parseAddress, parseBlock } from "../../runtime/network/addresses.ts";
 import type { Block } from "../../runtime/network/addresses.ts";
-import { QUARANTINE_SECONDS } from "./limits.ts";
+import { MESH_REST_SECONDS_MIN } from "./limits.ts";
 
 export class MeshAddresses {
   readonly #block: Block;
@@ -58,7 +58,7 @@ export class MeshAddresses {
         `Cannot give the task a mesh address: all ${this.#taken.size} of this node's block are in use`,
       );
     const [address, sinceMs] = oldest.value;
-    if (nowMs - sinceMs < QUARANTINE_SECONDS * 1_000)
+    if (nowMs - sinceMs < MESH_REST_SECONDS_MIN * 1_000)
       throw new ClusterError(
         "resource_exhausted",
         `Cannot give the task a mesh address: ${this.#taken.size} are in use and the others were until a moment ago`,
