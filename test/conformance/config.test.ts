@@ -158,16 +158,16 @@ test("mounts: recursive read-only, copy-up, late read-only tmpfs, mode of what i
   spawnSync("mount", ["-t", "tmpfs", "tmpfs", path.join(source, "below")]);
   try {
     const out = await lab.sh(
-      "touch /work/ro/x 2>/dev/null || echo ro; touch /work/ro/below/x 2>/dev/null && echo open; " +
-        "touch /work/rro/below/x 2>/dev/null || echo rro; cat /etc/passwd | head -1; touch /etc/new 2>/dev/null || echo sealed; " +
-        "stat -c %a /root; grep ' /work/shared ' /proc/self/mountinfo | grep -c shared",
+      "touch /place/ro/x 2>/dev/null || echo ro; touch /place/ro/below/x 2>/dev/null && echo open; " +
+        "touch /place/rro/below/x 2>/dev/null || echo rro; cat /etc/passwd | head -1; touch /etc/new 2>/dev/null || echo sealed; " +
+        "stat -c %a /root; grep ' /place/shared ' /proc/self/mountinfo | grep -c shared",
       (config) => {
         config.mounts.push(
-          { destination: "/work/ro", type: "bind", source, options: ["rbind", "ro"] },
-          { destination: "/work/rro", type: "bind", source, options: ["rbind", "rro"] },
+          { destination: "/place/ro", type: "bind", source, options: ["rbind", "ro"] },
+          { destination: "/place/rro", type: "bind", source, options: ["rbind", "rro"] },
           { destination: "/etc", type: "tmpfs", source: "tmpfs", options: ["tmpcopyup", "ro"] },
           { destination: "/root", type: "tmpfs", source: "tmpfs" },
-          { destination: "/work/shared", type: "bind", source, options: ["bind", "rshared"] },
+          { destination: "/place/shared", type: "bind", source, options: ["bind", "rshared"] },
         );
       },
     );
@@ -250,9 +250,9 @@ test("hooks: one that fails or takes too long stops the creation, and poststop f
 });
 
 test("hooks: startContainer runs inside, a failing poststart ends the container, a failing poststop does not hinder", async () => {
-  const inside = await lab.sh("cat /work/from-hook", (config) => {
-    config.mounts.push({ destination: "/work", type: "tmpfs", source: "tmpfs" });
-    config.hooks = { startContainer: [hook("cat > /work/from-hook")] };
+  const inside = await lab.sh("cat /place/from-hook", (config) => {
+    config.mounts.push({ destination: "/place", type: "tmpfs", source: "tmpfs" });
+    config.hooks = { startContainer: [hook("cat > /place/from-hook")] };
   });
   assert.equal((JSON.parse(inside) as { status: string }).status, "created");
   const config = usualConfig("sleep", "100");
@@ -295,7 +295,7 @@ test("a root with links for /dev, /proc and mount targets leads nowhere outside"
   if (status === 0) await lab.ok("delete", "--force", dev);
   const bundle = await withLink("work");
   const config = usualConfig("true");
-  config.mounts.push({ destination: "/work/new", type: "tmpfs", source: "tmpfs" });
+  config.mounts.push({ destination: "/place/new", type: "tmpfs", source: "tmpfs" });
   await lab.rewrite(bundle, config);
   await lab.verb("run", "--bundle", bundle, lab.id());
   assert.deepEqual(await fs.readdir(outside), []);
