@@ -293,7 +293,7 @@ test("a root with links for /dev, /proc and mount targets leads nowhere outside"
   const dev = lab.id();
   const { status } = await lab.verb("create", "--bundle", await withLink("dev"), dev);
   if (status === 0) await lab.ok("delete", "--force", dev);
-  const bundle = await withLink("work");
+  const bundle = await withLink("place");
   const config = usualConfig("true");
   config.mounts.push({ destination: "/place/new", type: "tmpfs", source: "tmpfs" });
   await lab.rewrite(bundle, config);

@@ -119,8 +119,8 @@ test("both compilers make the same program of comparisons, of repeated arguments
 async function probeConfig(): Promise<OciConfig> {
   const program = path.join(lab.folder, "probe");
   execFileSync("musl-gcc", ["-O1", "-static", "-o", program, source("test/conformance/support/probe.c")]);
-  const config = usualConfig("/work/probe", String(HIGHEST_PROBED));
-  config.mounts.push({ destination: "/work/probe", type: "bind", source: program, options: ["bind", "ro"] });
+  const config = usualConfig("/place/probe", String(HIGHEST_PROBED));
+  config.mounts.push({ destination: "/place/probe", type: "bind", source: program, options: ["bind", "ro"] });
   config.process["noNewPrivileges"] = true;
   config.process["capabilities"] = {};
   config.linux["seccomp"] = ociSeccomp(filterSpec(DEFAULT_PROFILE, []));

@@ -146,7 +146,7 @@ export class OciLab {
 
   async #makeRootfs(): Promise<void> {
     const tree = path.join(this.folder, "rootfs");
-    for (const name of ["bin", "etc", "tmp", "proc", "sys", "dev", "root", "work"]) {
+    for (const name of ["bin", "etc", "tmp", "proc", "sys", "dev", "root", "place"]) {
       await fs.mkdir(path.join(tree, name), { recursive: true });
     }
     await fs.copyFile(BUSYBOX, path.join(tree, "bin/busybox"));

@@ -57,7 +57,11 @@ async function lifecycle(lab: OciLab): Promise<void> {
 }
 
 async function configUpdates(lab: OciLab): Promise<void> {
-  const config = usualConfig("sh", "-c", "cat /proc/self/oom_score_adj > /work/out; ulimit -n >> /work/out");
+  const config = usualConfig(
+    "sh",
+    "-c",
+    "cat /proc/self/oom_score_adj > /place/out; ulimit -n >> /place/out",
+  );
   config.process["oomScoreAdj"] = 100;
   const bundle = await lab.bundle(config, { ownRoot: true });
   const id = lab.id();
@@ -66,7 +70,7 @@ async function configUpdates(lab: OciLab): Promise<void> {
   await lab.ok("start", id);
   await lab.until(id, "stopped");
   await lab.ok("delete", id);
-  assert.equal(await fs.readFile(path.join(bundle, "rootfs/work/out"), "utf8"), "100\n1024\n");
+  assert.equal(await fs.readFile(path.join(bundle, "rootfs/place/out"), "utf8"), "100\n1024\n");
 }
 
 async function deleteOnlyOwn(lab: OciLab): Promise<void> {
@@ -118,7 +122,7 @@ async function defaults(lab: OciLab): Promise<void> {
      for m in "proc /proc proc" "tmpfs /dev tmpfs" "devpts /dev/pts devpts" "shm /dev/shm tmpfs" "mqueue /dev/mqueue mqueue" "sysfs /sys sysfs"; do
        grep -q "^$m " /proc/mounts || echo "mount $m"; done
      id -u; id -g; pwd; hostname; echo $TERM; ulimit -n; ulimit -Hn
-     touch /work/writable && rm /work/writable && echo writable
+     touch /place/writable && rm /place/writable && echo writable
      grep -E "^(Cap|NoNew|Seccomp:)" /proc/self/status | tr "\\t" " "`,
   );
   const lines = out.split("\n");
@@ -218,15 +222,15 @@ async function devices(lab: OciLab): Promise<void> {
 async function maskedPaths(lab: OciLab): Promise<void> {
   await prints(
     lab,
-    "wc -c < /work/masked/file; cat /work/masked/file; ls /work/folder | wc -l; echo x > /work/folder/new 2>/dev/null || echo refused",
+    "wc -c < /place/masked/file; cat /place/masked/file; ls /place/folder | wc -l; echo x > /place/folder/new 2>/dev/null || echo refused",
     "0\n0\nrefused",
     (config) => {
       config.mounts.push(
-        { destination: "/work/masked", type: "tmpfs", source: "tmpfs" },
-        { destination: "/work/folder", type: "bind", source: "/etc", options: ["rbind", "ro"] },
-        { destination: "/work/masked/file", type: "bind", source: "/etc/passwd", options: ["bind"] },
+        { destination: "/place/masked", type: "tmpfs", source: "tmpfs" },
+        { destination: "/place/folder", type: "bind", source: "/etc", options: ["rbind", "ro"] },
+        { destination: "/place/masked/file", type: "bind", source: "/etc/passwd", options: ["bind"] },
       );
-      config.linux["maskedPaths"] = ["/work/masked/file", "/work/folder", "/not/there"];
+      config.linux["maskedPaths"] = ["/place/masked/file", "/place/folder", "/not/there"];
     },
   );
 }
@@ -234,14 +238,14 @@ async function maskedPaths(lab: OciLab): Promise<void> {
 async function readonlyPaths(lab: OciLab): Promise<void> {
   await prints(
     lab,
-    "for p in /work/a /proc/fs; do touch $p/x 2>/dev/null || echo refused; done; touch /work/c && echo free",
+    "for p in /place/a /proc/fs; do touch $p/x 2>/dev/null || echo refused; done; touch /place/c && echo free",
     "refused\nrefused\nfree",
     (config) => {
       config.mounts.push(
-        { destination: "/work", type: "tmpfs", source: "tmpfs" },
-        { destination: "/work/a", type: "tmpfs", source: "tmpfs" },
+        { destination: "/place", type: "tmpfs", source: "tmpfs" },
+        { destination: "/place/a", type: "tmpfs", source: "tmpfs" },
       );
-      config.linux["readonlyPaths"] = ["/work/a", "/proc/fs", "/not/there"];
+      config.linux["readonlyPaths"] = ["/place/a", "/proc/fs", "/not/there"];
     },
   );
 }
