@@ -2,7 +2,6 @@
 import { ClusterError } from "../common/errors.ts";
 import type { ContainerConfig, EndpointSettings, HostConfig, PortBinding } from "../model/engine.ts";
 import type { HealthConfig, Ulimit } from "../model/specs.ts";
-import { parseBytes } from "../model/units.ts";
 import type { FlagDefinition, Flags } from "./command.ts";
 import { bool, list, text } from "./command.ts";
 import {
@@ -229,6 +228,17 @@ function memorySwap(flags: Flags): number | undefined {
   return word === undefined ? undefined : word === "-1" ? -1 : bytesFlag(flags, "memory-swap");
 }
 
+/** `--tmpfs FOLDER[:OPTIONS]` by folder. */
+function tmpfsFolders(flags: Flags): Record<string, string> | undefined {
+  if (!flags.has("tmpfs")) return undefined;
+  return Object.fromEntries(
+    flags.list("tmpfs").map((word) => {
+      const [folder = ""] = word.split(":", 1);
+      return [folder, word.slice(folder.length + 1)];
+    }),
+  );
+}
+
 function hostConfig(flags: Flags): HostConfig {
   const { bindings } = ports(flags);
   const { binds } = volumes(flags);
@@ -238,14 +248,6 @@ function hostConfig(flags: Flags): HostConfig {
   const flag = (name: string): boolean | undefined => (flags.has(name) ? flags.bool(name) : undefined);
   const logging = flags.hasAny("log-driver", "log-opt")
     ? { Type: flags.string("log-driver") ?? "", Config: pairsFlag(flags, "log-opt") ?? {} }
-    : undefined;
-  const shm = flags.string("shm-size");
-  const tmpfs = flags.has("tmpfs")
-    ? Object.fromEntries(
-        flags
-          .list("tmpfs")
-          .map((word) => [word.split(":", 1)[0] ?? "", word.slice((word.split(":", 1)[0] ?? "").length + 1)]),
-      )
     : undefined;
   return {
     NetworkMode: mode,
@@ -290,10 +292,10 @@ function hostConfig(flags: Flags): HostConfig {
       RestartPolicy: restartPolicy(flags.string("restart")),
       Runtime: flags.string("runtime"),
       SecurityOpt: some("security-opt"),
-      ShmSize: shm === undefined ? undefined : parseBytes(shm),
+      ShmSize: bytesFlag(flags, "shm-size"),
       StorageOpt: pairsFlag(flags, "storage-opt"),
       Sysctls: pairsFlag(flags, "sysctl"),
-      Tmpfs: tmpfs,
+      Tmpfs: tmpfsFolders(flags),
       UTSMode: flags.string("uts"),
       Ulimits: flags.has("ulimit") ? flags.list("ulimit").map(parseUlimit) : undefined,
       UsernsMode: flags.string("userns"),

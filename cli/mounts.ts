@@ -21,82 +21,113 @@ function flagValue(text: string, key: string, value: string | undefined): boolea
   throw refuse(text, `${key} must be true or false, got "${value}"`);
 }
 
-function applyField(mount: Draft<Mount>, text: string, key: string, value: string | undefined): void {
-  const given = value ?? "";
-  const pair = (): [string, string] => {
-    const cut = given.indexOf("=");
-    return cut < 0 ? [given, ""] : [given.slice(0, cut), given.slice(cut + 1)];
+/** Name and value of "NAME=VALUE"; the value is "" where there is none. */
+function pairOf(text: string): [string, string] {
+  const cut = text.indexOf("=");
+  return cut < 0 ? [text, ""] : [text.slice(0, cut), text.slice(cut + 1)];
+}
+
+/** A field of a mount: what it was given is put into `mount`. */
+interface Field {
+  readonly mount: Draft<Mount>;
+  /** The whole word, for errors. */
+  readonly text: string;
+  readonly key: string;
+  readonly given: string;
+  readonly isSet: () => boolean;
+}
+
+function setType({ mount, text, given }: Field): void {
+  const type = TYPES.find((each) => each === given.toLowerCase());
+  if (type === undefined) throw refuse(text, `type must be one of ${TYPES.join(", ")}, got "${given}"`);
+  mount.Type = type;
+}
+
+function setSource({ mount, given }: Field): void {
+  mount.Source = given;
+}
+
+function setTarget({ mount, given }: Field): void {
+  mount.Target = given;
+}
+
+function setReadOnly({ mount, isSet }: Field): void {
+  mount.ReadOnly = isSet();
+}
+
+function bindOption(optionsOf: (field: Field) => NonNullable<Mount["BindOptions"]>): (field: Field) => void {
+  return (field) => {
+    field.mount.BindOptions = { ...field.mount.BindOptions, ...optionsOf(field) };
   };
-  switch (key) {
-    case "type": {
-      const type = TYPES.find((each) => each === given.toLowerCase());
-      if (type === undefined) throw refuse(text, `type must be one of ${TYPES.join(", ")}, got "${given}"`);
-      mount.Type = type;
-      return;
-    }
-    case "source":
-    case "src":
-      mount.Source = given;
-      return;
-    case "target":
-    case "dst":
-    case "destination":
-      mount.Target = given;
-      return;
-    case "readonly":
-    case "ro":
-      mount.ReadOnly = flagValue(text, key, value);
-      return;
-    case "consistency":
-      mount.Consistency = given;
-      return;
-    case "bind-propagation":
-      if (!PROPAGATIONS.includes(given))
-        throw refuse(text, `bind-propagation must be one of ${PROPAGATIONS.join(", ")}`);
-      mount.BindOptions = { ...mount.BindOptions, Propagation: given };
-      return;
-    case "bind-nonrecursive":
-      mount.BindOptions = { ...mount.BindOptions, NonRecursive: flagValue(text, key, value) };
-      return;
-    case "volume-nocopy":
-      mount.VolumeOptions = { ...mount.VolumeOptions, NoCopy: flagValue(text, key, value) };
-      return;
-    case "volume-subpath":
-      mount.VolumeOptions = { ...mount.VolumeOptions, Subpath: given };
-      return;
-    case "volume-driver":
-      mount.VolumeOptions = {
-        ...mount.VolumeOptions,
-        DriverConfig: { ...mount.VolumeOptions?.DriverConfig, Name: given },
-      };
-      return;
-    case "volume-label": {
-      const [name, label] = pair();
-      mount.VolumeOptions = {
-        ...mount.VolumeOptions,
-        Labels: { ...mount.VolumeOptions?.Labels, [name]: label },
-      };
-      return;
-    }
-    case "volume-opt": {
-      const [name, option] = pair();
-      const driver = mount.VolumeOptions?.DriverConfig;
-      mount.VolumeOptions = {
-        ...mount.VolumeOptions,
-        DriverConfig: { ...driver, Options: { ...driver?.Options, [name]: option } },
-      };
-      return;
-    }
-    case "tmpfs-size":
-      mount.TmpfsOptions = { ...mount.TmpfsOptions, SizeBytes: parseBytes(given) };
-      return;
-    case "tmpfs-mode":
-      if (!/^[0-7]{1,4}$/.test(given)) throw refuse(text, `tmpfs-mode must be octal, got "${given}"`);
-      mount.TmpfsOptions = { ...mount.TmpfsOptions, Mode: Number.parseInt(given, 8) };
-      return;
-    default:
-      throw refuse(text, `unknown field "${key}"`);
-  }
+}
+
+function volumeOption(
+  optionsOf: (
+    field: Field,
+    options: NonNullable<Mount["VolumeOptions"]>,
+  ) => NonNullable<Mount["VolumeOptions"]>,
+): (field: Field) => void {
+  return (field) => {
+    const options = field.mount.VolumeOptions ?? {};
+    field.mount.VolumeOptions = { ...options, ...optionsOf(field, options) };
+  };
+}
+
+function tmpfsOption(
+  optionsOf: (field: Field) => NonNullable<Mount["TmpfsOptions"]>,
+): (field: Field) => void {
+  return (field) => {
+    field.mount.TmpfsOptions = { ...field.mount.TmpfsOptions, ...optionsOf(field) };
+  };
+}
+
+function propagation({ text, given }: Field): string {
+  if (!PROPAGATIONS.includes(given))
+    throw refuse(text, `bind-propagation must be one of ${PROPAGATIONS.join(", ")}, got "${given}"`);
+  return given;
+}
+
+function tmpfsMode({ text, given }: Field): number {
+  if (!/^[0-7]{1,4}$/.test(given)) throw refuse(text, `tmpfs-mode must be octal, got "${given}"`);
+  return Number.parseInt(given, 8);
+}
+
+const FIELDS: Readonly<Record<string, (field: Field) => void>> = {
+  type: setType,
+  source: setSource,
+  src: setSource,
+  target: setTarget,
+  dst: setTarget,
+  destination: setTarget,
+  readonly: setReadOnly,
+  ro: setReadOnly,
+  consistency: ({ mount, given }) => {
+    mount.Consistency = given;
+  },
+  "bind-propagation": bindOption((field) => ({ Propagation: propagation(field) })),
+  "bind-nonrecursive": bindOption(({ isSet }) => ({ NonRecursive: isSet() })),
+  "volume-nocopy": volumeOption(({ isSet }) => ({ NoCopy: isSet() })),
+  "volume-subpath": volumeOption(({ given }) => ({ Subpath: given })),
+  "volume-driver": volumeOption(({ given }, { DriverConfig }) => ({
+    DriverConfig: { ...DriverConfig, Name: given },
+  })),
+  "volume-label": volumeOption(({ given }, { Labels }) => ({
+    Labels: { ...Labels, ...Object.fromEntries([pairOf(given)]) },
+  })),
+  "volume-opt": volumeOption(({ given }, { DriverConfig }) => ({
+    DriverConfig: {
+      ...DriverConfig,
+      Options: { ...DriverConfig?.Options, ...Object.fromEntries([pairOf(given)]) },
+    },
+  })),
+  "tmpfs-size": tmpfsOption(({ given }) => ({ SizeBytes: parseBytes(given) })),
+  "tmpfs-mode": tmpfsOption((field) => ({ Mode: tmpfsMode(field) })),
+};
+
+function applyField(mount: Draft<Mount>, text: string, key: string, value: string | undefined): void {
+  const apply = Object.hasOwn(FIELDS, key) ? FIELDS[key] : undefined;
+  if (apply === undefined) throw refuse(text, `unknown field "${key}"`);
+  apply({ mount, text, key, given: value ?? "", isSet: () => flagValue(text, key, value) });
 }
 
 /** `--mount type=volume,source=data,target=/var/lib/data`. */

@@ -300,7 +300,30 @@ export class SwarmNode implements SwarmLifecycle {
   }
 
   async #enter(state: NodeState, identity: NodeIdentity, mode: ManagerMode): Promise<void> {
-    const { env, log, engine, store, daemon } = this.#options;
+    const { log, engine, daemon } = this.#options;
+    const membership = await this.#assemble(state, identity);
+    this.#membership = membership;
+    const { host, port } = parseHostPort(state.listenAddr, "listen-addr");
+    await membership.server.listen(host || "0.0.0.0", port).catch((caught: unknown) => {
+      throw listenError(state.listenAddr, caught);
+    });
+    if (identity.role === "manager") await this.#startManager(membership, mode);
+    engine.images.setPeers(membership.peers);
+    await membership.worker.start();
+    membership.renewal.start();
+    this.#phase = "active";
+    this.#error = "";
+    log.info("node is in the cluster", {
+      nodeId: state.nodeId,
+      role: identity.role,
+      addr: state.advertiseAddr,
+      dataRoot: daemon.dataRoot,
+    });
+  }
+
+  /** All that a node of the cluster consists of, not started yet. */
+  async #assemble(state: NodeState, identity: NodeIdentity): Promise<Membership> {
+    const { env, log, engine } = this.#options;
     const live = new LiveIdentity(identity);
     const server = new RpcServer({ identity, log: log.child({ part: "rpc" }) });
     server.addService(nodeService, nodeServiceHandlers(engine), {
@@ -308,11 +331,29 @@ export class SwarmNode implements SwarmLifecycle {
       fetchBlob: "members",
       taskLogs: "managers",
     });
+    const worker = await this.#assembleWorker(state, live);
+    const peers = new ClusterBlobPeers({
+      peers: () => worker.peerAddresses,
+      dial: (addr) => dial(addr, live),
+    });
+    const renewal = new CertificateRenewal({
+      env,
+      log,
+      identity: () => live.current,
+      managers: () =>
+        (this.#membership?.state.managers ?? state.managers).map((addr) => dialAddress(addr, state)),
+      renewed: (next) => this.#renewed(next),
+    });
+    return { state, identity: live, server, worker, peers, renewal, manager: undefined, toldManagers: [] };
+  }
+
+  async #assembleWorker(state: NodeState, live: LiveIdentity): Promise<WorkerNode> {
+    const { env, log, engine, store } = this.#options;
     const network = await this.#options.createNetwork({
       nodeId: state.nodeId,
       dataPathAddress: state.dataPathAddr,
     });
-    const worker = new WorkerNode({
+    return new WorkerNode({
       env,
       log,
       engine,
@@ -329,45 +370,6 @@ export class SwarmNode implements SwarmLifecycle {
       roleWanted: (role) => this.#roleWanted(role),
       renewalWanted: () => this.#membership?.renewal.renewNow(),
       removed: () => this.#removed(),
-    });
-    const peers = new ClusterBlobPeers({
-      peers: () => worker.peerAddresses,
-      dial: (addr) => dial(addr, live),
-    });
-    const renewal = new CertificateRenewal({
-      env,
-      log,
-      identity: () => live.current,
-      managers: () =>
-        (this.#membership?.state.managers ?? state.managers).map((addr) => dialAddress(addr, state)),
-      renewed: (next) => this.#renewed(next),
-    });
-    const membership: Membership = {
-      state,
-      identity: live,
-      server,
-      worker,
-      peers,
-      renewal,
-      manager: undefined,
-      toldManagers: [],
-    };
-    this.#membership = membership;
-    const { host, port } = parseHostPort(state.listenAddr, "listen-addr");
-    await server.listen(host || "0.0.0.0", port).catch((caught: unknown) => {
-      throw listenError(state.listenAddr, caught);
-    });
-    if (identity.role === "manager") await this.#startManager(membership, mode);
-    engine.images.setPeers(peers);
-    await worker.start();
-    renewal.start();
-    this.#phase = "active";
-    this.#error = "";
-    log.info("node is in the cluster", {
-      nodeId: state.nodeId,
-      role: identity.role,
-      addr: state.advertiseAddr,
-      dataRoot: daemon.dataRoot,
     });
   }
 

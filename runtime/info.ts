@@ -80,11 +80,36 @@ function registryInfo({ insecure, mirrors }: RegistryConfig): JsonObject {
   };
 }
 
-export async function machineInfo(input: InfoInput): Promise<JsonObject> {
-  const { counts, hierarchies } = input;
+function limitsInfo(hierarchies: InfoInput["hierarchies"]): JsonObject {
   const has = (controller: string): boolean =>
     hierarchies.v1.has(controller) || hierarchies.v2Controllers.has(controller);
   const isV2 = hierarchies.v2Controllers.has("memory");
+  return {
+    MemoryLimit: has("memory"),
+    SwapLimit: has("memory"),
+    CpuCfsPeriod: has("cpu"),
+    CpuCfsQuota: has("cpu"),
+    CPUShares: has("cpu"),
+    CPUSet: has("cpuset"),
+    PidsLimit: has("pids"),
+    OomKillDisable: !isV2,
+    CgroupDriver: hierarchies.v1.size > 0 || hierarchies.v2 !== undefined ? "cgroupfs" : "none",
+    CgroupVersion: isV2 ? "2" : "1",
+  };
+}
+
+function securityOptions(input: InfoInput): string[] {
+  return [
+    ...(input.hasAppArmor ? ["name=apparmor"] : []),
+    "name=seccomp,profile=builtin",
+    ...(input.isRemapped ? ["name=userns"] : []),
+    ...(input.isRootless ? ["name=rootless"] : []),
+    "name=cgroupns",
+  ];
+}
+
+export async function machineInfo(input: InfoInput): Promise<JsonObject> {
+  const { counts } = input;
   return {
     ID: input.id,
     Containers: counts.running + counts.paused + counts.stopped,
@@ -106,14 +131,7 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
       Authorization: null,
       Log: ["json-file", "local"],
     },
-    MemoryLimit: has("memory"),
-    SwapLimit: has("memory"),
-    CpuCfsPeriod: has("cpu"),
-    CpuCfsQuota: has("cpu"),
-    CPUShares: has("cpu"),
-    CPUSet: has("cpuset"),
-    PidsLimit: has("pids"),
-    OomKillDisable: !isV2,
+    ...limitsInfo(input.hierarchies),
     IPv4Forwarding: await isSet("/proc/sys/net/ipv4/ip_forward"),
     BridgeNfIptables: await isSet("/proc/sys/net/bridge/bridge-nf-call-iptables"),
     BridgeNfIp6tables: await isSet("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
@@ -123,8 +141,6 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
     NGoroutines: 0,
     SystemTime: input.nowIso,
     LoggingDriver: "json-file",
-    CgroupDriver: hierarchies.v1.size > 0 || hierarchies.v2 !== undefined ? "cgroupfs" : "none",
-    CgroupVersion: isV2 ? "2" : "1",
     NEventsListener: 0,
     KernelVersion: os.release(),
     OperatingSystem: osName(),
@@ -151,13 +167,7 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
     ContainerdCommit: { ID: "" },
     RuncCommit: { ID: "" },
     InitCommit: { ID: "" },
-    SecurityOptions: [
-      ...(input.hasAppArmor ? ["name=apparmor"] : []),
-      "name=seccomp,profile=builtin",
-      ...(input.isRemapped ? ["name=userns"] : []),
-      ...(input.isRootless ? ["name=rootless"] : []),
-      "name=cgroupns",
-    ],
+    SecurityOptions: securityOptions(input),
     Warnings: null,
   };
 }
