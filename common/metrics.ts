@@ -113,11 +113,12 @@ export class MetricsRegistry {
   }
 
   gauge(name: string, help: string): Gauge {
-    const metric = this.#metric(name, help, "gauge", []);
-    return {
-      set: (value, labels = {}) => void (metric.at(labels).value = value),
-      clear: () => metric.clear(),
-    };
+    return this.#settable(name, help, "gauge");
+  }
+
+  /** A counter that is kept elsewhere and read when it is asked for: set() takes what it has come to. */
+  total(name: string, help: string): Gauge {
+    return this.#settable(name, help, "counter");
   }
 
   histogram(name: string, help: string, bounds: readonly number[] = DURATION_BUCKETS_SECONDS): Histogram {
@@ -134,6 +135,14 @@ export class MetricsRegistry {
   text(): string {
     for (const collect of this.#collectors) collect();
     return [...this.#metrics.values()].map((metric) => metric.text()).join("");
+  }
+
+  #settable(name: string, help: string, kind: MetricKind): Gauge {
+    const metric = this.#metric(name, help, kind, []);
+    return {
+      set: (value, labels = {}) => void (metric.at(labels).value = value),
+      clear: () => metric.clear(),
+    };
   }
 
   #metric(name: string, help: string, kind: MetricKind, bounds: readonly number[]): Metric {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FakeSwarm } from "../api/testing/fake-swarm.ts";
 import { MetricsRegistry } from "../common/metrics.ts";
+import { LoopTally } from "../manager/loop-tally.ts";
 import { registerDaemonMetrics } from "./daemon-metrics.ts";
 
 const raft = { term: 3, commitIndex: 12, appliedIndex: 11, memberCount: 1, walBytes: 4096, isLeader: true };
@@ -11,12 +12,18 @@ test("registerDaemonMetrics() shows a manager's parts while it is one, and each 
   const swarm = new FakeSwarm();
   const registry = new MetricsRegistry();
   let figures: typeof raft | undefined;
+  const tally = new LoopTally();
+  tally.ran("scheduler", 250, false);
+  tally.ran("scheduler", 500, true);
   registerDaemonMetrics(registry, {
     engine: { containers: { summaries: () => [] } },
     swarm: {
       control: () =>
         figures === undefined ? undefined : { staleView: () => swarm.store, managers: () => [] },
       raftFigures: () => figures,
+      leaderFigures: () =>
+        figures === undefined ? undefined : { loops: tally.byLoop, sessionCount: 4, silentNodeCount: 1 },
+      isAgentConnected: () => (figures === undefined ? undefined : true),
     },
   });
   assert.doesNotMatch(registry.text(), /^shoal_raft_term_number /m);
@@ -30,6 +37,13 @@ test("registerDaemonMetrics() shows a manager's parts while it is one, and each 
   const text = registry.text();
   assert.match(text, /^shoal_raft_applied_index_number 11$/m);
   assert.match(text, /^shoal_store_objects_count\{kind="service"\} 1$/m);
+  assert.match(text, /^# TYPE shoal_loop_runs_total counter$/m);
+  assert.match(text, /^shoal_loop_runs_total\{loop="scheduler"\} 2$/m);
+  assert.match(text, /^shoal_loop_failures_total\{loop="scheduler"\} 1$/m);
+  assert.match(text, /^shoal_loop_busy_seconds_total\{loop="scheduler"\} 0.75$/m);
+  assert.match(text, /^shoal_dispatcher_sessions_count 4$/m);
+  assert.match(text, /^shoal_dispatcher_silent_nodes_count 1$/m);
+  assert.match(text, /^shoal_agent_connected_bool 1$/m);
   assert.match(text, /^process_resident_memory_bytes \d+$/m);
   for (const [, name] of text.matchAll(/^# TYPE (\S+)/gm)) {
     assert.match(name ?? "", /_(total|seconds|bytes|count|number|bool)$/);

@@ -4,7 +4,7 @@
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { MetricsRegistry } from "../common/metrics.ts";
-import type { RaftFigures } from "../manager/manager.ts";
+import type { LeaderFigures, RaftFigures } from "../manager/manager.ts";
 import type { ClusterControl } from "../model/cluster-control.ts";
 import type { ContainerEngine } from "../model/engine.ts";
 import { NodeState, type TableTypes } from "../model/objects.ts";
@@ -16,6 +16,8 @@ export interface MeasuredParts {
   readonly swarm: {
     control(): Pick<ClusterControl, "staleView" | "managers"> | undefined;
     raftFigures(): RaftFigures | undefined;
+    leaderFigures(): LeaderFigures | undefined;
+    isAgentConnected(): boolean | undefined;
   };
 }
 
@@ -75,6 +77,38 @@ function registerRaft(registry: MetricsRegistry, { swarm }: MeasuredParts): void
   });
 }
 
+function registerLoops(registry: MetricsRegistry, { swarm }: MeasuredParts): void {
+  const runs = registry.total("shoal_loop_runs_total", "Runs of the leader's loops on this manager");
+  const failures = registry.total("shoal_loop_failures_total", "Runs that ended in an error");
+  const busy = registry.total(
+    "shoal_loop_busy_seconds_total",
+    "Time in runs, waiting for their writes included",
+  );
+  const sessions = registry.gauge("shoal_dispatcher_sessions_count", "Nodes with a session at this leader");
+  const silent = registry.gauge(
+    "shoal_dispatcher_silent_nodes_count",
+    "Nodes without a session that are not taken for lost yet",
+  );
+  const connected = registry.gauge(
+    "shoal_agent_connected_bool",
+    "1 if this node has a session with the leader",
+  );
+  registry.onCollect(() => {
+    for (const gauge of [runs, failures, busy, sessions, silent, connected]) gauge.clear();
+    const isConnected = swarm.isAgentConnected();
+    if (isConnected !== undefined) connected.set(isConnected ? 1 : 0);
+    const figures = swarm.leaderFigures();
+    if (figures === undefined) return;
+    sessions.set(figures.sessionCount);
+    silent.set(figures.silentNodeCount);
+    for (const [loop, { runCount, failureCount, busySeconds }] of figures.loops) {
+      runs.set(runCount, { loop });
+      failures.set(failureCount, { loop });
+      busy.set(busySeconds, { loop });
+    }
+  });
+}
+
 function registerStore(registry: MetricsRegistry, { swarm }: MeasuredParts): void {
   const objects = registry.gauge("shoal_store_objects_count", "Objects in the store by kind");
   const tasks = registry.gauge(
@@ -120,6 +154,7 @@ function registerContainers(registry: MetricsRegistry, { engine }: MeasuredParts
 export function registerDaemonMetrics(registry: MetricsRegistry, parts: MeasuredParts): void {
   registerProcess(registry);
   registerRaft(registry, parts);
+  registerLoops(registry, parts);
   registerStore(registry, parts);
   registerContainers(registry, parts);
 }

@@ -22,7 +22,7 @@ import type { NodeRole } from "../model/specs.ts";
 import { restoreCluster } from "../manager/backup.ts";
 import { joinCluster, renewCertificate } from "../manager/ca/ca-client.ts";
 import { createCluster } from "../manager/ca/new-cluster.ts";
-import { Manager, type ManagerMode, type RaftFigures } from "../manager/manager.ts";
+import { Manager, type LeaderFigures, type ManagerMode, type RaftFigures } from "../manager/manager.ts";
 import { dial } from "../proto/rpc-client.ts";
 import { LiveIdentity } from "../proto/rpc-identity.ts";
 import type { NodeIdentity } from "../proto/rpc.ts";
@@ -123,6 +123,16 @@ export class SwarmNode implements SwarmLifecycle {
   /** Undefined on workers, and while the manager starts. */
   raftFigures(): RaftFigures | undefined {
     return this.#membership?.manager?.raftFigures;
+  }
+
+  /** Undefined on workers. */
+  leaderFigures(): LeaderFigures | undefined {
+    return this.#membership?.manager?.leaderFigures;
+  }
+
+  /** Whether this node's agent has a session with the leader; undefined outside of a cluster. */
+  isAgentConnected(): boolean | undefined {
+    return this.#membership?.worker.isConnected;
   }
 
   /** Takes up the membership of the last run, if there is one. */

@@ -8,6 +8,7 @@ import { RotationKeeper } from "./ca/root-rotation.ts";
 import { Dispatcher } from "./dispatcher/dispatcher.ts";
 import { LeaderLoops } from "./leader-loops.ts";
 import { LEADER_RETRY_MS } from "./limits.ts";
+import type { LoopTally } from "./loop-tally.ts";
 import type { ReplicatedLog } from "./raft/replicated-log.ts";
 import { RoleKeeper } from "./role-keeper.ts";
 import type { Store } from "./store/store.ts";
@@ -17,6 +18,7 @@ export interface LeaderPartsDeps {
   readonly store: Store;
   readonly raft: ReplicatedLog;
   readonly log: Logger;
+  readonly tally?: LoopTally;
 }
 
 interface Term {
@@ -58,7 +60,7 @@ export class LeaderParts implements Component {
   }
 
   #begin(term: number): void {
-    const { env, store, raft, log } = this.#deps;
+    const { env, store, raft, log, tally } = this.#deps;
     const { clock, timers, random } = env;
     const dispatcher = new Dispatcher({
       store,
@@ -69,7 +71,14 @@ export class LeaderParts implements Component {
       failed: (error) => this.#failed(term, error),
     });
     const roles = new RoleKeeper({ store, raft, timers, log });
-    const loops = new LeaderLoops({ store, clock, timers, random, log });
+    const loops = new LeaderLoops({
+      store,
+      clock,
+      timers,
+      random,
+      log,
+      ...(tally === undefined ? {} : { tally }),
+    });
     const rotation = new RotationKeeper({ store, log });
     const components: readonly Component[] = [dispatcher, roles, rotation, loops];
     this.#current = { term, dispatcher, components };

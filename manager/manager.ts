@@ -26,6 +26,7 @@ import { joinRaft } from "./join-raft.ts";
 import { LeaderLink } from "./leader-link.ts";
 import { LeaderParts } from "./leader-parts.ts";
 import { JOIN_WAIT_MS, LEADER_HANDOVER_MS } from "./limits.ts";
+import { type LoopCounts, LoopTally } from "./loop-tally.ts";
 import { MemberFile, type MemberSecrets, newMember } from "./member-file.ts";
 import { EntryEncoder } from "./raft/entry-codec.ts";
 import { GrpcTransport } from "./raft/grpc-transport.ts";
@@ -87,9 +88,19 @@ export interface RaftFigures {
   readonly isLeader: boolean;
 }
 
+/** What the leader's parts do; sessions and silent nodes are 0 on a manager that doesn't lead. */
+export interface LeaderFigures {
+  readonly loops: ReadonlyMap<string, LoopCounts>;
+  /** Nodes with an open session. */
+  readonly sessionCount: number;
+  /** Nodes without a session that are not taken for lost yet. */
+  readonly silentNodeCount: number;
+}
+
 export class Manager implements Component {
   readonly #options: ManagerOptions;
   readonly #memberFile: MemberFile;
+  readonly #tally = new LoopTally();
   readonly #removedListeners = new Set<() => void>();
   #running: Running | undefined;
   /** What the member file was found sealed by. */
@@ -134,6 +145,15 @@ export class Manager implements Component {
       memberCount: raft.members.length,
       walBytes: raft.walBytes,
       isLeader: this.isLeader,
+    };
+  }
+
+  get leaderFigures(): LeaderFigures {
+    const dispatcher = this.#running?.parts.dispatcher;
+    return {
+      loops: this.#tally.byLoop,
+      sessionCount: dispatcher?.connectedNodes.length ?? 0,
+      silentNodeCount: dispatcher?.silentNodeCount ?? 0,
     };
   }
 
@@ -263,7 +283,7 @@ export class Manager implements Component {
     const authority = new Authority({ store, clock: env.clock, random: env.random, log });
     const writer = new ControlWriter({ store, raft, clock: env.clock, random: env.random, log });
     const control = new ControlApi({ store, raft, link, writer, identity, env, log });
-    const parts = new LeaderParts({ env, store, raft, log });
+    const parts = new LeaderParts({ env, store, raft, log, tally: this.#tally });
     server.addService(caService, caHandlers({ view: () => store.view(), authority, link }), CA_AUDIENCE);
     server.addService(controlService, controlHandlers({ writer, raft, link, log }), "managers");
     server.addService(

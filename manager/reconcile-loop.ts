@@ -10,6 +10,7 @@ import type { Logger } from "../common/log.ts";
 import type { StoreEvent, TableName } from "../model/objects.ts";
 import type { StoreView } from "../model/store-view.ts";
 import { LOOP_RETRY_FIRST_MS, LOOP_RETRY_MAX_MS } from "./limits.ts";
+import type { LoopTally } from "./loop-tally.ts";
 import type { Store, Watch, WatchItem } from "./store/store.ts";
 
 export interface LoopDeps {
@@ -18,6 +19,7 @@ export interface LoopDeps {
   readonly timers: Timers;
   readonly random: Random;
   readonly log: Logger;
+  readonly tally?: LoopTally;
 }
 
 export interface LoopHandler {
@@ -129,11 +131,21 @@ export class ReconcileLoop implements Component {
 
   #start(): void {
     this.#isWokenWhileRunning = false;
+    const { clock, tally } = this.#deps;
+    const startedMs = clock.monotonicMs();
+    const ended = (isFailed: boolean): void =>
+      tally?.ran(this.#options.name, clock.monotonicMs() - startedMs, isFailed);
     this.#run = this.#options.handler
       .reconcile(this.#abort.signal)
       .then(
-        () => this.#backoff.reset(),
-        (caught: unknown) => this.#retryLater(caught),
+        () => {
+          ended(false);
+          this.#backoff.reset();
+        },
+        (caught: unknown) => {
+          ended(!this.#isStopped);
+          this.#retryLater(caught);
+        },
       )
       .then(() => {
         this.#run = undefined;

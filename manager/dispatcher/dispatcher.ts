@@ -119,6 +119,11 @@ export class Dispatcher implements Component {
     return [...this.#sessions.keys()];
   }
 
+  /** Nodes without a session that are not down yet. */
+  get silentNodeCount(): number {
+    return this.#missing.size;
+  }
+
   /** A node's stream has opened. Its messages come through the returned object until ended() is called. */
   open(
     nodeId: string,
