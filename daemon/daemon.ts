@@ -1,7 +1,7 @@
 /**
  * The daemon: engine, place in the cluster, API. Built from options, started and stopped as a whole; containers outlive it.
  */
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { arch, hostname, release } from "node:os";
 import path from "node:path";
 import { type ApiServer, createApiServer } from "../api/api-server.ts";
@@ -22,6 +22,7 @@ import { registerDaemonMetrics } from "./daemon-metrics.ts";
 import { describeNode } from "./node-description.ts";
 import { NodeStateStore } from "./node-state.ts";
 import { type DaemonOptions, parseHost, type TlsFiles } from "./options.ts";
+import { FolderLock } from "./folder-lock.ts";
 import { PidFile } from "./pid-file.ts";
 import { rootlessSide } from "./rootless.ts";
 import { SwarmNode } from "./swarm-node.ts";
@@ -44,6 +45,7 @@ export class Daemon implements Component {
   #swarm: SwarmNode | undefined;
   #api: ApiServer | undefined;
   #pidFile: PidFile | undefined;
+  readonly #locks: FolderLock[] = [];
 
   constructor(deps: DaemonDeps) {
     this.#deps = deps;
@@ -69,12 +71,14 @@ export class Daemon implements Component {
     this.#engine = undefined;
     await this.#pidFile?.release();
     this.#pidFile = undefined;
+    for (const lock of this.#locks.splice(0)) lock.release();
   }
 
   async #start(): Promise<void> {
     const { options, log, fatal } = this.#deps;
-    await mkdir(options.dataRoot, { recursive: true, mode: 0o711 });
-    await mkdir(options.execRoot, { recursive: true, mode: 0o711 });
+    this.#locks.push(await FolderLock.take(options.dataRoot, "data root"));
+    if (path.resolve(options.execRoot) !== path.resolve(options.dataRoot))
+      this.#locks.push(await FolderLock.take(options.execRoot, "exec root"));
     this.#pidFile = await PidFile.claim(options.pidFile);
     const instance = instanceTag(options.execRoot);
     const engine = await createEngine({
