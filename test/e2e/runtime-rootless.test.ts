@@ -11,7 +11,7 @@ import { busyboxTar } from "../../bench/test-image.ts";
 import { packageRoot } from "../../common/package-root.ts";
 import { until } from "./support/wait.ts";
 
-const USER = "shoal-rootless-test";
+const USER = `shoal-rootless-${process.pid}`;
 
 function statusIds(pid: number): readonly string[] {
   const text = readFileSync(`/proc/${pid}/status`, "utf8");
