@@ -14,6 +14,7 @@ import type { TaskSpec } from "../model/specs.ts";
 import { TaskState } from "../model/task-state.ts";
 import { NodeSet } from "../manager/scheduler/node-set.ts";
 import { placeTasks } from "../manager/scheduler/place.ts";
+import { NodeImages } from "../manager/node-images.ts";
 import { Scheduler } from "../manager/scheduler/scheduler.ts";
 import { MemoryStore } from "../manager/store/memory-store.ts";
 import { SingleMemberLog } from "../manager/store/testing/single-member-log.ts";
@@ -147,13 +148,10 @@ async function schedule(nodes: readonly Node[], tasks: readonly Task[]): Promise
     });
   });
   const stop = stopwatch();
-  const scheduler = new Scheduler({
-    store,
-    clock: realClock,
-    timers: realTimers,
-    random: realRandom,
-    log: silentLogger,
-  });
+  const scheduler = new Scheduler(
+    { store, clock: realClock, timers: realTimers, random: realRandom, log: silentLogger },
+    new NodeImages(),
+  );
   scheduler.start();
   await heard;
   const took = stop();

@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import type { ServerWritableStream } from "@grpc/grpc-js";
 import { ClusterError } from "../common/errors.ts";
+import type { ResolvedImage } from "../model/dispatch.ts";
 import type { ContainerLogOptions, Engine } from "../model/engine.ts";
 import type { shoal } from "../proto/messages.ts";
 import type { ServiceHandlers } from "../proto/rpc-server.ts";
@@ -21,8 +22,21 @@ const CHUNK_BYTES_MAX = 256 * 1024;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-export function nodeServiceHandlers(engine: Engine): ServiceHandlers<typeof nodeService> {
+/** What a name means in the cluster; undefined if it means nothing. Rejects on nodes that are no managers. */
+export type ImageResolver = (reference: string) => Promise<ResolvedImage | undefined>;
+
+export function nodeServiceHandlers(
+  engine: Engine,
+  resolveImage: ImageResolver,
+): ServiceHandlers<typeof nodeService> {
   return {
+    resolveImage: {
+      unary: async ({ reference }) => {
+        const image = await resolveImage(reference ?? "");
+        if (image === undefined) throw new ClusterError("not_found", `No such image: ${reference ?? ""}`);
+        return { imageJson: encoder.encode(JSON.stringify(image)) };
+      },
+    },
     describeImage: {
       unary: ({ reference }) => {
         const image = engine.images.describe(reference ?? "");

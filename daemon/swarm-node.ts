@@ -14,7 +14,7 @@ import type {
   SwarmLifecycle,
   SwarmState,
 } from "../model/cluster-control.ts";
-import type { SessionInfo } from "../model/dispatch.ts";
+import type { ResolvedImage, SessionInfo } from "../model/dispatch.ts";
 import type { Engine } from "../model/engine.ts";
 import { tlsInfoOf } from "../manager/ca/certificates.ts";
 import type { NodeDescription } from "../model/objects.ts";
@@ -39,6 +39,7 @@ import {
   parseHostPort,
 } from "./addresses.ts";
 import { ClusterBlobPeers } from "./blob-peers.ts";
+import { resolveClusterImage } from "./cluster-images.ts";
 import { CertificateRenewal } from "./certificate-renewal.ts";
 import { grpcConnector } from "./dispatcher-connector.ts";
 import type { NodeState, NodeStateStore } from "./node-state.ts";
@@ -336,11 +337,16 @@ export class SwarmNode implements SwarmLifecycle {
     const { env, log, engine } = this.#options;
     const live = new LiveIdentity(identity);
     const server = new RpcServer({ identity, log: log.child({ part: "rpc" }) });
-    server.addService(nodeService, nodeServiceHandlers(engine), {
-      describeImage: "members",
-      fetchBlob: "members",
-      taskLogs: "managers",
-    });
+    server.addService(
+      nodeService,
+      nodeServiceHandlers(engine, (reference) => this.#resolveImage(reference)),
+      {
+        resolveImage: "members",
+        describeImage: "members",
+        fetchBlob: "members",
+        taskLogs: "managers",
+      },
+    );
     const worker = await this.#assembleWorker(state, live);
     const peers = new ClusterBlobPeers({
       peers: () => worker.peerAddresses,
@@ -413,6 +419,15 @@ export class SwarmNode implements SwarmLifecycle {
         timers.after(READY_POLL_MS, resolve);
       });
     }
+  }
+
+  async #resolveImage(reference: string): Promise<ResolvedImage | undefined> {
+    const control = this.#membership?.manager?.control;
+    if (control === undefined) throw new ClusterError("failed_precondition", "This node is not a manager");
+    return resolveClusterImage(control, this.#options.engine.images, {
+      reference,
+      nodeId: must(this.#membership, "a node with a manager has a membership").state.nodeId,
+    });
   }
 
   #managersChanged(told: SessionInfo["managers"]): void {

@@ -5,6 +5,8 @@
  */
 import type { Component } from "../common/env.ts";
 import { Allocator } from "./allocator/allocator.ts";
+import { ImageKeeper } from "./images/image-keeper.ts";
+import type { NodeImages } from "./node-images.ts";
 import { ConstraintEnforcer } from "./orchestrator/constraint-enforcer.ts";
 import { Orchestrator } from "./orchestrator/orchestrator.ts";
 import { StartGate } from "./orchestrator/start-gate.ts";
@@ -21,15 +23,17 @@ interface Loop {
 export class LeaderLoops implements Component {
   readonly #loops: readonly Loop[];
 
-  constructor(deps: LoopDeps) {
+  /** `images`: what the dispatcher of the same term is told by nodes. */
+  constructor(deps: LoopDeps, images: NodeImages) {
     this.#loops = [
       new Allocator(deps),
-      new Scheduler(deps),
+      new Scheduler(deps, images),
       new Orchestrator(deps),
       new Updater(deps),
       new StartGate(deps),
       new ConstraintEnforcer(deps),
       new TaskReaper(deps),
+      new ImageKeeper(deps, images),
     ];
   }
 

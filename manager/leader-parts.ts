@@ -9,6 +9,7 @@ import { Dispatcher } from "./dispatcher/dispatcher.ts";
 import { LeaderLoops } from "./leader-loops.ts";
 import { LEADER_RETRY_MS } from "./limits.ts";
 import type { LoopTally } from "./loop-tally.ts";
+import { NodeImages } from "./node-images.ts";
 import type { ReplicatedLog } from "./raft/replicated-log.ts";
 import { RoleKeeper } from "./role-keeper.ts";
 import type { Store } from "./store/store.ts";
@@ -24,6 +25,7 @@ export interface LeaderPartsDeps {
 interface Term {
   readonly term: number;
   readonly dispatcher: Dispatcher;
+  readonly images: NodeImages;
   readonly components: readonly Component[];
 }
 
@@ -39,6 +41,11 @@ export class LeaderParts implements Component {
   /** Undefined while another member leads. */
   get dispatcher(): Dispatcher | undefined {
     return this.#current?.dispatcher;
+  }
+
+  /** What nodes said of their images in this term; undefined while another member leads. */
+  get nodeImages(): NodeImages | undefined {
+    return this.#current?.images;
   }
 
   start(): void {
@@ -62,8 +69,10 @@ export class LeaderParts implements Component {
   #begin(term: number): void {
     const { env, store, raft, log, tally } = this.#deps;
     const { clock, timers, random } = env;
+    const images = new NodeImages();
     const dispatcher = new Dispatcher({
       store,
+      images,
       clock,
       timers,
       random,
@@ -71,17 +80,13 @@ export class LeaderParts implements Component {
       failed: (error) => this.#failed(term, error),
     });
     const roles = new RoleKeeper({ store, raft, timers, log });
-    const loops = new LeaderLoops({
-      store,
-      clock,
-      timers,
-      random,
-      log,
-      ...(tally === undefined ? {} : { tally }),
-    });
+    const loops = new LeaderLoops(
+      { store, clock, timers, random, log, ...(tally === undefined ? {} : { tally }) },
+      images,
+    );
     const rotation = new RotationKeeper({ store, log });
     const components: readonly Component[] = [dispatcher, roles, rotation, loops];
-    this.#current = { term, dispatcher, components };
+    this.#current = { term, dispatcher, images, components };
     log.info("leading", { term });
     for (const component of components) this.#run(() => component.start());
   }

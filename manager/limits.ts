@@ -60,6 +60,21 @@ export const SCHEDULE_ROUND_COUNT_MAX: number = 20_000;
 export const FAILURE_COUNT_FOR_DEPREFERENCE: number = 5;
 export const FAILURE_WINDOW_MS: number = 300_000;
 
+// Images of the cluster.
+
+/** Records of images that were put into the cluster: each is about 500 bytes of replicated state. */
+export const CLUSTER_IMAGE_COUNT_MAX: number = 2_000;
+/** Nodes that keep a copy of each: two may be lost at once, and one while a copy is being replaced. */
+export const IMAGE_COPY_COUNT: number = 3;
+/** A node that is gone for longer is replaced as keeper of copies. A reboot takes less, and copying costs traffic. */
+export const IMAGE_NODE_PATIENCE_MS: number = 30_000;
+/** Reports of several nodes are judged together. */
+export const IMAGE_KEEP_DEBOUNCE_MS: number = 20;
+/** Names and digests that one node may say to have: about 1,000 images. */
+export const NODE_IMAGE_COUNT_MAX: number = 4_096;
+/** Longest name of an image: 255 characters of repository, 128 of tag, the colon. */
+export const NODE_IMAGE_CHARS_MAX: number = 384;
+
 // Leader link and control API.
 
 /** How long a request waits for a leader: several elections. Docker's own managers give up after 20 s. */

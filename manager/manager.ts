@@ -282,10 +282,11 @@ export class Manager implements Component {
     const link = new LeaderLink({ clock: env.clock, timers: env.timers, identity, raft });
     const authority = new Authority({ store, clock: env.clock, random: env.random, log });
     const writer = new ControlWriter({ store, raft, clock: env.clock, random: env.random, log });
-    const control = new ControlApi({ store, raft, link, writer, identity, env, log });
     const parts = new LeaderParts({ env, store, raft, log, tally: this.#tally });
+    const nodeImages = (nodeId: string): readonly string[] | undefined => parts.nodeImages?.of(nodeId);
+    const control = new ControlApi({ store, raft, link, writer, nodeImages, identity, env, log });
     server.addService(caService, caHandlers({ view: () => store.view(), authority, link }), CA_AUDIENCE);
-    server.addService(controlService, controlHandlers({ writer, raft, link, log }), "managers");
+    server.addService(controlService, controlHandlers({ writer, raft, nodeImages, link, log }), "managers");
     server.addService(
       dispatcherService,
       {

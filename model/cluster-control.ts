@@ -4,7 +4,15 @@
  * Errors are ClusterErrors whose messages are Docker's where clients match them.
  */
 import type { StoreEvent } from "./objects.ts";
-import type { ClusterSpec, ConfigSpec, NetworkSpec, NodeSpec, SecretSpec, ServiceSpec } from "./specs.ts";
+import type {
+  ClusterSpec,
+  ConfigSpec,
+  ImageSpec,
+  NetworkSpec,
+  NodeSpec,
+  SecretSpec,
+  ServiceSpec,
+} from "./specs.ts";
 import type { StoreView } from "./store-view.ts";
 
 export interface Written {
@@ -95,6 +103,12 @@ export interface ClusterControl {
   removeConfig(id: string): Promise<void>;
 
   updateCluster(options: UpdateClusterOptions): Promise<void>;
+
+  /** Gives `spec.Name` to an image that node `nodeId` has; the cluster keeps copies of it from then on. */
+  putImage(spec: ImageSpec, nodeId: string): Promise<Written>;
+  removeImage(id: string): Promise<void>;
+  /** Canonical names and digests that the node has said to have, sorted; undefined while it has not said. */
+  nodeImages(nodeId: string): Promise<readonly string[] | undefined>;
 
   /** The whole state in one file, to be kept as safe as the cluster itself: it holds every key and secret. */
   backup?(): Promise<Uint8Array>;

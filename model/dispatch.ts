@@ -78,6 +78,22 @@ export interface MeshAssignment {
   readonly ingressPorts: readonly IngressPort[];
 }
 
+/** An image that this node keeps for the cluster, whether or not it runs it. */
+export interface ImageAssignment {
+  /** Canonical, with tag. */
+  readonly name: string;
+  /** Of the manifest: "sha256:…". */
+  readonly digest: string;
+}
+
+/** What a name means in the cluster, as a manager tells it. */
+export interface ResolvedImage {
+  /** Of the manifest: "sha256:…". */
+  readonly digest: string;
+  /** Nodes that have all of it. */
+  readonly holders: readonly string[];
+}
+
 /** The whole of what a worker shall do; differences are against the last one acknowledged in the same session. */
 export interface AssignmentSet {
   readonly tasks: ReadonlyMap<string, Task>;
@@ -85,6 +101,8 @@ export interface AssignmentSet {
   readonly configs: ReadonlyMap<string, Config>;
   readonly networks: ReadonlyMap<string, NetworkAssignment>;
   readonly mesh: MeshAssignment | undefined;
+  /** By the record's id. */
+  readonly images: ReadonlyMap<string, ImageAssignment>;
 }
 
 /** How managers and the node itself are to be reached and what the node is; sent with each session. */

@@ -15,6 +15,7 @@ import type {
   Platform,
   PortConfig,
   GenericResource,
+  ImageSpec,
   SecretSpec,
   ServiceSpec,
   TaskSpec,
@@ -231,6 +232,20 @@ export interface Config extends ObjectMeta {
   readonly spec: ConfigSpec;
 }
 
+/** One copy of an image that the cluster keeps. */
+export interface ImageHolder {
+  readonly nodeId: string;
+  /** The node has said that it has the image; until then it fetches it. */
+  readonly isComplete: boolean;
+}
+
+/** A name under which the cluster itself keeps an image: nodes resolve it without a registry and fetch from each other. */
+export interface ClusterImage extends ObjectMeta {
+  readonly spec: ImageSpec;
+  /** Nodes that are told to keep the image, oldest first. Written by the image keeper; the first is where it came from. */
+  readonly holders: readonly ImageHolder[];
+}
+
 /** Tables of the store and what they hold. */
 export interface TableTypes {
   readonly cluster: Cluster;
@@ -240,6 +255,7 @@ export interface TableTypes {
   readonly network: Network;
   readonly secret: Secret;
   readonly config: Config;
+  readonly image: ClusterImage;
 }
 export type TableName = keyof TableTypes;
 export const TABLE_NAMES: readonly TableName[] = [
@@ -250,6 +266,7 @@ export const TABLE_NAMES: readonly TableName[] = [
   "network",
   "secret",
   "config",
+  "image",
 ];
 
 /** A committed change, as watchers and the Docker event stream see it. */

@@ -270,6 +270,22 @@ export interface ConfigSpec extends Annotations {
   readonly Templating?: Driver;
 }
 
+/** An image as it is put into the cluster. */
+export interface ImageSpec extends Annotations {
+  /** Canonical, with tag: "docker.io/library/web:1". */
+  readonly Name: string;
+  /** Of the manifest: "sha256:…". */
+  readonly Digest: string;
+  readonly MediaType: string;
+  /** Of the manifest alone. */
+  readonly ManifestBytes: number;
+  /** Of config and layers together, as they travel. */
+  readonly SizeBytes: number;
+  /** Digest of the config. */
+  readonly ImageID: string;
+  readonly Platform?: Platform;
+}
+
 export interface ClusterSpec extends Annotations {
   readonly Orchestration?: { readonly TaskHistoryRetentionLimit?: number };
   readonly Raft?: {

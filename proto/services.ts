@@ -26,10 +26,15 @@ export const dispatcherService: {
 };
 
 export const nodeService: {
+  readonly resolveImage: MethodDefinition<Shape<"ResolveImageRequest">, Shape<"ResolveImageResponse">>;
   readonly describeImage: MethodDefinition<Shape<"DescribeImageRequest">, Shape<"DescribeImageResponse">>;
   readonly fetchBlob: MethodDefinition<Shape<"FetchBlobRequest">, Shape<"BlobChunk">>;
   readonly taskLogs: MethodDefinition<Shape<"TaskLogsRequest">, Shape<"TaskLogLine">>;
 } = {
+  resolveImage: method<Shape<"ResolveImageRequest">, Shape<"ResolveImageResponse">>(
+    { service: NODE, name: "ResolveImage" },
+    { request: v1.ResolveImageRequest, response: v1.ResolveImageResponse },
+  ),
   describeImage: method<Shape<"DescribeImageRequest">, Shape<"DescribeImageResponse">>(
     { service: NODE, name: "DescribeImage" },
     { request: v1.DescribeImageRequest, response: v1.DescribeImageResponse },
@@ -117,6 +122,9 @@ export const controlService: {
   readonly createConfig: Create;
   readonly updateConfig: Update;
   readonly removeConfig: Remove;
+  readonly putImage: MethodDefinition<Shape<"PutImageRequest">, Shape<"WriteResponse">>;
+  readonly removeImage: Remove;
+  readonly listNodeImages: MethodDefinition<Shape<"ListNodeImagesRequest">, Shape<"ListNodeImagesResponse">>;
   readonly updateCluster: MethodDefinition<Shape<"UpdateClusterRequest">, Shape<"WriteResponse">>;
   readonly joinRaft: MethodDefinition<Shape<"JoinRaftRequest">, Shape<"JoinRaftResponse">>;
   readonly leaveRaft: MethodDefinition<Shape<"LeaveRaftRequest">, Shape<"WriteResponse">>;
@@ -137,6 +145,15 @@ export const controlService: {
   createConfig: create("CreateConfig"),
   updateConfig: update("UpdateConfig"),
   removeConfig: remove("RemoveConfig"),
+  putImage: method<Shape<"PutImageRequest">, Shape<"WriteResponse">>(
+    { service: CONTROL, name: "PutImage" },
+    { request: v1.PutImageRequest, response: v1.WriteResponse },
+  ),
+  removeImage: remove("RemoveImage"),
+  listNodeImages: method<Shape<"ListNodeImagesRequest">, Shape<"ListNodeImagesResponse">>(
+    { service: CONTROL, name: "ListNodeImages" },
+    { request: v1.ListNodeImagesRequest, response: v1.ListNodeImagesResponse },
+  ),
   updateCluster: method<Shape<"UpdateClusterRequest">, Shape<"WriteResponse">>(
     { service: CONTROL, name: "UpdateCluster" },
     { request: v1.UpdateClusterRequest, response: v1.WriteResponse },

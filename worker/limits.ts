@@ -11,6 +11,8 @@ export const STATUS_BATCH_COUNT_MAX = 1000;
 export const SESSION_OPEN_TIMEOUT_MS = 1_500;
 /** A session in which nothing is heard for this many heartbeat periods is given up; opening another costs little. */
 export const SESSION_SILENCE_PERIODS = 2.5;
+/** Names and digests of images in one report; each is at most 384 bytes. */
+export const IMAGE_REPORT_COUNT_MAX = 1000;
 export const SESSION_BACKOFF = { firstMs: 50, maxMs: 2_000 } as const;
 /** Used until a manager says otherwise. */
 export const DEFAULT_HEARTBEAT_MS = 1_000;

@@ -4,6 +4,7 @@
  */
 import { BoundedQueue } from "../../common/bounded-queue.ts";
 import { ClusterError } from "../../common/errors.ts";
+import { imageByName } from "../../model/cluster-images.ts";
 import type {
   ClusterControl,
   ClusterLogLine,
@@ -284,6 +285,13 @@ export class FakeSwarm implements SwarmLifecycle {
       }),
       updateConfig: nothing,
       removeConfig: async (id) => store.remove("config", id),
+      putImage: async (spec, nodeId) => {
+        const id = imageByName(store, spec.Name)?.id ?? store.newId();
+        store.put("image", { id, spec, holders: [{ nodeId, isComplete: true }] });
+        return { id, warnings: [] };
+      },
+      removeImage: async (id) => store.remove("image", id),
+      nodeImages: async () => undefined,
       updateCluster: async (options) => void this.calls.push(`updateCluster ${JSON.stringify(options)}`),
       logs: (selector) => this.#logs(selector.serviceIds ?? []),
     };

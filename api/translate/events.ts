@@ -57,6 +57,7 @@ function attributesOf(event: StoreEvent): Attributes | undefined {
     case "config":
       return { name: event.object.spec.Name };
     case "cluster":
+    case "image":
     case "task":
       return undefined;
   }

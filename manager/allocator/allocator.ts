@@ -120,6 +120,7 @@ export class Allocator implements Component {
         return true;
       case "task":
         return this.#observeTask(event.object, event.action, nowMs);
+      case "image":
       case "cluster":
       case "secret":
       case "config":

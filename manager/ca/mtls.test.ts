@@ -202,6 +202,7 @@ test("RpcServer adds and removes services while it listens", async (t) => {
   served.server.addService(
     nodeService,
     {
+      resolveImage: { unary: () => ({ imageJson: Buffer.from("{}") }) },
       describeImage: { unary: () => ({ imageJson: Buffer.from("{}") }) },
       fetchBlob: {
         serverStream: async (call) => {

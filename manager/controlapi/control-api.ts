@@ -22,7 +22,14 @@ import type {
   Written,
 } from "../../model/cluster-control.ts";
 import { NodeState, type StoreEvent } from "../../model/objects.ts";
-import type { ConfigSpec, NetworkSpec, NodeSpec, SecretSpec, ServiceSpec } from "../../model/specs.ts";
+import type {
+  ConfigSpec,
+  ImageSpec,
+  NetworkSpec,
+  NodeSpec,
+  SecretSpec,
+  ServiceSpec,
+} from "../../model/specs.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import type { shoal } from "../../proto/messages.ts";
 import { callUnary } from "../../proto/rpc-client.ts";
@@ -42,6 +49,8 @@ export interface ControlApiDeps {
   readonly raft: ReplicatedLog;
   readonly link: LeaderLink;
   readonly writer: ControlWriter;
+  /** What a node said of its images to this member, while it leads. */
+  readonly nodeImages: (nodeId: string) => readonly string[] | undefined;
   readonly identity: LiveIdentity;
   readonly env: Env;
   readonly log: Logger;
@@ -245,6 +254,39 @@ export class ControlApi implements ClusterControl {
         rotateManagerUnlockKey,
       },
       isDone: () => false,
+    });
+  }
+
+  putImage(spec: ImageSpec, nodeId: string): Promise<Written> {
+    const id = this.#newId();
+    const { writer } = this.#deps;
+    return this.#write({
+      local: () => writer.putImage({ id, spec, nodeId }),
+      method: controlService.putImage,
+      request: { id, specJson: json(spec), nodeId },
+      // Putting the same image twice leaves what once leaves.
+      isDone: () => false,
+    });
+  }
+
+  async removeImage(id: string): Promise<void> {
+    const { writer } = this.#deps;
+    await this.#write({
+      local: () => writer.removeImage(id),
+      method: controlService.removeImage,
+      request: { id },
+      isDone: (view) => view.get("image", id) === undefined,
+    });
+  }
+
+  async nodeImages(nodeId: string): Promise<readonly string[] | undefined> {
+    const { link, nodeImages } = this.#deps;
+    return link.run({
+      local: () => Promise.resolve(nodeImages(nodeId)),
+      remote: async (client, { signal }) => {
+        const answer = await callUnary(client, controlService.listNodeImages, { nodeId }, { signal });
+        return answer.reported === true ? (answer.images ?? []) : undefined;
+      },
     });
   }
 

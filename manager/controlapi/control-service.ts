@@ -13,6 +13,8 @@ import type { ControlWriter, Outcome } from "./control-writer.ts";
 export interface ControlServiceDeps {
   readonly writer: ControlWriter;
   readonly raft: ReplicatedLog;
+  /** What a node said of its images to this member, while it leads. */
+  readonly nodeImages: (nodeId: string) => readonly string[] | undefined;
   readonly link: Pick<LeaderLink, "leaderAddress">;
   readonly log: Logger;
 }
@@ -77,6 +79,21 @@ export function controlHandlers(deps: ControlServiceDeps): ServiceHandlers<typeo
     createConfig: writes((request: Create) => writer.createBlob("config", created(request))),
     updateConfig: writes((request: Update) => writer.updateBlob("config", updated(request))),
     removeConfig: writes((request: Remove) => writer.removeBlob("config", request.id ?? "")),
+    putImage: writes((request: shoal.v1.PutImageRequest.$Properties) =>
+      writer.putImage({
+        id: request.id ?? "",
+        spec: parse(request.specJson),
+        nodeId: request.nodeId ?? "",
+      }),
+    ),
+    removeImage: writes((request: Remove) => writer.removeImage(request.id ?? "")),
+    listNodeImages: {
+      unary: (request) => {
+        checkLeads(deps);
+        const images = deps.nodeImages(request.nodeId ?? "");
+        return { images: [...(images ?? [])], reported: images !== undefined };
+      },
+    },
     updateCluster: writes((request: shoal.v1.UpdateClusterRequest.$Properties) =>
       writer.updateCluster({
         version: request.version ?? 0,

@@ -532,3 +532,74 @@ test("updateNode() checks roles and availability", async () => {
   });
   assert.equal(fixture.store.view().get("node", "n1")?.spec.Availability, "drain");
 });
+
+const IMAGE = {
+  Name: "docker.io/library/web:1",
+  Digest: `sha256:${"a".repeat(64)}`,
+  MediaType: "application/vnd.oci.image.manifest.v1+json",
+  ManifestBytes: 500,
+  SizeBytes: 5_000,
+  ImageID: `sha256:${"b".repeat(64)}`,
+};
+
+test("putImage() gives a name one image: again changes nothing, another image replaces it, case counts", async () => {
+  const fixture = new Fixture();
+  await fixture.node("n1");
+  await fixture.node("n2");
+  const first = await fixture.writer.putImage({ id: fixture.id(), spec: IMAGE, nodeId: "n1" });
+  const { version = 0 } = fixture.store.view().get("image", first.id) ?? {};
+  const again = await fixture.writer.putImage({ id: fixture.id(), spec: IMAGE, nodeId: "n1" });
+  assert.equal(again.id, first.id);
+  assert.equal(fixture.store.view().get("image", first.id)?.version, version);
+  await fixture.writer.putImage({ id: fixture.id(), spec: IMAGE, nodeId: "n2" });
+  assert.deepEqual(
+    fixture.store
+      .view()
+      .get("image", first.id)
+      ?.holders.map((each) => each.nodeId),
+    ["n2", "n1"],
+  );
+  const Digest = `sha256:${"c".repeat(64)}`;
+  const other = await fixture.writer.putImage({
+    id: fixture.id(),
+    spec: { ...IMAGE, Digest },
+    nodeId: "n2",
+  });
+  assert.equal(other.id, first.id);
+  assert.deepEqual(fixture.store.view().get("image", first.id)?.holders, [
+    { nodeId: "n2", isComplete: true },
+  ]);
+  const lower = { ...IMAGE, Name: "docker.io/library/web:rc" };
+  const upper = { ...IMAGE, Name: "docker.io/library/web:RC" };
+  const [a, b] = [
+    await fixture.writer.putImage({ id: fixture.id(), spec: lower, nodeId: "n1" }),
+    await fixture.writer.putImage({ id: fixture.id(), spec: upper, nodeId: "n1" }),
+  ];
+  assert.notEqual(a.id, b.id, "tags differ by case");
+  await fixture.writer.removeImage(a.id);
+  assert.equal(fixture.store.view().get("image", a.id), undefined);
+  await assert.rejects(fixture.writer.removeImage(a.id), (error) => hasCode(error, "not_found"));
+});
+
+test("putImage() refuses short names, bad digests and unknown nodes", async () => {
+  const fixture = new Fixture();
+  await fixture.node("n1");
+  for (const [spec, text] of [
+    [{ ...IMAGE, Name: "web:1" }, /Name must be a full name with a tag/],
+    [{ ...IMAGE, Name: "docker.io/library/web" }, /Name must be a full name with a tag/],
+    [{ ...IMAGE, Name: `docker.io/library/web:1@${IMAGE.Digest}` }, /Name must be a full name/],
+    [{ ...IMAGE, Name: "A B" }, /invalid reference format/],
+    [{ ...IMAGE, Digest: "sha256:00" }, /Digest must be a digest, got "sha256:00"/],
+    [{ ...IMAGE, ImageID: "" }, /ImageID must be a digest/],
+    [{ ...IMAGE, SizeBytes: -1 }, /SizeBytes must not be negative/],
+    [{ ...IMAGE, SizeBytes: "1" }, /SizeBytes must be an integer/],
+  ] as const) {
+    await assert.rejects(
+      fixture.writer.putImage({ id: fixture.id(), spec, nodeId: "n1" }),
+      (error) => hasCode(error, "invalid_argument") && text.test(error.message),
+    );
+  }
+  await assert.rejects(fixture.writer.putImage({ id: fixture.id(), spec: IMAGE, nodeId: "n9" }), (error) =>
+    hasCode(error, "not_found"),
+  );
+});

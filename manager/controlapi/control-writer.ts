@@ -14,6 +14,7 @@ import { clusterOf } from "../ca/authority.ts";
 import { beginRotation, wantsNewRoot } from "../ca/root-rotation.ts";
 import { checkClusterSpec } from "./validate/other-specs.ts";
 import { updateCluster } from "./cluster.ts";
+import { type PutImagePlan, putImage, removeImage } from "./images.ts";
 import { createNetwork, removeNetwork } from "./networks.ts";
 import { removeNode, updateNode } from "./nodes.ts";
 import { createService, removeService, updateService } from "./services.ts";
@@ -88,6 +89,16 @@ export class ControlWriter {
 
   removeBlob(table: BlobTable, id: string): Promise<Outcome> {
     return this.#write(id, (tx) => removeBlob(tx, table, id));
+  }
+
+  /** The outcome's id is that of the name's record, which may be older than the request. */
+  async putImage(request: PutImagePlan): Promise<Outcome> {
+    const { result, version } = await this.#deps.store.update((tx) => putImage(tx, request));
+    return { id: result, warnings: [], version };
+  }
+
+  removeImage(id: string): Promise<Outcome> {
+    return this.#write(id, (tx) => removeImage(tx, id));
   }
 
   updateCluster(options: Omit<UpdateClusterOptions, "spec"> & { readonly spec: unknown }): Promise<Outcome> {

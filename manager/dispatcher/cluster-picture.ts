@@ -3,8 +3,14 @@
  * ingress ports, peers. One for the leader, shared by all sessions; each table logs its changes so that a session is sent
  * differences only. Synchronous and without time.
  */
-import type { IngressPort, NetworkServiceRecord, PeerNode, RemoteEndpoint } from "../../model/dispatch.ts";
-import type { Network, Node, Service, StoreEvent, Task } from "../../model/objects.ts";
+import type {
+  ImageAssignment,
+  IngressPort,
+  NetworkServiceRecord,
+  PeerNode,
+  RemoteEndpoint,
+} from "../../model/dispatch.ts";
+import type { ClusterImage, Network, Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import {
   attachments,
@@ -28,6 +34,8 @@ export interface NetworkTable {
   readonly services: LoggedMap<NetworkServiceRecord>;
 }
 
+const NO_IMAGES: ReadonlyMap<string, ImageAssignment> = new Map();
+
 export class ClusterPicture {
   readonly #tasks = new Map<string, Task>();
   readonly #tasksByNode = new Map<string, Map<string, Task>>();
@@ -40,12 +48,16 @@ export class ClusterPicture {
   readonly #peers = new LoggedMap<PeerNode>(samePeer, CHANGE_LOG_COUNT_MAX);
   /** Keys under which a service's ports stand in #ingress now. */
   readonly #ingressKeys = new Map<string, ReadonlySet<string>>();
+  /** What each node keeps for the cluster, by record. */
+  readonly #imagesByNode = new Map<string, Map<string, ImageAssignment>>();
+  #imagesVersion = 0;
   readonly #staleServices = new Set<string>();
   readonly #changedNodes = new Set<string>();
 
   constructor(view: StoreView) {
     for (const network of view.list("network")) this.#networks.set(network.id, network);
     for (const node of view.list("node")) this.#setNode(node);
+    for (const image of view.list("image")) this.#setImage(image, undefined);
     for (const service of view.list("service")) this.#setService(service, undefined);
     for (const task of view.list("task")) this.#setTask(task, undefined);
   }
@@ -64,6 +76,16 @@ export class ClusterPicture {
 
   network(networkId: string): Network | undefined {
     return this.#networks.get(networkId);
+  }
+
+  /** Grows with each change of who keeps what. */
+  get imagesVersion(): number {
+    return this.#imagesVersion;
+  }
+
+  /** Images that the node keeps for the cluster, by the record's id. */
+  imagesOf(nodeId: string): ReadonlyMap<string, ImageAssignment> {
+    return this.#imagesByNode.get(nodeId) ?? NO_IMAGES;
   }
 
   /** The network that containers outside of services may join, by id or name. */
@@ -118,6 +140,10 @@ export class ClusterPicture {
       case "network":
         if (event.action === "remove") this.#removeNetwork(event.object);
         else this.#networks.set(event.object.id, event.object);
+        return;
+      case "image":
+        if (event.action === "remove") this.#removeImage(event.object);
+        else this.#setImage(event.object, event.previous);
         return;
       case "cluster":
       case "secret":
@@ -210,6 +236,26 @@ export class ClusterPicture {
       this.#setEndpoints(task);
       this.#staleServices.add(task.serviceId);
     }
+  }
+
+  #setImage(image: ClusterImage, previous: ClusterImage | undefined): void {
+    if (previous !== undefined) this.#removeImage(previous);
+    const { Name: name, Digest: digest } = image.spec;
+    for (const { nodeId } of image.holders) {
+      const kept = this.#imagesByNode.get(nodeId) ?? new Map<string, ImageAssignment>();
+      this.#imagesByNode.set(nodeId, kept);
+      kept.set(image.id, { name, digest });
+    }
+    this.#imagesVersion += 1;
+  }
+
+  #removeImage(image: ClusterImage): void {
+    for (const { nodeId } of image.holders) {
+      const kept = this.#imagesByNode.get(nodeId);
+      kept?.delete(image.id);
+      if (kept?.size === 0) this.#imagesByNode.delete(nodeId);
+    }
+    this.#imagesVersion += 1;
   }
 
   #removeNetwork(network: Network): void {

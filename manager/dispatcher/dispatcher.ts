@@ -11,6 +11,7 @@ import { certificateRoleOf, mustRenewCertificate } from "../../model/node-role.t
 import type { Task, TaskStatus } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
+import type { NodeImages } from "../node-images.ts";
 import type { Store, WatchItem } from "../store/store.ts";
 import { ClusterPicture } from "./cluster-picture.ts";
 import { DrainBarrier } from "./drain-barrier.ts";
@@ -42,6 +43,8 @@ export interface AgentStream {
 
 export interface DispatcherDeps {
   readonly store: Store;
+  /** Where nodes' reports of their images go. */
+  readonly images: NodeImages;
   readonly clock: Clock;
   readonly timers: Timers;
   readonly random: Random;
@@ -169,6 +172,7 @@ export class Dispatcher implements Component {
     else if (message.statuses) this.#reported(session, message.statuses);
     else if (message.ack) this.#acknowledged(session, message.ack);
     else if (message.guestNetworks) this.#guests(session, message.guestNetworks.references ?? []);
+    else if (message.images) this.#deps.images.report(session.nodeId, message.images);
     else if (message.description?.descriptionJson) {
       this.#nodes.describe(session.nodeId, message.description.descriptionJson);
     }
@@ -302,6 +306,7 @@ export class Dispatcher implements Component {
 
   #nodeRemoved(nodeId: string): void {
     this.#missing.delete(nodeId);
+    this.#deps.images.forget(nodeId);
     const session = this.#sessions.get(nodeId);
     if (session === undefined) return;
     session.stream.send({ disconnect: { reason: "the node was removed from the cluster", removed: true } });

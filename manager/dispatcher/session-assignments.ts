@@ -65,6 +65,8 @@ export class SessionAssignments {
   readonly #secrets = new Map<string, Secret>();
   readonly #configs = new Map<string, Config>();
   readonly #networks = new Map<string, SentNetwork>();
+  readonly #images = new Map<string, string>();
+  #imagesVersion = -1;
   #wantedNetworks: ReadonlySet<string> = new Set();
   /** Names or ids, as the node gave them. */
   #guestNetworks: readonly string[] = [];
@@ -94,6 +96,7 @@ export class SessionAssignments {
       ...(options.tasksChanged || this.#isFirst ? this.#ownChanges(options) : {}),
       ...this.#networkChanges(options),
       ...this.#meshChanges(options),
+      ...this.#imageChanges(options),
     };
     if (!this.#isFirst && isEmpty(message)) return [];
     const full = this.#isFirst;
@@ -157,6 +160,22 @@ export class SessionAssignments {
       configs: configs.documents,
       removedConfigs: configs.removed,
     };
+  }
+
+  #imageChanges({ picture }: NextOptions): Pick<AssignmentsMessage, "images" | "removedImages"> {
+    if (this.#imagesVersion === picture.imagesVersion) return {};
+    this.#imagesVersion = picture.imagesVersion;
+    const kept = picture.imagesOf(this.#nodeId);
+    const removedImages = [...this.#images.keys()].filter((id) => !kept.has(id));
+    for (const id of removedImages) this.#images.delete(id);
+    const images: Document[] = [];
+    for (const [id, image] of kept) {
+      const json = JSON.stringify(image);
+      if (this.#images.get(id) === json) continue;
+      this.#images.set(id, json);
+      images.push({ id, json: encoder.encode(json) });
+    }
+    return { images, removedImages };
   }
 
   #networkChanges({

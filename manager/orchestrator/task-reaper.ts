@@ -72,6 +72,7 @@ export class TaskReaper implements Component {
         if (historyLimit(event.object.spec) === historyLimit(event.previous?.spec)) return false;
         this.#load(this.#deps.store.view());
         return true;
+      case "image":
       case "service":
       case "network":
       case "secret":

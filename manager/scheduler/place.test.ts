@@ -103,6 +103,23 @@ function countBy(placed: readonly { readonly nodeId: string }[]): Record<string,
 }
 
 describe("placeTasks()", () => {
+  it("prefers a node that has the image only among nodes that are equal otherwise", () => {
+    const options = { ...OPTIONS, nodesWith: () => new Set(["n003"]) };
+    const equal = setOf([makeNode(1), makeNode(2), makeNode(3)]);
+    assert.deepEqual(countBy(placeTasks(equal, makeTasks("web", 1), options).placed), { n003: 1 });
+    const spread = setOf([makeNode(1), makeNode(2), makeNode(3)]);
+    const placed = countBy(placeTasks(spread, makeTasks("web", 6), options).placed);
+    assert.deepEqual(placed, { n001: 2, n002: 2, n003: 2 }, "spread comes first");
+    const busy = setOf([makeNode(1), makeNode(2), makeNode(3)]);
+    for (const task of makeTasks("other", 1, { nodeId: "n003", state: TaskState.running }))
+      busy.putTask(task);
+    assert.deepEqual(countBy(placeTasks(busy, makeTasks("web", 1), options).placed), { n001: 1 });
+    const zones = setOf([makeNode(1, { zone: "a" }), makeNode(2, { zone: "b" }), makeNode(3, { zone: "b" })]);
+    const placement = { Preferences: [{ Spread: { SpreadDescriptor: "node.labels.zone" } }] };
+    const first = placeTasks(zones, makeTasks("web", 2, { placement }), options).placed;
+    assert.deepEqual(countBy(first), { n001: 1, n003: 1 });
+  });
+
   it("spreads a service evenly, then by what else is on a node", () => {
     const nodes = setOf([makeNode(1), makeNode(2), makeNode(3)]);
     for (const task of makeTasks("other", 5, { nodeId: "n001", state: TaskState.running }))

@@ -34,6 +34,8 @@ export interface PlaceOptions {
   readonly nowMs: number;
   /** RFC 3339, for the new status. */
   readonly timestamp: string;
+  /** Nodes that have an image already. Absent: none is known to. */
+  readonly nodesWith?: (image: string) => ReadonlySet<string>;
 }
 
 /** Tasks that ask the same of nodes: of one service and version, or at least one spec object. */
@@ -89,7 +91,12 @@ function placeGroup(
   const preferences = (first.spec.Placement?.Preferences ?? [])
     .map((each) => each.Spread?.SpreadDescriptor ?? "")
     .filter((descriptor) => descriptor !== "");
-  const spread = new Spread(fit, { serviceId: first.serviceId, preferences, nowMs: options.nowMs });
+  const spread = new Spread(fit, {
+    serviceId: first.serviceId,
+    preferences,
+    nowMs: options.nowMs,
+    nodesWithImage: options.nodesWith?.(first.spec.ContainerSpec.Image),
+  });
   const status = assignedStatus(options);
   let explanation: Explanation | undefined;
   for (const task of tasks) {

@@ -11,6 +11,7 @@ import { NodeState } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { SCHEDULE_DEBOUNCE_MS, SCHEDULE_ROUND_COUNT_MAX } from "../limits.ts";
+import type { NodeImages } from "../node-images.ts";
 import type { LoopDeps } from "../reconcile-loop.ts";
 import { ReconcileLoop } from "../reconcile-loop.ts";
 import type { Transaction } from "../store/store.ts";
@@ -20,6 +21,7 @@ import { placePreassigned, placeTasks } from "./place.ts";
 
 export class Scheduler implements Component {
   readonly #deps: LoopDeps;
+  readonly #images: Pick<NodeImages, "nodesWith">;
   readonly #loop: ReconcileLoop;
   #nodes = new NodeSet();
   /** Pending tasks without a decision. */
@@ -27,8 +29,9 @@ export class Scheduler implements Component {
   /** Pending tasks that no node wanted, until something changes. */
   readonly #refused = new Map<string, Task>();
 
-  constructor(deps: LoopDeps) {
+  constructor(deps: LoopDeps, images: Pick<NodeImages, "nodesWith">) {
     this.#deps = deps;
+    this.#images = images;
     this.#loop = new ReconcileLoop(deps, {
       name: "scheduler",
       tables: ["node", "task"],
@@ -105,7 +108,11 @@ export class Scheduler implements Component {
   async #reconcile(signal: AbortSignal): Promise<void> {
     if (this.#pending.size === 0) return;
     const { clock } = this.#deps;
-    const options = { nowMs: clock.monotonicMs(), timestamp: rfc3339(clock.wallMs()) };
+    const options = {
+      nowMs: clock.monotonicMs(),
+      timestamp: rfc3339(clock.wallMs()),
+      nodesWith: (image: string): ReadonlySet<string> => this.#images.nodesWith(image),
+    };
     const round = [...this.#pending.values()].slice(0, SCHEDULE_ROUND_COUNT_MAX);
     for (const task of round) this.#pending.delete(task.id);
     const own = placePreassigned(

@@ -1,7 +1,7 @@
 /**
  * Chooses nodes for the tasks of one spec, one after another: along the placement preferences the branch with the
  * fewest tasks of the service, in it the node with no recent failures, then the fewest tasks of the service, then the
- * fewest in all, then the lowest id. A heap for each branch makes a choice cost the logarithm of its nodes. Pure.
+ * fewest in all, then a node that has the image, then the lowest id. A heap for each branch makes a choice cost the logarithm of its nodes. Pure.
  */
 import { readerOf } from "../../model/constraints.ts";
 import type { NodeInfo } from "./node-set.ts";
@@ -9,6 +9,7 @@ import type { NodeInfo } from "./node-set.ts";
 interface Candidate {
   readonly info: NodeInfo;
   readonly failureCount: number;
+  readonly hasImage: boolean;
   serviceCount: number;
 }
 
@@ -16,6 +17,7 @@ function isBetter(left: Candidate, right: Candidate): boolean {
   if (left.failureCount !== right.failureCount) return left.failureCount < right.failureCount;
   if (left.serviceCount !== right.serviceCount) return left.serviceCount < right.serviceCount;
   if (left.info.activeCount !== right.info.activeCount) return left.info.activeCount < right.info.activeCount;
+  if (left.hasImage !== right.hasImage) return left.hasImage;
   return left.info.node.id < right.info.node.id;
 }
 
@@ -132,6 +134,8 @@ export interface SpreadOptions {
   /** Labels to spread over, outermost first. */
   readonly preferences: readonly string[];
   readonly nowMs: number;
+  /** Nodes that need not fetch the image. */
+  readonly nodesWithImage?: ReadonlySet<string> | undefined;
 }
 
 export class Spread {
@@ -142,6 +146,7 @@ export class Spread {
       info,
       failureCount: info.failureCount(options.serviceId, options.nowMs),
       serviceCount: info.serviceCount(options.serviceId),
+      hasImage: options.nodesWithImage?.has(info.node.id) === true,
     }));
     this.#root = new Branch("", candidates, options.preferences);
   }

@@ -16,6 +16,7 @@ import { NodeState } from "../../model/objects.ts";
 import type { Labels, NetworkSpec, ServiceSpec } from "../../model/specs.ts";
 import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { LeaderLoops } from "../leader-loops.ts";
+import { NodeImages } from "../node-images.ts";
 import { MemoryStore } from "../store/memory-store.ts";
 import { SingleMemberLog } from "../store/testing/single-member-log.ts";
 
@@ -45,6 +46,8 @@ export class ModelCluster {
   /** Every event in order, as text: equal for equal seeds. */
   readonly history: string[] = [];
   loops: LeaderLoops;
+  /** What nodes have said of their images to the present loops. */
+  images: NodeImages = new NodeImages();
   readonly #options: Required<Pick<ModelClusterOptions, "stepMsMax" | "stopMsMax" | "log">>;
   /** Nodes whose worker answers. */
   readonly #alive = new Set<string>();
@@ -259,13 +262,9 @@ export class ModelCluster {
   }
 
   #makeLoops(): LeaderLoops {
-    return new LeaderLoops({
-      store: this.store,
-      clock: this.clock,
-      timers: this.clock,
-      random: this.random,
-      log: this.#options.log,
-    });
+    this.images = new NodeImages();
+    const { store, clock, random } = this;
+    return new LeaderLoops({ store, clock, timers: clock, random, log: this.#options.log }, this.images);
   }
 
   #observe(event: StoreEvent): void {

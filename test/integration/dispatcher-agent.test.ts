@@ -6,6 +6,7 @@ import { SeededRandom } from "../../common/testing/seeded-random.ts";
 import { NodeState, type Task, type TaskStatus } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { AssignmentState } from "../../worker/agent/assignment-state.ts";
+import { NodeImages } from "../../manager/node-images.ts";
 import { MemoryStore } from "../../manager/store/memory-store.ts";
 import type { Draft } from "../../manager/store/store.ts";
 import { SingleMemberLog } from "../../manager/store/testing/single-member-log.ts";
@@ -52,6 +53,7 @@ class ModelAgent implements AgentStream {
 class Fixture {
   readonly clock = new FakeClock();
   readonly store: MemoryStore;
+  readonly images = new NodeImages();
   readonly dispatcher: Dispatcher;
 
   constructor() {
@@ -60,6 +62,7 @@ class Fixture {
     this.store = store;
     this.dispatcher = new Dispatcher({
       store,
+      images: this.images,
       clock: this.clock,
       timers: this.clock,
       random: new SeededRandom(1),
@@ -263,4 +266,44 @@ test("Dispatcher ends the session of an agent that sends nonsense", async () => 
   const agent = await fixture.agent("a");
   agent.receive({ statuses: { batchId: 1, updates: [{ taskId: "t", statusJson: new Uint8Array([123]) }] } });
   assert.equal(agent.isEnded, true);
+});
+
+test("Dispatcher takes in what nodes say of their images, and tells holders what to keep", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a", "b");
+  const [a, b] = [await fixture.agent("a"), await fixture.agent("b")];
+  a.receive({ images: { full: true, added: ["docker.io/library/web:1"] } });
+  assert.deepEqual([...fixture.images.nodesWith("web:1")], ["a"]);
+  const Digest = `sha256:${"a".repeat(64)}`;
+  const spec = { Name: "docker.io/library/web:1", Digest, MediaType: "", ManifestBytes: 1, SizeBytes: 1 };
+  await fixture.store.update((tx) =>
+    tx.create("image", {
+      id: "image1",
+      spec: { ...spec, ImageID: Digest },
+      holders: [{ nodeId: "a", isComplete: true }],
+    }),
+  );
+  await fixture.run();
+  assert.deepEqual([...a.state.current().images], [["image1", { name: spec.Name, digest: Digest }]]);
+  assert.equal(b.state.current().images.size, 0);
+  const sentCount = b.messages.length;
+  await fixture.store.update((tx) => {
+    const image = tx.get("image", "image1");
+    assert.ok(image);
+    tx.update("image", { ...image, holders: [{ nodeId: "b", isComplete: false }] });
+  });
+  await fixture.run();
+  assert.equal(a.state.current().images.size, 0);
+  assert.deepEqual([...b.state.current().images.keys()], ["image1"]);
+  assert.equal(b.messages.length, sentCount + 1);
+  const again = await fixture.agent("b");
+  assert.deepEqual([...again.state.current().images.keys()], ["image1"], "a new session is told again");
+  await fixture.store.update((tx) => tx.remove("image", "image1"));
+  await fixture.run();
+  assert.equal(again.state.current().images.size, 0);
+  a.receive({ images: { added: Array.from({ length: 5_000 }, (_each, index) => `i${index}`) } });
+  assert.equal(a.isEnded, true, "too many names cost the session");
+  await fixture.store.update((tx) => tx.remove("node", "a"));
+  await fixture.run();
+  assert.equal(fixture.images.of("a"), undefined);
 });

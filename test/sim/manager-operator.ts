@@ -192,6 +192,7 @@ export class ManagerOperator {
     const handler = controlHandlers({
       writer: this.#writer(leading),
       raft: leading.raft,
+      nodeImages: () => undefined,
       link: { leaderAddress: "" },
       log: silentLogger,
     }).joinRaft;

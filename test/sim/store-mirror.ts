@@ -91,6 +91,7 @@ export class StoreMirror {
         return this.networks;
       case "service":
         return this.services;
+      case "image":
       case "task":
       case "secret":
       case "config":

@@ -17,6 +17,7 @@ import {
   SESSION_SILENCE_PERIODS,
 } from "../limits.ts";
 import { AssignmentState } from "./assignment-state.ts";
+import { imageReports } from "./image-reports.ts";
 import { StatusReporter } from "./status-reporter.ts";
 
 type ToManager = shoal.v1.AgentMessage.$Properties;
@@ -90,6 +91,10 @@ export class Agent implements Component {
   #session: OpenSession | undefined;
   #cancelRetry: Cancel | undefined;
   #guestNetworks: readonly string[] = [];
+  /** Images that the node has; undefined before it was looked. */
+  #images: ReadonlySet<string> | undefined;
+  /** As the manager was told in this session. */
+  #toldImages: ReadonlySet<string> | undefined;
   #isStopped = true;
   #isApplying = false;
   #hasMore = false;
@@ -140,6 +145,19 @@ export class Agent implements Component {
 
   #tellGuestNetworks(): void {
     this.#session?.stream.send({ guestNetworks: { references: [...this.#guestNetworks] } });
+  }
+
+  /** Images that the node has, as canonical names with tag and digests; the manager is told what is new. */
+  setImages(images: ReadonlySet<string>): void {
+    this.#images = images;
+    if (this.isConnected) this.#tellImages();
+  }
+
+  #tellImages(): void {
+    const [images, told] = [this.#images, this.#toldImages];
+    if (images === undefined) return;
+    this.#toldImages = images;
+    for (const report of imageReports(told, images)) this.#session?.stream.send({ images: report });
   }
 
   /** Starts over with another identity (a renewed certificate); what runs is not touched. */
@@ -222,6 +240,8 @@ export class Agent implements Component {
     this.#deps.log.info("session opened", { manager: session.addr, session: opened.sessionId });
     if (opened.info) this.#update(opened.info);
     if (this.#guestNetworks.length > 0) this.#tellGuestNetworks();
+    this.#toldImages = undefined;
+    this.#tellImages();
     this.#reporter.sessionOpened((batch) => session.stream.send({ statuses: batch }));
     this.#beat(session);
   }

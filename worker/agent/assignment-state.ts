@@ -6,6 +6,7 @@
 import { ClusterError } from "../../common/errors.ts";
 import type {
   AssignmentSet,
+  ImageAssignment,
   IngressPort,
   MeshAssignment,
   NetworkAssignment,
@@ -47,6 +48,7 @@ export class AssignmentState {
   readonly #secrets = new Map<string, Secret>();
   readonly #configs = new Map<string, Config>();
   readonly #networks = new Map<string, NetworkState>();
+  readonly #images = new Map<string, ImageAssignment>();
   #mesh: MeshBase | undefined;
   readonly #peers = new Map<string, PeerNode>();
   readonly #ingressPorts = new Map<string, IngressPort>();
@@ -77,6 +79,7 @@ export class AssignmentState {
       this.#mesh = parse<MeshBase>(message.meshJson);
     }
     upsert(this.#peers, message.peers, message.removedPeers);
+    upsert(this.#images, message.images, message.removedImages);
     upsert(this.#ingressPorts, message.ingressPorts, message.removedIngressPorts);
   }
 
@@ -97,6 +100,7 @@ export class AssignmentState {
       configs: new Map(this.#configs),
       networks,
       mesh: this.#currentMesh(),
+      images: new Map(this.#images),
     };
   }
 
@@ -118,6 +122,7 @@ export class AssignmentState {
     this.#networks.clear();
     this.#peers.clear();
     this.#ingressPorts.clear();
+    this.#images.clear();
     this.#mesh = undefined;
   }
 

@@ -1,9 +1,11 @@
 /** Checks of the specs of networks, secrets, configs, nodes and the cluster. Pure. */
 import { isIP } from "node:net";
 import { ClusterError } from "../../../common/errors.ts";
+import { canonicalForm, isDigest, parseReference } from "../../../model/image-reference.ts";
 import type {
   ClusterSpec,
   ConfigSpec,
+  ImageSpec,
   IPAMConfig,
   NetworkSpec,
   NodeSpec,
@@ -19,7 +21,7 @@ import {
   refuse,
 } from "./rules.ts";
 import { checkShape, type Shape, withoutNulls } from "./shape.ts";
-import { BLOB_SHAPE, CLUSTER_SHAPE, NETWORK_SHAPE, NODE_SHAPE } from "./shapes.ts";
+import { BLOB_SHAPE, CLUSTER_SHAPE, IMAGE_SHAPE, NETWORK_SHAPE, NODE_SHAPE } from "./shapes.ts";
 
 export const SECRET_BYTES_MAX: number = 500 * 1024;
 export const CONFIG_BYTES_MAX: number = 1000 * 1024;
@@ -167,6 +169,25 @@ function contains(block: Block, address: string): boolean {
   if (isIP(address) !== 4) return false;
   const number = numberOf(address);
   return number >= block.first && number <= block.last;
+}
+
+export function checkImageSpec(given: unknown): ImageSpec {
+  const spec = shaped(given, IMAGE_SHAPE) as ImageSpec;
+  checkLabels(spec.Labels);
+  const { Name = "", Digest = "", ImageID = "" } = spec as Partial<ImageSpec>;
+  const parsed = parseReference(Name);
+  if (parsed.tag === undefined || canonicalForm(parsed) !== Name || parsed.digest !== undefined) {
+    throw refuse(`invalid image: Name must be a full name with a tag and no digest, got "${Name}"`, "Name");
+  }
+  for (const [field, value] of [
+    ["Digest", Digest],
+    ["ImageID", ImageID],
+  ] as const) {
+    if (!isDigest(value)) throw refuse(`invalid image: ${field} must be a digest, got "${value}"`, field);
+  }
+  checkNotNegative(spec.ManifestBytes, "invalid image: ManifestBytes must not be negative");
+  checkNotNegative(spec.SizeBytes, "invalid image: SizeBytes must not be negative");
+  return spec;
 }
 
 /** A cluster spec, with what is absent taken from the one in force. */

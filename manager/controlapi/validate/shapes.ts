@@ -204,6 +204,19 @@ export const BLOB_SHAPE: Shape = {
   fields: { Name: "string", Labels: labels, Data: "string", Driver: driver, Templating: driver },
 };
 
+export const IMAGE_SHAPE: Shape = {
+  fields: {
+    Name: "string",
+    Labels: labels,
+    Digest: "string",
+    MediaType: "string",
+    ManifestBytes: "integer",
+    SizeBytes: "integer",
+    ImageID: "string",
+    Platform: { fields: { OS: "string", Architecture: "string" } },
+  },
+};
+
 export const CLUSTER_SHAPE: Shape = {
   fields: {
     Name: "string",

@@ -1,0 +1,95 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import type { ImageHolder } from "../../model/objects.ts";
+import { IMAGE_COPY_COUNT } from "../limits.ts";
+import { type Keeper, planHolders } from "./image-copies.ts";
+
+function nodes(...keepers: readonly (Partial<Keeper> & { readonly nodeId: string })[]): Map<string, Keeper> {
+  return new Map(
+    keepers.map((keeper) => [
+      keeper.nodeId,
+      { isUsable: true, isMissed: false, hasImage: undefined, keptCount: 0, ...keeper },
+    ]),
+  );
+}
+
+function holder(nodeId: string, isComplete = true): ImageHolder {
+  return { nodeId, isComplete };
+}
+
+function text(holders: readonly ImageHolder[]): string {
+  return holders.map((each) => `${each.nodeId}${each.isComplete ? "" : "?"}`).join(" ");
+}
+
+test("planHolders() chooses nodes that have the image, then those that keep the fewest", () => {
+  const all = nodes(
+    { nodeId: "a" },
+    { nodeId: "b", keptCount: 2 },
+    { nodeId: "c", keptCount: 1 },
+    { nodeId: "d", keptCount: 9, hasImage: true },
+  );
+  assert.equal(text(planHolders([holder("a")], all)), "a d c?");
+});
+
+test("planHolders() returns the same list when nothing is to be changed", () => {
+  const holders = [holder("a"), holder("b"), holder("c")];
+  assert.equal(planHolders(holders, nodes({ nodeId: "a" }, { nodeId: "b" }, { nodeId: "c" })), holders);
+});
+
+test("planHolders() keeps a drained node until enough others have the image", () => {
+  const all = nodes({ nodeId: "a", isUsable: false }, { nodeId: "b" }, { nodeId: "c" }, { nodeId: "d" });
+  const fetching = planHolders([holder("a"), holder("b"), holder("c")], all);
+  assert.equal(text(fetching), "a b c d?");
+  all.set("d", { nodeId: "d", isUsable: true, isMissed: false, hasImage: true, keptCount: 1 });
+  assert.equal(text(planHolders(fetching, all)), "b c d");
+});
+
+test("planHolders() waits for a node that is only just missed", () => {
+  const away = { nodeId: "a", isUsable: false, isMissed: true };
+  const holders = [holder("a"), holder("b"), holder("c")];
+  const all = nodes(away, { nodeId: "b" }, { nodeId: "c" }, { nodeId: "d" });
+  assert.equal(planHolders(holders, all), holders);
+  all.set("a", { ...away, isMissed: false, hasImage: undefined, keptCount: 1 });
+  assert.equal(text(planHolders(holders, all)), "a b c d?");
+});
+
+test("planHolders() forgets a removed node, and counts a node that lost the image as one that must fetch it", () => {
+  const all = nodes({ nodeId: "b", hasImage: false }, { nodeId: "c" }, { nodeId: "d" });
+  assert.equal(text(planHolders([holder("a"), holder("b"), holder("c")], all)), "b? c d?");
+});
+
+test("planHolders() never lets go of a copy before there are enough, and settles", () => {
+  const keeper = fc.record({
+    isUsable: fc.boolean(),
+    isMissed: fc.boolean(),
+    hasImage: fc.constantFrom(true, false, undefined),
+    keptCount: fc.nat(5),
+  });
+  fc.assert(
+    fc.property(
+      fc.array(keeper, { maxLength: 8 }),
+      fc.array(fc.tuple(fc.nat(9), fc.boolean()), { maxLength: 6 }),
+      (keepers, held) => {
+        const all = nodes(...keepers.map((each, index) => ({ ...each, nodeId: `n${index}` })));
+        const holders = [...new Map(held).entries()].map(([index, isComplete]) =>
+          holder(`n${index}`, isComplete),
+        );
+        const planned = planHolders(holders, all);
+        const safe = planned.filter((each) => each.isComplete && all.get(each.nodeId)?.isUsable === true);
+        const dropped = holders.filter(
+          (each) => all.has(each.nodeId) && !planned.some((other) => other.nodeId === each.nodeId),
+        );
+        if (dropped.length > 0) assert.ok(safe.length >= IMAGE_COPY_COUNT, "enough remain");
+        const usable = [...all.values()].filter((each) => each.isUsable).length;
+        const counted = planned.filter((each) => {
+          const node = all.get(each.nodeId);
+          return node?.isUsable === true || node?.isMissed === true;
+        }).length;
+        assert.ok(counted >= Math.min(usable, IMAGE_COPY_COUNT), "enough are asked");
+        assert.equal(new Set(planned.map((each) => each.nodeId)).size, planned.length);
+        assert.equal(planHolders(planned, all), planned, "a second look changes nothing");
+      },
+    ),
+  );
+});

@@ -1,0 +1,73 @@
+/**
+ * Which nodes shall keep an image of the cluster: enough of those that can serve it, and the last that has it never let
+ * go. Pure; image-keeper.ts writes it to the store.
+ */
+import type { ImageHolder } from "../../model/objects.ts";
+import { IMAGE_COPY_COUNT } from "../limits.ts";
+
+/** A node of the cluster, as one that may keep an image. */
+export interface Keeper {
+  readonly nodeId: string;
+  /** Ready and not drained. */
+  readonly isUsable: boolean;
+  /** Not usable for so short a time that it may well be restarting: it is neither replaced nor given more. */
+  readonly isMissed: boolean;
+  /** Whether it has the image; undefined while it has not said. */
+  readonly hasImage: boolean | undefined;
+  /** Images that it keeps already. */
+  readonly keptCount: number;
+}
+
+/** The holders that there should be; the given list itself if those are they. `nodes` by id. */
+export function planHolders(
+  holders: readonly ImageHolder[],
+  nodes: ReadonlyMap<string, Keeper>,
+): readonly ImageHolder[] {
+  const present = holders
+    // What a removed node had is lost.
+    .filter((holder) => nodes.has(holder.nodeId))
+    .map((holder) => ({ ...holder, isComplete: nodes.get(holder.nodeId)?.hasImage ?? holder.isComplete }));
+  const planned = withoutSurplus([...present, ...additions(present, nodes)], nodes);
+  return isSame(holders, planned) ? holders : planned;
+}
+
+function additions(present: readonly ImageHolder[], nodes: ReadonlyMap<string, Keeper>): ImageHolder[] {
+  const counted = present.filter(({ nodeId }) => {
+    const node = nodes.get(nodeId);
+    return node?.isUsable === true || node?.isMissed === true;
+  }).length;
+  const missing = IMAGE_COPY_COUNT - counted;
+  if (missing <= 0) return [];
+  const held = new Set(present.map((holder) => holder.nodeId));
+  return [...nodes.values()]
+    .filter((node) => node.isUsable && !held.has(node.nodeId))
+    .sort(byPreference)
+    .slice(0, missing)
+    .map((node) => ({ nodeId: node.nodeId, isComplete: node.hasImage === true }));
+}
+
+/** Nodes that have the image need not fetch it; else those that keep the fewest. */
+function byPreference(left: Keeper, right: Keeper): number {
+  const [leftHas, rightHas] = [left.hasImage === true, right.hasImage === true];
+  if (leftHas !== rightHas) return leftHas ? -1 : 1;
+  return left.keptCount - right.keptCount || (left.nodeId < right.nodeId ? -1 : 1);
+}
+
+/** Once enough usable nodes have the image, nobody else needs to; until then whoever may have it is kept. */
+function withoutSurplus(
+  holders: readonly ImageHolder[],
+  nodes: ReadonlyMap<string, Keeper>,
+): readonly ImageHolder[] {
+  const safe = holders.filter((holder) => holder.isComplete && nodes.get(holder.nodeId)?.isUsable === true);
+  return safe.length < IMAGE_COPY_COUNT ? holders : safe.slice(0, IMAGE_COPY_COUNT);
+}
+
+function isSame(left: readonly ImageHolder[], right: readonly ImageHolder[]): boolean {
+  return (
+    left.length === right.length &&
+    left.every((holder, index) => {
+      const other = right[index];
+      return holder.nodeId === other?.nodeId && holder.isComplete === other.isComplete;
+    })
+  );
+}

@@ -1,0 +1,134 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { ClusterImage } from "../../model/objects.ts";
+import { IMAGE_NODE_PATIENCE_MS } from "../limits.ts";
+import { ModelCluster } from "../testing/model-cluster.ts";
+
+const DIGEST = `sha256:${"a".repeat(64)}`;
+
+class Fixture {
+  readonly cluster = new ModelCluster();
+  /** Nodes that fetch what they are told to keep, and say so. */
+  readonly #fetching = new Set<string>();
+
+  async nodes(count: number): Promise<readonly string[]> {
+    this.cluster.start();
+    this.cluster.onEvent((event) => {
+      if (event.table !== "image" || event.action === "remove") return;
+      for (const { nodeId } of event.object.holders) if (this.#fetching.has(nodeId)) this.say(nodeId, true);
+    });
+    const ids: string[] = [];
+    for (let index = 0; index < count; index += 1) {
+      const id = await this.cluster.addNode();
+      ids.push(id);
+      this.say(id, false);
+      this.#fetching.add(id);
+    }
+    return ids;
+  }
+
+  /** As a session does, a moment later. */
+  say(nodeId: string, hasImage: boolean): void {
+    this.cluster.clock.after(1, () =>
+      this.cluster.images.report(nodeId, { full: true, added: hasImage ? [DIGEST] : [] }),
+    );
+  }
+
+  stopsFetching(nodeId: string): void {
+    this.#fetching.delete(nodeId);
+  }
+
+  async put(nodeId: string): Promise<void> {
+    const name = "docker.io/library/web:1";
+    const spec = {
+      Name: name,
+      Digest: DIGEST,
+      MediaType: "",
+      ManifestBytes: 1,
+      SizeBytes: 1,
+      ImageID: DIGEST,
+    };
+    this.say(nodeId, true);
+    await this.cluster.write((tx) =>
+      tx.create("image", { id: "image1", spec, holders: [{ nodeId, isComplete: true }] }),
+    );
+  }
+
+  get image(): ClusterImage {
+    const image = this.cluster.store.view().get("image", "image1");
+    assert.ok(image);
+    return image;
+  }
+
+  get complete(): readonly string[] {
+    return this.image.holders.filter((each) => each.isComplete).map((each) => each.nodeId);
+  }
+}
+
+test("ImageKeeper has three nodes keep an image that was put on one", async () => {
+  const fixture = new Fixture();
+  const [first = ""] = await fixture.nodes(5);
+  await fixture.put(first);
+  await fixture.cluster.until("three copies", () => fixture.complete.length === 3);
+  assert.equal(fixture.image.holders.length, 3);
+  assert.equal(fixture.image.holders[0]?.nodeId, first);
+  await fixture.cluster.stop();
+});
+
+test("ImageKeeper replaces a lost node after its patience, also under a new leader, and not one that comes back", async () => {
+  const fixture = new Fixture();
+  const [first = ""] = await fixture.nodes(5);
+  await fixture.put(first);
+  await fixture.cluster.until("three copies", () => fixture.complete.length === 3);
+  await fixture.cluster.killNode(first);
+  await fixture.cluster.advance(IMAGE_NODE_PATIENCE_MS / 2);
+  await fixture.cluster.reviveNode(first);
+  await fixture.cluster.advance(IMAGE_NODE_PATIENCE_MS * 2);
+  assert.ok(fixture.complete.includes(first), "it was not replaced");
+  await fixture.cluster.killNode(first);
+  await fixture.cluster.failOver();
+  await fixture.cluster.until(
+    "another copy",
+    () => fixture.complete.length === 3 && !fixture.complete.includes(first),
+    IMAGE_NODE_PATIENCE_MS * 2,
+  );
+  await fixture.cluster.stop();
+});
+
+test("ImageKeeper moves copies off drained and removed nodes", async () => {
+  const fixture = new Fixture();
+  const [first = ""] = await fixture.nodes(5);
+  await fixture.put(first);
+  await fixture.cluster.until("three copies", () => fixture.complete.length === 3);
+  const [, second = ""] = fixture.complete;
+  await fixture.cluster.changeNode(first, (node) => ({
+    ...node,
+    spec: { ...node.spec, Availability: "drain" },
+  }));
+  await fixture.cluster.until("the drained node is free", () => !fixture.complete.includes(first));
+  assert.equal(fixture.complete.length, 3);
+  await fixture.cluster.write((tx) => tx.remove("node", second));
+  await fixture.cluster.until(
+    "a copy for that of the removed node",
+    () => fixture.complete.length === 3 && !fixture.complete.includes(second),
+  );
+  await fixture.cluster.stop();
+});
+
+test("ImageKeeper writes nothing while nothing changes, and nothing at all without images", async () => {
+  const fixture = new Fixture();
+  const [first = ""] = await fixture.nodes(4);
+  const before = fixture.cluster.store.view().version;
+  for (let round = 0; round < 10; round += 1) {
+    fixture.say(first, round % 2 === 0);
+    await fixture.cluster.advance(1_000);
+  }
+  assert.equal(fixture.cluster.store.view().version, before);
+  await fixture.put(first);
+  await fixture.cluster.until("three copies", () => fixture.complete.length === 3);
+  const settled = fixture.image.version;
+  for (const { nodeId } of fixture.image.holders) fixture.say(nodeId, true);
+  await fixture.cluster.advance(60_000);
+  assert.equal(fixture.image.version, settled);
+  await fixture.cluster.stop();
+});
