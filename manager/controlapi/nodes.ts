@@ -9,7 +9,7 @@ import type { Transaction } from "../store/store.ts";
 import { checkVersion, existing } from "./lookup.ts";
 import { checkNodeSpec } from "./validate/other-specs.ts";
 
-export type Membership = Pick<ReplicatedLog, "members" | "reachable">;
+export type Membership = Pick<ReplicatedLog, "members" | "healthy">;
 
 export interface UpdateNodePlan {
   readonly id: string;
@@ -35,12 +35,12 @@ function checkDemotion(tx: Transaction, node: Node, raft: Membership): void {
   const rest = raft.members.filter((member) => !member.isLearner && member.nodeId !== node.id);
   const isVoter = raft.members.some((member) => !member.isLearner && member.nodeId === node.id);
   if (!isVoter) return;
-  const alive = rest.filter((member) => raft.reachable.has(member.raftId)).length;
+  const alive = rest.filter((member) => raft.healthy.has(member.raftId)).length;
   const quorum = Math.floor(rest.length / 2) + 1;
   if (alive >= quorum && rest.length > 0) return;
   throw new ClusterError(
     "failed_precondition",
-    `can't remove member from the raft: this would result in a loss of quorum: want ${quorum} of the remaining ${rest.length} managers reachable, got ${alive}`,
+    `can't remove member from the raft: this would result in a loss of quorum: want ${quorum} of the remaining ${rest.length} managers reachable and with a whole log, got ${alive}`,
     { details: { quorum, alive } },
   );
 }

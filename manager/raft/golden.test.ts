@@ -4,7 +4,7 @@
  *
  * Commands, one per line after "> ": `cluster 1 2 3` (voters; `4l` a learner), `campaign 1`, `tick 1 20`, `propose 1 x`, `run` (deliver
  * and write until nothing moves), `cut 1 2`, `heal`, `write 1 off|on` (disk of 1 hangs), `config 1 1 2 3l`, `transfer 1 2`,
- * `read 2`, `refused 2 1`, `compact 1 5`, `state`.
+ * `read 2`, `refused 2 1`, `compact 1 5`, `lose 2` (2 restarts, its log lost), `healthy 1` (whom 1 counts on), `state`.
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -91,6 +91,12 @@ class Scene {
       case "compact":
         this.#core(first).compact(second);
         break;
+      case "lose":
+        this.#add(first, this.#core(first).status.config, { isRecovering: true });
+        break;
+      case "healthy":
+        this.#say(`  ${[...this.#core(first).healthy()].sort((a, b) => a - b).join(",")}`);
+        break;
       case "cut":
         this.#cut.add(`${first}>${second}`).add(`${second}>${first}`);
         break;
@@ -117,10 +123,10 @@ class Scene {
     for (const { raftId } of config) this.#add(raftId, config);
   }
 
-  #add(raftId: number, config: Configuration): void {
+  #add(raftId: number, config: Configuration, { isRecovering } = { isRecovering: false }): void {
     const base = { index: 0, term: 0, config, configIndex: 0 };
     const hardState = { term: 0, vote: 0, commit: 0 };
-    const restored = { hardState, base, entries: [], applied: 0, isRecovering: false };
+    const restored = { hardState, base, entries: [], applied: 0, isRecovering };
     this.#cores.set(raftId, new RaftCore({ ...OPTIONS, raftId }, restored));
   }
 

@@ -209,7 +209,7 @@ test("RaftNode.removeMember() refuses what would leave no quorum, unless forced"
     await until("its death is noticed", () => !first.node.reachable.has(3));
     await assert.rejects(
       first.node.removeMember(2, { force: false }),
-      /want 2 of the remaining 2 managers reachable, got 1/,
+      /want 2 of the remaining 2 managers reachable and with a whole log, got 1/,
     );
     await assert.rejects(first.node.removeMember(9, { force: false }), /no member has raft id 9/);
     await first.node.removeMember(3, { force: false });

@@ -3,13 +3,23 @@
  * node.ts drives it; the rules for what may be proposed when are the core's.
  */
 import { ClusterError } from "../../common/errors.ts";
-import type { RaftCore } from "./core/core.ts";
+import type { Leader } from "./core/leader.ts";
 import type { Configuration } from "./core/messages.ts";
+import type { ConfigOutcome, CoreStatus } from "./core/options.ts";
 import { quorumOf } from "./core/quorum.ts";
 import type { Member } from "./replicated-log.ts";
 
+/** What is used of the core. */
+export interface MembershipCore {
+  readonly status: Pick<CoreStatus, "config" | "configIndex">;
+  readonly leadership: Pick<Leader, "isEstablished" | "isNew" | "learnersCaughtUp"> | undefined;
+  readonly log: { readonly commitIndex: number };
+  healthy(): ReadonlySet<number>;
+  proposeConfig(next: Configuration): ConfigOutcome;
+}
+
 export interface MembershipHost {
-  readonly core: RaftCore;
+  readonly core: MembershipCore;
   /** Raft id and address of the known leader for the error; "" if none. */
   notLeader(): ClusterError;
   /** Resolves at the next tick (or sooner), rejects when the member stops or `signal` aborts. */
@@ -51,8 +61,12 @@ export class Membership {
   }
 
   async remove(raftId: number, force: boolean): Promise<void> {
+    // A leader learns who is healthy from the answers to its first heartbeats.
+    while (this.#host.core.leadership?.isNew === true && !force && this.#lacks(this.#without(raftId)) > 0) {
+      await this.#host.nextTick(undefined);
+    }
     await this.#change(undefined, (config) => {
-      const rest = config.filter((each) => each.raftId !== raftId);
+      const rest = this.#without(raftId);
       if (rest.length === config.length) {
         throw new ClusterError("not_found", `Cannot remove manager: no member has raft id ${raftId}`);
       }
@@ -94,15 +108,26 @@ export class Membership {
     if (voters.length === 0) {
       throw new ClusterError("failed_precondition", "Cannot remove manager: it is the last one");
     }
-    const reachable = this.#host.core.reachable();
-    const alive = voters.filter((voter) => reachable.has(voter)).length;
+    const lacking = this.#lacks(rest);
+    if (force || lacking <= 0) return;
     const quorum = quorumOf(voters.length);
-    if (force || alive >= quorum) return;
+    const alive = quorum - lacking;
     throw new ClusterError(
       "failed_precondition",
-      `Cannot remove manager: want ${quorum} of the remaining ${voters.length} managers reachable, got ${alive}`,
+      `Cannot remove manager: want ${quorum} of the remaining ${voters.length} managers reachable and with a whole log, got ${alive}`,
       { details: { quorum, alive, managers: voters.length } },
     );
+  }
+
+  #without(raftId: number): Configuration {
+    return this.#host.core.status.config.filter((each) => each.raftId !== raftId);
+  }
+
+  /** How many healthy voters are missing for a quorum of `config`; zero or less: there is one. */
+  #lacks(config: Configuration): number {
+    const healthy = this.#host.core.healthy();
+    const voters = config.filter((each) => !each.isLearner).map((each) => each.raftId);
+    return quorumOf(voters.length) - voters.filter((voter) => healthy.has(voter)).length;
   }
 
   /** Proposes what `plan` makes of the newest configuration, when its turn comes; undefined means nothing to do. */

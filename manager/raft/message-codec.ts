@@ -68,7 +68,7 @@ export function encodeMessage(message: Message, encoder: EntryEncoder): WireMess
         index: message.lastIndex,
       };
     case "heartbeatReply":
-      return { kind: KINDS.heartbeatReply, term, number: message.round };
+      return { kind: KINDS.heartbeatReply, term, number: message.round, flag: message.isRecovering };
     case "readRequest":
       return { kind: KINDS.readRequest, term, number: message.readId };
     case "readReply":
@@ -127,7 +127,7 @@ export function decodeMessage(
     case KINDS.heartbeat:
       return { type: "heartbeat", ...head, commit, round: number, lastIndex: index };
     case KINDS.heartbeatReply:
-      return { type: "heartbeatReply", ...head, round: number };
+      return { type: "heartbeatReply", ...head, round: number, isRecovering: flag };
     case KINDS.termNotice:
       return { type: "termNotice", ...head };
     case KINDS.timeoutNow:

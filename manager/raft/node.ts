@@ -204,6 +204,10 @@ export class RaftNode implements ReplicatedLog {
     return this.#core.reachable();
   }
 
+  get healthy(): ReadonlySet<number> {
+    return this.#core.healthy();
+  }
+
   /** For tests, the simulator and metrics; not to be changed. */
   get core(): RaftCore {
     return this.#core;

@@ -67,6 +67,8 @@ export interface ReplicatedLog extends Component {
   readonly members: readonly Member[];
   /** Members heard of within an election time-out (leader only; others answer with themselves and the leader). */
   readonly reachable: ReadonlySet<number>;
+  /** Those of them that vote: they have answered this leader, and aren't refetching what their disk lost. */
+  readonly healthy: ReadonlySet<number>;
   /**
    * Appends `payload` and resolves with what apply() returned for it, once committed on a quorum and applied here.
    * Leader only. Rejects: unavailable with notLeader set (not the leader: nothing was appended); resource_exhausted
@@ -81,7 +83,7 @@ export interface ReplicatedLog extends Component {
   readBarrier(options?: ProposeOptions): Promise<void>;
   /** Adds a learner that becomes a voter once it has caught up. Resolves when it is a voter. Leader only. */
   addMember(member: Omit<Member, "isLearner">, signal: AbortSignal): Promise<void>;
-  /** Leader only. Rejects with failed_precondition if the rest could not form a quorum of reachable members, unless forced. */
+  /** Leader only. Rejects with failed_precondition if the rest could not form a quorum of healthy members, unless forced. */
   removeMember(raftId: number, options: { readonly force: boolean }): Promise<void>;
   /** Records a member's new address. Leader only. */
   updateMember(member: Omit<Member, "isLearner">): Promise<void>;

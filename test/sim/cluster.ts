@@ -352,9 +352,7 @@ class Run {
       return;
     }
     const victim = members[this.#random.below(members.length)];
-    // One that lost a part of its log doesn't vote: without another one nobody might be left who may.
-    const isAnyDamaged = this.#machines.some(({ raftId }) => this.#checks.isDamaged(raftId));
-    if (victim === undefined || members.length <= 2 || isAnyDamaged) {
+    if (victim === undefined || members.length <= 2) {
       done();
       return;
     }

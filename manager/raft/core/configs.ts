@@ -85,6 +85,15 @@ export class Configurations {
     return this.#byId.get(raftId)?.isLearner === false;
   }
 
+  /**
+   * Votes, or did until a change that isn't committed yet: the one that holds the entry of its own removal may be the only one
+   * whose log is long enough to win and commit it (thesis 4.2.2).
+   */
+  mayCampaign(raftId: number, commitIndex: number): boolean {
+    if (this.isVoter(raftId) || this.currentIndex <= commitIndex) return this.isVoter(raftId);
+    return this.at(commitIndex).config.some((member) => member.raftId === raftId && !member.isLearner);
+  }
+
   /** The one in force at `index`. */
   at(index: number): Step {
     const found = this.#steps.findLast((step) => step.index <= index);

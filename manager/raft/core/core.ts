@@ -151,6 +151,11 @@ export class RaftCore {
     return new Set([this.#options.raftId, ...(this.#leaderId === 0 ? [] : [this.#leaderId])]);
   }
 
+  /** Members that count towards a quorum; only a leader knows of others. */
+  healthy(): ReadonlySet<number> {
+    return this.#leader?.healthy() ?? new Set(this.#isRecovering ? [] : [this.#options.raftId]);
+  }
+
   tick(): void {
     const isWriteWaiting = this.#outstanding !== undefined || this.#isDiskFull;
     this.#writeElapsed = isWriteWaiting ? this.#writeElapsed + 1 : 0;
@@ -164,6 +169,8 @@ export class RaftCore {
       this.#campaign("preVote", false);
       return;
     }
+    // It can't win, so it has nothing to hurry for: voters that encourage it wait for it.
+    this.#hurriedCampaigns = 0;
     this.#resetElection();
     this.#askWhetherRemoved();
   }
@@ -429,7 +436,7 @@ export class RaftCore {
 
   #mayCampaign(): boolean {
     return (
-      this.#configs.isVoter(this.#options.raftId) &&
+      this.#configs.mayCampaign(this.#options.raftId, this.#log.commitIndex) &&
       !this.#isRecovering &&
       !this.#isInstalling &&
       !this.#isDiskFull &&
@@ -556,7 +563,7 @@ export class RaftCore {
     const term = granted ? request.term : this.#term;
     const reply: VoteReply = { type, from: this.#options.raftId, to: request.from, term, granted };
     if (isPre) {
-      if (granted) this.#waitForOther();
+      if (granted && this.#configs.isVoter(request.from)) this.#waitForOther();
       // A grant promises nothing; a refusal speaks of our term, which must be durable to be spoken of.
       if (granted) this.#send(reply);
       else this.#sendDurable(reply);
@@ -717,7 +724,12 @@ export class RaftCore {
     this.#log.commitTo(Math.min(message.commit, this.#log.lastIndex));
     this.#checkRecovered();
     if (this.#isRecovering && this.#log.lastIndex < message.lastIndex) this.#askForLost(message.from);
-    const reply: Message = { type: "heartbeatReply", ...this.#envelope(message.from), round: message.round };
+    const reply: Message = {
+      type: "heartbeatReply",
+      ...this.#envelope(message.from),
+      round: message.round,
+      isRecovering: this.#isRecovering,
+    };
     // It promises the term only. A member whose disk hangs keeps silent: it can't help to commit anything.
     const isWriting = this.#writeElapsed < this.#options.heartbeatTicks;
     if (this.#durableTerm === this.#term && isWriting) this.#send(reply);

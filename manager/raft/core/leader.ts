@@ -75,6 +75,11 @@ export class Leader {
     return this.#host.log.commitIndex >= this.#firstIndexOfTerm;
   }
 
+  /** Leads for less than an election time-out: of some it may not have heard yet. */
+  get isNew(): boolean {
+    return this.#tick < this.#host.options.electionTicks;
+  }
+
   /** Index of the entry that opens the term. Who has applied it has applied all that earlier leaders committed. */
   get firstIndexOfTerm(): number {
     return this.#firstIndexOfTerm;
@@ -100,6 +105,19 @@ export class Leader {
       if (this.#tick - progress.heardTick <= options.electionTicks) heard.add(progress.raftId);
     }
     return heard;
+  }
+
+  /**
+   * Members that would vote and write, were an election due: reachable, known to have answered this leader, and not fetching
+   * again what they lost. A new leader knows it of nobody but itself until its first heartbeat is answered.
+   */
+  healthy(): ReadonlySet<number> {
+    const reachable = this.reachable();
+    const healthy = new Set([this.#host.options.raftId]);
+    for (const { raftId, ackedRound, isRecovering } of this.#progress.values()) {
+      if (ackedRound > 0 && !isRecovering && reachable.has(raftId)) healthy.add(raftId);
+    }
+    return healthy;
   }
 
   hasReachableQuorum(): boolean {
@@ -189,6 +207,7 @@ export class Leader {
   onAppendReject(message: AppendReject): void {
     const progress = this.#progress.get(message.from);
     if (progress === undefined) return;
+    if (message.isRecovering) progress.isRecovering = true;
     if (message.isRecovering && message.hintIndex < progress.match) {
       progress.reset(message.hintIndex);
       return;
@@ -201,6 +220,8 @@ export class Leader {
   onHeartbeatReply(message: HeartbeatReply): void {
     const progress = this.#progress.get(message.from);
     if (progress === undefined) return;
+    // An older answer that was overtaken would speak of what is past.
+    if (message.round >= progress.ackedRound) progress.isRecovering = message.isRecovering;
     progress.ackedRound = Math.max(progress.ackedRound, message.round);
     progress.isProbeSent = false;
     if (progress.inflights.isFull) progress.inflights.freeFirst();
@@ -232,7 +253,9 @@ export class Leader {
 
   transfer(to: number): boolean {
     const { configs, options } = this.#host;
-    if (to === options.raftId || !configs.isVoter(to) || !this.#progress.has(to)) return false;
+    const progress = this.#progress.get(to);
+    if (to === options.raftId || !configs.isVoter(to) || progress === undefined) return false;
+    if (progress.isRecovering) return false;
     this.#transferTo = to;
     this.#transferElapsed = 0;
     this.#isTransferSent = false;
@@ -240,7 +263,7 @@ export class Leader {
     return true;
   }
 
-  /** Voter with the longest log among those heard of lately, or 0. */
+  /** Voter with the longest log among those that could win an election, or 0. */
   bestSuccessor(): number {
     const { configs, options } = this.#host;
     const reachable = this.reachable();
@@ -248,17 +271,18 @@ export class Leader {
     for (const voter of configs.voters) {
       const progress = this.#progress.get(voter);
       if (progress === undefined || voter === options.raftId || !reachable.has(voter)) continue;
+      if (progress.isRecovering) continue;
       if (best === undefined || progress.match > best.match) best = progress;
     }
     return best?.raftId ?? 0;
   }
 
-  /** Learners that are no more than `lagMax` entries behind and alive. */
+  /** Learners that are no more than `lagMax` entries behind and would vote. */
   learnersCaughtUp(lagMax: number): readonly number[] {
     const { configs, log } = this.#host;
-    const reachable = this.reachable();
+    const healthy = this.healthy();
     return configs.current
-      .filter((member) => member.isLearner && reachable.has(member.raftId))
+      .filter((member) => member.isLearner && healthy.has(member.raftId))
       .map((member) => member.raftId)
       .filter((raftId) => {
         const progress = this.#progress.get(raftId);

@@ -97,6 +97,8 @@ export interface Heartbeat extends Envelope {
 export interface HeartbeatReply extends Envelope {
   readonly type: "heartbeatReply";
   readonly round: number;
+  /** The sender doesn't vote until the leader has given back what it lost. */
+  readonly isRecovering: boolean;
 }
 
 /** The state itself travels beside this message; a member steps it once the data has arrived whole. */

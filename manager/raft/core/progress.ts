@@ -86,6 +86,8 @@ export class Progress {
   heardTick: number;
   /** Highest heartbeat round that it answered. */
   ackedRound = 0;
+  /** It said that it lost a part of its log: it takes entries but doesn't vote. */
+  isRecovering = false;
   /** Commit index that it was last told. */
   sentCommit = 0;
 

@@ -26,6 +26,7 @@ export class SingleMemberLog implements ReplicatedLog {
   readonly raftId = 1;
   readonly members: readonly Member[];
   readonly reachable: ReadonlySet<number> = new Set([1]);
+  readonly healthy: ReadonlySet<number> = new Set([1]);
   readonly #options: SingleMemberLogOptions;
   readonly #listeners = new Set<(change: LeadershipChange) => void>();
   #pending: Pending[] = [];

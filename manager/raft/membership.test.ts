@@ -1,0 +1,84 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ClusterError } from "../../common/errors.ts";
+import type { Configuration } from "./core/messages.ts";
+import { Membership, type MembershipCore } from "./membership.ts";
+
+interface Scene {
+  readonly membership: Membership;
+  /** What was proposed last. */
+  readonly proposed: () => readonly number[] | undefined;
+}
+
+/** A leader with voters 1 to `count`, of which `healthy` are. `answers`: those that turn healthy at the next tick. */
+function lead(count: number, healthy: readonly number[], answers: readonly number[] = []): Scene {
+  const config = Array.from({ length: count }, (_, at) => {
+    return { raftId: at + 1, nodeId: `n${at + 1}`, addr: `h${at + 1}:1`, isLearner: false };
+  });
+  let proposed: Configuration | undefined;
+  let isNew = answers.length > 0;
+  const alive = new Set(healthy);
+  const core: MembershipCore = {
+    status: { config, configIndex: 1 },
+    get leadership() {
+      return { isEstablished: true, isNew, learnersCaughtUp: () => [] };
+    },
+    log: { commitIndex: 1 },
+    healthy: () => alive,
+    proposeConfig: (next) => {
+      proposed = next;
+      return { kind: "accepted", index: 2, term: 1 };
+    },
+  };
+  const membership = new Membership(
+    {
+      core,
+      notLeader: () => new ClusterError("unavailable", "not the leader"),
+      nextTick: () => {
+        isNew = false;
+        for (const raftId of answers) alive.add(raftId);
+        return Promise.resolve();
+      },
+      committed: () => Promise.resolve(),
+      wake: () => undefined,
+    },
+    10,
+  );
+  return { membership, proposed: () => proposed?.map((member) => member.raftId) };
+}
+
+test("Membership.remove() takes out a dead voter, but no healthy one whose votes are needed", async () => {
+  for (const { count, healthy, victim, want } of [
+    { count: 3, healthy: [1, 2, 3], victim: 2, want: [1, 3] },
+    { count: 3, healthy: [1, 2], victim: 3, want: [1, 2] },
+    // 3 is dead, stands still, or refetches its log: with 1 alone of two nobody could be elected.
+    { count: 3, healthy: [1, 2], victim: 2, want: undefined },
+    { count: 2, healthy: [1, 2], victim: 2, want: [1] },
+    { count: 2, healthy: [1], victim: 2, want: [1] },
+    { count: 2, healthy: [1, 2], victim: 1, want: [2] },
+    { count: 2, healthy: [1], victim: 1, want: undefined },
+    { count: 5, healthy: [1, 2, 3], victim: 5, want: [1, 2, 3, 4] },
+    { count: 5, healthy: [1, 2, 3], victim: 3, want: undefined },
+    { count: 1, healthy: [1], victim: 1, want: undefined },
+  ]) {
+    const { membership, proposed } = lead(count, healthy);
+    const what = `remove ${victim} of ${count}, healthy ${healthy.join(",")}`;
+    const removal = membership.remove(victim, false);
+    if (want === undefined) await assert.rejects(removal, { code: "failed_precondition" }, what);
+    else await removal;
+    assert.deepEqual(proposed(), want, what);
+  }
+});
+
+test("Membership.remove() by force takes out any but the last", async () => {
+  const forced = lead(3, [1, 2]);
+  await forced.membership.remove(2, true);
+  assert.deepEqual(forced.proposed(), [1, 3]);
+  await assert.rejects(lead(1, [1]).membership.remove(1, true), /it is the last one/);
+});
+
+test("Membership.remove() lets a new leader hear of the others first", async () => {
+  const { membership, proposed } = lead(3, [1], [3]);
+  await membership.remove(2, false);
+  assert.deepEqual(proposed(), [1, 3]);
+});
