@@ -42,8 +42,9 @@ export interface EngineOptions {
   /** Path below the cgroup roots, with a leading slash; default: made from the exec root. */
   readonly cgroupParent?: string;
   /**
-   * Remounts the cgroup tree with `favordynmods`: a process enters a cgroup in 0.3 ms instead of about 12 (the wait for an RCU grace
-   * period). Forks and exits get slightly slower on kernels before 6.18, and it can't be undone before a reboot. Default false.
+   * Remounts the cgroup tree with `favordynmods`: a process is moved into a cgroup in 0.3 ms instead of about 12 (the wait for an RCU grace
+   * period). Our own program never waits so, other runtimes do. Forks and exits get slightly slower on kernels before 6.18, and it can't be
+   * undone before a reboot. Default false.
    */
   readonly favorDynamicCgroups?: boolean;
   /** "default" or USER[:GROUP]: containers' ids are those that the user owns in /etc/subuid. Default "": the host's. */

@@ -63,16 +63,60 @@ static bool group_file(char path[PATH_BYTES_MAX], const char *folder, const char
   return snprintf(path, PATH_BYTES_MAX, "%s/%s", folder, name) < PATH_BYTES_MAX;
 }
 
-const char *cgroup_enter(const struct job *job, int pid, bool with_v2) {
-  char path[PATH_BYTES_MAX], number[16];
-  snprintf(number, sizeof number, "%d", pid);
+const char *cgroup_open_entry(const struct job *job, struct cgroup_entry *entry) {
+  char path[PATH_BYTES_MAX];
+  entry->v2 = -1;
+  entry->count = 0;
   for (uint32_t i = 0; i < job->cgroups.count; i++) {
-    if (job->cgroups.items[i].number == 2 && !with_v2) continue;
-    if (!group_file(path, job->cgroups.items[i].key, "cgroup.procs")) continue;
-    int error = write_file(AT_FDCWD, path, number);
-    if (error < 0) return fail("unable to enter cgroup", path, -error);
+    const struct pair_record *group = &job->cgroups.items[i];
+    if (group->number == 2) {
+      if (entry->v2 < 0) entry->v2 = open(group->key, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+      if (entry->v2 < 0) return fail("unable to enter cgroup", group->key, errno);
+      continue;
+    }
+    if (entry->count == CGROUP_HIERARCHIES_MAX) return fail("unable to enter cgroup", group->key, E2BIG);
+    int fd = group_file(path, group->key, "tasks") ? open(path, O_WRONLY | O_CLOEXEC) : -1;
+    if (fd < 0) return fail("unable to enter cgroup", group->key, errno);
+    entry->tasks[entry->count++] = fd;
   }
   return NULL;
+}
+
+void cgroup_close_entry(struct cgroup_entry *entry) {
+  if (entry->v2 >= 0) close(entry->v2);
+  for (uint32_t i = 0; i < entry->count; i++) close(entry->tasks[i]);
+  entry->v2 = -1;
+  entry->count = 0;
+}
+
+long cgroup_clone(const struct cgroup_entry *entry, struct x_clone_args *arguments, bool *is_in_v2) {
+  *is_in_v2 = entry->v2 >= 0;
+  if (!*is_in_v2) return x_clone3(arguments);
+  struct x_clone_args within = *arguments;
+  within.flags |= X_CLONE_INTO_CGROUP;
+  within.cgroup = (uint64_t)entry->v2;
+  long pid = x_clone3(&within);
+  if (pid >= 0) return pid;
+  /* Delegation may not reach that far. */
+  *is_in_v2 = false;
+  return x_clone3(arguments);
+}
+
+const char *cgroup_join_v1(const struct job *job, const struct cgroup_entry *entry) {
+  const int *tasks = entry->tasks;
+  for (uint32_t i = 0; i < job->cgroups.count; i++) {
+    if (job->cgroups.items[i].number == 2) continue;
+    if (write(*tasks++, "0", 1) != 1) return fail("unable to enter cgroup", job->cgroups.items[i].key, errno);
+  }
+  return NULL;
+}
+
+const char *cgroup_move_v2(const struct cgroup_entry *entry, int pid) {
+  char number[16];
+  if (entry->v2 < 0) return NULL;
+  snprintf(number, sizeof number, "%d", pid);
+  int error = write_file(entry->v2, "cgroup.procs", number);
+  return error < 0 ? fail("unable to enter cgroup", "of v2", -error) : NULL;
 }
 
 /* Calls `each` for every process in the folder and below; returns how many there were. */

@@ -3,13 +3,35 @@
 #define SHOAL_CGROUP_H
 
 #include "job.h"
+#include "sys.h"
 
 /* Makes the folders and writes the limits. Returns NULL or an error text (static buffer). */
 const char *cgroup_create(const struct job *job);
-/* Open folder of the v2 group, or -1: for clone3 into it. */
+/* Open folder of the v2 group, or -1. */
 int cgroup_open_v2(const struct job *job);
-/* Moves `pid` (0: the caller) into the v1 groups, and into the v2 one if `with_v2`. Returns NULL or an error text. */
-const char *cgroup_enter(const struct job *job, int pid, bool with_v2);
+
+enum { CGROUP_HIERARCHIES_MAX = 32 };
+
+/* A process's way into its groups, opened where the host's trees are in sight and its rights are still held. */
+struct cgroup_entry {
+  int v2; /* the folder, or -1: for clone3 into it */
+  int tasks[CGROUP_HIERARCHIES_MAX];
+  uint32_t count;
+};
+
+/* Returns NULL or an error text; `entry` is to be closed in both cases. */
+const char *cgroup_open_entry(const struct job *job, struct cgroup_entry *entry);
+void cgroup_close_entry(struct cgroup_entry *entry);
+/* clone3 with these arguments, straight into the v2 group where that can be. Its number, 0 in the child, or -1. */
+long cgroup_clone(const struct cgroup_entry *entry, struct x_clone_args *arguments, bool *is_in_v2);
+/*
+ * Moves the caller, which must have one thread, into the v1 groups. A thread that moves itself has no need of the lock that
+ * stops all forks and exits of the machine, which moving a process by its number takes: that one waits for an RCU grace period,
+ * 4 to 18 ms, whenever it has been quiet for a while.
+ */
+const char *cgroup_join_v1(const struct job *job, const struct cgroup_entry *entry);
+/* Moves `pid` (0: the caller) into the v2 group, and waits so: only for where the clone into it is not possible. */
+const char *cgroup_move_v2(const struct cgroup_entry *entry, int pid);
 /* Kills all that is left inside, also what has left the pid namespace of the container. */
 void cgroup_kill(const struct job *job);
 void cgroup_remove(const struct job *job);

@@ -1,5 +1,5 @@
 /*
- * See container.h. The order is fixed: wait for cgroups and maps, join namespaces, build the file system, leave the old
+ * See container.h. The order is fixed: cgroups, wait for id maps, join namespaces, build the file system, leave the old
  * root, terminal, identity and program checked, ready, wait for start, give up rights, execute.
  */
 #define _GNU_SOURCE
@@ -42,6 +42,13 @@ void child_fail(int sync, const char *error) {
   int length = snprintf(message, sizeof message, "E%s", error);
   if (length > 0) send(sync, message, (size_t)(length < (int)sizeof message ? length : (int)sizeof message - 1), MSG_NOSIGNAL);
   _exit(125);
+}
+
+void child_join(struct container_start *start) {
+  const char *error = cgroup_join_v1(start->job, start->entry);
+  /* A folder of the host's cgroups is a way out. */
+  cgroup_close_entry(start->entry);
+  if (error != NULL) child_fail(start->sync, error);
 }
 
 void child_reset(const struct job *job, int sync, const int stdio[3]) {
@@ -170,6 +177,7 @@ static const char *set_up(struct container_start *start, struct identity *identi
 void container_child(struct container_start *start) {
   struct identity identity;
   child_hide(start);
+  child_join(start);
   if (!wait_for(start->sync, 'G')) _exit(125);
   if (userns_wanted(start->job) && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0))
     child_fail(start->sync, "becoming root of the user namespace");

@@ -47,13 +47,17 @@ static _Noreturn void inside(struct container_start *start) {
   child_fail(sync, process_exec(job, &identity));
 }
 
-/* Enters and clones the sibling; reports its number as seen from outside. */
-_Noreturn void exec_enter(struct container_start *start, int target) {
+/*
+ * In the helper, which the container can't see: enters the groups and namespaces and clones the sibling, which has none of the host's
+ * descriptors from its first moment on. Reports its number as seen from outside.
+ */
+static _Noreturn void enter(struct container_start *start, int target, bool is_in_v2) {
   struct job *job = start->job;
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  child_hide(start);
-  const char *error = cgroup_enter(job, 0, true);
+  const char *error = is_in_v2 ? NULL : cgroup_move_v2(start->entry, 0);
   if (error != NULL) child_fail(start->sync, error);
+  child_join(start);
+  child_hide(start);
   if (setns(target, (int)job->exec_namespaces) != 0) child_fail(start->sync, FAIL("joining the container: %s", strerror(errno)));
   /* A root of the user namespace, not an outsider without rights in it. */
   if (job->exec_namespaces & CLONE_NEWUSER && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0))
@@ -67,6 +71,23 @@ _Noreturn void exec_enter(struct container_start *start, int target) {
   int length = snprintf(message, sizeof message, "P%ld", pid);
   send(start->sync, message, (size_t)length, MSG_NOSIGNAL);
   _exit(0);
+}
+
+pid_t exec_enter(struct container_start *start, int target, const char **error) {
+  struct cgroup_entry entry;
+  struct x_clone_args arguments = {.exit_signal = SIGCHLD};
+  bool is_in_v2;
+  long helper = -1;
+  start->entry = &entry;
+  *error = cgroup_open_entry(start->job, &entry);
+  if (*error == NULL) {
+    helper = cgroup_clone(&entry, &arguments, &is_in_v2);
+    if (helper == 0) enter(start, target, is_in_v2);
+    if (helper < 0) *error = strerror(errno);
+  }
+  cgroup_close_entry(&entry);
+  start->entry = NULL;
+  return (pid_t)helper;
 }
 
 const char *exec_wait(int sync, int *pid, int *terminal) {
@@ -116,8 +137,7 @@ void monitor_exec(struct job *job, int connection) {
                                   .stdio = {theirs[0], theirs[1], theirs[2]},
                                   .hidden = {connection, ours[0], ours[1], ours[2], sync[0]},
                                   .hidden_count = 5};
-  pid_t helper = delegate_wanted(job) ? -1 : fork();
-  if (helper == 0) exec_enter(&start, target);
+  pid_t helper = delegate_wanted(job) ? -1 : exec_enter(&start, target, &error);
   streams.input = ours[0];
   streams.sources[0] = ours[1];
   streams.sources[1] = ours[2];
@@ -128,7 +148,7 @@ void monitor_exec(struct job *job, int connection) {
   close(target);
   for (int i = 0; i < 3; i++)
     if (theirs[i] >= 0) close(theirs[i]);
-  if (!delegate_wanted(job)) error = take_child(&streams, sync[0]);
+  if (error == NULL && !delegate_wanted(job)) error = take_child(&streams, sync[0]);
   if (helper > 0) waitpid(helper, NULL, 0);
   if (error == NULL && streams.pidfd < 0 && (streams.pidfd = x_pidfd_open(streams.pid)) < 0) error = strerror(errno);
   /* Whoever traces the child in there could have said the number: it must be of a child of ours. */

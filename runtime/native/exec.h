@@ -5,10 +5,11 @@
 #include "container.h"
 
 /*
- * In a forked helper: enters the groups and namespaces of the process that the descriptor `target` names, and clones the real one as the helper's sibling.
- * On the sync socket come 'P' with its number, 'T' with the terminal's master, 'R' when it waits for 'S', 'E' with an error.
+ * Forks a helper, which enters the groups and namespaces of the process that the descriptor `target` names, and clones the real one as the
+ * helper's sibling. On the sync socket come 'P' with its number, 'T' with the terminal's master, 'R' when it waits for 'S', 'E' with an error.
+ * The helper's number, to be waited for; or -1 with `error` set.
  */
-_Noreturn void exec_enter(struct container_start *start, int target);
+pid_t exec_enter(struct container_start *start, int target, const char **error);
 /* The other side, until 'P' and 'R' have come. NULL or an error text (static buffer). */
 const char *exec_wait(int sync, int *pid, int *terminal);
 

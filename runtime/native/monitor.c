@@ -129,27 +129,11 @@ static const char *make_time_namespace(const struct job *job) {
   return error < 0 ? FAIL("time offsets: %s", strerror(-error)) : NULL;
 }
 
-/* Clones the child straight into its v2 group where that can be. Its number, 0 in the child, or -1. */
-static long clone_child(struct job *job, uint64_t extra, int *pidfd, bool *is_in_v2) {
-  int group = cgroup_open_v2(job);
-  struct x_clone_args arguments = {.flags = namespace_flags(job) | extra,
+static long clone_child(struct container_start *start, uint64_t extra, int *pidfd, bool *is_in_v2) {
+  struct x_clone_args arguments = {.flags = namespace_flags(start->job) | extra,
                                    .pidfd = (uint64_t)(uintptr_t)pidfd,
                                    .exit_signal = extra & CLONE_PARENT ? 0 : SIGCHLD};
-  if (group >= 0) {
-    arguments.flags |= X_CLONE_INTO_CGROUP;
-    arguments.cgroup = (uint64_t)group;
-  }
-  long pid = x_clone3(&arguments);
-  *is_in_v2 = group >= 0;
-  if (pid < 0 && group >= 0) {
-    /* Delegation may not reach that far: the child is moved afterwards. */
-    arguments.flags &= ~X_CLONE_INTO_CGROUP;
-    *is_in_v2 = false;
-    pid = x_clone3(&arguments);
-  }
-  /* In the child too: a folder of the host's cgroups is a way out. */
-  close(group);
-  return pid;
+  return cgroup_clone(start->entry, &arguments, is_in_v2);
 }
 
 /* The other namespaces must be born in the user namespace to be its own: a helper enters it and clones the child as its sibling. */
@@ -165,7 +149,7 @@ static const char *clone_in_user_namespace(struct job *job, struct streams *stre
     const char *error = join_before_clone(job, CLONE_NEWUSER, "user");
     if (error == NULL && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0)) error = "becoming root of the user namespace";
     if (error == NULL) error = join_before_clone(job, CLONE_NEWPID, "pid");
-    long pid = error == NULL ? clone_child(job, CLONE_PARENT | X_CLONE_PIDFD, &pidfd, &is_in_v2) : -1;
+    long pid = error == NULL ? clone_child(start, CLONE_PARENT | X_CLONE_PIDFD, &pidfd, &is_in_v2) : -1;
     if (pid == 0) container_child(start);
     if (error == NULL && pid < 0) error = FAIL("clone: %s", strerror(errno));
     int length = error == NULL ? snprintf(text, sizeof text, "%ld %d", pid, is_in_v2) : snprintf(text, sizeof text, "E%s", error);
@@ -181,22 +165,31 @@ static const char *clone_in_user_namespace(struct job *job, struct streams *stre
   sscanf(text, "%d %d", &streams->pid, &is_in_v2);
   streams->pidfd = x_pidfd_open(streams->pid);
   if (streams->pidfd < 0) return FAIL("container process: %s", strerror(errno));
-  return cgroup_enter(job, streams->pid, !is_in_v2);
+  return is_in_v2 ? NULL : cgroup_move_v2(start->entry, streams->pid);
+}
+
+static const char *clone_here(struct job *job, struct streams *streams, struct container_start *start) {
+  bool is_in_v2;
+  const char *error = join_before_clone(job, CLONE_NEWPID, "pid");
+  if (error == NULL) error = make_time_namespace(job);
+  if (error != NULL) return error;
+  long pid = clone_child(start, X_CLONE_PIDFD, &streams->pidfd, &is_in_v2);
+  if (pid == 0) container_child(start);
+  if (pid < 0) return FAIL("clone: %s", strerror(errno));
+  streams->pid = (int)pid;
+  if (job->flags & J_NEW_USER && (error = userns_write_maps(job, streams->pid)) != NULL) return error;
+  return is_in_v2 ? NULL : cgroup_move_v2(start->entry, streams->pid);
 }
 
 const char *monitor_make_child(struct job *job, struct streams *streams, struct container_start *start) {
-  const char *error;
-  if (userns_wanted(job) && !(job->flags & J_NEW_USER)) {
-    error = clone_in_user_namespace(job, streams, start);
-  } else if ((error = join_before_clone(job, CLONE_NEWPID, "pid")) == NULL && (error = make_time_namespace(job)) == NULL) {
-    bool is_in_v2;
-    long pid = clone_child(job, X_CLONE_PIDFD, &streams->pidfd, &is_in_v2);
-    if (pid == 0) container_child(start);
-    if (pid < 0) return FAIL("clone: %s", strerror(errno));
-    streams->pid = (int)pid;
-    if (job->flags & J_NEW_USER && (error = userns_write_maps(job, streams->pid)) != NULL) return error;
-    error = cgroup_enter(job, streams->pid, !is_in_v2);
-  }
+  struct cgroup_entry entry;
+  const char *error = cgroup_open_entry(job, &entry);
+  start->entry = &entry;
+  if (error == NULL)
+    error = userns_wanted(job) && !(job->flags & J_NEW_USER) ? clone_in_user_namespace(job, streams, start)
+                                                             : clone_here(job, streams, start);
+  cgroup_close_entry(&entry);
+  start->entry = NULL;
   if (error == NULL && job->has_oom_adj) {
     char path[64], text[16];
     snprintf(path, sizeof path, "/proc/%d/oom_score_adj", streams->pid);

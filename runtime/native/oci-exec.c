@@ -90,10 +90,10 @@ static int launch(const struct oci_container *container, int target, int *termin
   char text[PATH_BYTES_MAX + 1024];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) != 0) oci_fail(EXIT_EXEC_FAILED, "%s", strerror(errno));
   struct container_start start = {.job = &job, .sync = sync[1], .stdio = {0, 1, 2}, .hidden = {sync[0], container->dir}, .hidden_count = 2};
-  pid_t helper = fork();
-  if (helper == 0) exec_enter(&start, target);
+  const char *error;
+  pid_t helper = exec_enter(&start, target, &error);
   close(sync[1]);
-  const char *error = helper < 0 ? strerror(errno) : exec_wait(sync[0], &pid, terminal);
+  if (error == NULL) error = exec_wait(sync[0], &pid, terminal);
   if (helper > 0) waitpid(helper, NULL, 0);
   /* Whoever traces the child in there could have said the number: it must be of a child of ours. */
   siginfo_t info;

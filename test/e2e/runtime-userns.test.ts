@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
+import { assertInGroups } from "./support/groups.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 
 const USER = "shoal-remap-test";
@@ -60,6 +61,16 @@ describe("containers with --userns-remap", () => {
       "id -u; id -g; touch /x && stat -c %u:%g /x /bin/busybox /etc/hosts",
     ]);
     assert.equal(inside.output, "0\n0\n0:0\n0:0\n0:0\n");
+  });
+
+  test("the first process and an exec are in the container's group of every hierarchy", async () => {
+    const { id, pid } = await started(["sleep", "60"]);
+    assertInGroups(pid, id);
+    const { Id } = await lab.engine.containers.createExec(id, { Cmd: ["sleep", "60"] });
+    await lab.engine.containers.startExec(Id, { detach: true, tty: false });
+    const exec = Number((await lab.engine.containers.inspectExec(Id))["Pid"]);
+    assertInGroups(exec, id);
+    assert.deepEqual(statusIds(exec), [String(firstUid), String(firstGid)]);
   });
 
   test("files keep container ids on disk, so that images and commits are the same as without", async () => {

@@ -1,0 +1,53 @@
+/** Which control groups a container's processes are in, from the first one on, and what that counts against its limits. */
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, rmdirSync } from "node:fs";
+import { after, before, describe, test } from "node:test";
+import { detectHierarchies } from "../../runtime/containers/cgroups.ts";
+import { assertInGroups } from "./support/groups.ts";
+import { RuntimeLab } from "./support/runtime-lab.ts";
+
+describe("control groups of processes", () => {
+  let lab: RuntimeLab;
+  before(async () => {
+    lab = await RuntimeLab.open();
+  });
+  after(() => lab.close());
+
+  async function started(hostConfig = {}): Promise<{ id: string; pid: number }> {
+    const id = await lab.create(["sleep", "100"], hostConfig);
+    await lab.engine.containers.start(id);
+    return { id, pid: lab.engine.containers.summary(id).state.pid };
+  }
+
+  async function execPid(id: string, command: readonly string[]): Promise<number> {
+    const { Id } = await lab.engine.containers.createExec(id, { Cmd: command });
+    await lab.engine.containers.startExec(Id, { detach: true, tty: false });
+    return Number((await lab.engine.containers.inspectExec(Id))["Pid"]);
+  }
+
+  test("the first process and an exec are in the container's group of every hierarchy", async () => {
+    const { id, pid } = await started();
+    assertInGroups(pid, id);
+    assertInGroups(await execPid(id, ["sleep", "100"]), id);
+  });
+
+  test("with the host's pid and cgroup namespaces too", async () => {
+    const { id, pid } = await started({ PidMode: "host", CgroupnsMode: "host" });
+    assertInGroups(pid, id);
+    const exec = await execPid(id, ["sleep", "100"]);
+    assertInGroups(exec, id);
+    const seen = (await lab.exec(id, ["cat", "/proc/self/cgroup"])).output;
+    assert.equal(seen, readFileSync(`/proc/${exec}/cgroup`, "utf8"));
+  });
+
+  test("below a parent group that was asked for", async () => {
+    const parent = `/shoal-groups-test-${process.pid}`;
+    const { id, pid } = await started({ CgroupParent: parent });
+    assertInGroups(pid, id);
+    assert.match(readFileSync(`/proc/${pid}/cgroup`, "utf8"), new RegExp(`:${parent}/${id}$`, "m"));
+    await lab.engine.containers.remove(id, { force: true, volumes: true, link: false });
+    const { v1, v2 } = detectHierarchies();
+    for (const root of new Set([...v1.values(), ...(v2 === undefined ? [] : [v2])]))
+      if (existsSync(root + parent)) rmdirSync(root + parent);
+  });
+});
