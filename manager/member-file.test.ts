@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test, type TestContext } from "node:test";
@@ -47,4 +47,14 @@ test("newMember() draws Raft ids that are positive and safe", () => {
     const { raftId } = newMember(realEnv.random, "n");
     assert.ok(Number.isSafeInteger(raftId) && raftId > 0, String(raftId));
   }
+});
+
+test("MemberFile refuses what a newer program wrote, naming both versions", async (t) => {
+  const where = await folder(t);
+  await writeFile(path.join(where, "member.json"), '{"version":2,"keys":[]}');
+  const file = new MemberFile(realEnv, where);
+  await assert.rejects(
+    file.read(undefined),
+    /want format version 1 or lower, got 2: a newer program wrote it/,
+  );
 });

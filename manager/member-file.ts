@@ -5,6 +5,7 @@
 import { createCipheriv, createDecipheriv, scryptSync } from "node:crypto";
 import type { Disk, Random } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
+import { refuseNewerFormat } from "./raft/format-version.ts";
 
 export interface MemberSecrets {
   readonly raftId: number;
@@ -14,7 +15,7 @@ export interface MemberSecrets {
 }
 
 interface StoredMember {
-  readonly version: 1;
+  readonly version: typeof FORMAT_VERSION;
   readonly raftId: number;
   readonly nodeId: string;
   /** Base64; the key as it is, or sealed. */
@@ -22,6 +23,7 @@ interface StoredMember {
   readonly sealed?: { readonly salt: string; readonly nonce: string; readonly tag: string };
 }
 
+const FORMAT_VERSION = 1;
 const KEY_BYTES = 32;
 const SALT_BYTES = 16;
 const NONCE_BYTES = 12;
@@ -84,8 +86,8 @@ export class MemberFile {
     const { raftId, nodeId, encryptionKey } = member;
     const stored: StoredMember =
       unlockKey === ""
-        ? { version: 1, raftId, nodeId, key: Buffer.from(encryptionKey).toString("base64") }
-        : { version: 1, raftId, nodeId, ...this.#seal(encryptionKey, unlockKey) };
+        ? { version: FORMAT_VERSION, raftId, nodeId, key: Buffer.from(encryptionKey).toString("base64") }
+        : { version: FORMAT_VERSION, raftId, nodeId, ...this.#seal(encryptionKey, unlockKey) };
     const bytes = new TextEncoder().encode(`${JSON.stringify(stored)}\n`);
     await this.#disk.writeFileAtomic(this.#path, bytes, FILE_MODE);
   }
@@ -107,6 +109,8 @@ export class MemberFile {
 
   async #load(): Promise<StoredMember> {
     const parsed: unknown = JSON.parse(Buffer.from(await this.#disk.readFile(this.#path)).toString());
+    if (typeof parsed === "object" && parsed !== null && "version" in parsed)
+      refuseNewerFormat(`"${this.#path}"`, parsed.version, FORMAT_VERSION);
     if (isStoredMember(parsed)) return parsed;
     throw new ClusterError("failed_precondition", `Cannot read "${this.#path}": it is not a member file`);
   }
@@ -138,7 +142,7 @@ function isStoredMember(value: unknown): value is StoredMember {
     typeof value === "object" &&
     value !== null &&
     "version" in value &&
-    value.version === 1 &&
+    value.version === FORMAT_VERSION &&
     "raftId" in value &&
     Number.isSafeInteger(value.raftId) &&
     "nodeId" in value &&

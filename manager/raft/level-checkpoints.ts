@@ -2,7 +2,7 @@
  * Checkpoints in `level`. Each is one chained batch with sync, since LevelDB doesn't promise that a later unsynced write
  * survives only together with earlier ones: an applied index without its changes would be silent corruption.
  *
- * Keys: "m" holds index, term, configuration, the generation and a digest; "s<generation>/<key>" the state. A snapshot is
+ * Keys: "m" holds the format's version, index, term, configuration, the generation and a digest; "s<generation>/<key>" the state. A snapshot is
  * written under the next generation, piece by piece, and comes into force with the batch that names it.
  *
  * LevelDB passes over damaged records of its log in silence, a whole batch at a time, and reads blocks unchecked. The digest,
@@ -18,10 +18,13 @@ import type { Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { CheckpointStore, LoadedCheckpoint, StateEntry } from "./checkpoint-store.ts";
 import type { SnapshotMeta } from "./core/messages.ts";
+import { refuseNewerFormat, isNewerFormat } from "./format-version.ts";
 import type { Checkpoint } from "./replicated-log.ts";
 import { seal, unseal } from "./wal-format.ts";
 
 const META_KEY = "m";
+/** 1: without version and digest. 2: with a digest; the first programs that wrote it named no version. */
+const FORMAT_VERSION = 2;
 /** A snapshot is written in synced batches of about this size. */
 const PIECE_BYTES = 4 * 1024 * 1024;
 const GENERATION_DIGITS = 12;
@@ -35,7 +38,8 @@ export interface LevelCheckpointOptions {
 
 interface StoredMeta extends SnapshotMeta {
   readonly generation: number;
-  readonly digest: number;
+  /** Undefined in version 1. */
+  readonly digest?: number;
 }
 
 /** Checksums of the state's keys with their values, and their sum: it changes with each of them, in any order. */
@@ -70,8 +74,7 @@ function isStoredMeta(value: unknown): value is StoredMeta {
     Array.isArray(value.config) &&
     "generation" in value &&
     Number.isSafeInteger(value.generation) &&
-    "digest" in value &&
-    Number.isSafeInteger(value.digest)
+    ("digest" in value ? Number.isSafeInteger(value.digest) : !("version" in value))
   );
 }
 
@@ -141,6 +144,7 @@ export class LevelCheckpoints implements CheckpointStore {
     try {
       return await this.#read();
     } catch (caught) {
+      if (isNewerFormat(caught)) throw caught;
       throw await this.#startOver(caught);
     }
   }
@@ -179,6 +183,8 @@ export class LevelCheckpoints implements CheckpointStore {
     const bytes = await this.#db.get(META_KEY);
     if (bytes === undefined) return undefined;
     const parsed: unknown = JSON.parse(Buffer.from(this.#open(bytes)).toString());
+    if (typeof parsed === "object" && parsed !== null && "version" in parsed)
+      refuseNewerFormat(`the state in "${this.#folder}"`, parsed.version, FORMAT_VERSION);
     if (!isStoredMeta(parsed)) throw new ClusterError("failed_precondition", "its description is damaged");
     const prefix = this.#prefix(parsed.generation);
     const entries: StateEntry[] = [];
@@ -188,16 +194,25 @@ export class LevelCheckpoints implements CheckpointStore {
       sums.put(...entry);
       entries.push(entry);
     }
-    if (sums.digest !== parsed.digest)
+    if (parsed.digest !== undefined && sums.digest !== parsed.digest)
       throw new ClusterError("failed_precondition", "keys or values of it are not those that were written");
     this.#generation = parsed.generation;
     this.#sums = sums;
+    const { index, term, config, configIndex } = parsed;
+    const meta = { index, term, config, configIndex };
+    if (parsed.digest === undefined) await this.#upgrade(meta);
     await this.#attempt(() => this.#clearOthers()).catch((caught: unknown) => {
       // What an unfinished snapshot left takes room, no more; the next one removes it.
       if (!isNoSpace(caught)) throw caught;
     });
-    const { index, term, config, configIndex } = parsed;
-    return { meta: { index, term, config, configIndex }, entries };
+    return { meta, entries };
+  }
+
+  /** From now on damage is found. On a full disk the next checkpoint does it. */
+  async #upgrade(meta: SnapshotMeta): Promise<void> {
+    await this.write(meta, { puts: [], removes: [] }).catch((caught: unknown) => {
+      if (!isNoSpace(caught)) throw caught;
+    });
   }
 
   async #writeAll(
@@ -272,7 +287,8 @@ export class LevelCheckpoints implements CheckpointStore {
 
   #encodeMeta(meta: SnapshotMeta, own: { readonly generation: number; readonly digest: number }): Uint8Array {
     const { index, term, config, configIndex } = meta;
-    return this.#seal(Buffer.from(JSON.stringify({ index, term, config, configIndex, ...own })));
+    const stored = { version: FORMAT_VERSION, index, term, config, configIndex, ...own };
+    return this.#seal(Buffer.from(JSON.stringify(stored)));
   }
 
   #seal(plain: Uint8Array): Uint8Array {

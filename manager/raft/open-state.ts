@@ -6,6 +6,7 @@
  * keeps them there); `PEERS` the members as last known, to answer to for a member that lost its configuration with all else. `CURRENT` also says whether acknowledged entries were lost and not yet given back.
  */
 import type { Disk, Random } from "../../common/env.ts";
+import { assert } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { CheckpointStore, LoadedCheckpoint, StateEntry } from "./checkpoint-store.ts";
@@ -14,6 +15,7 @@ import type { Configuration, Entry, HardState, SnapshotMeta } from "./core/messa
 import { EntryKind } from "./core/messages.ts";
 import type { RestoredState } from "./core/options.ts";
 import type { EntryEncoder } from "./entry-codec.ts";
+import { refuseNewerFormat, isNewerFormat } from "./format-version.ts";
 import type { Member } from "./replicated-log.ts";
 import { rebuildWal, Wal, type WalOptions } from "./wal.ts";
 import type { WalIdentity } from "./wal-format.ts";
@@ -62,12 +64,24 @@ interface Current {
   readonly isRecovering: boolean;
 }
 
+/** Of the folder's layout and of `CURRENT`; the first programs named none. */
+const FORMAT_VERSION = 1;
 const EMPTY_META: SnapshotMeta = { index: 0, term: 0, config: [], configIndex: 0 };
 
-async function readCurrent(options: OpenOptions): Promise<Current | undefined> {
+function parseJson(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(bytes).toString());
+  } catch {
+    return undefined;
+  }
+}
+
+async function readCurrent(options: Pick<OpenOptions, "disk" | "folder">): Promise<Current | undefined> {
   const path = `${options.folder}/CURRENT`;
   if (!(await options.disk.exists(path))) return undefined;
-  const parsed: unknown = JSON.parse(Buffer.from(await options.disk.readFile(path)).toString());
+  const parsed = parseJson(await options.disk.readFile(path));
+  if (typeof parsed === "object" && parsed !== null && "version" in parsed)
+    refuseNewerFormat(`the raft state in "${options.folder}"`, parsed.version, FORMAT_VERSION);
   if (
     typeof parsed !== "object" ||
     parsed === null ||
@@ -82,7 +96,8 @@ async function readCurrent(options: OpenOptions): Promise<Current | undefined> {
 }
 
 function writeCurrent(options: Pick<OpenOptions, "disk" | "folder">, current: Current): Promise<void> {
-  return options.disk.writeFileAtomic(`${options.folder}/CURRENT`, Buffer.from(JSON.stringify(current)));
+  const text = JSON.stringify({ version: FORMAT_VERSION, ...current });
+  return options.disk.writeFileAtomic(`${options.folder}/CURRENT`, Buffer.from(text));
 }
 
 function walFolder(options: Pick<OpenOptions, "folder">, walNumber: number): string {
@@ -96,9 +111,9 @@ function walOptions(options: OpenOptions, walNumber: number): WalOptions {
 
 /** The lost entries were given back: votes count again. */
 export async function markRecovered(options: Pick<OpenOptions, "disk" | "folder" | "log">): Promise<void> {
-  const bytes = await options.disk.readFile(`${options.folder}/CURRENT`);
-  const parsed = JSON.parse(Buffer.from(bytes).toString()) as Current;
-  await writeCurrent(options, { ...parsed, isRecovering: false });
+  const current = await readCurrent(options);
+  assert(current !== undefined, "a member that runs has its state");
+  await writeCurrent(options, { ...current, isRecovering: false });
   options.log.info("raft log complete again, voting from now on");
 }
 
@@ -152,7 +167,10 @@ async function createState(options: OpenOptions): Promise<OpenedState> {
 async function resumeState(options: OpenOptions, current: Current): Promise<OpenedState> {
   // The log first: if the key is the wrong one it says so, and what is wrong with the checkpoint then is damage.
   const { wal, recovered } = await Wal.open(walOptions(options, current.walNumber), options.encoder);
-  const { checkpoint, damage } = await loadCheckpoint(options);
+  const { checkpoint, damage } = await loadCheckpoint(options).catch(async (caught: unknown) => {
+    await wal.close();
+    throw caught;
+  });
   if (recovered.isTailCut) options.log.warn("raft log had an unfinished write at its end, dropped");
   const fitted = fitLog(recovered, checkpoint?.meta ?? EMPTY_META);
   const problem = recovered.corruption ?? damage ?? fitted.gap;
@@ -185,6 +203,7 @@ async function loadCheckpoint(
     const checkpoint = await options.checkpoints.load();
     return { checkpoint, damage: checkpoint === undefined ? "the state is missing" : undefined };
   } catch (caught) {
+    if (isNewerFormat(caught)) throw caught;
     return { checkpoint: undefined, damage: ClusterError.from(caught).message };
   }
 }

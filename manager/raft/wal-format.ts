@@ -13,10 +13,12 @@ import { assert } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Entry, HardState } from "./core/messages.ts";
 import { decodeEntries } from "./entry-codec.ts";
+import { refuseNewerFormat } from "./format-version.ts";
 
 export const SEGMENT_HEADER_BYTES = 512;
 export const RECORD_HEADER_BYTES = 16;
 const MAGIC = "SHOALWAL";
+/** Every version keeps magic, version and checksum of the header where they are: a newer one is told from damage. */
 const FORMAT_VERSION = 1;
 const SALT_BYTES = 32;
 const NONCE_BYTES = 12;
@@ -96,12 +98,8 @@ export function decodeSegmentHeader(bytes: Uint8Array): SegmentHeader | undefine
   const crc = buffer.readUInt32LE(SEGMENT_HEADER_BYTES - 4);
   if (crc32(buffer.subarray(0, SEGMENT_HEADER_BYTES - 4)) !== crc) return undefined;
   const version = buffer.readUInt16LE(8);
-  if (version !== FORMAT_VERSION) {
-    throw new ClusterError(
-      "failed_precondition",
-      `Cannot read the raft log: want format version ${FORMAT_VERSION}, got ${version}`,
-    );
-  }
+  refuseNewerFormat("the raft log", version, FORMAT_VERSION);
+  if (version !== FORMAT_VERSION) return undefined;
   const name = (offset: number): string =>
     buffer.toString("utf8", offset + 2, offset + 2 + buffer.readUInt16LE(offset));
   return {

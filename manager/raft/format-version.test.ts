@@ -1,0 +1,145 @@
+/** A member's folders as older programs left them, and as newer ones might. */
+import assert from "node:assert/strict";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { test, type TestContext } from "node:test";
+import { crc32 } from "node:zlib";
+import { ClassicLevel } from "classic-level";
+import { silentLogger } from "../../common/log.ts";
+import { realEnv } from "../../common/real-env.ts";
+import { EntryKind } from "./core/messages.ts";
+import { EntryEncoder } from "./entry-codec.ts";
+import { LevelCheckpoints } from "./level-checkpoints.ts";
+import { type OpenedState, openState } from "./open-state.ts";
+import { SEGMENT_HEADER_BYTES } from "./wal-format.ts";
+
+const SELF = { raftId: 7, nodeId: "n7", addr: "127.0.0.1:1", isLearner: false };
+const META = { index: 2, term: 1, config: [SELF], configIndex: 1 };
+
+interface Root {
+  readonly raft: string;
+  readonly state: string;
+}
+
+/** Opens, hands over what was found, closes. */
+async function open(root: Root, look: (opened: OpenedState) => Promise<void> | void): Promise<void> {
+  const { disk, random } = realEnv;
+  const checkpoints = await LevelCheckpoints.open({ folder: root.state, encryptionKey: undefined, random });
+  try {
+    const opened = await openState({
+      disk,
+      random,
+      log: silentLogger,
+      folder: root.raft,
+      identity: { clusterId: "c", nodeId: SELF.nodeId, raftId: SELF.raftId },
+      encryptionKey: undefined,
+      segmentBytes: 64 * 1024,
+      checkpoints,
+      encoder: new EntryEncoder(),
+      mode: { kind: "bootstrap", members: [SELF] },
+    });
+    try {
+      await look(opened);
+    } finally {
+      await opened.wal.close();
+    }
+  } finally {
+    await checkpoints.close();
+  }
+}
+
+/** Changes the checkpoint behind its back. */
+async function withLevel(root: Root, work: (db: ClassicLevel) => Promise<void>): Promise<void> {
+  const db = new ClassicLevel(root.state);
+  await work(db);
+  await db.close();
+}
+
+/** A member with a checkpoint at 2 and entry 3 in its log, all of the first versions: none is named but in the log. */
+async function oldRoot(t: TestContext): Promise<Root> {
+  const folder = mkdtempSync(path.join(tmpdir(), "shoal-format-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const root = { raft: path.join(folder, "raft"), state: path.join(folder, "state") };
+  await open(root, async ({ wal }) => {
+    const entries = [1, 2, 3].map((index) => {
+      return { index, term: 1, kind: EntryKind.normal, payload: Buffer.from(`entry ${index}`) };
+    });
+    await wal.append({ hardState: { term: 1, vote: 7, commit: 3 }, base: undefined, entries });
+  });
+  await withLevel(root, async (db) => {
+    await db.clear();
+    await db.put("m", JSON.stringify({ ...META, generation: 0 }));
+    await db.put("s000000000000/node/a", "first");
+    await db.put("s000000000000/node/b", "second");
+  });
+  writeFileSync(path.join(root.raft, "CURRENT"), JSON.stringify({ walNumber: 1, isRecovering: false }));
+  return root;
+}
+
+function found(opened: OpenedState): string {
+  const state = opened.state.map(([key, value]) => `${key}=${Buffer.from(value).toString()}`).join(" ");
+  const { entries, isRecovering } = opened.restored;
+  return `${opened.checkpointIndex} ${state} ${entries.at(-1)?.index} ${isRecovering}`;
+}
+
+const WHOLE = "2 node/a=first node/b=second 3 false";
+
+test("a checkpoint of the first version is taken as it is, and has a digest from then on", async (t) => {
+  const root = await oldRoot(t);
+  await open(root, (opened) => assert.equal(found(opened), WHOLE));
+  await open(root, (opened) => assert.equal(found(opened), WHOLE));
+  await withLevel(root, (db) => db.put("s000000000000/node/b", "changed"));
+  await open(root, (opened) => {
+    assert.deepEqual(opened.state, [], "what was changed behind its back is found now");
+    assert.equal(opened.restored.isRecovering, true);
+  });
+});
+
+test("a checkpoint whose version says that there is a digest must have one", async (t) => {
+  const root = await oldRoot(t);
+  await withLevel(root, (db) => db.put("m", JSON.stringify({ version: 2, ...META, generation: 0 })));
+  await open(root, (opened) => assert.equal(opened.restored.isRecovering, true));
+});
+
+test("what a newer program wrote is refused by its version and left as it is", async (t) => {
+  const root = await oldRoot(t);
+  await withLevel(root, (db) => db.put("m", JSON.stringify({ version: 3, unheardOf: true })));
+  const nothing = (): void => undefined;
+  const newer = (want: number, got: number): RegExp =>
+    new RegExp(`Cannot read .*: want format version ${want} or lower, got ${got}: a newer program wrote it`);
+  await assert.rejects(open(root, nothing), newer(2, 3));
+  await withLevel(root, async (db) => {
+    assert.equal(await db.get("m"), '{"version":3,"unheardOf":true}');
+    assert.equal(await db.get("s000000000000/node/a"), "first");
+    await db.put("m", JSON.stringify({ ...META, generation: 0 }));
+  });
+
+  const current = path.join(root.raft, "CURRENT");
+  writeFileSync(current, '{"version":2,"segments":[]}');
+  await assert.rejects(open(root, nothing), newer(1, 2));
+  assert.equal(readFileSync(current, "utf8"), '{"version":2,"segments":[]}');
+  writeFileSync(current, JSON.stringify({ walNumber: 1, isRecovering: false }));
+
+  const log = path.join(root.raft, "wal-1");
+  const segment = path.join(log, readdirSync(log).find((name) => name.endsWith(".wal")) ?? "");
+  const bytes = readFileSync(segment);
+  const setVersion = (version: number): void => {
+    bytes.writeUInt16LE(version, 8);
+    bytes.writeUInt32LE(crc32(bytes.subarray(0, SEGMENT_HEADER_BYTES - 4)), SEGMENT_HEADER_BYTES - 4);
+    writeFileSync(segment, bytes);
+  };
+  setVersion(9);
+  await assert.rejects(open(root, nothing), newer(1, 9));
+  setVersion(1);
+  await open(root, (opened) => assert.equal(found(opened), WHOLE));
+});
+
+test("a damaged CURRENT is told by its path", async (t) => {
+  const root = await oldRoot(t);
+  writeFileSync(path.join(root.raft, "CURRENT"), '{"walNumb');
+  await assert.rejects(
+    open(root, () => undefined),
+    /Cannot open the raft state: ".*CURRENT" is damaged/,
+  );
+});
