@@ -3,6 +3,7 @@
  * this machine and its events (machine.js). On a machine outside of a cluster only the latter.
  */
 import { followEvents, followLogs, getJson, isListenerReadOnly, postJson } from "./client.js";
+import { dataView, loadData } from "./data.js";
 import { EventLog, eventsView, loadMachine, machineView } from "./machine.js";
 import { age, ask, button, element, progressBar, table, toast, tone, wide } from "./view.js";
 
@@ -17,6 +18,7 @@ const VIEWS = {
   stacks: "Stacks",
   tasks: "Tasks",
   nodes: "Nodes",
+  data: "Secrets, configs, networks",
   machine: "This machine",
   events: "Events",
 };
@@ -34,6 +36,7 @@ let state = {
   nodes: [],
   current: [],
   machine: undefined,
+  data: undefined,
   error: "",
 };
 let taskFilter = "";
@@ -64,6 +67,7 @@ async function refresh() {
       getJson("/tasks"),
       getJson("/nodes"),
     ]);
+    if (currentView() === "data") state = { ...state, data: await loadData() };
     state = { ...state, cluster, services, tasks, nodes, current: await currentTasks(services), error: "" };
   } catch (error) {
     state = { ...state, error: error.message };
@@ -318,6 +322,40 @@ function tasksView() {
   return [taskFilterBox(), table(caption, ["Name", "Node", "State", "Wanted", "Error", "Actions"], rows)];
 }
 
+/** Tasks of a drained node move to others; a paused one keeps what it has and gets nothing new. */
+async function setAvailability(node, availability) {
+  const name = node.Description.Hostname ?? node.ID;
+  const question = {
+    drain: "Move all tasks away from",
+    pause: "Give no more tasks to",
+    active: "Give tasks to",
+  };
+  const answer = await ask({ title: `${question[availability]} ${name}?`, action: availability });
+  if (answer === undefined) return;
+  try {
+    const { Spec: spec, Version: version } = await getJson(`/nodes/${node.ID}`);
+    await postJson(`/nodes/${node.ID}/update?version=${version.Index}`, {
+      ...spec,
+      Availability: availability,
+    });
+    toast(`${name}: ${availability}`);
+  } catch (error) {
+    toast(`Could not change the node: ${error.message}`);
+  }
+  refreshSoon();
+}
+
+function nodeActions(node) {
+  if (!mayChange()) return "";
+  const name = node.Description.Hostname ?? node.ID;
+  const others = ["active", "pause", "drain"].filter((each) => each !== node.Spec.Availability);
+  return element(
+    "td",
+    {},
+    others.map((each) => button(each, `${each} ${name}`, () => void setAvailability(node, each))),
+  );
+}
+
 function nodesView() {
   const running = (node) =>
     state.tasks.filter((task) => task.NodeID === node.ID && task.Status.State === "running").length;
@@ -335,11 +373,12 @@ function nodesView() {
       `${(resources.NanoCPUs ?? 0) / 1e9} CPUs, ${((resources.MemoryBytes ?? 0) / 2 ** 30).toFixed(1)} GiB`,
       node.Status.Addr ?? "",
       node.Description.Engine.EngineVersion ?? "",
+      nodeActions(node),
     ];
   });
   return table(
     "Nodes",
-    ["Name", "State", "Availability", "Role", "Running", "Resources", "Address", "Version"],
+    ["Name", "State", "Availability", "Role", "Running", "Resources", "Address", "Version", "Actions"],
     rows,
   );
 }
@@ -386,6 +425,7 @@ const RENDERERS = {
   stacks: stacksView,
   tasks: tasksView,
   nodes: nodesView,
+  data: () => dataView(state.data, state.services),
   machine: () => machineView(state.machine),
   events: () => eventsView(events),
 };
@@ -461,10 +501,10 @@ addEventListener("hashchange", () => {
   render();
   scrollTo(0, 0);
   main.focus({ preventScroll: true });
-  if (currentView() === "machine") void refresh();
+  if (["machine", "data"].includes(currentView())) void refresh();
 });
 
-/** 1 to 6: the views; "/": search; Escape: out of the search, or closes the logs. */
+/** 1 to 7: the views; "/": search; Escape: out of the search, or closes the logs. */
 function onKey(event) {
   if (document.getElementById("ask").open || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") {

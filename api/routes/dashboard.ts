@@ -11,6 +11,7 @@ const TYPES: Readonly<Record<string, string>> = {
   "style.css": "text/css; charset=utf-8",
   "app.js": "text/javascript; charset=utf-8",
   "client.js": "text/javascript; charset=utf-8",
+  "data.js": "text/javascript; charset=utf-8",
   "machine.js": "text/javascript; charset=utf-8",
   "view.js": "text/javascript; charset=utf-8",
   "icon.svg": "image/svg+xml",

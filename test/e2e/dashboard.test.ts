@@ -199,8 +199,9 @@ describe("the dashboard in a browser", { skip }, () => {
       ["2", "Stacks"],
       ["3", "Tasks"],
       ["4", "Nodes"],
-      ["5", "This machine"],
-      ["6", "Events"],
+      ["5", "Secrets, configs, networks"],
+      ["6", "This machine"],
+      ["7", "Events"],
     ] as const) {
       await page.keyboard.press(key);
       await until(title, WAIT_MS, async () => (await page.title()) === `${title} · Shoal`);
@@ -219,6 +220,55 @@ describe("the dashboard in a browser", { skip }, () => {
     );
     await page.locator("#search").fill("shop");
     await page.locator("tbody tr", { hasText: "shop_api" }).waitFor({ timeout: WAIT_MS });
+  });
+
+  test("secrets and configs are shown with those who use them; what they hold is not", async () => {
+    const { body } = await lab.call("POST", "/secrets/create", {
+      Name: "tls-key",
+      Data: Buffer.from("never-on-a-page").toString("base64"),
+    });
+    await lab.call("POST", "/services/create", {
+      Name: "gate",
+      TaskTemplate: {
+        ContainerSpec: {
+          Image: "api:1",
+          Secrets: [
+            {
+              SecretID: (body as { readonly ID: string }).ID,
+              SecretName: "tls-key",
+              File: { Name: "key", UID: "0", GID: "0", Mode: 0o400 },
+            },
+          ],
+        },
+        Placement: { Constraints: ["node.labels.zone==b"] },
+      },
+      Mode: { Replicated: { Replicas: 1 } },
+    });
+    await page.locator("#search").fill("");
+    await page.locator("#search").blur();
+    await page.keyboard.press("5");
+    const row = page.locator("tbody tr", { hasText: "tls-key" });
+    await row.getByText("gate").waitFor({ timeout: WAIT_MS });
+    assert.doesNotMatch(await page.locator("#main").innerText(), /never-on-a-page/);
+  });
+
+  test("a node is drained and activated again", async () => {
+    await page.keyboard.press("4");
+    for (const availability of ["drain", "active"]) {
+      await page.getByRole("button", { name: new RegExp(`^${availability} `) }).click();
+      await page.locator("#ask-ok").click();
+      await until(availability, WAIT_MS, async () => {
+        const { body } = await lab.call("GET", "/nodes");
+        return (
+          (body as readonly { readonly Spec: { readonly Availability: string } }[])[0]?.Spec.Availability ===
+          availability
+        );
+      });
+      await page
+        .locator("tbody td", { hasText: new RegExp(`^${availability}$`) })
+        .waitFor({ timeout: WAIT_MS });
+    }
+    await page.keyboard.press("1");
   });
 
   test("read-only takes the buttons away; the theme switches and is remembered", async () => {
