@@ -7,6 +7,7 @@ import type { ContainerLogOptions, Engine } from "../model/engine.ts";
 import type { shoal } from "../proto/messages.ts";
 import type { ServiceHandlers } from "../proto/rpc-server.ts";
 import type { nodeService } from "../proto/services.ts";
+import { BlobSlots } from "./blob-slots.ts";
 import { TASK_ID_LABEL } from "../worker/tasks/container-config.ts";
 
 type FetchBlobCall = ServerWritableStream<
@@ -29,6 +30,7 @@ export function nodeServiceHandlers(
   engine: Engine,
   resolveImage: ImageResolver,
 ): ServiceHandlers<typeof nodeService> {
+  const slots = new BlobSlots();
   return {
     resolveImage: {
       unary: async ({ reference }) => {
@@ -46,20 +48,39 @@ export function nodeServiceHandlers(
         return { imageJson: encoder.encode(JSON.stringify(image)) };
       },
     },
-    fetchBlob: { serverStream: (call, { signal }) => sendBlob(engine, call, signal) },
+    fetchBlob: {
+      serverStream: async (call, { peer, signal }) => {
+        const release = slots.take(peer?.nodeId ?? "");
+        try {
+          await sendBlob(engine, call, signal);
+        } finally {
+          release();
+        }
+      },
+    },
     taskLogs: { serverStream: (call, { signal }) => sendLogs(engine, call, signal) },
   };
 }
 
-/** Writes at the reader's pace; rejects when the reader is gone. */
-async function write<Q, R>(call: ServerWritableStream<Q, R>, message: R, signal: AbortSignal): Promise<void> {
-  if (!call.write(message)) await once(call, "drain", { signal });
+/** A reader of blobs that takes nothing for so long gives its place to others. */
+const READER_STALL_MS = 30_000;
+
+/** Writes at the reader's pace; rejects when the reader is gone, or takes nothing for `stallMs`. */
+async function write<Q, R>(
+  call: ServerWritableStream<Q, R>,
+  message: R,
+  { signal, stallMs }: { readonly signal: AbortSignal; readonly stallMs?: number },
+): Promise<void> {
+  if (call.write(message)) return;
+  const patience = stallMs === undefined ? [] : [AbortSignal.timeout(stallMs)];
+  await once(call, "drain", { signal: AbortSignal.any([signal, ...patience]) });
 }
 
 async function sendBlob(engine: Engine, call: FetchBlobCall, signal: AbortSignal): Promise<void> {
   const { digest, offset, length } = call.request;
   const { sizeBytes, content } = await engine.images.openBlob(digest ?? "", offset ?? 0);
   signal.addEventListener("abort", () => content.destroy(), { once: true });
+  const pace = { signal, stallMs: READER_STALL_MS };
   let isFirst = true;
   const wanted = length ?? 0;
   let left = wanted === 0 ? Infinity : wanted;
@@ -69,12 +90,12 @@ async function sendBlob(engine: Engine, call: FetchBlobCall, signal: AbortSignal
     left -= piece.byteLength;
     for (let start = 0; start < piece.byteLength; start += CHUNK_BYTES_MAX) {
       const data = piece.subarray(start, start + CHUNK_BYTES_MAX);
-      await write(call, isFirst ? { sizeBytes, data } : { data }, signal);
+      await write(call, isFirst ? { sizeBytes, data } : { data }, pace);
       isFirst = false;
     }
     if (left === 0) break;
   }
-  if (isFirst) await write(call, { sizeBytes }, signal);
+  if (isFirst) await write(call, { sizeBytes }, pace);
 }
 
 async function sendLogs(engine: Engine, call: TaskLogsCall, signal: AbortSignal): Promise<void> {
@@ -87,6 +108,6 @@ async function sendLogs(engine: Engine, call: TaskLogsCall, signal: AbortSignal)
     throw new ClusterError("not_found", `No container of task "${taskId}" is on this node`);
   }
   for await (const line of engine.containers.logs(container.id, options, signal)) {
-    await write(call, { stream: line.stream, timestamp: line.timestamp, data: line.data }, signal);
+    await write(call, { stream: line.stream, timestamp: line.timestamp, data: line.data }, { signal });
   }
 }

@@ -349,8 +349,11 @@ export class SwarmNode implements SwarmLifecycle {
     );
     const worker = await this.#assembleWorker(state, live);
     const peers = new ClusterBlobPeers({
-      peers: () => worker.peerAddresses,
-      dial: (addr) => dial(addr, live),
+      peers: () => worker.peers,
+      managers: () =>
+        (this.#membership?.state.managers ?? state.managers).filter((addr) => addr !== state.advertiseAddr),
+      resolveHere: (reference) => this.#resolveImage(reference).catch(() => undefined),
+      dial: (addr, options) => dial(addr, live, options),
     });
     const renewal = new CertificateRenewal({
       env,

@@ -3,7 +3,7 @@
  * stopped (leaving containers and traffic as they are) with the daemon, emptied when the node leaves.
  */
 import path from "node:path";
-import type { Component, Env } from "../common/env.ts";
+import type { Cancel, Component, Env } from "../common/env.ts";
 import { hasCode } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { AssignmentSet, PeerNode, SessionInfo } from "../model/dispatch.ts";
@@ -11,6 +11,8 @@ import type { Engine } from "../model/engine.ts";
 import type { NodeDescription } from "../model/objects.ts";
 import type { NodeAvailability, NodeRole } from "../model/specs.ts";
 import { Agent, type DispatcherConnector } from "../worker/agent/agent.ts";
+import { KeptImages } from "../worker/images/kept-images.ts";
+import { IMAGE_INVENTORY_COUNT_MAX, IMAGE_REPORT_DELAY_MS } from "../worker/limits.ts";
 import type { WorkerNetwork } from "../worker/network/worker-network.ts";
 import { TASK_ID_LABEL } from "../worker/tasks/container-config.ts";
 import { ContainerControllerFactory } from "../worker/tasks/container-controller.ts";
@@ -40,6 +42,9 @@ export class WorkerNode implements Component {
   readonly #options: WorkerNodeOptions;
   readonly #tasks: TaskManager;
   readonly #agent: Agent;
+  readonly #kept: KeptImages;
+  #endImageWatch: (() => void) | undefined;
+  #cancelReport: Cancel | undefined;
   #peers: readonly PeerNode[] = [];
 
   constructor(options: WorkerNodeOptions) {
@@ -64,6 +69,14 @@ export class WorkerNode implements Component {
       report: (taskId, status) => this.#agent.report(taskId, status),
       forget: (taskId) => this.#agent.forget(taskId),
     });
+    this.#kept = new KeptImages({
+      images: engine.images,
+      disk: env.disk,
+      timers,
+      random,
+      log: log.child({ part: "images" }),
+      file: path.join(options.folder, "kept-images.json"),
+    });
     this.#agent = new Agent(
       {
         clock,
@@ -72,7 +85,10 @@ export class WorkerNode implements Component {
         log: log.child({ part: "agent" }),
         connect: options.connect,
         applyNetwork: (set) => this.#applyNetwork(set),
-        applyTasks: (set) => this.#tasks.apply(set),
+        applyTasks: (set) => {
+          this.#tasks.apply(set);
+          this.#kept.apply(set.images);
+        },
         statusCommitted: () => {},
       },
       options,
@@ -83,22 +99,26 @@ export class WorkerNode implements Component {
     return this.#agent.isConnected;
   }
 
-  /** "host:port" of the other nodes. */
-  get peerAddresses(): readonly string[] {
-    return this.#peers.map((peer) => peer.rpcAddress).filter((address) => address !== "");
+  /** The other nodes. */
+  get peers(): readonly PeerNode[] {
+    return this.#peers;
   }
 
   async start(): Promise<void> {
     await this.#options.env.disk.makeFolder(path.join(this.#options.folder, "tasks"));
+    await this.#kept.start();
     await this.#tasks.start();
     const { network, engine } = this.#options;
     network.onGuestNetworks((references) => this.#agent.setGuestNetworks(references));
     engine.networks.setGuests?.(network.guests);
+    this.#endImageWatch = engine.images.onChange(() => this.#reportImagesSoon());
+    this.#reportImages();
     this.#agent.start();
   }
 
   /** Containers and traffic go on. */
   async stop(): Promise<void> {
+    this.#stopImages();
     this.#agent.stop();
     await this.#tasks.stop();
     this.#options.engine.networks.setGuests?.(undefined);
@@ -112,6 +132,7 @@ export class WorkerNode implements Component {
 
   /** Stops and removes everything that the cluster had here. */
   async leave(): Promise<void> {
+    this.#stopImages();
     this.#agent.stop();
     await this.#tasks.stop();
     const { containers } = this.#options.engine;
@@ -128,6 +149,25 @@ export class WorkerNode implements Component {
     );
     this.#options.engine.networks.setGuests?.(undefined);
     await this.#options.network.removeAll();
+    await this.#kept.releaseAll();
+  }
+
+  #stopImages(): void {
+    this.#kept.stop();
+    this.#endImageWatch?.();
+    this.#cancelReport?.();
+    this.#cancelReport = undefined;
+  }
+
+  #reportImagesSoon(): void {
+    this.#cancelReport ??= this.#options.env.timers.after(IMAGE_REPORT_DELAY_MS, () => {
+      this.#cancelReport = undefined;
+      this.#reportImages();
+    });
+  }
+
+  #reportImages(): void {
+    this.#agent.setImages(this.#options.engine.images.inventory(IMAGE_INVENTORY_COUNT_MAX));
   }
 
   async #applyNetwork(set: AssignmentSet): Promise<readonly string[]> {

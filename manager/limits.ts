@@ -72,6 +72,8 @@ export const IMAGE_NODE_PATIENCE_MS: number = 30_000;
 export const IMAGE_KEEP_DEBOUNCE_MS: number = 20;
 /** Names and digests that one node may say to have: about 1,000 images. */
 export const NODE_IMAGE_COUNT_MAX: number = 4_096;
+/** Nodes that one who looks for an image is told of. */
+export const IMAGE_SOURCE_COUNT_MAX: number = 16;
 /** Longest name of an image: 255 characters of repository, 128 of tag, the colon. */
 export const NODE_IMAGE_CHARS_MAX: number = 384;
 

@@ -28,6 +28,7 @@ import { LeaderParts } from "./leader-parts.ts";
 import { JOIN_WAIT_MS, LEADER_HANDOVER_MS } from "./limits.ts";
 import { type LoopCounts, LoopTally } from "./loop-tally.ts";
 import { MemberFile, type MemberSecrets, newMember } from "./member-file.ts";
+import type { NodeImages } from "./node-images.ts";
 import { EntryEncoder } from "./raft/entry-codec.ts";
 import { GrpcTransport } from "./raft/grpc-transport.ts";
 import { LevelCheckpoints } from "./raft/level-checkpoints.ts";
@@ -283,7 +284,7 @@ export class Manager implements Component {
     const authority = new Authority({ store, clock: env.clock, random: env.random, log });
     const writer = new ControlWriter({ store, raft, clock: env.clock, random: env.random, log });
     const parts = new LeaderParts({ env, store, raft, log, tally: this.#tally });
-    const nodeImages = (nodeId: string): readonly string[] | undefined => parts.nodeImages?.of(nodeId);
+    const nodeImages = (): NodeImages | undefined => parts.nodeImages;
     const control = new ControlApi({ store, raft, link, writer, nodeImages, identity, env, log });
     server.addService(caService, caHandlers({ view: () => store.view(), authority, link }), CA_AUDIENCE);
     server.addService(controlService, controlHandlers({ writer, raft, nodeImages, link, log }), "managers");

@@ -60,3 +60,16 @@ test("NodeImages tells listeners who has said something", () => {
   images.report("c", { full: true });
   assert.deepEqual(heard, ["a", "b"]);
 });
+
+test("NodeImages.someWith() names a few of many nodes, and in turn all of them", () => {
+  const images = new NodeImages();
+  for (let index = 0; index < 40; index += 1) images.report(`n${index}`, { full: true, added: [WEB] });
+  const named = new Set<string>();
+  for (let round = 0; round < 5; round += 1) {
+    const some = images.someWith("web:1");
+    assert.equal(some.length, 16);
+    assert.equal(new Set(some).size, 16);
+    for (const nodeId of some) named.add(nodeId);
+  }
+  assert.equal(named.size, 40);
+});

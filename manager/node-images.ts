@@ -6,7 +6,7 @@
 import { ClusterError } from "../common/errors.ts";
 import { canonicalForm, tryParseReference, withDefaultTag } from "../model/image-reference.ts";
 import type { shoal } from "../proto/messages.ts";
-import { NODE_IMAGE_CHARS_MAX, NODE_IMAGE_COUNT_MAX } from "./limits.ts";
+import { IMAGE_SOURCE_COUNT_MAX, NODE_IMAGE_CHARS_MAX, NODE_IMAGE_COUNT_MAX } from "./limits.ts";
 
 type ImageReport = shoal.v1.ImageReport.$Properties;
 
@@ -21,6 +21,8 @@ const NO_NODES: ReadonlySet<string> = new Set();
 export class NodeImages {
   readonly #entries = new Map<string, Entry>();
   readonly #byNode = new Map<string, Set<Entry>>();
+  /** Where the next answer of someWith() begins. */
+  #turn = 0;
   readonly #listeners = new Set<(nodeId: string) => void>();
 
   /** Takes in what the node says. Throws invalid_argument for more or longer names than a node may have. */
@@ -79,6 +81,14 @@ export class NodeImages {
   nodesWith(reference: string): ReadonlySet<string> {
     const text = imageKey(reference);
     return (text === undefined ? undefined : this.#entries.get(text)?.nodes) ?? NO_NODES;
+  }
+
+  /** As nodesWith, but no more than are of use to one who looks for sources, and other ones each time. */
+  someWith(reference: string): readonly string[] {
+    const nodes = [...this.nodesWith(reference)];
+    if (nodes.length <= IMAGE_SOURCE_COUNT_MAX) return nodes;
+    this.#turn = (this.#turn + IMAGE_SOURCE_COUNT_MAX) % nodes.length;
+    return [...nodes.slice(this.#turn), ...nodes.slice(0, this.#turn)].slice(0, IMAGE_SOURCE_COUNT_MAX);
   }
 
   /** `listener` is called after each report, in the same turn. Returns what ends that. */

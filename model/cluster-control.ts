@@ -106,9 +106,12 @@ export interface ClusterControl {
 
   /** Gives `spec.Name` to an image that node `nodeId` has; the cluster keeps copies of it from then on. */
   putImage(spec: ImageSpec, nodeId: string): Promise<Written>;
-  removeImage(id: string): Promise<void>;
+  /** Refused while services name it, unless by `force`. */
+  removeImage(id: string, force: boolean): Promise<void>;
   /** Canonical names and digests that the node has said to have, sorted; undefined while it has not said. */
   nodeImages(nodeId: string): Promise<readonly string[] | undefined>;
+  /** Ids of some nodes that have said to have what `reference` names. */
+  imageNodes(reference: string): Promise<readonly string[]>;
 
   /** The whole state in one file, to be kept as safe as the cluster itself: it holds every key and secret. */
   backup?(): Promise<Uint8Array>;

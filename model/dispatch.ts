@@ -88,10 +88,14 @@ export interface ImageAssignment {
 
 /** What a name means in the cluster, as a manager tells it. */
 export interface ResolvedImage {
-  /** Of the manifest: "sha256:…". */
+  /** Of the manifest or index: "sha256:…". */
   readonly digest: string;
-  /** Nodes that have all of it. */
+  /** Some of the nodes that have all of it. */
   readonly holders: readonly string[];
+  /** The cluster keeps it under the name; otherwise it is only what the asked manager calls so. */
+  readonly isKept: boolean;
+  /** RFC 3339 with nanoseconds: when the name was given to it. Of several managers' own images the newest counts. */
+  readonly taggedAt: string;
 }
 
 /** The whole of what a worker shall do; differences are against the last one acknowledged in the same session. */

@@ -5,6 +5,7 @@
  * Names, full ids and unambiguous id prefixes are accepted wherever an `id` of a container, image, network is asked.
  */
 import type { Readable, Writable } from "node:stream";
+import type { ResolvedImage } from "./dispatch.ts";
 import type { HealthConfig, Labels, Mount, Ulimit } from "./specs.ts";
 
 /** JSON as it came from or goes to a Docker client. */
@@ -454,17 +455,29 @@ export interface ImageEngine {
   /** Image id (sha256:…) of what `reference` names here, or undefined. */
   resolve(reference: string): string | undefined;
   /**
-   * Makes `reference` present: from this machine, else from peers of the cluster, else from its registry.
-   * Returns the image id. `report` gets a readable line now and then.
+   * Makes `reference` present: from this machine, else from peers of the cluster, else (unless `peersOnly`) from its
+   * registry. Returns the image id. `report` gets a readable line now and then.
    */
   ensure(
     reference: string,
-    options: { readonly registryAuth?: string; readonly platform?: string },
+    options: { readonly registryAuth?: string; readonly platform?: string; readonly peersOnly?: boolean },
     signal: AbortSignal,
   ): Promise<string>;
   /** Where `ensure` may look first; set by the daemon when the node is in a cluster, undefined when it leaves. */
   setPeers(peers: BlobPeers | undefined): void;
-  /** For peers: manifest and config digests of what `reference` names here, or undefined. */
+  /**
+   * What is here, as canonical names with tag and as digests of manifests and indexes: of images that are kept for the
+   * cluster, then of those that were tagged last, `countMax` names and digests at most.
+   */
+  inventory(countMax: number): ReadonlySet<string>;
+  /** `listener` is called when the inventory may have changed, in the same turn. Returns what ends that. */
+  onChange(listener: () => void): () => void;
+  /**
+   * Images, by the digest of their manifest or index, that are kept for the cluster: neither removal nor pruning takes
+   * them. The whole list each time.
+   */
+  setKept(digests: ReadonlySet<string>): void;
+  /** For peers: what `reference` names here by its digest, else by its tag; undefined if nothing. */
   describe(reference: string): ImageDescription | undefined;
   /** For peers: a blob's content from `offset`; not_found if it isn't here. */
   openBlob(
@@ -479,6 +492,8 @@ export interface ImageDescription {
   readonly reference: string;
   readonly imageId: string;
   readonly manifest: { readonly digest: string; readonly mediaType: string; readonly sizeBytes: number };
+  /** The index that the manifest was chosen from, if the reference names that. */
+  readonly index?: { readonly digest: string; readonly mediaType: string; readonly sizeBytes: number };
   /** Config and layers as they are stored. */
   readonly blobs: readonly {
     readonly digest: string;
@@ -491,13 +506,22 @@ export interface ImageDescription {
   readonly taggedAt: string;
 }
 
+/** What one peer says that it has. Of this only that is to be believed which a digest proves. */
+export interface PeerImage {
+  /** "host:port". */
+  readonly peer: string;
+  readonly image: ImageDescription;
+}
+
 /** Other nodes of the cluster as sources of blobs. */
 export interface BlobPeers {
-  /** Asks peers who has `reference`; newest tag first. */
-  find(
-    reference: string,
-    signal: AbortSignal,
-  ): Promise<readonly { readonly peer: string; readonly image: ImageDescription }[]>;
+  /** What a name or digest means in the cluster, as its managers say; undefined if they know nothing of it. */
+  resolve(reference: string, signal: AbortSignal): Promise<ResolvedImage | undefined>;
+  /**
+   * Asks peers who has what `reference` names, by its digest or by its tag: `likely` (node ids) first, then others, until
+   * some are found or enough were asked.
+   */
+  find(reference: string, likely: readonly string[], signal: AbortSignal): Promise<readonly PeerImage[]>;
   /** Streams a part of a blob from one peer; `length` 0 means all that follows. */
   fetch(
     peer: string,

@@ -125,6 +125,7 @@ export const controlService: {
   readonly putImage: MethodDefinition<Shape<"PutImageRequest">, Shape<"WriteResponse">>;
   readonly removeImage: Remove;
   readonly listNodeImages: MethodDefinition<Shape<"ListNodeImagesRequest">, Shape<"ListNodeImagesResponse">>;
+  readonly listImageNodes: MethodDefinition<Shape<"ListImageNodesRequest">, Shape<"ListImageNodesResponse">>;
   readonly updateCluster: MethodDefinition<Shape<"UpdateClusterRequest">, Shape<"WriteResponse">>;
   readonly joinRaft: MethodDefinition<Shape<"JoinRaftRequest">, Shape<"JoinRaftResponse">>;
   readonly leaveRaft: MethodDefinition<Shape<"LeaveRaftRequest">, Shape<"WriteResponse">>;
@@ -153,6 +154,10 @@ export const controlService: {
   listNodeImages: method<Shape<"ListNodeImagesRequest">, Shape<"ListNodeImagesResponse">>(
     { service: CONTROL, name: "ListNodeImages" },
     { request: v1.ListNodeImagesRequest, response: v1.ListNodeImagesResponse },
+  ),
+  listImageNodes: method<Shape<"ListImageNodesRequest">, Shape<"ListImageNodesResponse">>(
+    { service: CONTROL, name: "ListImageNodes" },
+    { request: v1.ListImageNodesRequest, response: v1.ListImageNodesResponse },
   ),
   updateCluster: method<Shape<"UpdateClusterRequest">, Shape<"WriteResponse">>(
     { service: CONTROL, name: "UpdateCluster" },

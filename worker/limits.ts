@@ -11,6 +11,14 @@ export const STATUS_BATCH_COUNT_MAX = 1000;
 export const SESSION_OPEN_TIMEOUT_MS = 1_500;
 /** A session in which nothing is heard for this many heartbeat periods is given up; opening another costs little. */
 export const SESSION_SILENCE_PERIODS = 2.5;
+/** An image that is to be kept for the cluster and did not come is asked for again. */
+export const KEPT_IMAGE_RETRY = { firstMs: 500, maxMs: 30_000 } as const;
+/** Between looks whether what is kept is all there: a disk may lose it. */
+export const KEPT_IMAGE_CHECK_MS = 60_000;
+/** Names and digests of images that a node reports; managers take no more than 4,096. */
+export const IMAGE_INVENTORY_COUNT_MAX = 4_000;
+/** Changes of a pull or a build are reported together. */
+export const IMAGE_REPORT_DELAY_MS = 300;
 /** Names and digests of images in one report; each is at most 384 bytes. */
 export const IMAGE_REPORT_COUNT_MAX = 1000;
 export const SESSION_BACKOFF = { firstMs: 50, maxMs: 2_000 } as const;

@@ -292,6 +292,7 @@ export class FakeSwarm implements SwarmLifecycle {
       },
       removeImage: async (id) => store.remove("image", id),
       nodeImages: async () => undefined,
+      imageNodes: async () => [],
       updateCluster: async (options) => void this.calls.push(`updateCluster ${JSON.stringify(options)}`),
       logs: (selector) => this.#logs(selector.serviceIds ?? []),
     };

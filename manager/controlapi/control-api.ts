@@ -37,6 +37,7 @@ import type { LiveIdentity } from "../../proto/rpc-identity.ts";
 import { controlService } from "../../proto/services.ts";
 import type { Attempt, LeaderLink } from "../leader-link.ts";
 import { CONTROL_WATCH_COUNT_MAX } from "../limits.ts";
+import type { NodeImages } from "../node-images.ts";
 import type { ReplicatedLog, StateMachine } from "../raft/replicated-log.ts";
 import type { Store } from "../store/store.ts";
 import type { ControlWriter, Outcome } from "./control-writer.ts";
@@ -49,8 +50,8 @@ export interface ControlApiDeps {
   readonly raft: ReplicatedLog;
   readonly link: LeaderLink;
   readonly writer: ControlWriter;
-  /** What a node said of its images to this member, while it leads. */
-  readonly nodeImages: (nodeId: string) => readonly string[] | undefined;
+  /** What nodes say of their images to this member; undefined while another leads. */
+  readonly nodeImages: () => NodeImages | undefined;
   readonly identity: LiveIdentity;
   readonly env: Env;
   readonly log: Logger;
@@ -269,12 +270,12 @@ export class ControlApi implements ClusterControl {
     });
   }
 
-  async removeImage(id: string): Promise<void> {
+  async removeImage(id: string, force: boolean): Promise<void> {
     const { writer } = this.#deps;
     await this.#write({
-      local: () => writer.removeImage(id),
+      local: () => writer.removeImage(id, force),
       method: controlService.removeImage,
-      request: { id },
+      request: { id, force },
       isDone: (view) => view.get("image", id) === undefined,
     });
   }
@@ -282,10 +283,21 @@ export class ControlApi implements ClusterControl {
   async nodeImages(nodeId: string): Promise<readonly string[] | undefined> {
     const { link, nodeImages } = this.#deps;
     return link.run({
-      local: () => Promise.resolve(nodeImages(nodeId)),
+      local: () => Promise.resolve(nodeImages()?.of(nodeId)),
       remote: async (client, { signal }) => {
         const answer = await callUnary(client, controlService.listNodeImages, { nodeId }, { signal });
         return answer.reported === true ? (answer.images ?? []) : undefined;
+      },
+    });
+  }
+
+  async imageNodes(reference: string): Promise<readonly string[]> {
+    const { link, nodeImages } = this.#deps;
+    return link.run({
+      local: () => Promise.resolve(nodeImages()?.someWith(reference) ?? []),
+      remote: async (client, { signal }) => {
+        const answer = await callUnary(client, controlService.listImageNodes, { reference }, { signal });
+        return answer.nodeIds ?? [];
       },
     });
   }

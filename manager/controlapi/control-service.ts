@@ -7,14 +7,15 @@ import type { CallContext, ServiceHandlers } from "../../proto/rpc-server.ts";
 import type { controlService } from "../../proto/services.ts";
 import type { LeaderLink } from "../leader-link.ts";
 import { LEARNER_WAIT_MS } from "../limits.ts";
+import type { NodeImages } from "../node-images.ts";
 import type { ReplicatedLog } from "../raft/replicated-log.ts";
 import type { ControlWriter, Outcome } from "./control-writer.ts";
 
 export interface ControlServiceDeps {
   readonly writer: ControlWriter;
   readonly raft: ReplicatedLog;
-  /** What a node said of its images to this member, while it leads. */
-  readonly nodeImages: (nodeId: string) => readonly string[] | undefined;
+  /** What nodes say of their images to this member; undefined while another leads. */
+  readonly nodeImages: () => NodeImages | undefined;
   readonly link: Pick<LeaderLink, "leaderAddress">;
   readonly log: Logger;
 }
@@ -86,12 +87,18 @@ export function controlHandlers(deps: ControlServiceDeps): ServiceHandlers<typeo
         nodeId: request.nodeId ?? "",
       }),
     ),
-    removeImage: writes((request: Remove) => writer.removeImage(request.id ?? "")),
+    removeImage: writes((request: Remove) => writer.removeImage(request.id ?? "", request.force ?? false)),
     listNodeImages: {
       unary: (request) => {
         checkLeads(deps);
-        const images = deps.nodeImages(request.nodeId ?? "");
+        const images = deps.nodeImages()?.of(request.nodeId ?? "");
         return { images: [...(images ?? [])], reported: images !== undefined };
+      },
+    },
+    listImageNodes: {
+      unary: (request) => {
+        checkLeads(deps);
+        return { nodeIds: [...(deps.nodeImages()?.someWith(request.reference ?? "") ?? [])] };
       },
     },
     updateCluster: writes((request: shoal.v1.UpdateClusterRequest.$Properties) =>

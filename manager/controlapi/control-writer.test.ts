@@ -576,9 +576,29 @@ test("putImage() gives a name one image: again changes nothing, another image re
     await fixture.writer.putImage({ id: fixture.id(), spec: upper, nodeId: "n1" }),
   ];
   assert.notEqual(a.id, b.id, "tags differ by case");
-  await fixture.writer.removeImage(a.id);
+  await fixture.writer.removeImage(a.id, false);
   assert.equal(fixture.store.view().get("image", a.id), undefined);
-  await assert.rejects(fixture.writer.removeImage(a.id), (error) => hasCode(error, "not_found"));
+  await assert.rejects(fixture.writer.removeImage(a.id, false), (error) => hasCode(error, "not_found"));
+});
+
+test("removeImage() refuses what services name, by tag or digest, unless forced", async () => {
+  const fixture = new Fixture();
+  await fixture.node("n1");
+  const { id } = await fixture.writer.putImage({ id: fixture.id(), spec: IMAGE, nodeId: "n1" });
+  const byTag = await fixture.service(web({}, { Image: "web:1" }));
+  const byDigest = await fixture.service(web({ Name: "api" }, { Image: `web:old@${IMAGE.Digest}` }));
+  await fixture.service(web({ Name: "other" }, { Image: "web:2" }));
+  await assert.rejects(
+    fixture.writer.removeImage(id, false),
+    (error) =>
+      hasCode(error, "invalid_argument") &&
+      /^image 'web:1' is in use by the following services: (web, api|api, web)$/.test(error.message),
+  );
+  await fixture.writer.removeService(byTag.id);
+  await assert.rejects(fixture.writer.removeImage(id, false), /service: api$/);
+  await fixture.writer.removeImage(id, true);
+  assert.equal(fixture.store.view().get("image", id), undefined);
+  await fixture.writer.removeService(byDigest.id);
 });
 
 test("putImage() refuses short names, bad digests and unknown nodes", async () => {

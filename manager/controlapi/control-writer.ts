@@ -97,8 +97,8 @@ export class ControlWriter {
     return { id: result, warnings: [], version };
   }
 
-  removeImage(id: string): Promise<Outcome> {
-    return this.#write(id, (tx) => removeImage(tx, id));
+  removeImage(id: string, force: boolean): Promise<Outcome> {
+    return this.#write(id, (tx) => removeImage(tx, id, force));
   }
 
   updateCluster(options: Omit<UpdateClusterOptions, "spec"> & { readonly spec: unknown }): Promise<Outcome> {

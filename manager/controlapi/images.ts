@@ -1,6 +1,14 @@
 /** Naming images of the cluster and taking names away: plans of transactions. Who keeps copies is the image keeper's. */
 import { ClusterError } from "../../common/errors.ts";
 import { imageByName } from "../../model/cluster-images.ts";
+import {
+  canonicalForm,
+  familiarForm,
+  parseReference,
+  tryParseReference,
+  withDefaultTag,
+} from "../../model/image-reference.ts";
+import type { ClusterImage, Service } from "../../model/objects.ts";
 import { CLUSTER_IMAGE_COUNT_MAX } from "../limits.ts";
 import type { Transaction } from "../store/store.ts";
 import { existing } from "./lookup.ts";
@@ -40,8 +48,26 @@ export function putImage(tx: Transaction, plan: PutImagePlan): string {
   return present.id;
 }
 
-export function removeImage(tx: Transaction, id: string): undefined {
-  existing(tx, "image", id);
+/** `force`: also while services name it, whose next tasks then find it only where it happens to be. */
+export function removeImage(tx: Transaction, id: string, force: boolean): undefined {
+  const image = existing(tx, "image", id);
+  const users = force ? [] : tx.list("service").filter((service) => names(service, image));
+  if (users.length > 0) {
+    const services = users.map((service) => service.spec.Name).join(", ");
+    const noun = users.length === 1 ? "service" : "services";
+    throw new ClusterError(
+      "invalid_argument",
+      `image '${familiarForm(parseReference(image.spec.Name))}' is in use by the following ${noun}: ${services}`,
+      { details: { imageId: id } },
+    );
+  }
   tx.remove("image", id);
   return undefined;
+}
+
+function names(service: Service, image: ClusterImage): boolean {
+  const parsed = tryParseReference(service.spec.TaskTemplate.ContainerSpec.Image);
+  if (parsed === undefined) return false;
+  if (parsed.digest !== undefined) return parsed.digest === image.spec.Digest;
+  return canonicalForm(withDefaultTag(parsed)) === image.spec.Name;
 }

@@ -11,7 +11,9 @@ import type { ImageStorage } from "./image-storage.ts";
 /** The caller holds a lease on all that the image is made of. */
 export async function makeDurable(storage: ImageStorage, record: ImageRecord): Promise<void> {
   const { content, records, pool } = storage;
-  const digests = [record.id, record.manifest.digest, ...record.layers.map((layer) => layer.digest)];
+  const digests = [record.id, record.manifest.digest, ...(record.indexes ?? []), ...record.layers].map(
+    (each) => (typeof each === "string" ? each : each.digest),
+  );
   const waiting = content.unsynced(digests);
   if (waiting.length === 0) return;
   const files = [...waiting.map((digest) => content.pathOf(digest)), records.fileOf(record.id)];

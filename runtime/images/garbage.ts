@@ -18,6 +18,7 @@ export function collectGarbage(storage: ImageStorage): Swept {
   const needed = new Set<string>(leases.keys());
   for (const record of records.images()) {
     needed.add(record.id).add(record.manifest.digest);
+    for (const index of record.indexes ?? []) needed.add(index.digest);
     for (const layer of record.layers) needed.add(layer.digest).add(layer.chainId);
   }
   for (const writable of snapshots.writables()) for (const chainId of writable.chainIds) needed.add(chainId);

@@ -15,14 +15,7 @@ import type {
   ProgressLine,
   PullOptions,
 } from "../../model/engine.ts";
-import {
-  canonicalForm,
-  canonicalName,
-  familiarName,
-  parseReference,
-  tryParseReference,
-  withDefaultTag,
-} from "../../model/image-reference.ts";
+import { familiarName, parseReference, withDefaultTag } from "../../model/image-reference.ts";
 import { parseRegistryAuth } from "../registry/registry-auth.ts";
 import { RegistryQuestions } from "../registry/registry-access.ts";
 import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "../registry/registry-config.ts";
@@ -34,6 +27,7 @@ import { collectGarbage } from "./garbage.ts";
 import { imageDiskUsage, type DiskUsageOptions } from "./image-usage.ts";
 import { imageEvent } from "./image-events.ts";
 import { importImage, type ImportOptions } from "./image-import.ts";
+import { describeImage, imageInventory } from "./image-description.ts";
 import { loadImages } from "./image-load.ts";
 import { imageHistory, inspectImage, listImages } from "./image-queries.ts";
 import { pruneImages, removeImage, type ContainersOf } from "./image-remove.ts";
@@ -175,7 +169,7 @@ class LocalImageEngine implements ImageEngine {
 
   ensure(
     reference: string,
-    options: { readonly registryAuth?: string; readonly platform?: string },
+    options: { readonly registryAuth?: string; readonly platform?: string; readonly peersOnly?: boolean },
     signal: AbortSignal,
   ): Promise<string> {
     return this.#transfers.ensure(reference, options, signal);
@@ -186,27 +180,19 @@ class LocalImageEngine implements ImageEngine {
   }
 
   describe(reference: string): ImageDescription | undefined {
-    const { records } = this.#storage;
-    const record = records.find(reference);
-    if (record === undefined) {
-      const wanted = tryParseReference(reference);
-      return wanted === undefined
-        ? undefined
-        : this.#transfers.offered(canonicalForm(withDefaultTag(wanted)));
-    }
-    const parsed = withDefaultTag(parseReference(reference));
-    const full = `${canonicalName(parsed)}${parsed.digest === undefined ? `:${parsed.tag ?? ""}` : `@${parsed.digest}`}`;
-    return {
-      reference: full,
-      imageId: record.id,
-      manifest: record.manifest,
-      blobs: [
-        { digest: record.id, mediaType: record.configMediaType, sizeBytes: record.configSizeBytes },
-        ...record.layers.map(({ digest, mediaType, sizeBytes }) => ({ digest, mediaType, sizeBytes })),
-      ],
-      repoDigests: records.digestsOf(record.id),
-      taggedAt: records.tagRecord(full)?.taggedAt ?? record.lastTaggedAt,
-    };
+    return describeImage(this.#storage, reference, (digest) => this.#transfers.offered(digest));
+  }
+
+  inventory(countMax: number): ReadonlySet<string> {
+    return imageInventory(this.#storage, countMax);
+  }
+
+  onChange(listener: () => void): () => void {
+    return this.#storage.records.onChange(listener);
+  }
+
+  setKept(digests: ReadonlySet<string>): void {
+    this.#storage.kept = digests;
   }
 
   openBlob(

@@ -29,6 +29,12 @@ export interface ImageRecord {
   readonly configSizeBytes: number;
   readonly configMediaType: string;
   readonly manifest: { readonly digest: string; readonly mediaType: string; readonly sizeBytes: number };
+  /** Indexes from which the manifest was chosen, as registries gave them; newest last. They name it for peers. */
+  readonly indexes?: readonly {
+    readonly digest: string;
+    readonly mediaType: string;
+    readonly sizeBytes: number;
+  }[];
   /** Lowest first. */
   readonly layers: readonly LayerRecord[];
   /** Bytes of the files of all layers. */
@@ -55,6 +61,9 @@ interface NamesFile {
 const IMAGE_ID = /^sha256:[0-9a-f]{64}$/;
 /** Shortest id prefix that is taken for one. */
 const ID_PREFIX = /^(?:sha256:)?([0-9a-f]{1,64})$/;
+
+/** Indexes remembered for an image: registries make new ones around the same manifest now and then. */
+const INDEX_COUNT_MAX = 4;
 
 export function noSuchImage(reference: string): ClusterError {
   const parsed = tryParseReference(reference);
@@ -83,6 +92,7 @@ export class ImageRecords {
   readonly #digests = new Map<string, string>();
   /** Build key to image id. */
   readonly #built = new Map<string, string>();
+  readonly #listeners = new Set<() => void>();
   /** Writes go one after the other, so that the file never shows an older state than memory had. */
   #writing: Promise<void> = Promise.resolve();
 
@@ -130,6 +140,16 @@ export class ImageRecords {
     return path.join(this.#root, "records", `${id.slice("sha256:".length)}.json`);
   }
 
+  /** `listener` is called after each change of images or names, in the same turn. Returns what ends that. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #changed(): void {
+    for (const listener of this.#listeners) listener();
+  }
+
   #serially(write: () => Promise<void>): Promise<void> {
     const next = this.#writing.then(write);
     // The next write goes on after a failed one; who asked for this one hears of it.
@@ -138,6 +158,7 @@ export class ImageRecords {
   }
 
   #writeNames(): Promise<void> {
+    this.#changed();
     return this.#serially(() => {
       const names: NamesFile = {
         tags: Object.fromEntries(this.#tags),
@@ -171,12 +192,20 @@ export class ImageRecords {
         : { ...known, ...record, parentId: record.parentId === "" ? known.parentId : record.parentId };
     if (merged.buildKey !== undefined) this.#built.set(merged.buildKey, merged.id);
     this.#images.set(record.id, merged);
+    this.#changed();
     // Not synced: a record is worth as much as its blobs, which are made durable together with it (durable-images.ts).
     await this.#serially(async () => {
       const file = this.fileOf(record.id);
       await fsp.writeFile(`${file}.tmp`, JSON.stringify(merged), { mode: 0o600 });
       await this.#disk.rename(`${file}.tmp`, file);
     });
+  }
+
+  /** Remembers an index that the image was chosen from; its blob is there. */
+  async addIndex(id: string, index: NonNullable<ImageRecord["indexes"]>[number]): Promise<void> {
+    const record = this.#images.get(id);
+    if (record === undefined || record.indexes?.some((each) => each.digest === index.digest) === true) return;
+    await this.add({ ...record, indexes: [...(record.indexes ?? []), index].slice(-INDEX_COUNT_MAX) });
   }
 
   /** The image that a build step with this key made. */
@@ -188,6 +217,7 @@ export class ImageRecords {
   async remove(id: string): Promise<void> {
     const buildKey = this.#images.get(id)?.buildKey;
     if (!this.#images.delete(id)) return;
+    this.#changed();
     if (buildKey !== undefined) this.#built.delete(buildKey);
     await this.#serially(() => this.#disk.remove(this.fileOf(id)));
   }

@@ -8,9 +8,12 @@ import { canonicalName, DEFAULT_TAG, familiarForm, parseReference } from "../../
 import { collectGarbage } from "./garbage.ts";
 import { imageEvent } from "./image-events.ts";
 import type { ImageRecord } from "./image-records.ts";
-import type { ImageStorage } from "./image-storage.ts";
+import { isKept, type ImageStorage } from "./image-storage.ts";
 import { checkFilters, filterFlag, imageMatcher } from "./image-queries.ts";
 import { shortId } from "./progress.ts";
+
+const KEPT_MESSAGE =
+  "image is kept for the cluster on this node; `shoal image rm --cluster NAME` takes it out of the cluster";
 
 /** What removal asks of containers. */
 export interface ImageUser {
@@ -92,6 +95,10 @@ class Remover {
     if (running !== undefined) {
       const message = `image is being used by running container ${shortId(running.containerId)}`;
       return { isHard: true, isUse: true, message };
+    }
+    const record = records.image(id);
+    if (record !== undefined && isKept(this.#storage, record)) {
+      return { isHard: true, isUse: true, message: KEPT_MESSAGE };
     }
     if (this.#storage.leases.has(id)) {
       // It is just being named, built on or sent; what was promised to that work must not go away under it.
@@ -234,6 +241,7 @@ export async function pruneImages(
   const remover = new Remover(storage, users);
   const isCandidate = (record: ImageRecord): boolean => {
     const isNamed = records.tagsOf(record.id).length > 0;
+    if (isKept(storage, record)) return false;
     if (used.has(record.id) || storage.leases.has(record.id) || (onlyDangling && isNamed)) return false;
     return (
       records.childrenOf(record.id).length === 0 && matches({ record, document: storage.document(record) })

@@ -9,7 +9,7 @@ import type { Logger } from "../../common/log.ts";
 import { rfc3339 } from "../../common/time.ts";
 import type { EventSink } from "../ports.ts";
 import { SnapshotStore } from "../snapshots/snapshot-store.ts";
-import { ContentStore } from "./content-store.ts";
+import { ContentStore, sha256 } from "./content-store.ts";
 import { chainIdsOf, parseImageDocument, type ImageDocument, type Manifest } from "./image-documents.ts";
 import { ImageRecords, type ImageRecord } from "./image-records.ts";
 import { LayerStore } from "./layer-store.ts";
@@ -36,6 +36,8 @@ export interface ImageStorage {
   readonly leases: Leases;
   readonly partial: PartialBlobs;
   readonly durability: Durability;
+  /** Images that are kept for the cluster, by the digest of their manifest or index. */
+  kept: ReadonlySet<string>;
   /** The image's config document. */
   document(record: Pick<ImageRecord, "id">): ImageDocument;
   /** RFC 3339 with nine digits, for stamps. */
@@ -99,6 +101,7 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
     leases,
     partial,
     durability,
+    kept: new Set(),
     document,
     now,
   };
@@ -153,8 +156,25 @@ export async function recordImage(
   return record;
 }
 
+/** Puts an index from which a manifest was chosen among the blobs, held by `lease`; peers that know its digest only ask for it. */
+export async function keepIndex(
+  storage: ImageStorage,
+  index: { readonly bytes: Uint8Array; readonly mediaType: string },
+  lease: Lease,
+): Promise<NonNullable<ImageRecord["indexes"]>[number]> {
+  lease.hold(sha256(index.bytes));
+  const digest = await storage.content.put(index.bytes);
+  return { digest, mediaType: index.mediaType, sizeBytes: index.bytes.byteLength };
+}
+
+/** Whether the image is kept for the cluster. */
+export function isKept(storage: Pick<ImageStorage, "kept">, record: ImageRecord): boolean {
+  const { kept } = storage;
+  return kept.has(record.manifest.digest) || (record.indexes ?? []).some((index) => kept.has(index.digest));
+}
+
 /** Layers of a record with what else is needed to unpack them again, held by `lease`. */
 export function holdImage(record: ImageRecord, lease: Lease): void {
-  lease.hold(record.id, record.manifest.digest);
+  lease.hold(record.id, record.manifest.digest, ...(record.indexes ?? []).map((index) => index.digest));
   for (const layer of record.layers) lease.hold(layer.digest, layer.chainId);
 }

@@ -14,7 +14,7 @@ import {
   type ImageReference,
 } from "../../model/image-reference.ts";
 import { HttpCaller } from "../registry/http-call.ts";
-import { pullFromPeers } from "../registry/peer-pull.ts";
+import { pullFromPeers, type PeerPull } from "../registry/peer-pull.ts";
 import { parseRegistryAuth, type RegistryCredentials } from "../registry/registry-auth.ts";
 import type { RegistryConfig } from "../registry/registry-config.ts";
 import { pullFromRegistry, type RegistryAccess } from "../registry/registry-pull.ts";
@@ -34,6 +34,16 @@ interface Flight {
   waiting: number;
 }
 
+/** Where an image may be brought from. */
+type Origin = "registry" | "peers" | "anywhere";
+
+interface EnsureOptions {
+  readonly registryAuth?: string;
+  readonly platform?: string;
+  readonly peersOnly?: boolean;
+  readonly report?: Report;
+}
+
 interface Wanted {
   readonly reference: ImageReference;
   readonly platform: string;
@@ -46,7 +56,7 @@ export class ImageTransfers {
   readonly #caller = new HttpCaller();
   #peers: BlobPeers | undefined;
   readonly #flights = new Map<string, Flight>();
-  /** Images that are arriving and may be asked for by peers already, by canonical name. */
+  /** Images that are arriving and may be asked for by peers already, by the digest of their manifest or index. */
   readonly #offered = new Map<string, ImageDescription>();
 
   constructor(storage: ImageStorage, config: RegistryConfig) {
@@ -63,8 +73,8 @@ export class ImageTransfers {
   }
 
   /** An image that is arriving, with the blobs that are here or on their way: asking for others would be in vain. */
-  offered(canonical: string): ImageDescription | undefined {
-    const image = this.#offered.get(canonical);
+  offered(digest: string): ImageDescription | undefined {
+    const image = this.#offered.get(digest);
     if (image === undefined) return undefined;
     const { content, partial } = this.#storage;
     const blobs = image.blobs.filter(({ digest }) => content.has(digest) || partial.has(digest));
@@ -92,11 +102,7 @@ export class ImageTransfers {
   }
 
   /** Image id of `reference`, which is brought here if it must be. */
-  async ensure(
-    reference: string,
-    options: { readonly registryAuth?: string; readonly platform?: string; readonly report?: Report },
-    signal: AbortSignal,
-  ): Promise<string> {
+  async ensure(reference: string, options: EnsureOptions, signal: AbortSignal): Promise<string> {
     const known = this.#storage.records.find(reference);
     if (known !== undefined) return known.id;
     const wanted: Wanted = {
@@ -104,7 +110,8 @@ export class ImageTransfers {
       platform: options.platform ?? "",
       credentials: parseRegistryAuth(options.registryAuth),
     };
-    const record = await this.#join(wanted, "anywhere", options.report ?? ((): void => {}), signal);
+    const from = options.peersOnly === true ? "peers" : "anywhere";
+    const record = await this.#join(wanted, from, options.report ?? ((): void => {}), signal);
     return record.id;
   }
 
@@ -124,12 +131,7 @@ export class ImageTransfers {
   }
 
   /** Waits for a flight to `wanted`, begun if there is none. Leaving early ends it only when nobody else waits. */
-  async #join(
-    wanted: Wanted,
-    from: "registry" | "anywhere",
-    report: Report,
-    signal: AbortSignal,
-  ): Promise<ImageRecord> {
+  async #join(wanted: Wanted, from: Origin, report: Report, signal: AbortSignal): Promise<ImageRecord> {
     signal.throwIfAborted();
     // Not shared between users: what one may see another may not.
     const { username, identityToken, registryToken } = wanted.credentials;
@@ -157,7 +159,7 @@ export class ImageTransfers {
     }
   }
 
-  #begin(key: string, wanted: Wanted, from: "registry" | "anywhere"): Flight {
+  #begin(key: string, wanted: Wanted, from: Origin): Flight {
     const listeners = new Set<Report>();
     const stop = new AbortController();
     const report: Report = (line) => {
@@ -174,45 +176,42 @@ export class ImageTransfers {
     return flight;
   }
 
-  async #bring(
-    wanted: Wanted,
-    from: "registry" | "anywhere",
-    report: Report,
-    signal: AbortSignal,
-  ): Promise<ImageRecord> {
+  async #bring(wanted: Wanted, from: Origin, report: Report, signal: AbortSignal): Promise<ImageRecord> {
     const { reference } = wanted;
-    if (from === "anywhere") {
-      const record = await this.#fromPeers(reference, report, signal);
+    const platform = wanted.platform === "" ? HOST_PLATFORM : parsePlatformText(wanted.platform);
+    if (from !== "registry") {
+      const record = await this.#fromPeers({ reference, platform, report, signal });
       if (record !== undefined) return record;
     }
-    const platform = wanted.platform === "" ? HOST_PLATFORM : parsePlatformText(wanted.platform);
+    if (from === "peers") {
+      throw new ClusterError("not_found", `No node of the cluster has image ${familiarForm(reference)}`);
+    }
     const access = this.#access(wanted.credentials);
-    const [peers, offer] = [this.#peers, this.#offer(canonicalForm(reference))];
+    const [peers, offer] = [this.#peers, this.#offer()];
     return pullFromRegistry(this.#storage, { reference, platform, access, report, signal, peers, offer });
   }
 
-  #offer(name: string): (image: ImageDescription | undefined) => void {
+  #offer(): (image: ImageDescription | undefined) => void {
+    let digests: readonly string[] = [];
     return (image) => {
-      if (image === undefined) this.#offered.delete(name);
-      else this.#offered.set(name, image);
+      for (const digest of digests) this.#offered.delete(digest);
+      if (image === undefined) return;
+      digests = [image.manifest.digest, ...(image.index === undefined ? [] : [image.index.digest])];
+      for (const digest of digests) this.#offered.set(digest, image);
     };
   }
 
   async #fromPeers(
-    reference: ImageReference,
-    report: Report,
-    signal: AbortSignal,
+    wanted: Pick<PeerPull, "reference" | "platform" | "report" | "signal">,
   ): Promise<ImageRecord | undefined> {
     const peers = this.#peers;
     if (peers === undefined) return undefined;
-    const name = canonicalForm(reference);
-    const offer = this.#offer(name);
     try {
-      return await pullFromPeers(this.#storage, { reference, peers, report, signal, offer });
+      return await pullFromPeers(this.#storage, { ...wanted, peers, offer: this.#offer() });
     } catch (caught) {
-      signal.throwIfAborted();
-      this.#storage.log.warn("image did not come from peers, asking its registry", {
-        image: name,
+      wanted.signal.throwIfAborted();
+      this.#storage.log.warn("image did not come from peers", {
+        image: canonicalForm(wanted.reference),
         error: caught,
       });
       return undefined;

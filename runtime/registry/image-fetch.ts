@@ -2,7 +2,8 @@
  * Brings an image's documents and layers into the stores from whatever sources there are (a registry's hosts, peers): used
  * by pulls of both kinds. Layers are hashed, kept and unpacked in one pass while they arrive, and offered to peers meanwhile.
  */
-import type { ProgressLine } from "../../model/engine.ts";
+import type { ImageDescription, ProgressLine } from "../../model/engine.ts";
+import { canonicalForm, canonicalName, type ImageReference } from "../../model/image-reference.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { must } from "../../common/assert.ts";
 import { DOCUMENT_BYTES_MAX, sha256 } from "../images/content-store.ts";
@@ -18,7 +19,8 @@ import { recordImage, type ImageStorage } from "../images/image-storage.ts";
 import type { LayerIdentity, StagedLayer } from "../images/layer-store.ts";
 import type { Lease } from "../images/leases.ts";
 import { progressLine, shortId } from "../images/progress.ts";
-import { blobPieces, type BlobSource } from "./blob-stream.ts";
+import { blobPieces, type BlobSource, SourceScores } from "./blob-stream.ts";
+import { takeBlob } from "./trusted-blob.ts";
 
 export interface FetchOptions {
   readonly manifestBytes: Buffer;
@@ -32,6 +34,33 @@ export interface FetchOptions {
   readonly onConfig?: () => void;
 }
 
+/** The image as peers see it while it is on its way here. */
+export function offeredImage(
+  storage: ImageStorage,
+  reference: ImageReference,
+  image: {
+    readonly bytes: Buffer;
+    readonly manifest: Manifest;
+    readonly index?: ImageDescription["index"] | undefined;
+  },
+): ImageDescription {
+  const { mediaType, config, layers } = image.manifest;
+  const digest = sha256(image.bytes);
+  return {
+    reference: canonicalForm(reference),
+    imageId: config.digest,
+    manifest: { digest, mediaType, sizeBytes: image.bytes.length },
+    ...(image.index === undefined ? {} : { index: image.index }),
+    blobs: [config, ...layers].map((blob) => ({
+      digest: blob.digest,
+      mediaType: blob.mediaType,
+      sizeBytes: blob.sizeBytes,
+    })),
+    repoDigests: [`${canonicalName(reference)}@${image.index?.digest ?? digest}`],
+    taggedAt: storage.now(),
+  };
+}
+
 /** A whole small blob, checked. */
 export async function fetchDocument(
   descriptor: Descriptor,
@@ -41,9 +70,14 @@ export async function fetchDocument(
   if (descriptor.sizeBytes > DOCUMENT_BYTES_MAX) {
     throw new ClusterError("failed_precondition", `Blob ${descriptor.digest} is too large for a document`);
   }
-  const pieces: Buffer[] = [];
   const { digest, sizeBytes } = descriptor;
-  for await (const piece of blobPieces(sources, { digest, sizeBytes, signal })) pieces.push(piece);
+  return checkedDocument(descriptor, blobPieces(sources, { digest, sizeBytes, signal }));
+}
+
+async function checkedDocument(descriptor: Descriptor, source: AsyncIterable<Buffer>): Promise<Buffer> {
+  const { digest } = descriptor;
+  const pieces: Buffer[] = [];
+  for await (const piece of source) pieces.push(piece);
   const bytes = Buffer.concat(pieces);
   if (digest.startsWith("sha256:") && sha256(bytes) !== digest) {
     throw new ClusterError(
@@ -54,8 +88,17 @@ export async function fetchDocument(
   return bytes;
 }
 
+type TakeBlob<T> = (
+  pieces: AsyncGenerator<Buffer>,
+  blobPath: string,
+  onProgress: (bytes: number) => void,
+) => Promise<T>;
+
 class ImageFetch {
   readonly #storage: ImageStorage;
+  readonly #scores = new SourceScores();
+  /** Sources that gave other bytes than the digest says. */
+  readonly #distrusted = new Set<string>();
   readonly #options: FetchOptions;
 
   constructor(storage: ImageStorage, options: FetchOptions) {
@@ -107,18 +150,25 @@ class ImageFetch {
     const { config } = this.#options.manifest;
     this.#options.lease.hold(config.digest);
     if (content.has(config.digest)) return content.readDocument(config.digest);
-    const bytes = await fetchDocument(config, () => this.#options.sourcesOf(config), this.#options.signal);
+    const bytes = await this.#taken(config, async (pieces) => checkedDocument(config, pieces));
     await content.put(bytes);
     return bytes;
   }
 
-  #pieces(layer: Descriptor): AsyncGenerator<Buffer> {
-    const { digest, sizeBytes } = layer;
-    return blobPieces(() => this.#options.sourcesOf(layer), {
-      digest,
-      sizeBytes,
-      signal: this.#options.signal,
-    });
+  /** What `take` makes of the blob's bytes, from sources that gave true ones so far. */
+  #taken<T>(blob: Descriptor, take: (pieces: AsyncGenerator<Buffer>) => Promise<T>): Promise<T> {
+    const { signal, sourcesOf } = this.#options;
+    const { digest, sizeBytes } = blob;
+    return takeBlob(
+      {
+        sources: () => sourcesOf(blob),
+        pieces: (sources, onUse) =>
+          blobPieces(sources, { digest, sizeBytes, signal, scores: this.#scores, onUse }),
+        distrusted: this.#distrusted,
+        signal,
+      },
+      take,
+    );
   }
 
   async #stage(identity: LayerIdentity, layer: Descriptor): Promise<StagedLayer> {
@@ -129,7 +179,7 @@ class ImageFetch {
       report(line(identity.digest, "Pull complete"));
       return staged;
     }
-    const staged = await this.#arriving(layer, (blobPath, onProgress) =>
+    const staged = await this.#arriving(layer, (pieces, blobPath, onProgress) =>
       layers.stage((folder) =>
         pool.run(
           {
@@ -140,7 +190,7 @@ class ImageFetch {
             expectedDigest: identity.digest,
             expectedDiffId: identity.diffId,
           },
-          { source: this.#pieces(layer), onProgress },
+          { source: pieces, onProgress },
         ),
       ),
     );
@@ -153,27 +203,28 @@ class ImageFetch {
 
   async #store(layer: Descriptor): Promise<void> {
     const { pool } = this.#storage;
-    await this.#arriving(layer, (blobPath, onProgress) =>
+    await this.#arriving(layer, (pieces, blobPath, onProgress) =>
       pool.run(
         { kind: "store", input: { kind: "stream" }, blobPath, expectedDigest: layer.digest },
-        { source: this.#pieces(layer), onProgress },
+        { source: pieces, onProgress },
       ),
     );
     this.#options.report(line(layer.digest, "Download complete"));
   }
 
   /** Runs `take`, which writes the blob to a file, with progress told to the client and to peers. */
-  async #arriving<T>(
-    layer: Descriptor,
-    take: (blobPath: string, onProgress: (bytes: number) => void) => Promise<T>,
-  ): Promise<T> {
+  #arriving<T>(layer: Descriptor, take: TakeBlob<T>): Promise<T> {
+    return this.#taken(layer, (pieces) => this.#arrivingOnce(layer, pieces, take));
+  }
+
+  async #arrivingOnce<T>(layer: Descriptor, pieces: AsyncGenerator<Buffer>, take: TakeBlob<T>): Promise<T> {
     const { content, partial, env } = this.#storage;
     const blobPath = content.ingestPath();
     const arriving = partial.start(layer.digest, blobPath, layer.sizeBytes);
     let current = 0;
     let isWhole = false;
     try {
-      const result = await take(blobPath, (bytes) => {
+      const result = await take(pieces, blobPath, (bytes) => {
         current += bytes;
         arriving.progress(bytes);
         this.#options.report(progressLine(shortId(layer.digest), "Downloading", current, layer.sizeBytes));

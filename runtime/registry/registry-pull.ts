@@ -7,7 +7,6 @@ import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { BlobPeers, ImageDescription, ProgressLine } from "../../model/engine.ts";
 import {
   canonicalForm,
-  canonicalName,
   familiarForm,
   familiarName,
   type ImageReference,
@@ -24,10 +23,10 @@ import {
   type Manifest,
 } from "../images/image-documents.ts";
 import type { ImageRecord } from "../images/image-records.ts";
-import type { ImageStorage } from "../images/image-storage.ts";
+import { keepIndex, type ImageStorage } from "../images/image-storage.ts";
 import type { BlobSource } from "./blob-stream.ts";
 import { isTransportError, readBody, type HttpCaller } from "./http-call.ts";
-import { fetchImage, parseManifest } from "./image-fetch.ts";
+import { fetchImage, offeredImage, parseManifest } from "./image-fetch.ts";
 import { NearbyPeers } from "./nearby-peers.ts";
 import type { RegistryCredentials } from "./registry-auth.ts";
 import { RegistryClient } from "./registry-client.ts";
@@ -225,31 +224,6 @@ async function platformManifest(
   return { bytes: inner.bytes, manifest: parseManifest(inner.bytes, inner.mediaType) };
 }
 
-/** The image as peers see it while it is on its way here. */
-function offered(
-  storage: ImageStorage,
-  reference: ImageReference,
-  {
-    bytes,
-    manifest,
-    digest,
-  }: { readonly bytes: Buffer; readonly manifest: Manifest; readonly digest: string },
-): ImageDescription {
-  const { mediaType, config, layers } = manifest;
-  return {
-    reference: canonicalForm(reference),
-    imageId: config.digest,
-    manifest: { digest: sha256(bytes), mediaType, sizeBytes: bytes.length },
-    blobs: [config, ...layers].map(({ digest: blob, mediaType: type, sizeBytes }) => ({
-      digest: blob,
-      mediaType: type,
-      sizeBytes,
-    })),
-    repoDigests: [`${canonicalName(reference)}@${digest}`],
-    taggedAt: storage.now(),
-  };
-}
-
 export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull): Promise<ImageRecord> {
   const { records, leases } = storage;
   const { reference, report } = pull;
@@ -257,7 +231,8 @@ export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull
   report({ status: `Pulling from ${reference.path}`, id: reference.tag ?? found.digest });
   const { bytes, manifest } = await platformManifest(found, pull);
   const lease = leases.open();
-  const nearby = pull.peers === undefined ? undefined : new NearbyPeers(pull.peers, canonicalForm(reference));
+  const wanted = { reference: canonicalForm({ ...reference, digest: found.digest }), likely: [] };
+  const nearby = pull.peers === undefined ? undefined : new NearbyPeers(pull.peers, wanted);
   const fromRegistry = new Map<string, BlobSource>();
   const sourcesOf = ({ digest }: Descriptor): readonly BlobSource[] => {
     const source = fromRegistry.get(digest) ?? registrySource(found.client, reference, digest);
@@ -266,6 +241,7 @@ export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull
   };
   try {
     const before = records.find(canonicalForm(reference))?.id;
+    const index = found.digest === sha256(bytes) ? undefined : await keepIndex(storage, found, lease);
     const record = await fetchImage(storage, {
       manifestBytes: bytes,
       manifest,
@@ -273,8 +249,9 @@ export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull
       report,
       signal: pull.signal,
       sourcesOf,
-      onConfig: () => pull.offer(offered(storage, reference, { bytes, manifest, digest: found.digest })),
+      onConfig: () => pull.offer(offeredImage(storage, reference, { bytes, manifest, index })),
     });
+    if (index !== undefined) await records.addIndex(record.id, index);
     await makeDurable(storage, record);
     await records.addDigest(reference, found.digest, record.id);
     if (reference.digest === undefined) await nameImage(storage, reference, record);

@@ -6,6 +6,7 @@ import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { Readable } from "node:stream";
 import { after, test } from "node:test";
+import type { ResolvedImage } from "../../model/dispatch.ts";
 import type { BlobPeers, JsonObject } from "../../model/engine.ts";
 import type { ImageEngineParts } from "../../runtime/images/image-engine.ts";
 import { PartialBlobs } from "../../runtime/images/partial-blobs.ts";
@@ -39,6 +40,13 @@ const IMAGE: TestImage = {
   tags: ["app:1"],
   layers: [[{ name: "one", content: "1".repeat(100_000) }], [{ name: "two", content: "2" }]],
 };
+
+/** What a manager with that engine says of a name. */
+function resolvedBy(engine: ImageEngineParts, reference: string): ResolvedImage | undefined {
+  const image = engine.images.describe(reference);
+  if (image === undefined) return undefined;
+  return { digest: image.manifest.digest, holders: [], isKept: false, taggedAt: image.taggedAt };
+}
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => boolean;
 
@@ -335,6 +343,7 @@ test("ImageEngine.ensure() is here, then from several peers at once, then from t
   const fetched: string[] = [];
   let isFlaky = true;
   const peers: BlobPeers = {
+    resolve: (reference) => Promise.resolve(resolvedBy(first, reference)),
     find: (reference) =>
       Promise.resolve(
         [...nodes].flatMap(([peer, engine]) => {
@@ -424,6 +433,7 @@ test("a pull from the registry takes what another node is just getting from ther
   const first = await open();
   const second = await open();
   second.images.setPeers({
+    resolve: () => Promise.resolve(undefined),
     find: (reference) => {
       const found = first.images.describe(reference);
       return Promise.resolve(found === undefined ? [] : [{ peer: "n1", image: found }]);
