@@ -209,10 +209,9 @@ export class Dispatcher implements Component {
   }
 
   #info(session: Session, common: CommonInfo): shoal.v1.SessionUpdate.$Properties {
-    const view = this.#deps.store.view();
-    const node = view.get("node", session.nodeId);
+    const node = this.#deps.store.view().get("node", session.nodeId);
     const role = node === undefined ? "worker" : certificateRoleOf(node);
-    const renewCertificate = node !== undefined && mustRenewCertificate(view.list("cluster")[0], node);
+    const renewCertificate = node !== undefined && mustRenewCertificate(common.cluster, node);
     session.info = `${common.text} ${role} ${renewCertificate}`;
     return { heartbeatMs: common.heartbeatMs, role, managers: [...common.managers], renewCertificate };
   }

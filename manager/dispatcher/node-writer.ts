@@ -1,6 +1,7 @@
 /** Writes what sessions say about nodes: here, gone, described. Bursts (a new leader, a rack that failed) are one transaction. */
 import type { Cancel, Timers } from "../../common/env.ts";
 import { type Node, type NodeDescription, NodeState } from "../../model/objects.ts";
+import { deepEqual } from "../../model/up-to-date.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { Store } from "../store/store.ts";
 import { STATUS_COALESCE_MS } from "./limits.ts";
@@ -79,7 +80,7 @@ export class NodeWriter {
           const node = tx.get("node", nodeId);
           if (node === undefined) continue;
           const next = list.reduce((current, change) => change(current), node);
-          if (JSON.stringify(next) !== JSON.stringify(node)) tx.update("node", next);
+          if (!deepEqual(next, node)) tx.update("node", next);
         }
       });
     } catch (caught) {

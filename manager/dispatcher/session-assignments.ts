@@ -3,7 +3,7 @@
  * asking twice sends nothing twice. Synchronous; the dispatcher decides when to ask.
  */
 import type { NetworkAssignment } from "../../model/dispatch.ts";
-import type { Cluster, Config, Secret, Task } from "../../model/objects.ts";
+import type { Cluster, Config, Network, Secret, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
@@ -21,6 +21,18 @@ function document(id: string, value: unknown): Document {
   return { id, json: encoder.encode(JSON.stringify(value)) };
 }
 
+/** Of values that many sessions are told: encoded once for all of them. */
+const encodings = new WeakMap<object, Uint8Array>();
+
+function sharedDocument(id: string, value: object): Document {
+  let json = encodings.get(value);
+  if (json === undefined) {
+    json = encoder.encode(JSON.stringify(value));
+    encodings.set(value, json);
+  }
+  return { id, json };
+}
+
 /** Differences of one logged table since `position`; everything, marked so, for a position that is unknown. */
 interface TableDifference {
   readonly documents: Document[];
@@ -28,7 +40,14 @@ interface TableDifference {
   readonly isFull: boolean;
 }
 
-function differences<V>(table: LoggedMap<V>, position: number | undefined, skip?: string): TableDifference {
+const NO_DIFFERENCE: TableDifference = { documents: [], removed: [], isFull: false };
+
+function differences<V extends object>(
+  table: LoggedMap<V>,
+  position: number | undefined,
+  skip?: string,
+): TableDifference {
+  if (position === table.end) return NO_DIFFERENCE;
   const changed = position === undefined ? undefined : table.changedSince(position);
   const documents: Document[] = [];
   const removed: string[] = [];
@@ -36,7 +55,7 @@ function differences<V>(table: LoggedMap<V>, position: number | undefined, skip?
     if (key === skip) continue;
     const value = table.values.get(key);
     if (value === undefined) removed.push(key);
-    else documents.push(document(key, value));
+    else documents.push(sharedDocument(key, value));
   }
   return { documents, removed, isFull: changed === undefined };
 }
@@ -188,22 +207,21 @@ export class SessionAssignments {
     const removedNetworks = [...this.#networks.keys()].filter((id) => !wanted.has(id));
     for (const id of removedNetworks) this.#networks.delete(id);
     for (const id of wanted) {
-      const base = networkBase(picture, id);
-      if (base === undefined) continue;
-      const json = JSON.stringify(base);
+      const json = networkBase(picture.network(id));
+      if (json === undefined) continue;
       const table = picture.table(id);
       let sent = this.#networks.get(id);
       // The tables are new when the network was made again under the same id, or the picture was drawn afresh.
       if (sent !== undefined && sent.table !== table) sent = undefined;
+      const { end: endpointsEnd } = table.endpoints;
+      const { end: servicesEnd } = table.services;
+      const isSame =
+        sent?.base === json && sent.endpointsEnd === endpointsEnd && sent.servicesEnd === servicesEnd;
+      if (isSame) continue;
       if (sent?.base !== json) networks.push({ id, json: encoder.encode(json) });
       const change = networkChange(id, table, sent);
       if (change !== undefined) changes.push(change);
-      this.#networks.set(id, {
-        table,
-        base: json,
-        endpointsEnd: table.endpoints.end,
-        servicesEnd: table.services.end,
-      });
+      this.#networks.set(id, { table, base: json, endpointsEnd, servicesEnd });
     }
     return { networks, removedNetworks, networkChanges: changes };
   }
@@ -216,9 +234,9 @@ export class SessionAssignments {
     "meshJson" | "peers" | "removedPeers" | "ingressPorts" | "removedIngressPorts"
   > {
     const subnet = picture.node(this.#nodeId)?.meshSubnet;
-    const [cluster] = view.list("cluster");
+    const [cluster] = subnet === undefined ? [] : view.list("cluster");
     if (subnet === undefined || cluster === undefined) return {};
-    const base = JSON.stringify(meshBase(cluster, subnet));
+    const base = meshBase(cluster, subnet);
     const peers = differences(picture.peers, this.#peersEnd, this.#nodeId);
     const ingress = differences(picture.ingress, this.#ingressEnd);
     this.#peersEnd = picture.peers.end;
@@ -281,17 +299,28 @@ function changedObjects<T extends { readonly version: number }>(
   return { documents, removed };
 }
 
-function networkBase(
-  picture: ClusterPicture,
-  id: string,
-): Omit<NetworkAssignment, "endpoints" | "services"> | undefined {
-  const network = picture.network(id);
+const networkBases = new WeakMap<Network, string>();
+
+/** What a network is besides its tables, as JSON; undefined while it has no allocation. */
+function networkBase(network: Network | undefined): string | undefined {
   if (network?.allocation === undefined) return undefined;
+  let json = networkBases.get(network);
+  if (json === undefined) {
+    json = JSON.stringify(describeNetwork(network, network.allocation));
+    networkBases.set(network, json);
+  }
+  return json;
+}
+
+function describeNetwork(
+  network: Network,
+  allocation: NonNullable<Network["allocation"]>,
+): Omit<NetworkAssignment, "endpoints" | "services"> {
   return {
-    networkId: id,
+    networkId: network.id,
     name: network.spec.Name,
-    vni: network.allocation.vni,
-    subnets: network.allocation.subnets,
+    vni: allocation.vni,
+    subnets: allocation.subnets,
     isInternal: network.spec.Internal ?? false,
     isAttachable: network.spec.Attachable ?? false,
     options: network.spec.Options ?? {},
@@ -327,6 +356,6 @@ function networkChange(
   };
 }
 
-function meshBase(cluster: Cluster, subnet: string): object {
-  return { pool: cluster.meshPool, subnet, vni: MESH_VNI, dataPathPort: cluster.dataPathPort };
+function meshBase({ dataPathPort, meshPool }: Cluster, subnet: string): string {
+  return JSON.stringify({ pool: meshPool, subnet, vni: MESH_VNI, dataPathPort });
 }

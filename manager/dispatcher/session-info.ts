@@ -1,4 +1,5 @@
 /** What every session is told besides its tasks: how often to beat, and where managers are. Pure. */
+import type { Cluster } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { HEARTBEAT_MIN_MS, HEARTBEATS_PER_SECOND_MAX } from "./limits.ts";
 
@@ -25,11 +26,12 @@ export function managerAddresses(
 export interface CommonInfo {
   readonly heartbeatMs: number;
   readonly managers: readonly { readonly nodeId: string; readonly addr: string }[];
-  /** Equal for equal content. */
+  readonly cluster: Cluster | undefined;
+  /** Of period and managers. Equal for equal content. */
   readonly text: string;
 }
 
 export function commonInfo(view: StoreView, sessionCount: number): CommonInfo {
   const info = { heartbeatMs: heartbeatMs(view, sessionCount), managers: managerAddresses(view) };
-  return { ...info, text: JSON.stringify(info) };
+  return { ...info, cluster: view.list("cluster")[0], text: JSON.stringify(info) };
 }

@@ -62,15 +62,39 @@ export function indexEntries(table: string, object: StoredObject): readonly stri
   return [...new Set(values)].map((value) => `${value}${NUL}${object.id}`);
 }
 
-/** True if both certainly have the same entries but for that of the node, found without making them. */
+/** True if both have no value, or the same one of each element in the same order. */
+function sameValues<T>(
+  before: readonly T[] | undefined,
+  after: readonly T[] | undefined,
+  valueOf: (each: T) => string,
+): boolean {
+  if (before === after) return true;
+  if ((before?.length ?? 0) !== (after?.length ?? 0)) return false;
+  return before?.every((each, at) => valueOf(each) === valueOf(after?.[at] ?? each)) ?? true;
+}
+
+function sameReferences(before: TaskSpec | undefined, after: TaskSpec | undefined): boolean {
+  if (before === after) return true;
+  const [old, now] = [before?.ContainerSpec, after?.ContainerSpec];
+  return (
+    sameValues(before?.Networks, after?.Networks, (each) => each.Target) &&
+    sameValues(old?.Secrets, now?.Secrets, (each) => each.SecretID) &&
+    sameValues(old?.Configs, now?.Configs, (each) => each.ConfigID)
+  );
+}
+
+/**
+ * True if both certainly have the same entries but for that of the node, found without making them. By value: on all
+ * members but the leader each object comes from the log, with nothing in common with the one before.
+ */
 export function onlyNodeDiffers(table: string, before: StoredObject, after: StoredObject): boolean {
   if (table !== "task") return false;
   const [old, now] = [before as Task, after as Task];
   return (
-    old.networks === now.networks &&
-    old.spec === now.spec &&
     old.serviceId === now.serviceId &&
-    old.slot === now.slot
+    old.slot === now.slot &&
+    sameValues(old.networks, now.networks, (each) => each.networkId) &&
+    sameReferences(old.spec, now.spec)
   );
 }
 

@@ -22,6 +22,8 @@ export class Tables implements StoreView {
   /** Raft index of the last transaction in here. */
   version = 0;
   readonly #tables: Map<string, Table>;
+  /** Tables that no copy shares: they may be changed in place. */
+  readonly #owned = new Set<string>();
 
   constructor(tables?: Map<string, Table>) {
     this.#tables =
@@ -29,12 +31,10 @@ export class Tables implements StoreView {
       new Map(TABLE_NAMES.map((name) => [name, { objects: new SortedMap(), index: new SortedMap() }]));
   }
 
+  /** Both share every table until one of them changes it: most transactions change one. */
   copy(): Tables {
-    const tables = new Map<string, Table>();
-    for (const [name, table] of this.#tables) {
-      tables.set(name, { objects: table.objects.copy(), index: table.index.copy() });
-    }
-    const copy = new Tables(tables);
+    this.#owned.clear();
+    const copy = new Tables(new Map(this.#tables));
     copy.version = this.version;
     return copy;
   }
@@ -53,7 +53,7 @@ export class Tables implements StoreView {
 
   /** Creates or replaces; returns what was there. */
   put(table: string, object: StoredObject): StoredObject | undefined {
-    const { objects, index } = this.#table(table);
+    const { objects, index } = this.#writable(table);
     const previous = objects.get(object.id);
     objects.set(object.id, object);
     if (previous !== undefined && sameEntries(table, previous, object)) return previous;
@@ -72,9 +72,9 @@ export class Tables implements StoreView {
 
   /** Removes; returns what was there. */
   remove(table: string, id: string): StoredObject | undefined {
-    const { objects, index } = this.#table(table);
-    const previous = objects.get(id);
+    const previous = this.find(table, id);
     if (previous === undefined) return undefined;
+    const { objects, index } = this.#writable(table);
     objects.delete(id);
     for (const entry of indexEntries(table, previous)) index.delete(entry);
     return previous;
@@ -106,11 +106,18 @@ export class Tables implements StoreView {
   }
 
   #table(name: string): Table {
-    let table = this.#tables.get(name);
-    if (table === undefined) {
-      table = { objects: new SortedMap(), index: new SortedMap() };
-      this.#tables.set(name, table);
-    }
+    return this.#tables.get(name) ?? this.#writable(name);
+  }
+
+  #writable(name: string): Table {
+    const shared = this.#tables.get(name);
+    if (shared !== undefined && this.#owned.has(name)) return shared;
+    const table = {
+      objects: shared?.objects.copy() ?? new SortedMap<StoredObject>(),
+      index: shared?.index.copy() ?? new SortedMap<string>(),
+    };
+    this.#tables.set(name, table);
+    this.#owned.add(name);
     return table;
   }
 }

@@ -9,6 +9,7 @@ import { WATCH_EVENT_COUNT_MAX } from "../limits.ts";
 import type { Watch, WatchItem, WatchOptions } from "./store.ts";
 
 type Listener = (items: readonly WatchItem[]) => void;
+type EventItem = Extract<WatchItem, { readonly kind: "event" }>;
 
 class Watcher {
   readonly #listener: Listener;
@@ -23,15 +24,16 @@ class Watcher {
     this.#countMax = options.eventCountMax ?? WATCH_EVENT_COUNT_MAX;
   }
 
-  offer(events: readonly StoreEvent[], version: number): boolean {
+  /** `changes`: of one transaction; the items are shared by all watchers. */
+  offer(changes: readonly EventItem[], version: number): boolean {
     if (this.#isLost) {
       this.lose(version);
       return true;
     }
     const before = this.#items.length;
-    for (const event of events) {
-      if (this.#tables === undefined || this.#tables.has(event.table))
-        this.#items.push({ kind: "event", event });
+    for (const item of changes) {
+      const { event } = item;
+      if (this.#tables === undefined || this.#tables.has(event.table)) this.#items.push(item);
     }
     if (this.#items.length === before) return false;
     this.#items.push({ kind: "commit", version });
@@ -75,8 +77,9 @@ export class WatchHub {
   }
 
   publish(events: readonly StoreEvent[], version: number): void {
+    const changes = events.map((event): EventItem => ({ kind: "event", event }));
     let isAnyWaiting = false;
-    for (const watcher of this.#watchers) isAnyWaiting = watcher.offer(events, version) || isAnyWaiting;
+    for (const watcher of this.#watchers) isAnyWaiting = watcher.offer(changes, version) || isAnyWaiting;
     if (isAnyWaiting) this.#schedule();
   }
 

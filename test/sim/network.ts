@@ -78,7 +78,7 @@ export class Network {
   }
 
   isOpen(from: number, to: number): boolean {
-    return !this.#cut.has(`${from}>${to}`);
+    return this.#cut.size === 0 || !this.#cut.has(`${from}>${to}`);
   }
 
   delayMs(): number {
@@ -93,7 +93,7 @@ export class Network {
       const copies = random.float() < this.faults.duplicateRate ? 2 : 1;
       for (let copy = 0; copy < copies; copy += 1) {
         if (random.float() < this.faults.lossRate || !this.isOpen(message.from, message.to)) continue;
-        const extraMs = this.#slow.get(`${message.from}>${message.to}`) ?? 0;
+        const extraMs = this.#slow.size === 0 ? 0 : (this.#slow.get(`${message.from}>${message.to}`) ?? 0);
         this.#world.after(this.delayMs() + extraMs, () => {
           if (this.isOpen(message.from, message.to)) this.#arrive(message);
         });

@@ -39,12 +39,14 @@ export class StoreMirror {
   readonly tasks: Map<string, Task> = new Map();
   /** Ids of the tasks of each slot. */
   readonly #slots = new Map<string, Set<string>>();
+  /** Slots that have tasks, of each service. */
+  readonly #slotsOf = new Map<string, Set<string>>();
   version = -1;
 
   /** Starts over from a whole state. */
   adopt(view: StoreView, version: number): void {
-    for (const map of [this.clusters, this.nodes, this.networks, this.services, this.tasks, this.#slots])
-      map.clear();
+    const { clusters, nodes, networks, services, tasks } = this;
+    for (const map of [clusters, nodes, networks, services, tasks, this.#slots, this.#slotsOf]) map.clear();
     for (const each of view.list("cluster")) this.clusters.set(each.id, each);
     for (const each of view.list("node")) this.nodes.set(each.id, each);
     for (const each of view.list("network")) this.networks.set(each.id, each);
@@ -77,8 +79,8 @@ export class StoreMirror {
   }
 
   /** Slots that have tasks, of one service. */
-  slotsOf(serviceId: string): readonly string[] {
-    return [...this.#slots.keys()].filter((key) => key.startsWith(`${serviceId}/`));
+  slotsOf(serviceId: string): Iterable<string> {
+    return this.#slotsOf.get(serviceId) ?? [];
   }
 
   #table(name: StoreEvent["table"]): Map<string, unknown> | undefined {
@@ -103,8 +105,14 @@ export class StoreMirror {
     this.tasks.set(task.id, task);
     const key = slotOf(task);
     const ids = this.#slots.get(key);
-    if (ids === undefined) this.#slots.set(key, new Set([task.id]));
-    else ids.add(task.id);
+    if (ids !== undefined) {
+      ids.add(task.id);
+      return;
+    }
+    this.#slots.set(key, new Set([task.id]));
+    const keys = this.#slotsOf.get(task.serviceId);
+    if (keys === undefined) this.#slotsOf.set(task.serviceId, new Set([key]));
+    else keys.add(key);
   }
 
   #dropTask(task: Task): void {
@@ -112,7 +120,9 @@ export class StoreMirror {
     const key = slotOf(task);
     const ids = this.#slots.get(key);
     ids?.delete(task.id);
-    if (ids?.size === 0) this.#slots.delete(key);
+    if (ids?.size !== 0) return;
+    this.#slots.delete(key);
+    this.#slotsOf.get(task.serviceId)?.delete(key);
   }
 }
 
