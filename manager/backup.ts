@@ -12,7 +12,7 @@ import type { Cluster } from "../model/objects.ts";
 import type { NodeAvailability } from "../model/specs.ts";
 import type { NodeIdentity } from "../proto/rpc.ts";
 import { certificateLifeMs } from "./ca/certificate-life.ts";
-import { createRequest, issueCertificate, splitPem } from "./ca/certificates.ts";
+import { createRequest, issueCertificate, openIssuer, splitPem } from "./ca/certificates.ts";
 import type { StateEntry } from "./raft/checkpoint-store.ts";
 
 const FORMAT = "shoal-backup";
@@ -119,7 +119,10 @@ export async function restoreCluster(
   const { certificate } = await issueCertificate({
     random,
     nowMs: clock.wallMs(),
-    root: { certificate: splitPem(rootCa.certificate)[0] ?? rootCa.certificate, key: rootCa.key },
+    issuer: await openIssuer({
+      certificate: splitPem(rootCa.certificate)[0] ?? rootCa.certificate,
+      key: rootCa.key,
+    }),
     csr,
     subject,
     lifeMs: certificateLifeMs(spec),

@@ -1,6 +1,6 @@
 /**
  * The certificate authority as the leader runs it: checks tokens, creates nodes, issues and renews certificates, makes
- * new tokens. State is in the cluster object and the node objects; it keeps none itself.
+ * new tokens. State is in the cluster object and the node objects; all that it keeps is the root that it read last.
  */
 import type { Clock, Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
@@ -13,7 +13,13 @@ import type { StoreView } from "../../model/store-view.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { Store } from "../store/store.ts";
 import { certificateLifeMs } from "./certificate-life.ts";
-import { issueCertificate, splitPem } from "./certificates.ts";
+import {
+  issueCertificate,
+  type Issuer,
+  type KeyedCertificate,
+  openIssuer,
+  splitPem,
+} from "./certificates.ts";
 import { parseJoinToken, tokensEqual } from "./join-tokens.ts";
 
 type Issued = shoal.v1.IssuedCertificate.$Properties;
@@ -36,6 +42,7 @@ const AVAILABILITIES: readonly string[] = ["active", "pause", "drain"];
 
 export class Authority {
   readonly #deps: AuthorityDeps;
+  #issuer: { readonly root: string; readonly opened: Promise<Issuer> } | undefined;
 
   constructor(deps: AuthorityDeps) {
     this.#deps = deps;
@@ -99,6 +106,13 @@ export class Authority {
     return issued.message;
   }
 
+  /** A rotation asks for as many certificates as there are nodes, all of one root. */
+  #issuerOf({ certificate, key }: KeyedCertificate): Promise<Issuer> {
+    const root = certificate + key;
+    if (this.#issuer?.root !== root) this.#issuer = { root, opened: openIssuer({ certificate, key }) };
+    return this.#issuer.opened;
+  }
+
   async #sign(
     cluster: Cluster,
     node: { readonly nodeId: string; readonly role: NodeRole; readonly csr: Uint8Array },
@@ -110,7 +124,7 @@ export class Authority {
     const { certificate, serial } = await issueCertificate({
       random,
       nowMs: clock.wallMs(),
-      root: { certificate: newest, key: rootCa.key },
+      issuer: await this.#issuerOf({ certificate: newest, key: rootCa.key }),
       csr: node.csr,
       subject: { nodeId: node.nodeId, role: node.role, clusterId: cluster.id },
       lifeMs: certificateLifeMs(cluster.spec),

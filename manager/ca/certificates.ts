@@ -146,11 +146,38 @@ export interface NodeSubject {
   readonly clusterId: string;
 }
 
+/** A root, read and ready to sign: reading it costs as much as all else about a certificate. */
+export interface Issuer {
+  readonly name: x509.JsonName;
+  readonly signingKey: webcrypto.CryptoKey;
+  /** What all certificates of nodes say, before and after their names. */
+  readonly usages: readonly x509.Extension[];
+  readonly keyIdentifier: x509.Extension;
+}
+
 export interface IssueOptions extends CertificateDeps {
-  readonly root: KeyedCertificate;
+  readonly issuer: Issuer;
   readonly csr: Uint8Array;
   readonly subject: NodeSubject;
   readonly lifeMs: number;
+}
+
+/** Throws when the root's certificate or key can't be read. */
+export async function openIssuer(root: KeyedCertificate): Promise<Issuer> {
+  const certificate = new x509.X509Certificate(root.certificate);
+  return {
+    name: certificate.subjectName.toJSON(),
+    signingKey: await signingKey(root.key),
+    usages: [
+      new x509.BasicConstraintsExtension(false, undefined, true),
+      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
+      new x509.ExtendedKeyUsageExtension([
+        x509.ExtendedKeyUsage.serverAuth,
+        x509.ExtendedKeyUsage.clientAuth,
+      ]),
+    ],
+    keyIdentifier: await x509.AuthorityKeyIdentifierExtension.create(certificate.publicKey, false, webcrypto),
+  };
 }
 
 /** Issues a node's certificate. Throws invalid_argument for a request that is no P-256 CSR signed by its own key. */
@@ -158,32 +185,26 @@ export async function issueCertificate(
   options: IssueOptions,
 ): Promise<{ readonly certificate: string; readonly serial: string }> {
   const publicKey = await requestedKey(options.csr);
-  const root = new x509.X509Certificate(options.root.certificate);
-  const { subject } = options;
+  const { issuer, subject } = options;
   const unit = subject.role === "manager" ? MANAGER_UNIT : WORKER_UNIT;
   const serialNumber = serial(options.random);
   const certificate = await x509.X509CertificateGenerator.create(
     {
       serialNumber,
       subject: [{ O: [subject.clusterId] }, { OU: [unit] }, { CN: [subject.nodeId] }],
-      issuer: root.subjectName.toJSON(),
+      issuer: issuer.name,
       notBefore: new Date(options.nowMs - BACKDATE_MS),
       notAfter: new Date(options.nowMs + options.lifeMs),
       signingAlgorithm: SIGNING,
       publicKey,
-      signingKey: await signingKey(options.root.key),
+      signingKey: issuer.signingKey,
       extensions: [
-        new x509.BasicConstraintsExtension(false, undefined, true),
-        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-        new x509.ExtendedKeyUsageExtension([
-          x509.ExtendedKeyUsage.serverAuth,
-          x509.ExtendedKeyUsage.clientAuth,
-        ]),
+        ...issuer.usages,
         new x509.SubjectAlternativeNameExtension([
           { type: "dns", value: subject.nodeId },
           { type: "dns", value: unit },
         ]),
-        await x509.AuthorityKeyIdentifierExtension.create(root.publicKey, false, webcrypto),
+        issuer.keyIdentifier,
       ],
     },
     webcrypto,

@@ -11,7 +11,13 @@ import { LiveIdentity } from "../../proto/rpc-identity.ts";
 import { RpcServer, type CallContext } from "../../proto/rpc-server.ts";
 import type { Audience, NodeIdentity } from "../../proto/rpc.ts";
 import { caService, dispatcherService, nodeService } from "../../proto/services.ts";
-import { createRequest, createRoot, issueCertificate, type KeyedCertificate } from "./certificates.ts";
+import {
+  createRequest,
+  createRoot,
+  issueCertificate,
+  type KeyedCertificate,
+  openIssuer,
+} from "./certificates.ts";
 
 const random = new SeededRandom(1);
 const DAY_MS = 24 * 3_600_000;
@@ -23,7 +29,13 @@ async function identity(
 ): Promise<NodeIdentity> {
   const { csr, key } = await createRequest();
   const deps = { random, nowMs: Date.now() };
-  const { certificate } = await issueCertificate({ ...deps, root, csr, subject, lifeMs });
+  const { certificate } = await issueCertificate({
+    ...deps,
+    issuer: await openIssuer(root),
+    csr,
+    subject,
+    lifeMs,
+  });
   return { ...subject, certificate, key, rootCa: root.certificate };
 }
 

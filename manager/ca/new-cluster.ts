@@ -6,7 +6,14 @@ import type { Env } from "../../common/env.ts";
 import { newObjectId } from "../../common/ids.ts";
 import type { ClusterSpec, NodeAvailability } from "../../model/specs.ts";
 import type { NodeIdentity } from "../../proto/rpc.ts";
-import { certificateDigest, createRequest, createRoot, issueCertificate, tlsInfoOf } from "./certificates.ts";
+import {
+  certificateDigest,
+  createRequest,
+  createRoot,
+  issueCertificate,
+  openIssuer,
+  tlsInfoOf,
+} from "./certificates.ts";
 import { createJoinToken } from "./join-tokens.ts";
 import type { Cluster } from "../../model/objects.ts";
 import { newUnlockKey } from "../member-file.ts";
@@ -55,7 +62,7 @@ export async function createCluster(
   const subject = { nodeId, clusterId, role: "manager" } as const;
   const { certificate } = await issueCertificate({
     ...deps,
-    root,
+    issuer: await openIssuer(root),
     csr,
     subject,
     lifeMs: certificateLifeMs(spec),

@@ -11,6 +11,7 @@ import {
   createRequest,
   createRoot,
   issueCertificate,
+  openIssuer,
   type KeyedCertificate,
 } from "../../manager/ca/certificates.ts";
 import { startApi } from "./api-harness.ts";
@@ -21,7 +22,13 @@ const HOUR_MS = 3_600_000;
 async function issue(root: KeyedCertificate): Promise<KeyedCertificate> {
   const { csr, key } = await createRequest();
   const subject = { nodeId: "localhost", role: "manager", clusterId: "test" } as const;
-  const { certificate } = await issueCertificate({ ...DEPS, root, csr, subject, lifeMs: HOUR_MS });
+  const { certificate } = await issueCertificate({
+    ...DEPS,
+    issuer: await openIssuer(root),
+    csr,
+    subject,
+    lifeMs: HOUR_MS,
+  });
   return { certificate, key };
 }
 

@@ -13,16 +13,34 @@ interface State {
   random: SeededRandom | undefined;
   isInstalled: boolean;
   pending: number;
+  /** To be called when nothing is pending. */
+  waiting: (() => void) | undefined;
   queue: Promise<unknown>;
 }
 
-const state: State = { random: undefined, isInstalled: false, pending: 0, queue: Promise.resolve() };
+const state: State = {
+  random: undefined,
+  isInstalled: false,
+  pending: 0,
+  waiting: undefined,
+  queue: Promise.resolve(),
+};
 /** Text of the public key's point, for keys that came by here. */
 const points = new WeakMap<object, string>();
 
-/** True while the platform works: virtual time must stand still. */
-export function isCryptoBusy(): boolean {
-  return state.pending > 0;
+/** While the platform works virtual time must stand still: true, and `resume` is called later. */
+export function waitForCrypto(resume: () => void): boolean {
+  if (state.pending === 0) return false;
+  state.waiting = resume;
+  return true;
+}
+
+/** What waits for the result runs first; it may begin the next. */
+function resumeWorld(): void {
+  const { waiting } = state;
+  if (state.pending > 0 || waiting === undefined) return;
+  state.waiting = undefined;
+  waiting();
 }
 
 /** From now on keys come from `random`. */
@@ -58,6 +76,7 @@ function replace(name: string, make: (original: Call) => Call): void {
     const result = state.queue.then(() => call(...args));
     const ended = (): void => {
       state.pending -= 1;
+      if (state.pending === 0) setImmediate(resumeWorld);
     };
     state.queue = result.then(ended, ended);
     return result;

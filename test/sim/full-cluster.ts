@@ -11,7 +11,7 @@ import { MemoryStore } from "../../manager/store/memory-store.ts";
 import type { WatchItem } from "../../manager/store/store.ts";
 import { NodeState, type StoreEvent } from "../../model/objects.ts";
 import { taskStateName } from "../../model/task-state.ts";
-import { isCryptoBusy, useCheapKeys } from "./cheap-keys.ts";
+import { useCheapKeys, waitForCrypto } from "./cheap-keys.ts";
 import { Checks } from "./checks.ts";
 import type { RunOptions, RunResult } from "./cluster.ts";
 import { forceNewCluster, restoreElsewhere, stateDigest } from "./disaster.ts";
@@ -73,7 +73,7 @@ class FullRun {
     this.#world = new World(options.seed, options.keepsTimeline);
     this.#random = this.#world.random.fork();
     useCheapKeys(this.#world.random.fork());
-    this.#world.isOutsideBusy = isCryptoBusy;
+    this.#world.waitsOutside = waitForCrypto;
     this.#storeChecks = new StoreChecks(() => this.#world.nowMs);
     this.#workerChecks = new WorkerChecks(this.#storeChecks, () => this.#workers);
     this.#network = new Network(this.#world, (message) => this.#checks.sent(message));

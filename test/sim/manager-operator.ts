@@ -56,6 +56,7 @@ export class ManagerOperator {
   /** Worker and manager tokens that no longer hold. */
   readonly #oldTokens: string[] = [];
   readonly #joining = new Set<string>();
+  readonly #authorities = new WeakMap<MemoryStore, Authority>();
   #nextRaftId: number;
   #isOver = false;
 
@@ -285,8 +286,13 @@ export class ManagerOperator {
     });
   }
 
+  /** One for each life of a manager, as the managers have it. */
   #authority({ env, store }: Leading): Authority {
-    return new Authority({ store, clock: env.clock, random: env.random, log: silentLogger });
+    const known = this.#authorities.get(store);
+    if (known !== undefined) return known;
+    const made = new Authority({ store, clock: env.clock, random: env.random, log: silentLogger });
+    this.#authorities.set(store, made);
+    return made;
   }
 
   #writer({ env, raft, store }: Leading): ControlWriter {

@@ -38,8 +38,8 @@ export class World {
   readonly random: SeededRandom;
   readonly timeline: string[] = [];
   readonly #keepsTimeline: boolean;
-  /** True while something works outside of virtual time, which then stands still. */
-  isOutsideBusy: () => boolean = () => false;
+  /** True while something works outside of virtual time, which then stands still until `resume` is called. */
+  waitsOutside: (resume: () => void) => boolean = () => false;
   #nowMs = 0;
   #sequence = 0;
   readonly #heap: Event[] = [];
@@ -99,8 +99,7 @@ export class World {
     return new Promise((resolve) => {
       const nextTick = (): void => process.nextTick(stepWhenIdle);
       const stepWhenIdle = (): void => {
-        if (this.isOutsideBusy()) setImmediate(stepWhenIdle);
-        else step();
+        if (!this.waitsOutside(stepWhenIdle)) step();
       };
       const step = (): void => {
         const event = this.#nextEvent();
