@@ -36,6 +36,8 @@ export interface Stage {
 
 export interface BuildPlan {
   readonly escape: string;
+  /** Lines to be told before the first step. */
+  readonly warnings: readonly string[];
   /** ARG steps in front of the first FROM. */
   readonly globals: readonly { readonly instruction: ArgInstruction; readonly number: number }[];
   /** Values of the global arguments. */
@@ -112,12 +114,17 @@ export function stageOf(
   if (!/^\d+$/.test(from)) return undefined;
   const index = Number(from);
   if (index >= before) {
-    throw new ClusterError(
-      "invalid_argument",
-      `invalid from flag value ${from}: stage must be before the one that copies`,
-    );
+    const why = index === before ? "refers to current build stage" : "index out of bounds";
+    throw new ClusterError("invalid_argument", `invalid from flag value ${from}: ${why}`);
   }
   return index;
+}
+
+/** Stages and images that an instruction reads. */
+function sourcesOf(instruction: Instruction): readonly string[] {
+  if (instruction.kind === "COPY") return instruction.from === "" ? [] : [instruction.from];
+  if (instruction.kind !== "RUN") return [];
+  return instruction.mounts.map(({ values }) => values.get("from") ?? "").filter((from) => from !== "");
 }
 
 /** A step for each, as the classic builder has them. */
@@ -125,14 +132,17 @@ function labelSteps(labels: Variables, escape: string): readonly Exclude<Instruc
   const sorted = [...labels].sort(([left], [right]) => (left < right ? -1 : 1));
   const quote = (text: string): string => `"${text.replace(/["$\\]/g, (each) => escape + each)}"`;
   return sorted
-    .map(([key, value]) => parseInstruction(`LABEL ${quote(key)}=${quote(value)}`, [], 0))
+    .map(([key, value]) => ({
+      ...parseInstruction(`LABEL ${quote(key)}=${quote(value)}`, [], 0),
+      original: `LABEL ${key}=${value}`,
+    }))
     .map((raw) => toInstruction(raw, escape))
     .filter((instruction) => instruction.kind !== "FROM");
 }
 
 /** The plan of a whole Dockerfile. Throws on whatever is wrong with it before anything runs. */
 export function planBuild(text: string, options: PlanOptions): BuildPlan {
-  const { escape, instructions: raw } = parseDockerfile(text);
+  const { escape, instructions: raw, warnings } = parseDockerfile(text);
   const { globals, stages: all } = split(raw.map((each) => toInstruction(each, escape)));
   const opened = upToTarget(all, options.target);
   opened.at(-1)?.instructions.push(...labelSteps(options.labels, escape));
@@ -148,10 +158,7 @@ export function planBuild(text: string, options: PlanOptions): BuildPlan {
       (stage) => stage.name !== "" && stage.name === baseName.toLowerCase(),
     );
     const baseStage = baseIndex < 0 ? undefined : baseIndex;
-    const copies = instructions.filter((each) => each.kind === "COPY" && each.from !== "");
-    const sources = copies.map((each) =>
-      each.kind === "COPY" ? stageOf(each.from, stages, index) : undefined,
-    );
+    const sources = instructions.flatMap(sourcesOf).map((from) => stageOf(from, stages, index));
     stages.push({
       index,
       name: from.stageName,
@@ -166,6 +173,7 @@ export function planBuild(text: string, options: PlanOptions): BuildPlan {
   }
   return {
     escape,
+    warnings,
     globals: globals.map((instruction, index) => ({ instruction, number: index + 1 })),
     globalArgs,
     stages,

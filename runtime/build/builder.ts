@@ -16,6 +16,7 @@ import { progressOf, shortId } from "../images/progress.ts";
 import { BuildContext } from "./build-context.ts";
 import { planBuild, stageOf, type BuildPlan, type Stage } from "./build-plan.ts";
 import { parseBuildRequest, type BuildRequest } from "./build-request.ts";
+import { inRed } from "./run-step.ts";
 import { EMPTY_STAGE, StageBuilder, stageOn, type StageResult } from "./stage-builder.ts";
 import { StageOutputs } from "./stage-output.ts";
 
@@ -106,12 +107,13 @@ class Build {
     try {
       const platform =
         this.#request.platform === "" ? HOST_PLATFORM : parsePlatformText(this.#request.platform);
-      const plan = planBuild(context.dockerfile(this.#request.dockerfile), {
+      const plan = planBuild(context.takeDockerfile(this.#request.dockerfile), {
         args: this.#request.args,
         labels: this.#request.labels,
         target: this.#request.target,
         platformArgs: platformArgs(platform),
       });
+      if (plan.warnings.length > 0) this.#report({ stream: inRed(`${plan.warnings.join("\n")}\n`) });
       for (const { instruction, number } of plan.globals) {
         for (const [key] of instruction.pairs) this.#usedArgs.add(key);
         this.#report({ stream: `Step ${number}/${plan.stepCount} : ${instruction.raw.original}` });
@@ -169,7 +171,8 @@ class Build {
       stage.baseStage === undefined
         ? await this.#base(stage.baseName, stage.platform, report)
         : await must(shared.results[stage.baseStage], "a stage starts from an earlier one");
-    if (base.image !== undefined) report({ stream: ` ---> ${shortId(base.image.id)}\n` });
+    const hasTriggers = stage.baseStage === undefined && (base.config.OnBuild ?? []).length > 0;
+    if (!hasTriggers) report({ stream: ` ---> ${shortId(base.image?.id ?? "")}\n` });
     const builder = new StageBuilder(
       {
         storage: this.#parts.storage,
@@ -188,8 +191,10 @@ class Build {
       },
       base,
     );
-    if (stage.baseStage === undefined) await builder.runTriggers();
+    if (hasTriggers) await builder.runTriggers();
     for (const { instruction, number } of stage.steps) await builder.step(instruction, number);
+    const { image } = builder.result;
+    if (image !== undefined) report({ aux: { ID: image.id } });
     return builder.result;
   }
 
@@ -240,7 +245,6 @@ class Build {
       });
     }
     await makeDurable(storage, image);
-    this.#report({ aux: { ID: image.id } });
     this.#report({ stream: `Successfully built ${shortId(image.id)}\n` });
     for (const reference of this.#request.tags) {
       await nameImage(storage, reference, image);

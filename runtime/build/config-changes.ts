@@ -6,6 +6,7 @@ import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig } from "../../model/engine.ts";
 import type { HealthConfig } from "../../model/specs.ts";
+import { parseSignal } from "../containers/signals.ts";
 import { parseDockerfile } from "./dockerfile-parser.ts";
 import {
   toInstruction,
@@ -73,11 +74,8 @@ function workingDirectory(text: string, config: ContainerConfig): string {
   return clean.length > 1 ? clean.replace(/\/$/, "") : clean;
 }
 
-const SIGNAL = /^(?:SIG)?(?:[A-Z]+\d*|RTMIN(?:\+\d+)?|RTMAX(?:-\d+)?)$/i;
-
 function stopSignal(text: string): string {
-  const isNumber = /^\d+$/.test(text) && Number(text) > 0 && Number(text) <= 64;
-  if (!isNumber && !SIGNAL.test(text)) throw new ClusterError("invalid_argument", `Invalid signal: ${text}`);
+  parseSignal(text);
   return text;
 }
 
@@ -117,9 +115,7 @@ export function applyConfig(
       return { ...config, ExposedPorts: { ...config.ExposedPorts, ...emptyObjects(ports) } };
     }
     case "VOLUME": {
-      const paths = instruction.isJson
-        ? instruction.words.map((word) => expandWord(word, words))
-        : instruction.words.flatMap((word) => expandWords(word, words));
+      const paths = instruction.words.map((word) => expandWord(word, words));
       if (paths.includes(""))
         throw new ClusterError("invalid_argument", "VOLUME specified can not be an empty string");
       return { ...config, Volumes: { ...config.Volumes, ...emptyObjects(paths) } };

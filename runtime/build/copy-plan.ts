@@ -29,15 +29,23 @@ interface Item {
   readonly entry: TarEntry;
   /** File to read, or the bytes themselves. */
   readonly content: string | Buffer | undefined;
+  /** Which file it is on the disk, where that has several names. */
+  readonly inode?: string;
 }
 
 interface Match {
-  readonly source: CopySource;
   readonly view: LayeredView;
   readonly parts: readonly string[];
   readonly node: FoundNode;
-  /** The folder of an unpacked archive: its owners are kept. */
+  /** The folder of an unpacked archive. */
   readonly isArchive: boolean;
+  /** From an archive or an image, not from the client: owners say something. */
+  readonly keepsOwner: boolean;
+}
+
+/** One of the step's sources, numbered. */
+interface Source extends Match {
+  readonly number: number;
 }
 
 function hasWildcard(pattern: string): boolean {
@@ -48,18 +56,12 @@ function failed(request: CopyRequest, why: string): ClusterError {
   return new ClusterError("invalid_argument", `${request.verb} failed: ${why}`);
 }
 
-/** Files that the sources mean; those of the context without what is ignored. */
+/** Files that the sources mean. */
 export class CopySources {
   readonly #request: CopyRequest;
-  readonly #ignored: IgnorePatterns;
 
   constructor(request: CopyRequest) {
     this.#request = request;
-    this.#ignored = new IgnorePatterns(request.ignored);
-  }
-
-  isIgnored(source: CopySource, parts: readonly string[]): boolean {
-    return source.isContext && parts.length > 0 && this.#ignored.ignores(toText(parts.join("/")));
   }
 
   matches(): readonly Match[] {
@@ -71,14 +73,16 @@ export class CopySources {
     this.#refuseOutside(source);
     const view = new LayeredView(source.layers);
     const parts = pathParts(pattern);
-    const found = hasWildcard(pattern) ? this.#expand(source, view, parts) : [parts];
+    const found = hasWildcard(pattern) ? this.#expand(view, parts) : [parts];
     const matches = found.map((each) => this.#match(source, view, each)).filter((each) => each !== undefined);
     if (matches.length > 0) return matches;
     if (hasWildcard(pattern)) throw failed(this.#request, "no source files were specified");
     const stat = `stat ${source.pattern.replace(/^\/+/, "")}: file does not exist`;
     throw failed(
       this.#request,
-      source.isContext ? `file not found in build context or excluded by .dockerignore: ${stat}` : stat,
+      source.kind === "context"
+        ? `file not found in build context or excluded by .dockerignore: ${stat}`
+        : stat,
     );
   }
 
@@ -92,22 +96,19 @@ export class CopySources {
     // Through links, as opening the path would go, but never out of the tree.
     const resolved = view.resolve(parts.join("/"));
     const node = view.find(resolved);
-    if (node === undefined || this.isIgnored(source, parts) || this.isIgnored(source, resolved)) {
-      // A folder that is ignored may hold files that are not.
-      const isFolder = node?.stats.isDirectory() === true;
-      if (!isFolder || !this.#request.ignored.some((line) => line.startsWith("!"))) return undefined;
-      return { source, view, parts: resolved, node, isArchive: false };
-    }
+    if (node === undefined) return undefined;
     const unpacked = this.#request.unpacked.find((each) => each.file === node.absolute);
-    if (unpacked === undefined) return { source, view, parts: resolved, node, isArchive: false };
+    if (unpacked === undefined) {
+      const keepsOwner = source.kind === "image";
+      return { view, parts: resolved, node, isArchive: false, keepsOwner };
+    }
     const inside = new LayeredView([unpacked.folder]);
     const root = inside.find([]);
     if (root === undefined) return undefined;
-    const plain = { ...source, isContext: false };
-    return { source: plain, view: inside, parts: [], node: root, isArchive: true };
+    return { view: inside, parts: [], node: root, isArchive: true, keepsOwner: true };
   }
 
-  #expand(source: CopySource, view: LayeredView, parts: readonly string[]): readonly (readonly string[])[] {
+  #expand(view: LayeredView, parts: readonly string[]): readonly (readonly string[])[] {
     let found: (readonly string[])[] = [[]];
     for (const part of parts) {
       if (!hasWildcard(part)) {
@@ -122,9 +123,7 @@ export class CopySources {
           .map((name) => [...each, name]),
       );
     }
-    return found.filter(
-      (each) => view.find(view.resolve(each.join("/"))) !== undefined && !this.isIgnored(source, each),
-    );
+    return found.filter((each) => view.find(view.resolve(each.join("/"))) !== undefined);
   }
 }
 
@@ -169,19 +168,19 @@ class CopyPlan {
     }
     const target = this.#target.resolve(fromText(destination));
     const isFolder = destination.endsWith("/") || this.#target.find(target)?.stats.isDirectory() === true;
-    for (const match of matches) this.#copy(match, target, isFolder);
+    for (const [number, match] of matches.entries()) this.#copy({ ...match, number }, target, isFolder);
     for (const { name, content } of inlineFiles) {
       const parts = isFolder ? [...target, fromText(name)] : target;
       this.#add(parts, { type: "file", mode: this.#mode ?? 0o644, mtime: 0 }, Buffer.from(content));
     }
-    return [...this.#items.values()];
+    return this.#linked();
   }
 
   get #takesBack(): boolean {
-    return [...this.#request.ignored, ...this.#request.excludes].some((line) => line.startsWith("!"));
+    return this.#request.excludes.some((line) => line.startsWith("!"));
   }
 
-  #copy(match: Match, target: readonly string[], isFolder: boolean): void {
+  #copy(match: Source, target: readonly string[], isFolder: boolean): void {
     if (match.node.stats.isDirectory()) {
       this.#makeFolder(target);
       this.#copyTree(match, match.parts, target);
@@ -191,15 +190,13 @@ class CopyPlan {
     this.#copyNode(match, match.node, isFolder ? [...target, name] : target);
   }
 
-  /** The content of a folder; ignored ones are gone through for what is taken back by "!". */
-  #copyTree(match: Match, parts: readonly string[], target: readonly string[]): void {
+  /** The content of a folder; excluded ones are gone through for what is taken back by "!". */
+  #copyTree(match: Source, parts: readonly string[], target: readonly string[]): void {
     for (const name of match.view.list(parts)) {
       const child = [...parts, name];
       const node = match.view.find(child);
       if (node === undefined) continue;
-      const isOut =
-        this.#sources.isIgnored(match.source, child) ||
-        this.#excludes.ignores(toText(child.slice(match.parts.length).join("/")));
+      const isOut = this.#excludes.ignores(toText(child.slice(match.parts.length).join("/")));
       // A link in the image that leads to a folder stays, and is gone through.
       const place = this.#placeOf([...target, name], node);
       if (!node.stats.isDirectory()) {
@@ -220,13 +217,13 @@ class CopyPlan {
     return this.#target.find(resolved)?.stats.isDirectory() === true ? resolved : parts;
   }
 
-  #copyNode(match: Match, node: FoundNode, parts: readonly string[]): void {
+  #copyNode(match: Source, node: FoundNode, parts: readonly string[]): void {
     const { stats, absolute } = node;
     const type = typeOf(stats);
     if (type === undefined) return;
     const device = deviceParts(stats.rdev);
     const owner =
-      match.isArchive && this.#request.chown === "" ? { uid: stats.uid, gid: stats.gid } : this.#owner;
+      match.keepsOwner && this.#request.chown === "" ? { uid: stats.uid, gid: stats.gid } : this.#owner;
     const isLink = type === "symlink";
     this.#add(
       parts,
@@ -243,6 +240,26 @@ class CopyPlan {
       },
       type === "file" ? absolute : undefined,
     );
+    const item = this.#items.get(parts.join("/"));
+    if (item === undefined || type !== "file" || stats.nlink < 2) return;
+    // Two sources of a step that bring the same file make two of it.
+    this.#items.set(parts.join("/"), { ...item, inode: `${match.number}:${stats.dev}:${stats.ino}` });
+  }
+
+  /** Names of the same file as links to the first of them. */
+  #linked(): readonly Item[] {
+    const first = new Map<string, string>();
+    return [...this.#items].map(([name, { entry, content, inode }]) => {
+      const linkName = inode === undefined ? undefined : first.get(inode);
+      if (linkName !== undefined) {
+        return {
+          entry: { ...entry, type: "link", size: 0, linkName, xattrs: new Map() },
+          content: undefined,
+        };
+      }
+      if (inode !== undefined) first.set(inode, name);
+      return { entry, content };
+    });
   }
 
   #add(
@@ -278,6 +295,7 @@ class CopyPlan {
       if (this.#items.has(name)) continue;
       const found = this.#target.find(some);
       const isThere = found?.stats.isDirectory() === true;
+      if (found !== undefined && !isThere) this.#refuseAsFolder(toText(name));
       const entry: TarEntry = {
         name: `${name}/`,
         type: "folder",
@@ -293,6 +311,12 @@ class CopyPlan {
       };
       this.#items.set(name, { entry, content: undefined });
     }
+  }
+
+  #refuseAsFolder(name: string): never {
+    if (this.#request.verb === "WORKDIR")
+      throw new ClusterError("invalid_argument", `Cannot mkdir: /${name} is not a directory`);
+    throw failed(this.#request, `failed to copy files: mkdir /${name}: not a directory`);
   }
 }
 

@@ -5,7 +5,7 @@ export interface CopySource {
   readonly pattern: string;
   /** Where it is looked up: the context, a stage's layers newest first, or a download. */
   readonly layers: readonly string[];
-  readonly isContext: boolean;
+  readonly kind: "context" | "image" | "download";
 }
 
 export interface CopyRequest {
@@ -20,12 +20,10 @@ export interface CopyRequest {
   readonly destination: string;
   /** The image so far, newest first. */
   readonly destinationLayers: readonly string[];
-  /** "user[:group]", names or numbers; "" is root. */
+  /** "user[:group]", names or numbers; "" is root, but for what comes from an image its own owner. */
   readonly chown: string;
   /** Octal; "" keeps the source's. */
   readonly chmod: string;
-  /** .dockerignore, for sources from the context. */
-  readonly ignored: readonly string[];
   /** --exclude. */
   readonly excludes: readonly string[];
   /** Archives that ADD takes apart: file to the folder with its content. */

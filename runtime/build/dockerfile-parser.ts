@@ -28,6 +28,8 @@ export interface RawInstruction {
 export interface ParsedDockerfile {
   readonly escape: string;
   readonly instructions: readonly RawInstruction[];
+  /** Docker's words about what it takes for now. */
+  readonly warnings: readonly string[];
 }
 
 const DIRECTIVE = /^#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*$/;
@@ -89,22 +91,29 @@ function isComment(line: string): boolean {
   return line.trimStart().startsWith("#");
 }
 
+interface LogicalLine {
+  readonly text: string;
+  readonly hasEmptyLine: boolean;
+}
+
 /** One logical line: continued lines joined, comments and empty lines inside left out. */
-function readLogicalLine(first: string, lines: Lines, escape: string): string {
+function readLogicalLine(first: string, lines: Lines, escape: string): LogicalLine {
   const isContinued = (line: string): boolean => line.trimEnd().endsWith(escape);
   const cut = (line: string): string => line.trimEnd().slice(0, -1);
-  let joined = "";
+  let text = "";
+  let hasEmptyLine = false;
   let line: string | undefined = first.trimStart();
   while (line !== undefined) {
-    if (joined !== "" && (isComment(line) || line.trim() === "")) {
+    if (text !== "" && (isComment(line) || line.trim() === "")) {
+      hasEmptyLine ||= line.trim() === "";
       line = lines.take();
       continue;
     }
-    if (!isContinued(line)) return joined + line.trimEnd();
-    joined += cut(line);
+    if (!isContinued(line)) return { text: text + line.trimEnd(), hasEmptyLine };
+    text += cut(line);
     line = lines.take();
   }
-  return joined;
+  return { text, hasEmptyLine };
 }
 
 function readHeredocs(text: string, lines: Lines): readonly Heredoc[] {
@@ -155,6 +164,15 @@ function takesHeredocs(text: string): boolean {
   return HEREDOC_NAMES.has(first === "ONBUILD" ? second : first);
 }
 
+function emptyLineWarning(text: string, index: number, all: readonly string[]): readonly string[] {
+  return [
+    `[WARNING]: Empty continuation line found in:\n    ${text}`,
+    ...(index < all.length - 1
+      ? []
+      : ["[WARNING]: Empty continuation lines will become errors in a future release."]),
+  ];
+}
+
 export function parseDockerfile(text: string): ParsedDockerfile {
   if (text.length > DOCKERFILE_BYTES_MAX) {
     throw dockerfileError(`file must have at most ${DOCKERFILE_BYTES_MAX} bytes, got ${text.length}`);
@@ -162,14 +180,16 @@ export function parseDockerfile(text: string): ParsedDockerfile {
   const lines = new Lines(text.replace(/^\uFEFF/, ""));
   const escape = readDirectives(lines);
   const instructions: RawInstruction[] = [];
+  const emptyInside: string[] = [];
   for (let line = lines.take(); line !== undefined; line = lines.take()) {
     if (line.trim() === "" || isComment(line)) continue;
     const start = lines.number;
-    const joined = readLogicalLine(line, lines, escape);
+    const { text: joined, hasEmptyLine } = readLogicalLine(line, lines, escape);
     if (joined.trim() === "") continue;
+    if (hasEmptyLine) emptyInside.push(joined.trim());
     const heredocs = takesHeredocs(joined) ? readHeredocs(joined, lines) : [];
     instructions.push(parseInstruction(joined.trim(), heredocs, start));
   }
   if (instructions.length === 0) throw new ClusterError("invalid_argument", "file with no instructions");
-  return { escape, instructions };
+  return { escape, instructions, warnings: emptyInside.flatMap(emptyLineWarning) };
 }

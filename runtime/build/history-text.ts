@@ -39,16 +39,13 @@ export function stepText(
     case "ENTRYPOINT":
       return `${kind} ${quoted(argvOf(instruction.command, before))}`;
     case "EXPOSE":
-      return `EXPOSE ${instruction.words
-        .flatMap((word) => expandWords(word, words))
+      // In the order of what was written.
+      return `EXPOSE ${[...instruction.words]
         .sort()
+        .flatMap((word) => expandWords(word, words))
         .join(" ")}`;
-    case "VOLUME": {
-      const paths = instruction.isJson
-        ? instruction.words.map((word) => expandWord(word, words))
-        : instruction.words.flatMap((word) => expandWords(word, words));
-      return `VOLUME ${plain(paths)}`;
-    }
+    case "VOLUME":
+      return `VOLUME ${plain(instruction.words.map((word) => expandWord(word, words)))}`;
     case "SHELL":
       return `SHELL ${plain(instruction.shell)}`;
     case "USER":

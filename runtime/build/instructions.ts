@@ -5,6 +5,7 @@
 import { ClusterError } from "../../common/errors.ts";
 import type { Heredoc, RawInstruction } from "./dockerfile-parser.ts";
 import { dockerfileError, parseInstruction } from "./dockerfile-parser.ts";
+import { parseRunMount, type WrittenMount } from "./run-mounts.ts";
 import { splitWords } from "./shell-words.ts";
 
 /** Exec form: `args` is the program's argv. Shell form: one element, for the shell. */
@@ -41,6 +42,7 @@ export interface RunInstruction extends Base {
   readonly command: CommandLine;
   /** "" for the build's own. */
   readonly network: string;
+  readonly mounts: readonly WrittenMount[];
 }
 
 export interface CommandInstruction extends Base {
@@ -71,8 +73,6 @@ export interface MaintainerInstruction extends Base {
 export interface WordsInstruction extends Base {
   readonly kind: "EXPOSE" | "VOLUME";
   readonly words: readonly string[];
-  /** Words from JSON are taken as they are, less variables. */
-  readonly isJson: boolean;
 }
 
 export interface ShellInstruction extends Base {
@@ -115,12 +115,14 @@ function needsArguments(
   return dockerfileError(`${raw.name} requires ${count} ${nouns[count]}`, raw.line);
 }
 
+const REPEATED_FLAGS: ReadonlySet<string> = new Set(["exclude", "mount"]);
+
 function takeFlags(raw: RawInstruction, known: readonly string[]): ReadonlyMap<string, readonly string[]> {
   const flags = new Map<string, string[]>();
   for (const [key, value] of raw.flags) {
     if (!known.includes(key)) throw dockerfileError(`unknown flag: --${key}`, raw.line);
     const values = flags.get(key) ?? [];
-    if (values.length > 0 && key !== "exclude")
+    if (values.length > 0 && !REPEATED_FLAGS.has(key))
       throw dockerfileError(`duplicate flag specified: ${key}`, raw.line);
     flags.set(key, [...values, value]);
   }
@@ -226,21 +228,20 @@ function runCommand(raw: RawInstruction): CommandLine {
 
 function parseRun(raw: RawInstruction): RunInstruction {
   const flags = takeFlags(raw, ["network", "mount", "security"]);
-  for (const key of ["mount", "security"]) {
-    if (flags.has(key)) {
-      throw new ClusterError(
-        "invalid_argument",
-        `the --${key} option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to ` +
-          "build images with BuildKit enabled",
-      );
-    }
+  if ((flags.get("security")?.[0] ?? "sandbox") !== "sandbox") {
+    throw new ClusterError(
+      "invalid_argument",
+      "the --security option requires BuildKit. Refer to https://docs.docker.com/go/buildkit/ to learn how to " +
+        "build images with BuildKit enabled",
+    );
   }
+  const mounts = (flags.get("mount") ?? []).map((text) => parseRunMount(text, raw.line));
   if (raw.args === "") throw needsArguments(raw, "at least one");
   const network = flags.get("network")?.[0] ?? "";
   if (!["", "default", "none", "host"].includes(network)) {
     throw dockerfileError(`unsupported network mode "${network}"`, raw.line);
   }
-  return { kind: "RUN", raw, command: runCommand(raw), network };
+  return { kind: "RUN", raw, command: runCommand(raw), network, mounts };
 }
 
 function parseCopy(raw: RawInstruction, escape: string, kind: "COPY" | "ADD"): CopyInstruction {
@@ -248,7 +249,12 @@ function parseCopy(raw: RawInstruction, escape: string, kind: "COPY" | "ADD"): C
     kind === "COPY" ? ["from", "chown", "chmod", "link", "exclude"] : ["chown", "chmod", "link", "exclude"];
   const flags = takeFlags(raw, known);
   const words = parseJsonList(raw.args) ?? splitWords(raw.args, escape);
-  if (words.length < 2) throw needsArguments(raw, "at least two");
+  if (words.length === 0) throw needsArguments(raw, "at least two");
+  if (words.length === 1) {
+    const why =
+      "requires at least two arguments, but only one was provided. Destination could not be determined";
+    throw dockerfileError(`${raw.name} ${why}`, raw.line);
+  }
   return {
     kind,
     raw,
@@ -381,7 +387,7 @@ export function toInstruction(raw: RawInstruction, escape: string): Instruction 
       const list = raw.name === "VOLUME" ? parseJsonList(raw.args) : undefined;
       const words = list ?? splitWords(raw.args, escape);
       if (words.length === 0) throw needsArguments(raw, "at least one");
-      return { kind: raw.name, raw, words, isJson: list !== undefined };
+      return { kind: raw.name, raw, words };
     }
     case "SHELL": {
       const shell = parseJsonList(raw.args);

@@ -18,8 +18,10 @@ export interface RunRequest {
   readonly signal: AbortSignal;
 }
 
-const RED = "\u001b[91m";
-const PLAIN = "\u001b[0m";
+/** As errors' lines are told. */
+export function inRed(text: string): string {
+  return `\u001b[91m${text}\u001b[0m`;
+}
 
 async function output(request: RunRequest, id: string): Promise<() => Promise<void>> {
   const streams = await request.containers.attach(id, {
@@ -34,7 +36,7 @@ async function output(request: RunRequest, id: string): Promise<() => Promise<vo
     const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
     for await (const { stream, data } of streams.output) {
       const text = decoders[stream].decode(data, { stream: true });
-      if (text !== "") request.report({ stream: stream === "stderr" ? `${RED}${text}${PLAIN}` : text });
+      if (text !== "") request.report({ stream: stream === "stderr" ? inRed(text) : text });
     }
   })();
   return () => reading;

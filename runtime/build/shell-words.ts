@@ -9,7 +9,7 @@ export type Variables = ReadonlyMap<string, string>;
 const DEPTH_MAX = 20;
 
 function wordError(why: string, text: string): ClusterError {
-  return new ClusterError("invalid_argument", `failed to process "${text}": ${why}`);
+  return new ClusterError("invalid_argument", `failed to process ${JSON.stringify(text)}: ${why}`);
 }
 
 /** A shell pattern as a regular expression's source; shortest match where `isShort`. */

@@ -25,7 +25,9 @@ import type { ArgInstruction, CopyInstruction, Instruction, RunInstruction } fro
 import { copyText, nopText, stepText } from "./history-text.ts";
 import { toInstruction } from "./instructions.ts";
 import { parseInstruction } from "./dockerfile-parser.ts";
+import { toRunMount } from "./run-mounts.ts";
 import { runStep } from "./run-step.ts";
+import { StepMounts } from "./step-mounts.ts";
 import { expandText, expandWord, type WordOptions } from "./shell-words.ts";
 
 const DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -94,7 +96,6 @@ export class StageBuilder {
     const triggers = this.#config.OnBuild ?? [];
     const { OnBuild: _, ...config } = this.#config;
     this.#config = config;
-    if (triggers.length === 0) return;
     this.#env.report({
       stream: `# Executing ${triggers.length} build trigger${triggers.length === 1 ? "" : "s"}\n`,
     });
@@ -102,6 +103,11 @@ export class StageBuilder {
       const instruction = toInstruction(parseInstruction(trigger, [], 0), this.#env.escape);
       await this.#execute(instruction);
     }
+    this.#tellImage();
+  }
+
+  #tellImage(): void {
+    this.#env.report({ stream: ` ---> ${shortId(this.#image?.id ?? "")}\n` });
   }
 
   async step(instruction: Instruction, number: number): Promise<void> {
@@ -109,7 +115,7 @@ export class StageBuilder {
     this.#env.report({ stream: `Step ${number}/${this.#env.stepCount} : ${instruction.raw.original}` });
     this.#env.report({ stream: "\n" });
     await this.#execute(instruction);
-    if (this.#image !== undefined) this.#env.report({ stream: ` ---> ${shortId(this.#image.id)}\n` });
+    this.#tellImage();
   }
 
   get #words(): WordOptions {
@@ -267,26 +273,43 @@ export class StageBuilder {
 
   async #run(instruction: RunInstruction): Promise<void> {
     const argv = argvOf(instruction.command, this.#config);
-    const args = [...this.#args].filter(
-      ([key]) => !(this.#config.Env ?? []).some((each) => each.startsWith(`${key}=`)),
-    );
-    const shown = args.filter(([key]) => !PROXY_ARGS.has(key)).map(([key, value]) => `${key}=${value}`);
-    const prefix = shown.length === 0 ? "" : `|${shown.length} ${shown.sort().join(" ")} `;
-    const createdBy = prefix + argv.join(" ");
-    const key = this.#key(`${createdBy} ${instruction.network}`);
+    const args = this.#runArgs;
+    const shown = args.filter(([key]) => this.#args.has(key) || !PROXY_ARGS.has(key));
+    const words = [`|${shown.length}`, ...shown.map((each) => each.join("=")).sort(), ...argv];
+    const createdBy = (args.length === 0 ? argv : words).join(" ");
+    const mounts = this.#mounts(instruction);
+    const key = this.#key(`${createdBy} ${instruction.network}${await mounts.key()}`);
     if (this.#probe(key)) return;
-    const layer = await this.#runContainer(
-      instruction,
-      argv,
-      args.map(([name, value]) => `${name}=${value}`),
+    const env = args.map((each) => each.join("="));
+    try {
+      await this.#child(createdBy, key, await this.#runContainer(instruction, argv, { env, mounts }));
+    } finally {
+      mounts.release();
+    }
+  }
+
+  #mounts(instruction: RunInstruction): StepMounts {
+    const { storage, context, imageFor, report, signal } = this.#env;
+    const foldersOf = this.#foldersOf.bind(this);
+    const workingFolder = this.#config.WorkingDir ?? "/";
+    const mounts = instruction.mounts.map((each) => toRunMount(each, this.#words, workingFolder));
+    return new StepMounts(
+      { storage, contextFolder: context.folder, imageFor, foldersOf, report, signal },
+      mounts,
     );
-    await this.#child(createdBy, key, layer);
+  }
+
+  /** What a command gets beside the image's environment: arguments of the stage, and proxies that came with the request. */
+  get #runArgs(): readonly (readonly [string, string])[] {
+    const proxies = [...this.#env.request.args].filter(([key]) => PROXY_ARGS.has(key));
+    const names = new Set((this.#config.Env ?? []).map((each) => splitEnv(each)[0]));
+    return [...new Map([...proxies, ...this.#args])].filter(([key]) => !names.has(key));
   }
 
   async #runContainer(
     instruction: RunInstruction,
     argv: readonly string[],
-    args: readonly string[],
+    { env, mounts }: { readonly env: readonly string[]; readonly mounts: StepMounts },
   ): Promise<NewLayer | undefined> {
     const { containers, request, report, signal, storage } = this.#env;
     if (containers === undefined)
@@ -294,9 +317,6 @@ export class StageBuilder {
     const image = this.#image;
     if (image === undefined)
       throw new ClusterError("failed_precondition", "Cannot RUN in an empty image: there is no program");
-    const proxies = [...request.args]
-      .filter(([key]) => PROXY_ARGS.has(key))
-      .map(([key, value]) => `${key}=${value}`);
     const { network } = instruction;
     const { Volumes: _volumes, ...config } = this.#config;
     return runStep(
@@ -307,13 +327,14 @@ export class StageBuilder {
           Image: image.id,
           Entrypoint: argv,
           Cmd: [],
-          Env: [...args, ...proxies, ...(config.Env ?? [])],
+          Env: [...env, ...(config.Env ?? [])],
           Healthcheck: { Test: ["NONE"] },
         },
-        hostConfig:
-          network === "" || network === "default"
-            ? request.hostConfig
-            : { ...request.hostConfig, NetworkMode: network },
+        hostConfig: {
+          ...request.hostConfig,
+          ...(network === "" || network === "default" ? {} : { NetworkMode: network }),
+          Mounts: await mounts.open(),
+        },
         platform: request.platform,
         shownCommand: argv.join(" "),
         removesContainer: request.removesContainers,
@@ -321,8 +342,9 @@ export class StageBuilder {
         report,
         signal,
       },
-      (containerId) => {
+      async (containerId) => {
         const { upper } = storage.snapshots.layersOf(containerId);
+        await mounts.removeStubs(image, upper);
         const epoch = this.#epoch;
         return this.#layer({
           kind: "folder",
@@ -358,7 +380,6 @@ export class StageBuilder {
       folders: [],
       chown: "",
       chmod: "",
-      ignored: [],
       excludes: [],
       unpacked: [],
       ...(epoch === undefined ? {} : { mtimeMax: epoch }),
@@ -380,7 +401,6 @@ export class StageBuilder {
         destinationLayers: await this.#foldersOf(this.#image),
         chown: expandWord(instruction.chown, words),
         chmod: expandWord(instruction.chmod, words),
-        ignored: this.#env.context.ignored,
         excludes: instruction.excludes,
       });
       const complete = instruction.kind === "ADD" ? await this.#unpackArchives(request, cleanUps) : request;
@@ -412,8 +432,8 @@ export class StageBuilder {
     const words = this.#words;
     const { context, imageFor } = this.#env;
     const from = instruction.from === "" ? undefined : await imageFor(expandWord(instruction.from, words));
-    const isContext = instruction.from === "";
-    const layers = isContext ? [context.folder] : await this.#foldersOf(from);
+    const kind = instruction.from === "" ? "context" : "image";
+    const layers = kind === "context" ? [context.folder] : await this.#foldersOf(from);
     const sources: CopySource[] = [];
     const inlineFiles: { readonly name: string; readonly content: string }[] = [];
     for (const word of instruction.sources) {
@@ -426,8 +446,8 @@ export class StageBuilder {
       } else if (instruction.kind === "ADD" && /^(?:https?|ftp):\/\/|^git@|\.git(?:#|$)/.test(pattern)) {
         const { folder, name } = await downloadFile(this.#env.storage, pattern, this.#env.signal);
         cleanUps.push(() => this.#env.storage.env.disk.removeTree(folder));
-        sources.push({ pattern: name, layers: [folder], isContext: false });
-      } else sources.push({ pattern, layers, isContext });
+        sources.push({ pattern: name, layers: [folder], kind: "download" });
+      } else sources.push({ pattern, layers, kind });
     }
     return { sources, inlineFiles };
   }
@@ -438,7 +458,10 @@ export class StageBuilder {
     cleanUps: (() => Promise<void> | void)[],
   ): Promise<CopyRequest> {
     const { storage } = this.#env;
-    const fromContext = { ...request, sources: request.sources.filter((source) => source.isContext) };
+    const fromContext = {
+      ...request,
+      sources: request.sources.filter((source) => source.kind === "context"),
+    };
     const { files } = await storage.pool.run({ kind: "findArchives", request: fromContext });
     const unpacked = await Promise.all(
       files.map(async (file) => {

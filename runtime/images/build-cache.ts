@@ -1,5 +1,6 @@
-/** `builder prune`: images that build steps left, without a name and needed by none that has one. */
+/** `builder prune`: images that build steps left, without a name and needed by none that has one, and folders of cache mounts. */
 import type { Filters, JsonObject } from "../../model/engine.ts";
+import { treeBytes } from "./tree-bytes.ts";
 import { collectGarbage } from "./garbage.ts";
 import { checkFilters, createdMs, parseMoment } from "./image-queries.ts";
 import { imageUsers, type ContainersOf } from "./image-remove.ts";
@@ -51,7 +52,15 @@ export async function pruneBuildCache(
     }
     found = [...storage.records.images()].filter(isOut);
   }
-  const { bytes } = collectGarbage(storage);
+  let bytes = 0;
+  for (const { name, folder, createdMs: made } of storage.cacheMounts.list()) {
+    if (!moments.every((moment) => made < moment)) continue;
+    const size = await treeBytes(folder);
+    if (!storage.cacheMounts.discard(name)) continue;
+    deleted.push(name);
+    bytes += size;
+  }
+  bytes += collectGarbage(storage).bytes;
   storage.events.emit({
     Type: "builder",
     Action: "prune",

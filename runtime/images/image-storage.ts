@@ -9,6 +9,7 @@ import type { Logger } from "../../common/log.ts";
 import { rfc3339 } from "../../common/time.ts";
 import type { EventSink } from "../ports.ts";
 import { SnapshotStore } from "../snapshots/snapshot-store.ts";
+import { CacheMounts } from "./cache-mounts.ts";
 import { ContentStore, sha256 } from "./content-store.ts";
 import { chainIdsOf, parseImageDocument, type ImageDocument, type Manifest } from "./image-documents.ts";
 import { ImageRecords, type ImageRecord } from "./image-records.ts";
@@ -38,6 +39,7 @@ export interface ImageStorage {
   readonly durability: Durability;
   /** Images that are kept for the cluster, by the digest of their manifest or index. */
   kept: ReadonlySet<string>;
+  readonly cacheMounts: CacheMounts;
   /** The image's config document. */
   document(record: Pick<ImageRecord, "id">): ImageDocument;
   /** RFC 3339 with nine digits, for stamps. */
@@ -86,6 +88,7 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
   const layers = new LayerStore({ pool, content, snapshots });
   const leases = new Leases();
   const partial = new PartialBlobs();
+  const cacheMounts = new CacheMounts(root, trash, random);
   const now = (): string => rfc3339(env.clock.wallMs());
   return {
     env,
@@ -102,6 +105,7 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
     partial,
     durability,
     kept: new Set(),
+    cacheMounts,
     document,
     now,
   };

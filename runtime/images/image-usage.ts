@@ -4,6 +4,7 @@ import { createdMs, listImages } from "./image-queries.ts";
 import { imageUsers, type ContainersOf } from "./image-remove.ts";
 import type { ImageRecord } from "./image-records.ts";
 import type { ImageStorage } from "./image-storage.ts";
+import { treeBytes } from "./tree-bytes.ts";
 
 export interface DiskUsageOptions {
   readonly images: boolean;
@@ -42,6 +43,25 @@ function buildCache(storage: ImageStorage): readonly JsonObject[] {
     });
 }
 
+function cacheMounts(storage: ImageStorage): Promise<readonly JsonObject[]> {
+  const described = storage.cacheMounts.list().map(async ({ name, id, folder, createdMs: made, isUsed }) => {
+    const created = new Date(made).toISOString();
+    return {
+      ID: name,
+      Parents: [],
+      Type: "exec.cachemount",
+      Description: `cached mount ${id}`,
+      InUse: isUsed,
+      Shared: false,
+      Size: await treeBytes(folder),
+      CreatedAt: created,
+      LastUsedAt: created,
+      UsageCount: 1,
+    };
+  });
+  return Promise.all(described);
+}
+
 export async function imageDiskUsage(
   storage: ImageStorage,
   wanted: DiskUsageOptions,
@@ -59,6 +79,6 @@ export async function imageDiskUsage(
       ...image,
       Containers: users.filter((user) => user.imageId === image["Id"]).length,
     })),
-    BuildCache: wanted.buildCache ? buildCache(storage) : [],
+    BuildCache: wanted.buildCache ? [...buildCache(storage), ...(await cacheMounts(storage))] : [],
   };
 }

@@ -294,35 +294,21 @@ test("a link in the context that leads outside of it reads nothing outside", asy
   await assert.rejects(build(engine, "FROM base:1\n", { query: { dockerfile: "../x" } }), /forbidden path/);
 });
 
-test(".dockerignore holds back files, and takes some back", async () => {
+test(".dockerignore keeps the Dockerfile and itself from being copied, the rest is the client's affair", async () => {
   const engine = await bench();
   const files = [
-    { name: ".dockerignore", content: "# note\n*.log\nd\n!keep.log\n!d/in\n**/tmp\n" },
+    { name: ".dockerignore", content: "*.log\n.dockerignore\nDocker*\n" },
     { name: "a.log", content: "" },
-    { name: "keep.log", content: "" },
-    { name: "b", content: "" },
-    { name: "d/", mode: 0o755 },
-    { name: "d/in", content: "" },
-    { name: "d/out", content: "" },
-    { name: "s/", mode: 0o755 },
-    { name: "s/tmp/", mode: 0o755 },
-    { name: "s/tmp/x", content: "" },
-    { name: "s/y", content: "" },
   ];
   const { id } = await build(engine, "FROM base:1\nCOPY . /c/\n", { files });
-  const names = (await layerFiles(engine, id)).map((each) => each.split(" ")[0]);
-  assert.deepEqual(names, [
-    "c",
-    "c/.dockerignore",
-    "c/Dockerfile",
-    "c/b",
-    "c/d",
-    "c/d/in",
-    "c/keep.log",
-    "c/s",
-    "c/s/y",
-  ]);
-  await assert.rejects(build(engine, "FROM base:1\nCOPY a.log /\n", { files }), /excluded by \.dockerignore/);
+  assert.deepEqual(
+    (await layerFiles(engine, id)).map((each) => each.split(" ")[0]),
+    ["c", "c/a.log"],
+  );
+  await assert.rejects(
+    build(engine, "FROM base:1\nCOPY Dockerfile /\n", { files }),
+    /excluded by \.dockerignore/,
+  );
 });
 
 test("ADD takes local archives apart, COPY does not", async () => {
@@ -407,7 +393,7 @@ test("arguments reach RUN, come from the request, and are part of the cache", as
   const engine = await bench();
   const dockerfile = "ARG G=global\nFROM base:1\nARG G\nARG N=default\nRUN one $N\n";
   await build(engine, dockerfile, { query: { buildargs: '{"HTTP_PROXY":"p"}' } });
-  assert.deepEqual(engine.containers.ran[0]?.env.slice(0, 3), ["G=global", "N=default", "HTTP_PROXY=p"]);
+  assert.deepEqual(engine.containers.ran[0]?.env.slice(0, 3), ["HTTP_PROXY=p", "G=global", "N=default"]);
   const same = await build(engine, dockerfile, { query: { buildargs: '{"HTTP_PROXY":"q"}' } });
   assert.equal(engine.containers.ran.length, 1);
   assert.equal(same.text.includes("not consumed"), false);

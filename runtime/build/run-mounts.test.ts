@@ -1,0 +1,68 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parseRunMount, toRunMount, type RunMount } from "./run-mounts.ts";
+
+const words = { escape: "\\", variables: new Map([["DIR", "/var/dir"]]) };
+
+function mount(text: string): RunMount {
+  return toRunMount(parseRunMount(text, 3), words, "/work");
+}
+
+test("toRunMount() reads what BuildKit reads", () => {
+  assert.deepEqual(mount("target=/x"), {
+    type: "bind",
+    target: "/x",
+    source: "/",
+    from: "",
+    isReadonly: true,
+  });
+  assert.deepEqual(mount("type=bind,src=a/../b,dst=y,from=base,rw"), {
+    type: "bind",
+    target: "/work/y",
+    source: "/b",
+    from: "base",
+    isReadonly: false,
+  });
+  assert.deepEqual(mount('type=cache,"target=$DIR/a,b",sharing=locked,mode=0700,uid=5,readonly=true'), {
+    type: "cache",
+    target: "/var/dir/a,b",
+    id: "/var/dir/a,b",
+    sharing: "locked",
+    isReadonly: true,
+    mode: 0o700,
+    uid: 5,
+    gid: 0,
+  });
+  assert.deepEqual(mount("type=tmpfs,target=/t,size=2m"), {
+    type: "tmpfs",
+    target: "/t",
+    sizeBytes: 2 * 1024 * 1024,
+  });
+  assert.deepEqual(mount("type=secret,target=/run/key,required"), {
+    type: "secret",
+    id: "key",
+    isRequired: true,
+  });
+});
+
+const BAD: readonly (readonly [string, RegExp])[] = [
+  ["type=nosuch,target=/x", /line 3: unsupported mount type "nosuch"/],
+  ["target=/x,foo=1", /unexpected key 'foo' in 'foo=1'/],
+  ["type=tmpfs,target=/x,from=a", /unexpected key 'from'/],
+  ["target", /invalid field 'target' must be a key=value pair/],
+  ["type=cache", /target is required/],
+  ["target=/", /target must be below "\/"/],
+  ["target=../..", /target must be below "\/", got "\.\.\/\.\."/],
+  ["type=cache,target=/x,from=a", /a cache mount starts empty/],
+  ["type=cache,target=/x,sharing=some", /unsupported sharing value "some"/],
+  ["type=cache,target=/x,mode=9", /mode must be a number up to 7777, got "9"/],
+  ["type=cache,target=/x,uid=4294967295", /uid must be a number/],
+  ["type=tmpfs,target=/x,size=big", /Invalid size "big"/],
+  ["target=/x,ro=maybe", /ro must be true or false, got "maybe"/],
+];
+
+for (const [text, message] of BAD) {
+  test(`RUN --mount=${text} is refused`, () => {
+    assert.throws(() => mount(text), { code: "invalid_argument", message });
+  });
+}

@@ -1,0 +1,177 @@
+/**
+ * What a RUN's --mount options put before its command: folders of the context or an image, folders kept between builds, memory.
+ * A source is looked up part by part in folders that nobody can change meanwhile; what a command may write to is a copy.
+ * Places that were made to mount on are taken out of the new layer, by names that cannot lead anywhere else.
+ */
+import * as fs from "node:fs";
+import path from "node:path";
+import { must } from "../../common/assert.ts";
+import { ClusterError } from "../../common/errors.ts";
+import type { ProgressLine } from "../../model/engine.ts";
+import type { Mount } from "../../model/specs.ts";
+import type { ImageRecord } from "../images/image-records.ts";
+import type { ImageStorage } from "../images/image-storage.ts";
+import { LayeredView } from "../images/layered-view.ts";
+import { fromText, fsPath, toText } from "../images/tar/byte-path.ts";
+import type { CopyRequest } from "./copy-request.ts";
+import type { BindMount, ClientMount, RunMount } from "./run-mounts.ts";
+
+export interface MountParts {
+  readonly storage: ImageStorage;
+  readonly contextFolder: string;
+  /** Image of a stage built before, or of a name; undefined for an empty one. */
+  readonly imageFor: (from: string) => Promise<ImageRecord | undefined>;
+  /** Unpacked layers of an image, newest first. */
+  readonly foldersOf: (image: ImageRecord | undefined) => Promise<readonly string[]>;
+  readonly report: (line: ProgressLine) => void;
+  readonly signal: AbortSignal;
+}
+
+interface Source {
+  readonly mount: BindMount;
+  readonly layers: readonly string[];
+  readonly kind: "context" | "image";
+}
+
+export class StepMounts {
+  readonly #parts: MountParts;
+  readonly #mounts: readonly RunMount[];
+  readonly #cleanUps: (() => void)[] = [];
+
+  constructor(parts: MountParts, mounts: readonly RunMount[]) {
+    this.#parts = parts;
+    this.#mounts = mounts;
+  }
+
+  /** What the step depends on beside its text: where things are mounted, and the content of what it can read. */
+  async key(): Promise<string> {
+    const keys: unknown[] = [];
+    for (const mount of this.#mounts) {
+      if (mount.type !== "bind") keys.push(mount);
+      else {
+        const request = copyRequest(await this.#sourceOf(mount), "/");
+        const { things } = await this.#parts.storage.pool.run({ kind: "hashCopy", request });
+        keys.push({ ...mount, from: "", things });
+      }
+    }
+    return keys.length === 0 ? "" : JSON.stringify(keys);
+  }
+
+  /** Mounts for the container, after key(). Whatever comes of them, release() is called at the end. */
+  async open(): Promise<readonly Mount[]> {
+    const opened: Mount[] = [];
+    for (const mount of this.#mounts) {
+      switch (mount.type) {
+        case "bind":
+          opened.push(await this.#bind(mount));
+          break;
+        case "cache": {
+          const { folder, release } = await this.#parts.storage.cacheMounts.take(mount, this.#parts.signal);
+          this.#cleanUps.push(release);
+          opened.push({ Type: "bind", Source: folder, Target: mount.target, ReadOnly: mount.isReadonly });
+          break;
+        }
+        case "tmpfs": {
+          const size = mount.sizeBytes === 0 ? {} : { TmpfsOptions: { SizeBytes: mount.sizeBytes } };
+          opened.push({ Type: "tmpfs", Target: mount.target, ...size });
+          break;
+        }
+        case "secret":
+        case "ssh":
+          this.#tellMissing(mount);
+      }
+    }
+    return opened;
+  }
+
+  #tellMissing({ type, id, isRequired }: ClientMount): void {
+    const why = `${type} "${id}" was not given: this API has no way to send one, only BuildKit's has`;
+    if (isRequired) throw new ClusterError("failed_precondition", `Cannot mount: ${why}`);
+    this.#parts.report({ stream: `[Warning] ${why}\n` });
+  }
+
+  async #sourceOf(mount: BindMount): Promise<Source> {
+    if (mount.from === "") return { mount, layers: [this.#parts.contextFolder], kind: "context" };
+    const image = await this.#parts.imageFor(mount.from);
+    return { mount, layers: await this.#parts.foldersOf(image), kind: "image" };
+  }
+
+  async #bind(mount: BindMount): Promise<Mount> {
+    const source = await this.#sourceOf(mount);
+    const view = new LayeredView(source.layers);
+    const found = must(view.find(view.resolve(fromText(mount.source))), "key() has seen it");
+    const isFolder = found.stats.isDirectory();
+    const isAsItIs = source.kind === "context" && mount.isReadonly;
+    const Source = isAsItIs ? toText(found.absolute) : await this.#copied(source, isFolder);
+    return { Type: "bind", Source, Target: mount.target, ReadOnly: mount.isReadonly };
+  }
+
+  async #copied(source: Source, isFolder: boolean): Promise<string> {
+    const { storage } = this.#parts;
+    const request = copyRequest(source, isFolder ? "/" : "/file");
+    const { staging } = await storage.layers.stage((folder) =>
+      storage.pool.run({
+        kind: "apply",
+        input: { kind: "copy", request },
+        folder,
+        isPlain: true,
+        knownDigest: "",
+      }),
+    );
+    this.#cleanUps.push(() => storage.snapshots.discardStaging(staging));
+    return path.join(staging, "fs", isFolder ? "" : "file");
+  }
+
+  /**
+   * Takes empty files and folders out of the stopped container's layer that were made only to mount on. Nothing is removed
+   * through a link, and nothing that holds something.
+   */
+  async removeStubs(image: ImageRecord | undefined, upper: string): Promise<void> {
+    const targets = this.#mounts.flatMap((mount) => ("target" in mount ? [mount.target] : []));
+    if (targets.length === 0) return;
+    const below = new LayeredView(await this.#parts.foldersOf(image));
+    const layer = new LayeredView([upper]);
+    for (const target of targets) {
+      for (let parts = below.resolve(fromText(target)); parts.length > 0; parts = parts.slice(0, -1)) {
+        const stub = layer.find(parts);
+        if (below.find(parts) !== undefined || stub === undefined || !removeEmpty(stub)) break;
+      }
+    }
+  }
+
+  release(): void {
+    for (const cleanUp of this.#cleanUps.splice(0)) cleanUp();
+  }
+}
+
+function removeEmpty({ absolute, stats }: { readonly absolute: string; readonly stats: fs.Stats }): boolean {
+  const file = fsPath(absolute);
+  if (stats.isDirectory()) {
+    if (fs.readdirSync(file).length > 0) return false;
+    fs.rmdirSync(file);
+    return true;
+  }
+  if (!stats.isFile() || stats.size > 0) return false;
+  fs.unlinkSync(file);
+  return true;
+}
+
+function copyRequest({ mount, layers, kind }: Source, destination: string): CopyRequest {
+  return {
+    verb: "RUN --mount",
+    sources: [{ pattern: literal(mount.source), layers, kind }],
+    inlineFiles: [],
+    folders: [],
+    destination,
+    destinationLayers: [],
+    chown: "",
+    chmod: "",
+    excludes: [],
+    unpacked: [],
+  };
+}
+
+/** A pattern that means just this name. */
+function literal(name: string): string {
+  return /[*?[]/.test(name) ? name.replace(/[*?[\\]/g, "\\$&") : name;
+}
