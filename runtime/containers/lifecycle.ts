@@ -204,6 +204,7 @@ export class Lifecycle {
     live.pendingAttachments.clear();
     this.#adoptConnection(live, connection);
     await connection.ask(FrameType.start, u32(0));
+    void this.#deps.launcher.prepareSpare();
     live.changeState({
       status: "running",
       pid,

@@ -12,6 +12,7 @@ export const FrameType = {
   exec: 2,
   hold: 3,
   archive: 4,
+  spare: 6,
   start: 10,
   signal: 11,
   resize: 12,

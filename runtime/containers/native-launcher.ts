@@ -24,6 +24,9 @@ export class NativeLauncher {
   readonly #options: LauncherOptions;
   #rootFd: number | undefined;
   #held: NativeConnection | undefined;
+  /** To a process that waits for its job with a network namespace made ahead. */
+  #spare: NativeConnection | undefined;
+  #isSpareComing = false;
   #starting: Promise<void> | undefined;
 
   constructor(options: LauncherOptions) {
@@ -43,6 +46,8 @@ export class NativeLauncher {
   stop(): void {
     this.#held?.close();
     this.#held = undefined;
+    this.#spare?.close();
+    this.#spare = undefined;
     if (this.#rootFd !== undefined) closeSync(this.#rootFd);
     this.#rootFd = undefined;
   }
@@ -52,14 +57,41 @@ export class NativeLauncher {
     kind: "create" | "exec",
     job: Uint8Array,
   ): Promise<{ connection: NativeConnection; pid: number }> {
-    const connection = await this.#connect();
-    try {
-      const answer = await connection.ask(FrameType[kind], job);
-      return { connection, pid: answer.readUInt32LE(0) };
-    } catch (caught) {
-      connection.close();
-      throw caught;
+    const spare = kind === "create" ? this.#takeSpare() : undefined;
+    if (spare !== undefined) {
+      try {
+        return await ask(spare, kind, job);
+      } catch (caught) {
+        // It was killed while it waited, and nothing runs: what it may have begun is what any start finds that follows a failed one.
+        if (!hasCode(caught, "unavailable")) throw caught;
+      }
     }
+    return ask(await this.#connect(), kind, job);
+  }
+
+  /** For the next creation, at a time when nobody waits: a process that has done already what doesn't depend on the job. */
+  async prepareSpare(): Promise<void> {
+    if (this.#spare?.isClosed === false || this.#rootFd === undefined || this.#isSpareComing) return;
+    this.#isSpareComing = true;
+    try {
+      const spare = await NativeConnection.connect(this.#place("launcher.sock"));
+      if (this.#rootFd === undefined) {
+        spare.close();
+        return;
+      }
+      spare.send(FrameType.spare);
+      this.#spare = spare;
+    } catch (caught) {
+      this.#options.log.debug("no process waits for the next start", { error: caught });
+    } finally {
+      this.#isSpareComing = false;
+    }
+  }
+
+  #takeSpare(): NativeConnection | undefined {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    return spare?.isClosed === true ? undefined : spare;
   }
 
   /** A bare connection to a process that does the archive job, which has been sent. Frames and tar are the caller's. */
@@ -158,5 +190,19 @@ export class NativeLauncher {
         else reject(new ClusterError("unavailable", `Cannot start the launcher: ${words.trim()}`));
       });
     });
+  }
+}
+
+async function ask(
+  connection: NativeConnection,
+  kind: "create" | "exec",
+  job: Uint8Array,
+): Promise<{ connection: NativeConnection; pid: number }> {
+  try {
+    const answer = await connection.ask(FrameType[kind], job);
+    return { connection, pid: answer.readUInt32LE(0) };
+  } catch (caught) {
+    connection.close();
+    throw caught;
   }
 }

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +20,7 @@
 
 #include "mounts.h"
 #include "process.h"
+#include "spare.h"
 #include "sys.h"
 #include "userns.h"
 #include "util.h"
@@ -105,16 +105,6 @@ static const char *set_names(const struct job *job) {
   return NULL;
 }
 
-/* A network of its own begins with a loopback that is down. */
-static void raise_loopback(void) {
-  struct ifreq request = {.ifr_name = "lo"};
-  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  request.ifr_flags = IFF_UP | IFF_RUNNING;
-  ioctl(fd, SIOCSIFFLAGS, &request);
-  close(fd);
-}
-
 /* The terminal that is stdin now also shows as /dev/console. */
 static const char *bind_console(void) {
   int made = open("/dev/console", O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0600);
@@ -159,6 +149,7 @@ static const char *set_up(struct container_start *start, struct identity *identi
   const char *error;
   if ((error = join_namespaces(job)) != NULL) return error;
   if (job->flags & J_NEW_CGROUP && unshare(CLONE_NEWCGROUP) != 0) return FAIL("cgroup namespace: %s", strerror(errno));
+  /* A network of its own begins with a loopback that is down. */
   if (job->flags & J_NEW_NET) raise_loopback();
   if ((error = set_names(job)) != NULL) return error;
   if ((error = build_root(start)) != NULL) return error;

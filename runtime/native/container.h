@@ -15,7 +15,7 @@ struct container_start {
   int sync;
   int stdio[3]; /* ends for the container; -1: the terminal */
   /* Descriptors of the host's that the child closes first of all: one with the right to trace could take them from it. -1: none. */
-  int hidden[6];
+  int hidden[7];
   int hidden_count;
   struct cgroup_entry *entry; /* set by who clones the child; the child closes it once it is inside */
   bool takes_trees; /* root and binds come over `sync` from outside the user namespace, see userns.h */

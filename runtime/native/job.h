@@ -17,6 +17,7 @@ enum frame_type {
   F_HOLD = 3,
   F_ARCHIVE = 4,
   F_RETIRE = 5,
+  F_SPARE = 6, /* prepares for a creation, whose frame comes later */
   /* to a monitor */
   F_START = 10,
   F_SIGNAL = 11,

@@ -25,6 +25,7 @@
 #include "job.h"
 #include "monitor.h"
 #include "mounts.h"
+#include "spare.h"
 #include "sys.h"
 #include "util.h"
 
@@ -67,6 +68,10 @@ static _Noreturn void serve(int connection) {
   uint8_t head[5];
   uint32_t total;
   if (!read_all(connection, head, sizeof head)) _exit(0);
+  if (head[4] == F_SPARE) {
+    spare_prepare();
+    if (!read_all(connection, head, sizeof head)) _exit(0);
+  }
   memcpy(&total, head, 4);
   if (head[4] == F_HOLD) {
     char text[128], byte;
@@ -92,6 +97,7 @@ static _Noreturn void serve(int connection) {
   struct job job;
   const char *error = job_parse(&job, job_bytes, total - 1);
   if (error == NULL && head[4] == F_CREATE) monitor_create(&job, connection);
+  spare_leave();
   if (error == NULL && head[4] == F_EXEC) monitor_exec(&job, connection);
   if (error == NULL && head[4] == F_ARCHIVE) archive_serve(&job, connection);
   send_text_frame(connection, F_ERROR, error == NULL ? "job: unknown kind" : error);

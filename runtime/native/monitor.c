@@ -25,6 +25,7 @@
 #include "container.h"
 #include "delegate.h"
 #include "launcher.h"
+#include "spare.h"
 #include "streams.h"
 #include "sys.h"
 #include "userns.h"
@@ -301,6 +302,7 @@ void monitor_create(struct job *job, int connection) {
   setsid();
   name_process(job);
   const char *error = lock_state(job, &lock);
+  if (error == NULL) error = spare_use(job);
   if (error != NULL) {
     /* Nothing was made: what is there is the other one's. */
     send_text_frame(connection, F_ERROR, error);
@@ -316,8 +318,8 @@ void monitor_create(struct job *job, int connection) {
   struct container_start start = {.job = job,
                                   .sync = sync[1],
                                   .stdio = {theirs[0], theirs[1], theirs[2]},
-                                  .hidden = {connection, ours[0], ours[1], ours[2], sync[0], lock},
-                                  .hidden_count = 6,
+                                  .hidden = {connection, ours[0], ours[1], ours[2], sync[0], lock, spare_descriptor()},
+                                  .hidden_count = 7,
                                   .takes_trees = userns_wanted(job)};
   streams.input = ours[0];
   streams.sources[0] = ours[1];
@@ -325,6 +327,7 @@ void monitor_create(struct job *job, int connection) {
   streams.sync = sync[0];
   if (delegate_wanted(job)) close(sync[0]);
   error = delegate_wanted(job) ? delegate_create(job, &streams, theirs) : monitor_make_child(job, &streams, &start);
+  spare_leave();
   close(sync[1]);
   for (int i = 0; i < 3; i++)
     if (theirs[i] >= 0) close(theirs[i]);
