@@ -2,17 +2,19 @@
  * Keeps the member file sealed by the unlock key that the cluster has now. Runs on every manager: each seals its own disk
  * when it sees the key appear, change or go. A crash in between leaves the former seal, which the former key opens.
  */
-import type { Component } from "../common/env.ts";
+import type { Cancel, Component, Timers } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
+import { AUTOLOCK_RETRY_MS } from "./limits.ts";
 import type { MemberFile, MemberSecrets } from "./member-file.ts";
 import type { Store } from "./store/store.ts";
 
 export interface AutolockDeps {
   readonly store: Store;
-  readonly file: MemberFile;
+  readonly file: Pick<MemberFile, "write">;
   readonly member: MemberSecrets;
   /** What the file is sealed by now; "": it is open. */
   readonly sealedBy: string;
+  readonly timers: Pick<Timers, "after">;
   readonly log: Logger;
 }
 
@@ -21,6 +23,7 @@ export class Autolock implements Component {
   #sealedBy: string;
   #cancel: (() => void) | undefined;
   #writing: Promise<void> | undefined;
+  #cancelRetry: Cancel | undefined;
 
   constructor(deps: AutolockDeps) {
     this.#deps = deps;
@@ -35,8 +38,10 @@ export class Autolock implements Component {
 
   /** Resolves when the file is sealed by the newest key that is known here. */
   async stop(): Promise<void> {
+    this.#cancelRetry?.();
     this.#check();
     while (this.#writing !== undefined) await this.#writing;
+    this.#cancelRetry?.();
     this.#cancel?.();
     this.#cancel = undefined;
   }
@@ -45,23 +50,31 @@ export class Autolock implements Component {
     if (this.#writing !== undefined || this.#cancel === undefined) return;
     const wanted = this.#deps.store.view().list("cluster")[0]?.unlockKey;
     if (wanted === undefined || wanted === this.#sealedBy) return;
-    this.#writing = this.#seal(wanted).finally(() => {
+    this.#writing = this.#seal(wanted).then((isSealed) => {
       this.#writing = undefined;
-      this.#check();
+      if (isSealed) this.#check();
+      else this.#retryLater();
     });
   }
 
-  async #seal(unlockKey: string): Promise<void> {
+  /** A disk that is locked in the cluster's eyes only would be no secret to who steals it. */
+  #retryLater(): void {
+    this.#cancelRetry?.();
+    this.#cancelRetry = this.#deps.timers.after(AUTOLOCK_RETRY_MS, () => this.#check());
+  }
+
+  async #seal(unlockKey: string): Promise<boolean> {
     const { file, member, log } = this.#deps;
     try {
       await file.write(member, unlockKey);
       log.info(
         unlockKey === "" ? "this manager's state is no longer locked" : "this manager's state is locked",
       );
+      this.#sealedBy = unlockKey;
+      return true;
     } catch (error) {
-      log.error("this manager's state could not be locked anew", { error });
+      log.error("this manager's state could not be locked anew, trying again", { error });
+      return false;
     }
-    // Not tried again at once: a full disk would make it spin. The next change of the cluster object tries again.
-    this.#sealedBy = unlockKey;
   }
 }

@@ -1,10 +1,10 @@
 /** A new manager's way into Raft: asks the leader, through any manager that knows it, to be made a member. */
 import { ClusterError } from "../common/errors.ts";
 import type { Clock, Timers } from "../common/env.ts";
-import { callUnary, dial } from "../proto/rpc-client.ts";
+import { callUnary, connect, dial } from "../proto/rpc-client.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import { controlService } from "../proto/services.ts";
-import { JOIN_WAIT_MS, LEADER_RETRY_MS } from "./limits.ts";
+import { JOIN_REACH_MS, JOIN_WAIT_MS, LEADER_RETRY_MS } from "./limits.ts";
 import type { Member } from "./raft/replicated-log.ts";
 
 export interface JoinRaftOptions {
@@ -16,6 +16,16 @@ export interface JoinRaftOptions {
   readonly raftId: number;
   readonly clock: Pick<Clock, "monotonicMs">;
   readonly timers: Pick<Timers, "after">;
+}
+
+/** The leader's side: resolves once manager `nodeId` answers at `addr`. */
+export async function reachManager(identity: LiveIdentity, addr: string, nodeId: string): Promise<void> {
+  const client = dial(addr, identity, { manager: true, nodeId });
+  try {
+    await connect(client, JOIN_REACH_MS);
+  } finally {
+    client.close();
+  }
 }
 
 /** The members, this one among them as a learner. */

@@ -84,9 +84,10 @@ export class LeaderLink {
       }
       await this.#pause();
     }
+    const unknown = maybeApplied ? " The leader was lost meanwhile: the change may still be made." : "";
     throw new ClusterError(
       "unavailable",
-      "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.",
+      `The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.${unknown}`,
       { retryable: true, ...(last === undefined ? {} : { cause: last }) },
     );
   }

@@ -85,6 +85,12 @@ export const LEADER_WAIT_MS: number = 15_000;
 export const LEADER_RETRY_MS: number = 50;
 /** A joining manager waits so long for its state. */
 export const JOIN_WAIT_MS: number = 30_000;
+/** A manager that is to join must be reached at its advertise-addr within this. Docker's managers wait as long. */
+export const JOIN_REACH_MS: number = 5_000;
+/** Pause before the member file is sealed again after a failure, e.g. of a full disk. */
+export const AUTOLOCK_RETRY_MS: number = 5_000;
+/** A write that the leader made is waited for here so long before the answer says so. */
+export const LOCAL_COPY_WAIT_MS: number = 2_000;
 /** A learner has so long to catch up before it is given up. */
 export const LEARNER_WAIT_MS: number = 600_000;
 /** How often the leader compares Raft membership, roles and node objects. */

@@ -22,7 +22,7 @@ import { ControlWriter } from "./controlapi/control-writer.ts";
 import { serveSession } from "./dispatcher/session-service.ts";
 import type { RestoredCluster } from "./backup.ts";
 import { adoptStore, bootstrapStore } from "./first-transaction.ts";
-import { joinRaft } from "./join-raft.ts";
+import { joinRaft, reachManager } from "./join-raft.ts";
 import { LeaderLink } from "./leader-link.ts";
 import { LeaderParts } from "./leader-parts.ts";
 import { JOIN_WAIT_MS, LEADER_HANDOVER_MS } from "./limits.ts";
@@ -33,7 +33,7 @@ import { EntryEncoder } from "./raft/entry-codec.ts";
 import { GrpcTransport } from "./raft/grpc-transport.ts";
 import { LevelCheckpoints } from "./raft/level-checkpoints.ts";
 import { createRaftNode, type RaftNode } from "./raft/node.ts";
-import type { StartMode } from "./raft/open-state.ts";
+import { removeTornWrites, type StartMode } from "./raft/open-state.ts";
 import { raftHandlers } from "./raft-service.ts";
 import { MemoryStore } from "./store/memory-store.ts";
 
@@ -163,6 +163,7 @@ export class Manager implements Component {
     assert(this.#running === undefined && !this.#isStopped, "a manager starts once");
     const { env, folder, mode } = this.#options;
     await env.disk.makeFolder(folder, 0o700);
+    await removeTornWrites(env.disk, folder);
     const hasState = await env.disk.exists(`${folder}/raft/CURRENT`);
     const member = await this.#openMember(hasState);
     const running = await this.#build(member, hasState);
@@ -287,7 +288,19 @@ export class Manager implements Component {
     const nodeImages = (): NodeImages | undefined => parts.nodeImages;
     const control = new ControlApi({ store, raft, link, writer, nodeImages, identity, env, log });
     server.addService(caService, caHandlers({ view: () => store.view(), authority, link }), CA_AUDIENCE);
-    server.addService(controlService, controlHandlers({ writer, raft, nodeImages, link, log }), "managers");
+    server.addService(
+      controlService,
+      controlHandlers({
+        view: () => store.view(),
+        reach: (addr, nodeId) => reachManager(identity, addr, nodeId),
+        writer,
+        raft,
+        nodeImages,
+        link,
+        log,
+      }),
+      "managers",
+    );
     server.addService(
       dispatcherService,
       {
@@ -307,7 +320,14 @@ export class Manager implements Component {
       for (const listener of this.#removedListeners) listener();
     });
     const file = this.#memberFile;
-    const autolock = new Autolock({ store, file, member: made.member, sealedBy: this.#sealedBy, log });
+    const autolock = new Autolock({
+      store,
+      file,
+      member: made.member,
+      sealedBy: this.#sealedBy,
+      timers: env.timers,
+      log,
+    });
     return { ...made, link, parts, control, autolock };
   }
 

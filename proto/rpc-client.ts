@@ -114,6 +114,16 @@ export interface CallOptions {
   readonly metadata?: Metadata;
 }
 
+/** Resolves once a connection stands, so that the server has shown its certificate; rejects with unavailable after `waitMs`. */
+export function connect(client: Client, waitMs: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    client.waitForReady(deadlineOf({ deadlineMs: waitMs }), (error) => {
+      if (error === undefined) resolve();
+      else reject(new ClusterError("unavailable", `no connection within ${waitMs} ms`, { cause: error }));
+    });
+  });
+}
+
 /** One request, one answer. Rejects with a ClusterError. */
 export function callUnary<Request, Response>(
   client: Client,

@@ -36,7 +36,7 @@ import { callUnary } from "../../proto/rpc-client.ts";
 import type { LiveIdentity } from "../../proto/rpc-identity.ts";
 import { controlService } from "../../proto/services.ts";
 import type { Attempt, LeaderLink } from "../leader-link.ts";
-import { CONTROL_WATCH_COUNT_MAX } from "../limits.ts";
+import { CONTROL_WATCH_COUNT_MAX, LOCAL_COPY_WAIT_MS } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
 import type { ReplicatedLog, StateMachine } from "../raft/replicated-log.ts";
 import type { Store } from "../store/store.ts";
@@ -48,7 +48,7 @@ import { withoutNulls } from "./validate/shape.ts";
 export interface ControlApiDeps {
   readonly store: Store & Pick<StateMachine, "snapshot">;
   readonly raft: ReplicatedLog;
-  readonly link: LeaderLink;
+  readonly link: Pick<LeaderLink, "run">;
   readonly writer: ControlWriter;
   /** What nodes say of their images to this member; undefined while another leads. */
   readonly nodeImages: () => NodeImages | undefined;
@@ -355,8 +355,28 @@ export class ControlApi implements ClusterControl {
       remote: (client, attempt) =>
         this.#recognise(write, attempt, () => this.#forward(client, write, attempt.signal)),
     });
-    if (this.#deps.store.view().version < version) await this.#deps.raft.readBarrier();
-    return { id, warnings };
+    if (this.#deps.store.view().version >= version || (await this.#catchUp())) return { id, warnings };
+    const text = "The change is made; this manager could not take it in yet, and may show what was before";
+    return { id, warnings: [...warnings, text] };
+  }
+
+  /**
+   * False if this replica is behind and stays so: its disk is full, or it was cut off. What the leader has committed is done
+   * all the same, and must not be answered with a failure.
+   */
+  async #catchUp(): Promise<boolean> {
+    const { env, raft, log } = this.#deps;
+    const late = new AbortController();
+    const cancel = env.timers.after(LOCAL_COPY_WAIT_MS, () => late.abort());
+    try {
+      await raft.readBarrier({ signal: late.signal });
+      return true;
+    } catch (caught) {
+      log.warn("a change that was made is not here yet", { error: ClusterError.from(caught) });
+      return false;
+    } finally {
+      cancel();
+    }
   }
 
   /**

@@ -8,10 +8,14 @@ import type { controlService } from "../../proto/services.ts";
 import type { LeaderLink } from "../leader-link.ts";
 import { LEARNER_WAIT_MS } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
+import type { StoreView } from "../../model/store-view.ts";
 import type { ReplicatedLog } from "../raft/replicated-log.ts";
 import type { ControlWriter, Outcome } from "./control-writer.ts";
 
 export interface ControlServiceDeps {
+  readonly view: () => StoreView;
+  /** Resolves once node `nodeId` answers at `addr`; rejects saying why it does not. */
+  readonly reach: (addr: string, nodeId: string) => Promise<void>;
   readonly writer: ControlWriter;
   readonly raft: ReplicatedLog;
   /** What nodes say of their images to this member; undefined while another leads. */
@@ -145,6 +149,7 @@ async function joinRaft(
       `Join needs a Raft id and "host:port", got ${raftId} and "${addr}"`,
     );
   }
+  await checkJoiner(deps, { nodeId, raftId, addr });
   // A machine that lost its state comes back with a new id: what it promised under the old one is gone.
   const former = raft.members.find((member) => member.nodeId === nodeId && member.raftId !== raftId);
   if (former !== undefined) await raft.removeMember(former.raftId, { force: false });
@@ -160,6 +165,35 @@ async function joinRaft(
   await Promise.race([outcome, isKnown(raft, raftId, context.signal)]);
   outcome.catch(() => undefined);
   return { members: raft.members.map((member) => ({ ...member })) };
+}
+
+/**
+ * A member that nobody reaches would never catch up and stay listed; one that was demoted while its certificate still is a
+ * manager's would come back. Docker's managers dial a joiner too.
+ */
+async function checkJoiner(
+  deps: ControlServiceDeps,
+  joiner: { readonly nodeId: string; readonly raftId: number; readonly addr: string },
+): Promise<void> {
+  const { nodeId, raftId, addr } = joiner;
+  const role = deps.view().get("node", nodeId)?.spec.Role;
+  if (role !== "manager") {
+    throw new ClusterError(
+      "permission_denied",
+      `Cannot add manager: the role of node "${nodeId}" must be manager, got "${role ?? "no such node"}"`,
+    );
+  }
+  const known = deps.raft.members.find((member) => member.raftId === raftId);
+  if (known?.nodeId === nodeId && known.addr === addr) return;
+  await deps.reach(addr, nodeId).catch((caught: unknown) => {
+    throw new ClusterError(
+      "failed_precondition",
+      `Cannot add manager: node "${nodeId}" must be reached at its advertise-addr "${addr}" from the leader, ` +
+        `got: ${ClusterError.from(caught).message}`,
+      { cause: caught, details: { addr, nodeId } },
+    );
+  });
+  checkLeads(deps);
 }
 
 /** Resolves when the member is in the configuration. */

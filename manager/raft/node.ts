@@ -18,6 +18,7 @@ import { EntryEncoder } from "./entry-codec.ts";
 import { type RaftLimits, RAFT_LIMITS } from "./limits.ts";
 import { Membership } from "./membership.ts";
 import { markRecovered, type OpenedState, openState, savePeers, type StartMode } from "./open-state.ts";
+import { Pauses } from "./pauses.ts";
 import { ReadBarriers } from "./read-barriers.ts";
 import type {
   LeadershipChange,
@@ -101,7 +102,8 @@ export class RaftNode implements ReplicatedLog {
   readonly #removedListeners = new Set<() => void>();
   readonly #tickWaiters = new Set<() => void>();
   readonly #snapshotsOut = new Map<number, AbortController>();
-  readonly #cancels: Cancel[] = [];
+  readonly #pauses: Pauses;
+  #cancelTicks: Cancel | undefined;
   #appliedIndex: number;
   #appliedConfigIndex = 0;
   #checkpointIndex: number;
@@ -138,6 +140,7 @@ export class RaftNode implements ReplicatedLog {
     this.#checkpointIndex = opened.checkpointIndex;
     this.#wasRecovering = opened.restored.isRecovering;
     const { env } = options;
+    this.#pauses = new Pauses(env.timers);
     const ticks = (ms: number): number => Math.max(1, Math.round(ms / limits.tickMs));
     const electionTicks = ticks(limits.electionMs);
     this.#core = new RaftCore(
@@ -241,7 +244,7 @@ export class RaftNode implements ReplicatedLog {
     if (mode.kind === "join") transport.setPeers(mode.peers);
     else if (this.#peersAtStart.length > 0) transport.setPeers(this.#peersAtStart);
     this.#checkpointDueMs = env.clock.monotonicMs() + this.#limits.checkpointMs;
-    this.#cancels.push(env.timers.every(this.#limits.tickMs, () => this.#tick()));
+    this.#cancelTicks = env.timers.every(this.#limits.tickMs, () => this.#tick());
     this.#wal.prepareSpare();
     const { voters } = { voters: this.members.filter((member) => !member.isLearner) };
     if (voters.length === 1 && voters[0]?.raftId === this.raftId) this.#core.campaign();
@@ -251,7 +254,8 @@ export class RaftNode implements ReplicatedLog {
   async stop(): Promise<void> {
     if (this.#isStopped) return;
     this.#isStopped = true;
-    for (const cancel of this.#cancels) cancel();
+    this.#cancelTicks?.();
+    this.#pauses.endAll();
     for (const controller of this.#snapshotsOut.values()) controller.abort();
     this.#failWaiters("the member stops");
     this.#reads.stop();
@@ -454,7 +458,7 @@ export class RaftNode implements ReplicatedLog {
         if (!isErrno(caught, "ENOSPC")) throw caught;
         this.#setFull("log", true);
         this.#pump();
-        await this.#pause(this.#limits.diskFullRetryMs);
+        await this.#pauses.wait(this.#limits.diskFullRetryMs);
       }
     }
   }
@@ -553,7 +557,7 @@ export class RaftNode implements ReplicatedLog {
       } catch (caught) {
         if (!isErrno(caught, "ENOSPC")) throw caught;
         // Until it is written a restart makes the member ask its peers once more: safe.
-        await this.#pause(this.#limits.diskFullRetryMs);
+        await this.#pauses.wait(this.#limits.diskFullRetryMs);
       }
     }
   }
@@ -663,7 +667,7 @@ export class RaftNode implements ReplicatedLog {
       } catch (caught) {
         if (!isErrno(caught, "ENOSPC")) throw caught;
         this.#setFull("state", true);
-        await this.#pause(this.#limits.diskFullRetryMs);
+        await this.#pauses.wait(this.#limits.diskFullRetryMs);
       }
     }
     if (this.#isStopped) return;
@@ -717,13 +721,6 @@ export class RaftNode implements ReplicatedLog {
         else if (signal?.aborted === true) reject(new ClusterError("cancelled", "The change was given up"));
         else resolve();
       });
-    });
-  }
-
-  #pause(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      this.#cancels.push(this.#options.env.timers.after(ms, resolve));
-      this.#cancels.push(() => resolve());
     });
   }
 

@@ -137,8 +137,16 @@ async function loadPeers(options: OpenOptions): Promise<readonly Member[]> {
   }
 }
 
+/** What a process that was killed in the middle of writeFileAtomic() left in a folder of ours. */
+export async function removeTornWrites(disk: Disk, folder: string): Promise<void> {
+  for (const name of await disk.list(folder)) {
+    if (name.endsWith(".tmp")) await disk.remove(`${folder}/${name}`);
+  }
+}
+
 export async function openState(options: OpenOptions): Promise<OpenedState> {
   await options.disk.makeFolder(options.folder);
+  await removeTornWrites(options.disk, options.folder);
   const current = await readCurrent(options);
   if (current === undefined) return createState(options);
   return resumeState(options, current);
@@ -155,6 +163,9 @@ async function createState(options: OpenOptions): Promise<OpenedState> {
   const meta = { ...EMPTY_META, index, term, config, configIndex: index };
   // A first configuration that is in no entry must not get lost; CURRENT comes last and makes it all count.
   await options.checkpoints.replace(meta, state);
+  // A first start that was cut off before CURRENT may have left one, even of another member.
+  await options.disk.removeTree(walFolder(options, 1));
+  if (mode.kind === "join") await savePeers(options, mode.peers);
   const { wal } = await Wal.open(walOptions(options, 1), options.encoder);
   const hardState = { term, vote: 0, commit: index };
   await wal.append({ hardState, base: { index, term }, entries: [] });
@@ -165,6 +176,9 @@ async function createState(options: OpenOptions): Promise<OpenedState> {
 }
 
 async function resumeState(options: OpenOptions, current: Current): Promise<OpenedState> {
+  // A rebuilding that was cut off leaves the log that it made, or the one that it replaced.
+  for (const walNumber of [current.walNumber - 1, current.walNumber + 1])
+    await options.disk.removeTree(walFolder(options, walNumber));
   // The log first: if the key is the wrong one it says so, and what is wrong with the checkpoint then is damage.
   const { wal, recovered } = await Wal.open(walOptions(options, current.walNumber), options.encoder);
   const { checkpoint, damage } = await loadCheckpoint(options).catch(async (caught: unknown) => {

@@ -31,7 +31,7 @@ export class Locks {
       member = newMember(env.random, nodeId);
       await file.write(member, "");
     }
-    new Autolock({ store, file, member, sealedBy, log: silentLogger }).start();
+    new Autolock({ store, file, member, sealedBy, timers: env.timers, log: silentLogger }).start();
   }
 
   /** The newest key that opens it. */

@@ -191,6 +191,8 @@ export class ManagerOperator {
   ): Promise<readonly Member[] | undefined> {
     const { raftId, nodeId } = member;
     const handler = controlHandlers({
+      view: () => leading.store.view(),
+      reach: () => Promise.resolve(),
       writer: this.#writer(leading),
       raft: leading.raft,
       nodeImages: () => undefined,

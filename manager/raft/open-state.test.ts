@@ -1,6 +1,14 @@
-/** A member's folders as older programs left them, and as newer ones might. */
+/** A member's folders as older programs, newer ones and killed ones leave them. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test, type TestContext } from "node:test";
@@ -11,7 +19,7 @@ import { realEnv } from "../../common/real-env.ts";
 import { EntryKind } from "./core/messages.ts";
 import { EntryEncoder } from "./entry-codec.ts";
 import { LevelCheckpoints } from "./level-checkpoints.ts";
-import { type OpenedState, openState } from "./open-state.ts";
+import { type OpenedState, openState, type StartMode } from "./open-state.ts";
 import { SEGMENT_HEADER_BYTES } from "./wal-format.ts";
 
 const SELF = { raftId: 7, nodeId: "n7", addr: "127.0.0.1:1", isLearner: false };
@@ -23,7 +31,11 @@ interface Root {
 }
 
 /** Opens, hands over what was found, closes. */
-async function open(root: Root, look: (opened: OpenedState) => Promise<void> | void): Promise<void> {
+async function open(
+  root: Root,
+  look: (opened: OpenedState) => Promise<void> | void,
+  as: { readonly raftId?: number; readonly mode?: StartMode } = {},
+): Promise<void> {
   const { disk, random } = realEnv;
   const checkpoints = await LevelCheckpoints.open({ folder: root.state, encryptionKey: undefined, random });
   try {
@@ -32,12 +44,12 @@ async function open(root: Root, look: (opened: OpenedState) => Promise<void> | v
       random,
       log: silentLogger,
       folder: root.raft,
-      identity: { clusterId: "c", nodeId: SELF.nodeId, raftId: SELF.raftId },
+      identity: { clusterId: "c", nodeId: SELF.nodeId, raftId: as.raftId ?? SELF.raftId },
       encryptionKey: undefined,
       segmentBytes: 64 * 1024,
       checkpoints,
       encoder: new EntryEncoder(),
-      mode: { kind: "bootstrap", members: [SELF] },
+      mode: as.mode ?? { kind: "bootstrap", members: [SELF] },
     });
     try {
       await look(opened);
@@ -56,11 +68,15 @@ async function withLevel(root: Root, work: (db: ClassicLevel) => Promise<void>):
   await db.close();
 }
 
+function newRoot(t: TestContext): Root {
+  const folder = mkdtempSync(path.join(tmpdir(), "shoal-open-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return { raft: path.join(folder, "raft"), state: path.join(folder, "state") };
+}
+
 /** A member with a checkpoint at 2 and entry 3 in its log, all of the first versions: none is named but in the log. */
 async function oldRoot(t: TestContext): Promise<Root> {
-  const folder = mkdtempSync(path.join(tmpdir(), "shoal-format-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  const root = { raft: path.join(folder, "raft"), state: path.join(folder, "state") };
+  const root = newRoot(t);
   await open(root, async ({ wal }) => {
     const entries = [1, 2, 3].map((index) => {
       return { index, term: 1, kind: EntryKind.normal, payload: Buffer.from(`entry ${index}`) };
@@ -142,4 +158,32 @@ test("a damaged CURRENT is told by its path", async (t) => {
     open(root, () => undefined),
     /Cannot open the raft state: ".*CURRENT" is damaged/,
   );
+});
+
+test("what a killed process left half-made is removed at the next start", async (t) => {
+  const root = await oldRoot(t);
+  const torn = path.join(root.raft, "CURRENT.4711.tmp");
+  writeFileSync(torn, '{"walNu');
+  const rebuilt = path.join(root.raft, "wal-2");
+  mkdirSync(rebuilt);
+  writeFileSync(path.join(rebuilt, "000000000001.wal"), "half");
+  await open(root, (opened) => assert.equal(found(opened), WHOLE));
+  assert.deepEqual([existsSync(torn), existsSync(rebuilt)], [false, false]);
+});
+
+test("a first start that was killed before it counted is begun anew, by whichever member", async (t) => {
+  const root = newRoot(t);
+  await open(root, () => undefined, { raftId: 5 });
+  rmSync(path.join(root.raft, "CURRENT"));
+  await open(root, (opened) => {
+    assert.equal(opened.restored.entries.length, 0);
+    assert.deepEqual(opened.restored.base.config, [SELF]);
+  });
+});
+
+test("a member that joins knows whom to answer to also if it is killed before it has heard anything", async (t) => {
+  const root = newRoot(t);
+  const peer = { raftId: 1, nodeId: "n1", addr: "127.0.0.1:9", isLearner: false };
+  await open(root, () => undefined, { mode: { kind: "join", peers: [peer] } });
+  await open(root, (opened) => assert.deepEqual(opened.peers, [peer]), { mode: { kind: "restart" } });
 });

@@ -1,0 +1,66 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ClusterError } from "../../common/errors.ts";
+import { silentLogger } from "../../common/log.ts";
+import { realEnv } from "../../common/real-env.ts";
+import { FakeClock } from "../../common/testing/fake-clock.ts";
+import { LiveIdentity } from "../../proto/rpc-identity.ts";
+import { LOCAL_COPY_WAIT_MS } from "../limits.ts";
+import type { ReplicatedLog } from "../raft/replicated-log.ts";
+import { MemoryStore } from "../store/memory-store.ts";
+import { SingleMemberLog } from "../store/testing/single-member-log.ts";
+import { ControlApi, type ControlApiDeps } from "./control-api.ts";
+import { ControlWriter } from "./control-writer.ts";
+
+/** A follower's API; the leader makes every write at version 9, which this replica doesn't have. */
+function follower(clock: FakeClock, readBarrier: ReplicatedLog["readBarrier"]): ControlApi {
+  const store = new MemoryStore({ clock, timers: clock, log: silentLogger });
+  const raft = Object.assign(new SingleMemberLog({ machine: store, timers: clock }), { readBarrier });
+  const { random } = realEnv;
+  const run = <T>(): Promise<T> => Promise.resolve({ id: "made", warnings: ["w"], version: 9 } as T);
+  const deps: ControlApiDeps = {
+    store,
+    raft,
+    link: { run },
+    writer: new ControlWriter({ store, raft, clock, random, log: silentLogger }),
+    nodeImages: () => undefined,
+    identity: new LiveIdentity({
+      nodeId: "n",
+      clusterId: "c",
+      role: "manager",
+      certificate: "",
+      key: "",
+      rootCa: "",
+    }),
+    env: { ...realEnv, clock, timers: clock },
+    log: silentLogger,
+  };
+  return new ControlApi(deps);
+}
+
+test("a write that the leader made is answered as made, whatever ails this manager's own replica", async () => {
+  const clock = new FakeClock();
+  const broken = follower(clock, () => Promise.reject(new ClusterError("unavailable", "no answer")));
+  const made = await broken.createSecret({ Name: "s", Labels: {}, Data: "" });
+  assert.equal(made.id, "made");
+  assert.match(made.warnings.join(), /^w,The change is made; this manager could not take it in yet/);
+
+  const hanging = follower(
+    clock,
+    ({ signal } = {}) =>
+      new Promise((_, reject) => {
+        signal?.addEventListener("abort", () => reject(new ClusterError("cancelled", "given up")));
+      }),
+  );
+  const late = hanging.removeSecret("s");
+  await clock.advanceAsync(LOCAL_COPY_WAIT_MS);
+  await late;
+});
+
+test("a write is answered without a word more once the replica has it", async () => {
+  const caughtUp = follower(new FakeClock(), () => Promise.resolve());
+  assert.deepEqual(await caughtUp.createSecret({ Name: "s", Labels: {}, Data: "" }), {
+    id: "made",
+    warnings: ["w"],
+  });
+});
