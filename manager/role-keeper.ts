@@ -68,12 +68,17 @@ export class RoleKeeper implements Component {
   async #reconcile(): Promise<void> {
     await this.#recordMembership();
     const { raft, store } = this.#deps;
+    let problem: unknown;
     for (const member of raft.members) {
       if (this.#isStopped || !raft.isLeader) return;
       const node = store.view().get("node", member.nodeId);
       if (node?.spec.Role === "manager") continue;
-      await this.#expel(member);
+      // One that can't leave yet, for the sake of the quorum, keeps no other from leaving.
+      await this.#expel(member).catch((caught: unknown) => {
+        problem ??= caught;
+      });
     }
+    if (problem !== undefined) throw problem;
   }
 
   /** Writes into node objects who is a member. */

@@ -32,7 +32,11 @@ function checkDemotion(tx: Transaction, node: Node, raft: Membership): void {
   if (managers.length <= 1) {
     throw new ClusterError("failed_precondition", "attempting to demote the last manager of the swarm");
   }
-  const rest = raft.members.filter((member) => !member.isLearner && member.nodeId !== node.id);
+  // Those whose demotion was accepted before are still members for a moment, but won't be when this one goes.
+  const staying = new Set(managers.map((each) => each.id));
+  const rest = raft.members.filter(
+    (member) => !member.isLearner && member.nodeId !== node.id && staying.has(member.nodeId),
+  );
   const isVoter = raft.members.some((member) => !member.isLearner && member.nodeId === node.id);
   if (!isVoter) return;
   const alive = rest.filter((member) => raft.healthy.has(member.raftId)).length;
