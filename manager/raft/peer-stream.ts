@@ -13,7 +13,7 @@ export type RaftClient = Pick<Client, "makeBidiStreamRequest" | "close">;
 
 /** Written but not yet taken by the connection; beyond it messages are dropped, Raft sends them again. */
 const BUFFERED_BYTES_MAX = 16 * 1024 * 1024;
-/** Nothing was taken by the connection for so long: it is given up and opened anew. */
+/** Something waits and nothing was taken by the connection for so long, up to twice that: it is given up and opened anew. */
 const STALL_MS = 3_000;
 const RETRY_FIRST_MS = 50;
 const RETRY_MAX_MS = 1_000;
@@ -36,6 +36,8 @@ export class PeerStream {
   #bufferedBytes = 0;
   #retry: Cancel | undefined;
   #stall: Cancel | undefined;
+  /** Since the timer of #stall was set. */
+  #hasTaken = false;
   #isStopped = false;
 
   constructor(options: PeerStreamOptions) {
@@ -52,12 +54,11 @@ export class PeerStream {
       return;
     }
     this.#bufferedBytes += bytes;
-    this.#stall ??= this.#options.timers.after(STALL_MS, () => this.#broken(call, undefined));
+    this.#watch(call);
     call.write(batch, () => {
       if (this.#call !== call) return;
       this.#bufferedBytes -= bytes;
-      this.#stall?.();
-      this.#stall = undefined;
+      this.#hasTaken = true;
     });
   }
 
@@ -90,6 +91,18 @@ export class PeerStream {
     call.on("data", () => undefined);
     call.on("error", (error: ServiceError) => this.#broken(call, error));
     call.on("end", () => this.#broken(call, undefined));
+  }
+
+  /** A timer of its own for each message would cost as much as encoding it: one looks back over the time since it was set. */
+  #watch(call: ClientDuplexStream<Batch, Batch>): void {
+    if (this.#stall !== undefined) return;
+    this.#hasTaken = false;
+    this.#stall = this.#options.timers.after(STALL_MS, () => {
+      this.#stall = undefined;
+      if (this.#bufferedBytes === 0) return;
+      if (this.#hasTaken) this.#watch(call);
+      else this.#broken(call, undefined);
+    });
   }
 
   #broken(call: ClientDuplexStream<Batch, Batch>, error: ServiceError | undefined): void {
