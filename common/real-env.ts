@@ -3,7 +3,7 @@
  * nothing else in manager/ and worker/ touches these Node modules for such purposes.
  */
 import { randomBytes, randomInt } from "node:crypto";
-import { constants } from "node:fs";
+import { constants, write } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import type { Cancel, Clock, Disk, DiskFile, DiskOpenOptions, Env, Random, Timers } from "./env.ts";
@@ -52,17 +52,22 @@ class RealFile implements DiskFile {
     return buffer.subarray(0, filled);
   }
 
-  async write(offset: number, bytes: Uint8Array): Promise<void> {
-    let written = 0;
-    while (written < bytes.byteLength) {
-      const { bytesWritten } = await this.#handle.write(
-        bytes,
-        written,
-        bytes.byteLength - written,
-        offset + written,
-      );
-      written += bytesWritten;
-    }
+  /** Not through the handle's promises: the log writes thousands of times a second, and they cost a fifth more. */
+  write(offset: number, bytes: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const writeFrom = (start: number): void => {
+        if (start === bytes.byteLength) {
+          resolve();
+          return;
+        }
+        const length = bytes.byteLength - start;
+        write(this.#handle.fd, bytes, start, length, offset + start, (error, written) => {
+          if (error === null) writeFrom(start + written);
+          else reject(error);
+        });
+      };
+      writeFrom(0);
+    });
   }
 
   sync(): Promise<void> {

@@ -90,8 +90,13 @@ export class EntryEncoder {
     );
     if (known !== undefined) return known.bytes;
     const bytes = encodeEntries(entries);
+    this.remember(entries, bytes);
+    return bytes;
+  }
+
+  /** `entries` were read from `bytes`: a follower writes to its log what the leader sent, unless batches have joined meanwhile. */
+  remember(entries: readonly Entry[], bytes: Buffer): void {
     this.#recent.push({ entries, bytes });
     if (this.#recent.length > CACHE_COUNT_MAX) this.#recent.shift();
-    return bytes;
   }
 }

@@ -192,7 +192,8 @@ export class GrpcTransport implements RaftTransport {
       }
       try {
         const envelope = { from, to: this.#options.raftId };
-        this.#handler?.onMessages((batch.messages ?? []).map((wire) => decodeMessage(wire, envelope)));
+        const messages = (batch.messages ?? []).map((wire) => decodeMessage(wire, envelope, this.#encoder));
+        this.#handler?.onMessages(messages);
       } catch (caught) {
         this.#options.log.warn("raft message from a peer not understood", { from, error: caught });
         call.destroy();

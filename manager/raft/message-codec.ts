@@ -2,7 +2,7 @@
 import { assert } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { shoal } from "../../proto/messages.ts";
-import type { Message } from "./core/messages.ts";
+import type { Entry, Message } from "./core/messages.ts";
 import { decodeEntries, type EntryEncoder } from "./entry-codec.ts";
 
 export type WireMessage = shoal.v1.IRaftMessage;
@@ -82,9 +82,11 @@ export function encodeMessage(message: Message, encoder: EntryEncoder): WireMess
   }
 }
 
+/** `encoder` keeps the bytes of the entries for the log. */
 export function decodeMessage(
   wire: WireMessage,
   envelope: { readonly from: number; readonly to: number },
+  encoder: EntryEncoder,
 ): Message {
   const head = { ...envelope, term: wire.term ?? 0 };
   const index = wire.index ?? 0;
@@ -102,17 +104,15 @@ export function decodeMessage(
       return { type: "preVoteReply", ...head, granted: flag };
     case KINDS.voteReply:
       return { type: "voteReply", ...head, granted: flag };
-    case KINDS.append: {
-      const entries = wire.entries === undefined || wire.entries === null || wire.entries.byteLength === 0;
+    case KINDS.append:
       return {
         type: "append",
         ...head,
         prevIndex: index,
         prevTerm: logTerm,
         commit,
-        entries: entries ? [] : decodeEntries(wire.entries ?? new Uint8Array(0)),
+        entries: decodeBlock(wire.entries, encoder),
       };
-    }
     case KINDS.appendOk:
       return { type: "appendOk", ...head, matchIndex: index };
     case KINDS.appendReject:
@@ -141,4 +141,13 @@ export function decodeMessage(
     default:
       throw new ClusterError("invalid_argument", `Cannot read raft message: want kind 1 to 14, got ${kind}`);
   }
+}
+
+function decodeBlock(block: Uint8Array | null | undefined, encoder: EntryEncoder): readonly Entry[] {
+  if (block === undefined || block === null || block.byteLength === 0) return [];
+  const entries = decodeEntries(block);
+  if (entries.length > 0) {
+    encoder.remember(entries, Buffer.from(block.buffer, block.byteOffset, block.byteLength));
+  }
+  return entries;
 }

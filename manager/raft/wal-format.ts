@@ -183,15 +183,21 @@ export interface EncodedRecord {
   readonly crc: number;
 }
 
-/** `chain`: crc of the record before. `nonce`: 12 random bytes, used if the segment is encrypted. */
-export function encodeRecord(
-  parts: RecordParts,
-  segment: { readonly keys: SegmentKeys; readonly chain: number; readonly nonce: () => Uint8Array },
-): EncodedRecord {
+export interface RecordPlace {
+  readonly keys: SegmentKeys;
+  /** crc of the record before. */
+  readonly chain: number;
+  /** 12 random bytes, asked for if the segment is encrypted. */
+  readonly nonce: () => Uint8Array;
+  /** Memory for that many bytes; what it held is overwritten. */
+  readonly room: (bytes: number) => Buffer;
+}
+
+export function encodeRecord(parts: RecordParts, segment: RecordPlace): EncodedRecord {
   const { key, seed } = segment.keys;
   const plainBytes = bodyBytesOf(parts);
   const bodyBytes = key === undefined ? plainBytes : NONCE_BYTES + plainBytes + TAG_BYTES;
-  const bytes = Buffer.allocUnsafe(paddedBytes(bodyBytes));
+  const bytes = segment.room(paddedBytes(bodyBytes));
   bytes.fill(0, RECORD_HEADER_BYTES + bodyBytes);
   bytes.writeUInt32LE(bodyBytes, 0);
   bytes.writeUInt32LE(segment.chain, 8);

@@ -247,3 +247,15 @@ test("Wal that is encrypted shows nothing of its entries and opens only with its
   await assert.rejects(recoverWal(disk, "/wal", wrong), /the key does not fit/);
   await assert.rejects(recoverWal(disk, "/wal", { ...options, encryptionKey: undefined }), /got no key/);
 });
+
+test("Wal holds each record whole, whatever sizes follow each other", async () => {
+  const { options } = setUp(1, { segmentBytes: 1024 * 1024 });
+  const { wal } = await Wal.open(options);
+  const sizes = [40, 200_000, 1, 60_000, 0, 130_000, 7];
+  const written = sizes.map((bytes, at) => entry(at + 1, 1, bytes));
+  for (const each of written) await wal.append({ hardState: undefined, base: undefined, entries: [each] });
+  await wal.close();
+  const { recovered } = await Wal.open(options);
+  assert.equal(recovered.corruption, undefined);
+  assert.deepEqual(recovered.entries, written);
+});

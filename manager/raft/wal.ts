@@ -26,6 +26,8 @@ import { recoverWal, type RecoveredWal, segmentName, type SegmentRange } from ".
 
 /** Zeros are written in pieces of this size. */
 const FILL_BYTES = 1024 * 1024;
+/** Records up to this size are made in one place: a few hundred proposals. */
+const SCRATCH_BYTES = 128 * 1024;
 /** Spare segments kept for reuse; more are deleted. */
 const SPARE_COUNT_MAX = 2;
 
@@ -72,6 +74,7 @@ export class Wal {
   #spareNumber = 0;
   #preparing: Promise<void> | undefined;
   #isClosed = false;
+  readonly #scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES);
 
   private constructor(options: WalOptions, encoder: EntryEncoder) {
     this.#options = options;
@@ -100,7 +103,8 @@ export class Wal {
 
   /** Durable when it resolves. Rejects with ENOSPC before anything was written when there is no room. */
   async append(append: WalAppend): Promise<void> {
-    await this.#sealing;
+    // Without a turn of the promise queue where there is nothing to wait for: the write is on its way when this returns.
+    if (this.#sealing !== undefined) await this.#sealing;
     const block = append.entries.length === 0 ? undefined : this.#encoder.encode(append.entries);
     const parts: RecordParts = { hardState: append.hardState, base: append.base, block };
     const needed = recordBytesMax(parts);
@@ -204,12 +208,20 @@ export class Wal {
   }
 
   async #write(segment: OpenSegment, parts: RecordParts): Promise<void> {
-    const { random } = this.#options;
-    const { keys } = segment;
-    const record = encodeRecord(parts, { keys, chain: this.#chain, nonce: () => random.bytes(12) });
+    const record = encodeRecord(parts, {
+      keys: segment.keys,
+      chain: this.#chain,
+      nonce: () => this.#options.random.bytes(12),
+      room: (bytes) => this.#room(bytes),
+    });
     await segment.file.write(this.#offset, record.bytes);
     this.#offset += record.bytes.byteLength;
     this.#chain = record.crc;
+  }
+
+  /** One write is out at a time, so all records but the largest are made in the same place and leave nothing to collect. */
+  #room(bytes: number): Buffer {
+    return bytes > this.#scratch.byteLength ? Buffer.allocUnsafe(bytes) : this.#scratch.subarray(0, bytes);
   }
 
   /** A new current segment with room for `needed` bytes. */
