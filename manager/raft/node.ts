@@ -408,16 +408,17 @@ export class RaftNode implements ReplicatedLog {
     this.#proposedCount = 0;
     this.#guard(() => {
       this.#reads.askPending();
-      // The write first: the disk works while messages are encoded.
-      const append = this.#core.takeAppend();
-      if (append !== undefined) this.#startWrite(append);
+      // A leader's messages first: the way to a follower and its disk is longer than the own disk's. What waits for the
+      // disk is not among them. Then the write, so that the disk works while entries are applied.
       const output = this.#core.takeOutput();
       if (output.messages.length > 0) this.#options.transport.send(output.messages);
+      const append = this.#core.takeAppend();
+      if (append !== undefined) this.#startWrite(append);
       if (output.committed.length > 0) this.#apply(output.committed);
       if (output.reads.length > 0) this.#reads.answered(output.reads, this.#appliedIndex);
       for (const raftId of output.snapshotsTo) this.#sendSnapshot(raftId);
       this.#announce();
-      if (output.committed.length > 0) this.#wake();
+      if (this.#core.hasCommitted) this.#wake();
     });
     this.#isPumping = false;
   }

@@ -134,6 +134,11 @@ export class RaftCore {
     return this.#outstanding !== undefined;
   }
 
+  /** Entries wait to be applied that the last output had no room for. */
+  get hasCommitted(): boolean {
+    return !this.#isInstalling && this.#log.hasCommitted;
+  }
+
   /** A snapshot is being installed: the state machine is not to be touched. */
   get isInstallPending(): boolean {
     return this.#isInstalling;

@@ -87,6 +87,20 @@ test("RaftLog.takeCommitted() never gives out what is not durable here", () => {
   assert.equal(log.takeCommitted(ALL).length, 0, "and each entry once");
 });
 
+test("RaftLog.hasCommitted tells what a bounded takeCommitted() left", () => {
+  const log = logOf(1, 1);
+  assert.equal(log.hasCommitted, false, "nothing is committed");
+  log.append(entries(3, 1));
+  log.commitTo(3);
+  log.takeCommitted({ bytesMax: 1, countMax: 10 });
+  assert.equal(log.hasCommitted, true);
+  log.takeCommitted(ALL);
+  assert.equal(log.hasCommitted, false, "the last one is not durable here");
+  log.takeUnwritten(ALL);
+  log.durableThrough(3, 1);
+  assert.equal(log.hasCommitted, true);
+});
+
 test("RaftLog.slice() gives at least one entry however large it is", () => {
   const log = logOf(1, 1, 1);
   assert.equal(log.slice(1, { bytesMax: 1, countMax: 10 }).length, 1);

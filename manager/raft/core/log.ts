@@ -182,6 +182,11 @@ export class RaftLog {
     if (index > this.#durableIndex && this.termAt(index) === term) this.#durableIndex = index;
   }
 
+  /** Whether takeCommitted() has something to give. */
+  get hasCommitted(): boolean {
+    return Math.min(this.#commitIndex, this.#durableIndex) > this.#appliedIndex;
+  }
+
   /** Committed entries that were not given out yet and are durable here: applying never overtakes the own disk. */
   takeCommitted(limits: { readonly bytesMax: number; readonly countMax: number }): readonly Entry[] {
     const until = Math.min(this.#commitIndex, this.#durableIndex);
