@@ -446,11 +446,14 @@ const char *mounts_pivot(const struct job *job, int root) {
     const char *error = move_root(root);
     return error == NULL ? set_root_propagation(job) : error;
   }
+  int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (old < 0) return fail("old root");
   if (fchdir(root) != 0) return fail("new root");
   if (syscall(SYS_pivot_root, ".", ".") != 0) return fail("pivot_root");
-  /* The working folder is now the old root, stacked over the new one. */
-  if (mount(NULL, ".", NULL, MS_REC | MS_SLAVE, NULL) != 0) return fail("old root");
+  /* The old root, stacked over the new one now. By its descriptor: "." is the new one, whose shared mounts must stay so. */
+  if (fchdir(old) != 0 || mount(NULL, ".", NULL, MS_REC | MS_SLAVE, NULL) != 0) return fail("old root");
   if (umount2(".", MNT_DETACH) != 0) return fail("leaving the old root");
+  close(old);
   if (chdir("/") != 0) return fail("new root");
   return set_root_propagation(job);
 }
