@@ -20,6 +20,7 @@ import { SHOAL_ROUTES } from "./routes/shoal.ts";
 import { STREAM_ROUTES } from "./routes/streams.ts";
 import { SWARM_ROUTES } from "./routes/swarm.ts";
 import { SYSTEM_ROUTES } from "./routes/system.ts";
+import { PLUGIN_ROUTES } from "./routes/plugins.ts";
 import { VOLUME_ROUTES } from "./routes/volumes.ts";
 import { HttpApi, type ListenAddress } from "./server.ts";
 
@@ -49,6 +50,7 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
     ...IMAGE_ROUTES,
     ...NETWORK_ROUTES,
     ...VOLUME_ROUTES,
+    ...PLUGIN_ROUTES,
     ...SWARM_ROUTES,
     ...SERVICE_ROUTES,
     ...SECRET_ROUTES,

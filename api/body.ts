@@ -5,7 +5,7 @@
 import type { Readable } from "node:stream";
 import type { Timers } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
-import type { JsonObject } from "../model/engine.ts";
+import type { Json, JsonObject } from "../model/engine.ts";
 import { badParameter } from "./error-body.ts";
 import { JSON_BODY_BYTES_MAX, JSON_BODY_TIMEOUT_MS } from "./limits.ts";
 
@@ -56,17 +56,28 @@ export function checkJsonType(contentType: string | undefined): void {
   }
 }
 
-/** The body as an object; undefined if it is empty or null. */
-export function parseObject(bytes: Buffer): JsonObject | undefined {
+function parseJson(bytes: Buffer): unknown {
   const text = bytes.toString("utf8");
-  if (text.trim() === "") return undefined;
-  let parsed: unknown;
+  if (text.trim() === "") return null;
   try {
-    parsed = JSON.parse(text);
+    return JSON.parse(text);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     throw new ClusterError("invalid_argument", `invalid JSON: ${why}`, { cause: error });
   }
+}
+
+/** The body as a list; an empty one if it is empty or null. */
+export function parseList(bytes: Buffer): readonly Json[] {
+  const parsed = parseJson(bytes);
+  if (parsed === null) return [];
+  if (!Array.isArray(parsed)) throw badParameter(`invalid JSON: body must be a list, got ${typeof parsed}`);
+  return parsed as readonly Json[];
+}
+
+/** The body as an object; undefined if it is empty or null. */
+export function parseObject(bytes: Buffer): JsonObject | undefined {
+  const parsed = parseJson(bytes);
   if (parsed === null) return undefined;
   if (typeof parsed !== "object" || Array.isArray(parsed)) {
     throw badParameter(

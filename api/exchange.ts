@@ -7,8 +7,8 @@ import { PassThrough, type Duplex, type Readable } from "node:stream";
 import { assert } from "../common/assert.ts";
 import type { Timers } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
-import type { Filters, JsonObject } from "../model/engine.ts";
-import { checkJsonType, parseObject, readWhole } from "./body.ts";
+import type { Filters, Json, JsonObject } from "../model/engine.ts";
+import { checkJsonType, parseList, parseObject, readWhole } from "./body.ts";
 import { ByteSink } from "./byte-sink.ts";
 import { badParameter, JSON_TYPE } from "./error-body.ts";
 import { checkKeys, parseFilters } from "./filters.ts";
@@ -125,6 +125,14 @@ export class Exchange {
     const object = await this.#readJson(words);
     if (object === undefined) throw badParameter("invalid JSON: got EOF while reading request body");
     return object;
+  }
+
+  /** The JSON body as a list, which is empty if there is none. */
+  async jsonList(): Promise<readonly Json[]> {
+    const bytes = await readWhole(this.#parts.request, this.#parts.timers);
+    if (bytes.byteLength === 0) return [];
+    checkJsonType(this.header("content-type"));
+    return parseList(bytes);
   }
 
   async #readJson(words: Vocabulary): Promise<JsonObject | undefined> {

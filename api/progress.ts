@@ -5,7 +5,7 @@
 import { ClusterError } from "../common/errors.ts";
 import type { ProgressLine } from "../model/engine.ts";
 import { JSON_TYPE } from "./error-body.ts";
-import type { Exchange } from "./exchange.ts";
+import type { Exchange, HeaderValues } from "./exchange.ts";
 
 /** `code` is the exit status of a failed build step; it becomes the CLI's own. */
 function errorLine(caught: unknown): ProgressLine {
@@ -15,10 +15,14 @@ function errorLine(caught: unknown): ProgressLine {
   return { errorDetail: { ...code, message: error.message }, error: error.message };
 }
 
-export async function writeProgress(exchange: Exchange, lines: AsyncIterable<ProgressLine>): Promise<void> {
+export async function writeProgress(
+  exchange: Exchange,
+  lines: AsyncIterable<ProgressLine>,
+  headers: HeaderValues = {},
+): Promise<void> {
   const iterator = lines[Symbol.asyncIterator]();
   const first = await iterator.next();
-  const sink = exchange.stream(JSON_TYPE);
+  const sink = exchange.stream(JSON_TYPE, headers);
   try {
     for (let item = first; item.done !== true; item = await iterator.next()) {
       if (!(await sink.line(item.value))) break;

@@ -580,9 +580,36 @@ export interface VolumeEngine {
   ): Promise<{ readonly VolumesDeleted: readonly string[]; readonly SpaceReclaimed: number }>;
 }
 
+export interface PullPluginOptions {
+  readonly remote: string;
+  /** Name here; "": that of the remote one. */
+  readonly name: string;
+  /** What the user grants, as the client sent it: must be what the plugin asks for. */
+  readonly privileges: readonly Json[];
+  readonly registryAuth?: string;
+}
+
+/** Docker's managed plugins. A `name` is also an id or an unambiguous prefix of one. */
 export interface PluginEngine {
   list(filters: Filters): Promise<readonly JsonObject[]>;
   inspect(name: string): Promise<JsonObject>;
+  /** From the tar of a folder with config.json and rootfs/. */
+  create(name: string, tar: Readable): Promise<void>;
+  /** Resolves when the plugin answers; `timeoutSeconds` 0: the default. */
+  enable(name: string, timeoutSeconds: number): Promise<void>;
+  disable(name: string, force: boolean): Promise<void>;
+  remove(name: string, force: boolean): Promise<void>;
+  /** "NAME[.FIELD]=VALUE" each, as the plugin's config allows. */
+  set(name: string, settings: readonly string[]): Promise<void>;
+  /** What the plugin in a registry asks for. */
+  privileges(remote: string, registryAuth?: string): Promise<readonly JsonObject[]>;
+  pull(options: PullPluginOptions, signal: AbortSignal): AsyncIterable<ProgressLine>;
+  upgrade(name: string, options: PullPluginOptions, signal: AbortSignal): AsyncIterable<ProgressLine>;
+  push(
+    name: string,
+    options: { readonly registryAuth?: string },
+    signal: AbortSignal,
+  ): AsyncIterable<ProgressLine>;
 }
 
 /** Everything of the machine that the API serves without a cluster. */

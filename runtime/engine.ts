@@ -7,8 +7,7 @@ import * as fs from "node:fs/promises";
 import path from "node:path";
 import type { Component, Env } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
-import type { Engine, JsonObject, PluginEngine } from "../model/engine.ts";
-import { ClusterError } from "../common/errors.ts";
+import type { Engine, JsonObject } from "../model/engine.ts";
 import { removeTornWrites } from "../common/torn-writes.ts";
 import { AppArmor } from "./containers/apparmor.ts";
 import {
@@ -28,6 +27,7 @@ import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "./registry/registr
 import { machineInfo } from "./info.ts";
 import { SlirpPorts } from "./network/slirp-ports.ts";
 import { createLocalNetworks } from "./network/local-networks.ts";
+import { ManagedPlugins } from "./plugins/plugin-engine.ts";
 import { createVolumeEngine, type VolumeEngineParts } from "./volumes/volume-engine.ts";
 
 export interface EngineOptions {
@@ -60,12 +60,6 @@ export interface EngineOptions {
   /** Mirrors and insecure registries. */
   readonly registry?: RegistryConfig;
 }
-
-/** No managed plugins here: volume plugins are found by their sockets. */
-const NO_PLUGINS: PluginEngine = {
-  list: () => Promise.resolve([]),
-  inspect: (name) => Promise.reject(new ClusterError("not_found", `plugin "${name}" not found`)),
-};
 
 /** A group of one's own for each exec root. */
 function cgroupParentOf(execRoot: string): string {
@@ -125,6 +119,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
   const idMaps = await resolveRemap(options.usernsRemap ?? "");
   const events = new EventRing({ timers: env.timers, wallMs: () => env.clock.wallMs() });
   let containers: LocalContainerEngine | undefined;
+  let plugins: ManagedPlugins | undefined;
   const imageParts = await createImageEngine({
     env,
     log: log.child({ part: "images" }),
@@ -138,6 +133,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     log: log.child({ part: "volumes" }),
     events,
     dataRoot,
+    managed: { find: (name) => plugins?.find(name), names: () => plugins?.names() ?? [] },
   });
   const localNetworks = await createLocalNetworks({
     env,
@@ -170,12 +166,30 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
   });
   containers = own;
   localNetworks.setContainers(own.directory());
+  const managed = await ManagedPlugins.open({
+    env,
+    log: log.child({ part: "plugins" }),
+    dataRoot,
+    events,
+    registry: options.registry ?? DEFAULT_REGISTRY_CONFIG,
+    volumeCount: volumeParts.countOf,
+    runner: {
+      execRoot: path.join(execRoot, "managed"),
+      nativeBinary,
+      cgroups,
+      volumes: volumeParts.source,
+      networks: localNetworks.containers,
+      appArmor,
+      runtimes,
+    },
+  });
+  plugins = managed;
   return {
     containers: own,
     images: imageParts.images,
     networks: localNetworks.networks,
     volumes: volumeParts.volumes,
-    plugins: NO_PLUGINS,
+    plugins: managed,
     events: (range, signal) => events.read(range, signal),
     info: async () => {
       const images = await imageParts.images.list({
@@ -212,10 +226,15 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
       };
     },
     /** Takes over what a former daemon left running. */
-    start: () => own.open(),
+    start: async () => {
+      // Containers may use volumes of theirs.
+      await managed.start();
+      await own.open();
+    },
     /** Containers go on running; the launcher and the monitors stay for them. */
     stop: async () => {
       own.close();
+      await managed.stop();
       await localNetworks.close();
       await imageParts.stop();
       launcher.stop();

@@ -24,7 +24,7 @@ export interface ImageConfig {
   readonly diffIds: readonly string[];
 }
 
-/** What a container's overlay is mounted from. All absolute paths; lower is newest first. */
+/** What a container's overlay is mounted from. All absolute paths; lower is newest first. Without lower ones `upper` is the root itself. */
 export interface RootfsLayers {
   readonly lower: readonly string[];
   readonly upper: string;

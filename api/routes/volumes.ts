@@ -1,4 +1,4 @@
-/** /volumes and /plugins. Volumes are the machine's; of plugins there are only those that the engine has built in. */
+/** /volumes: those of this machine. */
 import { ClusterError } from "../../common/errors.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
@@ -8,7 +8,6 @@ import { get, post, put, remove, type Route } from "./table.ts";
 
 const LIST_KEYS = new Set(["dangling", "driver", "label", "name"]);
 const PRUNE_KEYS = new Set(["all", "label", "label!"]);
-const PLUGIN_KEYS = new Set(["capability", "enable", "enabled"]);
 
 async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   const filters = exchange.filters(LIST_KEYS);
@@ -40,23 +39,6 @@ function updateVolume(): never {
   throw new ClusterError("unimplemented", "cluster volumes are not supported by this engine");
 }
 
-async function listPlugins(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  const filters = exchange.filters(PLUGIN_KEYS);
-  exchange.send(200, await engine.plugins.list(filters));
-}
-
-async function inspectPlugin(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  exchange.send(200, await engine.plugins.inspect(exchange.param("name")));
-}
-
-function pluginNotFound(exchange: Exchange): never {
-  throw new ClusterError("not_found", `plugin ${JSON.stringify(exchange.param("name"))} not found`);
-}
-
-function noPlugins(): never {
-  throw new ClusterError("unimplemented", "managed plugins are not supported by this engine");
-}
-
 export const VOLUME_ROUTES: readonly Route[] = [
   get("/volumes", list),
   post("/volumes/create", create),
@@ -64,15 +46,4 @@ export const VOLUME_ROUTES: readonly Route[] = [
   get("/volumes/{name}", inspect),
   put("/volumes/{name}", updateVolume),
   remove("/volumes/{name}", removeVolume),
-  get("/plugins", listPlugins),
-  get("/plugins/privileges", noPlugins),
-  post("/plugins/pull", noPlugins),
-  post("/plugins/create", noPlugins),
-  get("/plugins/{name*}/json", inspectPlugin),
-  post("/plugins/{name*}/enable", pluginNotFound),
-  post("/plugins/{name*}/disable", pluginNotFound),
-  post("/plugins/{name*}/set", pluginNotFound),
-  post("/plugins/{name*}/push", pluginNotFound),
-  post("/plugins/{name*}/upgrade", pluginNotFound),
-  remove("/plugins/{name*}", pluginNotFound),
 ];

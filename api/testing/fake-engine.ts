@@ -137,6 +137,15 @@ export class FakeEngine implements Engine {
     inspect: async (name: string): Promise<JsonObject> => {
       throw new ClusterError("not_found", `plugin ${JSON.stringify(name)} not found`);
     },
+    create: async () => refuse("plugin create"),
+    enable: async () => refuse("plugin enable"),
+    disable: async () => refuse("plugin disable"),
+    remove: async () => refuse("plugin rm"),
+    set: async () => refuse("plugin set"),
+    privileges: async () => refuse("plugin privileges"),
+    pull: () => refuse("plugin pull"),
+    upgrade: () => refuse("plugin upgrade"),
+    push: () => refuse("plugin push"),
   };
 
   /** The scripted program behind a container's name or id, or an exec's id. */

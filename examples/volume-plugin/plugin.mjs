@@ -5,7 +5,7 @@
  *   node plugin.mjs --socket /run/shoal/plugins/folders.sock --root /srv/folders
  *   docker volume create -d folders --opt mode=0770 shared
  *
- * State is the folders themselves, so the plugin may be stopped and started at any time.
+ * As a managed plugin, with Node.js in it: see build.sh. State is the folders themselves, so it may be stopped and started at any time.
  */
 import { mkdirSync, readdirSync, rmSync, statSync, chmodSync } from "node:fs";
 import { createServer } from "node:http";
@@ -44,7 +44,8 @@ const calls = {
   "/VolumeDriver.Capabilities": () => ({ Capabilities: { Scope: "local" } }),
   "/VolumeDriver.Create": ({ Name, Opts }) => {
     mkdirSync(folderOf(Name), { recursive: true });
-    if (Opts?.mode !== undefined) chmodSync(folderOf(Name), Number.parseInt(Opts.mode, 8));
+    const mode = Opts?.mode ?? process.env.MODE;
+    if (mode !== undefined) chmodSync(folderOf(Name), Number.parseInt(mode, 8));
     return { Err: "" };
   },
   "/VolumeDriver.Remove": ({ Name }) => {

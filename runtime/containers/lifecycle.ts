@@ -18,12 +18,18 @@ import type {
   NameServers,
   RootfsLayers,
   RootfsSource,
+  VolumeMount,
   VolumeSource,
 } from "../ports.ts";
 import type { AppArmor } from "./apparmor.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { DEFAULT_STOP_TIMEOUT_SECONDS } from "./container-defaults.ts";
-import { REMOVED_SUFFIX, REMOVED_WITH_VOLUMES_SUFFIX, type ContainerRecord } from "./container-record.ts";
+import {
+  REMOVED_SUFFIX,
+  REMOVED_WITH_VOLUMES_SUFFIX,
+  type ContainerRecord,
+  type MountPoint,
+} from "./container-record.ts";
 import { copyUp } from "./copy-up.ts";
 import type { ContainerEvents } from "./events-of.ts";
 import type { IdMaps } from "./id-ranges.ts";
@@ -296,6 +302,8 @@ export class Lifecycle {
       const name = point.Name;
       const volume = await volumes.mount(name, live.id);
       undo.push(() => volumes.unmount(name, live.id));
+      // Plugins say where only now, and maybe another place each time.
+      if (volume.mountpoint !== point.Source) live.change({ mounts: withSource(live, point, volume) });
       if (point.isCopied && point.subpath === "") await copyUp(layers, point.Destination, volume.mountpoint);
     }
   }
@@ -699,6 +707,11 @@ export class Lifecycle {
     live.changeState({ status: "restarting" });
     this.#restartByPolicy(live);
   }
+}
+
+function withSource(live: LiveContainer, point: MountPoint, volume: VolumeMount): readonly MountPoint[] {
+  const isSame = (each: MountPoint): boolean => each.Destination === point.Destination;
+  return live.record.mounts.map((each) => (isSame(each) ? { ...each, Source: volume.mountpoint } : each));
 }
 
 /** For a new run: no word of how the last one ended is left. In memory: a call into the kernel is shorter than a trip to a thread. */

@@ -380,6 +380,10 @@ function flagsOf(record: ContainerRecord): number {
   );
 }
 
+function rootOf(layers: RootfsLayers): LaunchSpec["root"] {
+  return layers.lower.length === 0 ? { kind: "folder", path: layers.upper } : { kind: "overlay", ...layers };
+}
+
 export function launchSpec(input: SpecInput): LaunchSpec {
   const { record, cgroups } = input;
   const { config, hostConfig, id } = record;
@@ -410,7 +414,7 @@ export function launchSpec(input: SpecInput): LaunchSpec {
     hostname: hasOwnNames ? hostnameOf(record) : "",
     domainname: hasOwnNames ? (config.Domainname ?? "") : "",
     sysctls: sysctlsOf(hostConfig, namespaces.idMaps),
-    root: { kind: "overlay", ...input.layers },
+    root: rootOf(input.layers),
     mounts: mountsOf(input),
     devices: isPrivileged ? [...hostDevices(), ...devices.nodes] : devices.nodes,
     files: input.files,

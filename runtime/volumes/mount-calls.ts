@@ -38,6 +38,8 @@ const NO_FLAGS: ReadonlySet<string> = new Set([
   "",
 ]);
 const MS_RDONLY = 1;
+const MS_REC = 16_384;
+const MS_SHARED = 1 << 20;
 const MS_REMOUNT = 32;
 const MS_BIND = 4096;
 const MNT_DETACH = 2;
@@ -97,13 +99,28 @@ export function unmountVolume(target: string): Promise<void> {
   return call(umountCall, [target, MNT_DETACH], `failed to unmount local volume ${target}`);
 }
 
-/** Whether something is mounted exactly there. */
-export function isMounted(target: string): boolean {
-  const escaped = target.replace(
-    /[ \t\n\\]/g,
-    (each) => `\\${each.charCodeAt(0).toString(8).padStart(3, "0")}`,
-  );
+/** Mounts made below it show in its copies in other namespaces and the other way round. */
+export function makeShared(target: string): Promise<void> {
+  return call(mountCall, ["", target, "", MS_SHARED | MS_REC, ""], `failed to share mounts of ${target}`);
+}
+
+/** Where something is mounted, in the order it was. */
+function mountTargets(): readonly string[] {
   return readFileSync("/proc/self/mountinfo", "utf8")
     .split("\n")
-    .some((line) => line.split(" ")[4] === escaped);
+    .flatMap((line) => line.split(" ")[4] ?? [])
+    .map((text) =>
+      text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8))),
+    );
+}
+
+/** Whether something is mounted exactly there. */
+export function isMounted(target: string): boolean {
+  return mountTargets().includes(target);
+}
+
+/** Unmounts what is mounted on the folder and below it, the last one first. */
+export async function unmountBelow(folder: string): Promise<void> {
+  const isBelow = (target: string): boolean => target === folder || target.startsWith(`${folder}/`);
+  for (const target of mountTargets().filter(isBelow).toReversed()) await unmountVolume(target);
 }

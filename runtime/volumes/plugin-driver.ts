@@ -2,14 +2,19 @@
  * A volume driver in a process of its own, spoken to by Docker's volume plugin protocol: JSON over HTTP on a UNIX socket in
  * a plugins folder. A plugin that is slow or gone fails the call it was asked for, and nothing else.
  */
-import { readdirSync } from "node:fs";
+import { closeSync, constants, openSync, readdirSync } from "node:fs";
 import { request } from "node:http";
 import path from "node:path";
-import { ClusterError } from "../../common/errors.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { DriverVolume, VolumeDriver } from "./volume-driver.ts";
 
 const CALL_TIMEOUT_MS = 60_000;
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
+/** What the socket of a plugin says that does not run, or ends just now. */
+const NOBODY: readonly string[] = ["ENOENT", "ECONNREFUSED", "EPIPE", "ECONNRESET"];
+const RETRY_FIRST_MS = 20;
+const RETRY_MAX_MS = 500;
 const CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json";
 
 type Answer = Readonly<Record<string, unknown>>;
@@ -18,15 +23,25 @@ function isObject(value: unknown): value is Answer {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** One POST; resolves to the JSON object that comes back. */
+/** One POST; resolves to the JSON object that comes back. `unavailable` where nobody listens. */
 function post(socketPath: string, call: string, body: object): Promise<Answer> {
   const text = JSON.stringify(body);
   return new Promise((resolve, reject) => {
-    const failed = (why: string): void =>
-      reject(new ClusterError("internal", `${call}: ${why}`, { details: { socketPath } }));
+    const failed = (why: string, code: "internal" | "unavailable" = "internal"): void =>
+      reject(new ClusterError(code, `${call}: ${why}`, { details: { socketPath } }));
+    let folder: number;
+    try {
+      folder = openSync(path.dirname(socketPath), constants.O_RDONLY | constants.O_DIRECTORY);
+    } catch (caught) {
+      return failed(
+        ClusterError.from(caught).message,
+        ClusterError.from(caught).code === "not_found" ? "unavailable" : "internal",
+      );
+    }
     const outgoing = request(
       {
-        socketPath,
+        // A socket's path has at most 107 bytes; that of its folder may have more.
+        socketPath: `/proc/self/fd/${folder}/${path.basename(socketPath)}`,
         path: `/${call}`,
         method: "POST",
         headers: {
@@ -55,10 +70,29 @@ function post(socketPath: string, call: string, body: object): Promise<Answer> {
         });
       },
     );
+    outgoing.on("close", () => closeSync(folder));
     outgoing.on("timeout", () => outgoing.destroy(new Error(`no answer in ${CALL_TIMEOUT_MS / 1000} s`)));
-    outgoing.on("error", (error: Error) => failed(error.message));
+    outgoing.on("error", (error: NodeJS.ErrnoException) =>
+      failed(
+        error.message.replace(/\/proc\/self\/fd\/\d+\/\S+/, socketPath),
+        NOBODY.includes(error.code ?? "") ? "unavailable" : "internal",
+      ),
+    );
     outgoing.end(text);
   });
+}
+
+/** As post(), but for `waitMs` waits for a plugin that is not there (yet, or again after a crash). */
+async function postWhenUp(place: PluginPlace, call: string, body: object): Promise<Answer> {
+  const deadlineMs = performance.now() + place.waitMs;
+  for (let pauseMs = RETRY_FIRST_MS; ; pauseMs = Math.min(RETRY_MAX_MS, pauseMs * 2)) {
+    try {
+      return await post(place.socketPath, call, body);
+    } catch (caught) {
+      if (!hasCode(caught, "unavailable") || performance.now() + pauseMs > deadlineMs) throw caught;
+    }
+    await sleep(pauseMs);
+  }
 }
 
 function parseAnswer(text: string): Answer | undefined {
@@ -83,29 +117,49 @@ function toVolume(value: unknown): DriverVolume | undefined {
   };
 }
 
+/** Where a plugin is spoken to, and how its paths read on the host. */
+export interface PluginPlace {
+  readonly name: string;
+  readonly socketPath: string;
+  /** How long a call waits for somebody to listen. */
+  readonly waitMs: number;
+  readonly hostPath: (path: string) => string;
+}
+
 export class PluginDriver implements VolumeDriver {
   readonly name: string;
-  readonly #socketPath: string;
+  readonly #place: PluginPlace;
   #scope: string | undefined;
 
-  constructor(name: string, socketPath: string) {
-    this.name = name;
-    this.#socketPath = socketPath;
+  constructor(place: PluginPlace) {
+    this.name = place.name;
+    this.#place = place;
+  }
+
+  #ask(call: string, body: object): Promise<Answer> {
+    return postWhenUp(this.#place, call, body);
   }
 
   /** Shakes hands; throws unless it is a volume driver. */
   async activate(): Promise<void> {
-    const answer = await post(this.#socketPath, "Plugin.Activate", {});
+    const answer = await this.#ask("Plugin.Activate", {});
     const kinds = answer["Implements"];
     if (!Array.isArray(kinds) || !kinds.includes("VolumeDriver")) {
       throw new ClusterError("failed_precondition", `plugin "${this.name}" must implement VolumeDriver`);
     }
   }
 
+  /** Whether anybody listens, whatever it answers. */
+  async reach(): Promise<void> {
+    await this.#ask("Plugin.Activate", {}).catch((caught: unknown) => {
+      if (hasCode(caught, "unavailable")) throw caught;
+    });
+  }
+
   async scope(): Promise<string> {
     if (this.#scope === undefined) {
       // Old plugins know no such call.
-      const answer = await post(this.#socketPath, "VolumeDriver.Capabilities", {}).catch(() => ({}));
+      const answer = await this.#ask("VolumeDriver.Capabilities", {}).catch(() => ({}));
       const capabilities: unknown = (answer as Answer)["Capabilities"];
       const scope = isObject(capabilities) ? capabilities["Scope"] : undefined;
       this.#scope = scope === "global" ? "global" : "local";
@@ -114,17 +168,18 @@ export class PluginDriver implements VolumeDriver {
   }
 
   async create(name: string, options: Readonly<Record<string, string>>): Promise<void> {
-    await post(this.#socketPath, "VolumeDriver.Create", { Name: name, Opts: options });
+    await this.#ask("VolumeDriver.Create", { Name: name, Opts: options });
   }
 
   async remove(name: string): Promise<void> {
-    await post(this.#socketPath, "VolumeDriver.Remove", { Name: name });
+    await this.#ask("VolumeDriver.Remove", { Name: name });
   }
 
   async mount(name: string, userId: string): Promise<string> {
-    const answer = await post(this.#socketPath, "VolumeDriver.Mount", { Name: name, ID: userId });
+    const answer = await this.#ask("VolumeDriver.Mount", { Name: name, ID: userId });
     const mountpoint = answer["Mountpoint"];
-    if (typeof mountpoint === "string" && path.isAbsolute(mountpoint)) return mountpoint;
+    if (typeof mountpoint === "string" && path.isAbsolute(mountpoint))
+      return this.#place.hostPath(mountpoint);
     throw new ClusterError(
       "internal",
       `VolumeDriver.Mount: plugin "${this.name}" must give an absolute Mountpoint`,
@@ -132,24 +187,29 @@ export class PluginDriver implements VolumeDriver {
   }
 
   async unmount(name: string, userId: string): Promise<void> {
-    await post(this.#socketPath, "VolumeDriver.Unmount", { Name: name, ID: userId });
+    await this.#ask("VolumeDriver.Unmount", { Name: name, ID: userId });
   }
 
   async get(name: string): Promise<DriverVolume | undefined> {
     try {
-      const answer = await post(this.#socketPath, "VolumeDriver.Get", { Name: name });
-      return toVolume(answer["Volume"]);
+      const answer = await this.#ask("VolumeDriver.Get", { Name: name });
+      return this.#onHost(toVolume(answer["Volume"]));
     } catch (caught) {
       if (caught instanceof ClusterError && caught.code === "internal") return undefined;
       throw caught;
     }
   }
 
+  #onHost(volume: DriverVolume | undefined): DriverVolume | undefined {
+    if (volume === undefined || volume.mountpoint === "") return volume;
+    return { ...volume, mountpoint: this.#place.hostPath(volume.mountpoint) };
+  }
+
   async list(): Promise<readonly DriverVolume[]> {
-    const answer = await post(this.#socketPath, "VolumeDriver.List", {});
+    const answer = await this.#ask("VolumeDriver.List", {});
     const volumes = answer["Volumes"];
     if (!Array.isArray(volumes)) return [];
-    return volumes.map(toVolume).filter((each) => each !== undefined);
+    return volumes.map((each) => this.#onHost(toVolume(each))).filter((each) => each !== undefined);
   }
 }
 
@@ -183,14 +243,14 @@ export class PluginDrivers {
           path.join(folder, name, `${name}.sock`),
         ]) {
           if (!readNames(path.dirname(socketPath)).includes(path.basename(socketPath))) continue;
-          const driver = new PluginDriver(name, socketPath);
+          const driver = new PluginDriver({ name, socketPath, waitMs: 0, hostPath: (inside) => inside });
           await driver.activate();
           this.#active.set(name, driver);
           return driver;
         }
       }
     }
-    throw new ClusterError("not_found", `error looking up volume plugin ${name}: plugin "${name}" not found`);
+    throw new ClusterError("not_found", `plugin "${name}" not found`);
   }
 }
 

@@ -29,6 +29,16 @@ export interface VolumeEngineOptions {
   readonly events: EventSink;
   /** Folders where plugins' sockets are looked for. */
   readonly pluginFolders?: readonly string[];
+  /** Managed plugins, which come first. */
+  readonly managed?: ManagedDrivers;
+}
+
+/** Volume drivers among the managed plugins. */
+export interface ManagedDrivers {
+  /** Undefined if no plugin has that name; throws where it is disabled or something else. */
+  find(name: string): VolumeDriver | undefined;
+  /** Those that are enabled. */
+  names(): readonly string[];
 }
 
 export interface VolumeUsage {
@@ -60,6 +70,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   readonly #mounts = new Map<string, Set<string>>();
   readonly #local: LocalDriver;
   readonly #plugins: PluginDrivers;
+  readonly #managed: ManagedDrivers | undefined;
   /** Creations and removals go one after the other: their checks must hold until they are done. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -69,6 +80,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     this.#events = options.events;
     this.#root = path.join(options.dataRoot, "volumes");
     this.#plugins = new PluginDrivers(options.pluginFolders ?? DEFAULT_PLUGIN_FOLDERS);
+    this.#managed = options.managed;
     this.#local = new LocalDriver({
       root: this.#root,
       disk: options.env.disk,
@@ -105,7 +117,19 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   }
 
   #driver(name: string): Promise<VolumeDriver> {
-    return name === "local" ? Promise.resolve(this.#local) : this.#plugins.get(name);
+    return Promise.resolve().then(() =>
+      name === "local" ? this.#local : (this.#managed?.find(name) ?? this.#plugins.get(name)),
+    );
+  }
+
+  /** As the driver calls itself: a managed plugin has its tag in its name. */
+  async #driverName(name: string): Promise<string> {
+    return name === "" || name === "local" ? "local" : (await this.#driver(name)).name;
+  }
+
+  /** Volumes that the driver has made. */
+  countOf(driver: string): number {
+    return [...this.#records.values()].filter((record) => record.driver === driver).length;
   }
 
   #event(action: string, record: VolumeRecord, attributes: Labels = {}): void {
@@ -153,8 +177,10 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     const isAnonymous = request.name === null;
     const name = request.name ?? newHexId(this.#env.random);
     checkVolumeName(name);
-    const driver = request.driver === "" ? "local" : request.driver;
     return this.#inTurn(async () => {
+      const driver = await this.#driverName(request.driver).catch((caught: unknown) => {
+        throw lookupError(name, request.driver, caught);
+      });
       const known = this.#records.get(name);
       if (known !== undefined) {
         if (request.driver === "" || known.driver === driver) return known;
@@ -368,8 +394,15 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
 
   /** Drivers that /info lists. */
   driverNames(): readonly string[] {
-    return ["local", ...this.#plugins.names()];
+    return ["local", ...this.#plugins.names(), ...(this.#managed?.names() ?? [])];
   }
+}
+
+/** In Docker's words. */
+function lookupError(volume: string, driver: string, caught: unknown): ClusterError {
+  const { code, message } = ClusterError.from(caught);
+  const text = `create ${volume}: error looking up volume plugin ${driver}: ${message}`;
+  return new ClusterError(code, text, { cause: caught });
 }
 
 export interface VolumeEngineParts {
@@ -377,6 +410,8 @@ export interface VolumeEngineParts {
   readonly source: VolumeSource;
   readonly usage: () => Promise<readonly VolumeUsage[]>;
   readonly driverNames: () => readonly string[];
+  /** How many volumes the driver has made. */
+  readonly countOf: (driver: string) => number;
 }
 
 export async function createVolumeEngine(options: VolumeEngineOptions): Promise<VolumeEngineParts> {
@@ -387,5 +422,6 @@ export async function createVolumeEngine(options: VolumeEngineOptions): Promise<
     source: engine,
     usage: () => engine.usage(),
     driverNames: () => engine.driverNames(),
+    countOf: (driver) => engine.countOf(driver),
   };
 }
