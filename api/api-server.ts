@@ -16,6 +16,7 @@ import { NETWORK_ROUTES } from "./routes/networks.ts";
 import { SECRET_ROUTES } from "./routes/secrets.ts";
 import { SERVICE_ROUTES } from "./routes/services.ts";
 import { BACKUP_ROUTES } from "./routes/backup.ts";
+import { CLUSTER_IMAGE_ROUTES } from "./routes/cluster-images.ts";
 import { SHOAL_ROUTES } from "./routes/shoal.ts";
 import { STREAM_ROUTES } from "./routes/streams.ts";
 import { SWARM_ROUTES } from "./routes/swarm.ts";
@@ -56,6 +57,7 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
     ...SECRET_ROUTES,
     ...SHOAL_ROUTES,
     ...BACKUP_ROUTES,
+    ...CLUSTER_IMAGE_ROUTES,
     ...DASHBOARD_ROUTES,
   ]);
   events.start();

@@ -36,6 +36,12 @@ function descriptor(value: unknown): Descriptor | undefined {
   return { digest, mediaType: text(mediaType), sizeBytes };
 }
 
+function platformOf(value: unknown): Pick<ImageDescription, "platform"> {
+  if (typeof value !== "object" || value === null) return {};
+  const { os, architecture } = value as Readonly<Record<string, unknown>>;
+  return { platform: { os: text(os), architecture: text(architecture) } };
+}
+
 export function parseDescription(json: Uint8Array | null | undefined): ImageDescription | undefined {
   const value = parse(json);
   const manifest = descriptor(value?.["manifest"]);
@@ -49,6 +55,7 @@ export function parseDescription(json: Uint8Array | null | undefined): ImageDesc
     manifest,
     ...(index === undefined ? {} : { index }),
     blobs: known.filter((each) => each !== undefined),
+    ...platformOf(value["platform"]),
     repoDigests: texts(value["repoDigests"]),
     taggedAt: text(value["taggedAt"]),
   };

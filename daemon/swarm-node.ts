@@ -15,7 +15,7 @@ import type {
   SwarmState,
 } from "../model/cluster-control.ts";
 import type { ResolvedImage, SessionInfo } from "../model/dispatch.ts";
-import type { Engine } from "../model/engine.ts";
+import type { Engine, ImageDescription } from "../model/engine.ts";
 import { tlsInfoOf } from "../manager/ca/certificates.ts";
 import type { NodeDescription } from "../model/objects.ts";
 import type { NodeRole } from "../model/specs.ts";
@@ -218,6 +218,15 @@ export class SwarmNode implements SwarmLifecycle {
       });
       await this.#enterNew(state, identity, { kind: "join", remoteAddrs });
     });
+  }
+
+  async describeImage(nodeId: string, reference: string, signal: AbortSignal): Promise<ImageDescription> {
+    const membership = this.#membership;
+    if (membership === undefined) throw new ClusterError("unavailable", NOT_IN);
+    if (nodeId !== membership.state.nodeId) return membership.peers.describeAt(nodeId, reference, signal);
+    const image = this.#options.engine.images.describe(reference);
+    if (image !== undefined) return image;
+    throw new ClusterError("not_found", `No such image: ${reference}`);
   }
 
   leave(force: boolean): Promise<void> {

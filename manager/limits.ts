@@ -64,8 +64,6 @@ export const FAILURE_WINDOW_MS: number = 300_000;
 
 /** Records of images that were put into the cluster: each is about 500 bytes of replicated state. */
 export const CLUSTER_IMAGE_COUNT_MAX: number = 2_000;
-/** Nodes that keep a copy of each: two may be lost at once, and one while a copy is being replaced. */
-export const IMAGE_COPY_COUNT: number = 3;
 /** A node that is gone for longer is replaced as keeper of copies. A reboot takes less, and copying costs traffic. */
 export const IMAGE_NODE_PATIENCE_MS: number = 30_000;
 /** Reports of several nodes are judged together. */

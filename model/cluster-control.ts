@@ -3,6 +3,7 @@
  * replica (after a linearizable barrier) and forwards writes to the leader; on other nodes there is none.
  * Errors are ClusterErrors whose messages are Docker's where clients match them.
  */
+import type { ImageDescription } from "./engine.ts";
 import type { StoreEvent } from "./objects.ts";
 import type {
   ClusterSpec,
@@ -161,6 +162,8 @@ export interface SwarmLifecycle {
   /** Returns the new node's id. */
   init(request: SwarmInitRequest): Promise<string>;
   join(request: SwarmJoinRequest): Promise<void>;
+  /** What node `nodeId` has under `reference`: not_found if nothing, unavailable if the node can't be asked. */
+  describeImage(nodeId: string, reference: string, signal: AbortSignal): Promise<ImageDescription>;
   leave(force: boolean): Promise<void>;
   unlock(key: string): Promise<void>;
 }

@@ -500,6 +500,8 @@ export interface ImageDescription {
     readonly mediaType: string;
     readonly sizeBytes: number;
   }[];
+  /** What it was made for, as its config says. */
+  readonly platform?: { readonly os: string; readonly architecture: string };
   /** Digests by which registries know it, "repo@sha256:…". */
   readonly repoDigests: readonly string[];
   /** RFC 3339 with nanoseconds: when the reference last changed on the node that answers; the newest wins among peers. */

@@ -3,6 +3,7 @@ import { badParameter } from "../error-body.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
 import { writeProgress } from "../progress.ts";
+import { clusterDistribution } from "./cluster-images.ts";
 import { get, post, remove, type Route } from "./table.ts";
 
 const LIST_KEYS = new Set(["before", "dangling", "label", "label!", "reference", "since", "until"]);
@@ -144,8 +145,12 @@ async function search(exchange: Exchange, { engine }: ApiContext): Promise<void>
   exchange.send(200, await engine.images.search(term, limit, filters));
 }
 
-async function distribution(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  const answer = await engine.images.distribution(exchange.param("name"), exchange.header("x-registry-auth"));
+/** Images that the cluster keeps need no registry: services are pinned to them all the same. */
+async function distribution(exchange: Exchange, context: ApiContext): Promise<void> {
+  const name = exchange.param("name");
+  const answer =
+    (await clusterDistribution(context, name, exchange.signal)) ??
+    (await context.engine.images.distribution(name, exchange.header("x-registry-auth")));
   exchange.send(200, answer);
 }
 

@@ -23,6 +23,7 @@ import {
   type TableTypes,
   type Task,
 } from "../../model/objects.ts";
+import type { ImageDescription } from "../../model/engine.ts";
 import type { ServiceSpec } from "../../model/specs.ts";
 import type { By, StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";
@@ -135,6 +136,8 @@ export class FakeSwarm implements SwarmLifecycle {
   readonly store: FakeStore = new FakeStore();
   logLines: readonly ClusterLogLine[] = [];
   readonly calls: string[] = [];
+  /** Images of nodes, by "NODE NAME". */
+  readonly images: Map<string, ImageDescription> = new Map();
   current: SwarmState = {
     localNodeState: "inactive",
     nodeId: "",
@@ -169,6 +172,12 @@ export class FakeSwarm implements SwarmLifecycle {
 
   async join(): Promise<void> {
     this.current = { ...this.current, localNodeState: "active", nodeId: this.store.newId() };
+  }
+
+  async describeImage(nodeId: string, reference: string): Promise<ImageDescription> {
+    const image = this.images.get(`${nodeId} ${reference}`);
+    if (image === undefined) throw new ClusterError("not_found", `No such image: ${reference}`);
+    return image;
   }
 
   async leave(force: boolean): Promise<void> {

@@ -23,6 +23,7 @@ import { showProgress } from "../output/json-progress.ts";
 import type { ListFormat } from "../output/table.ts";
 import { ellipsis, formatList, shortId } from "../output/table.ts";
 import { buildCommand } from "./build.ts";
+import { listClusterImages, pushToCluster, removeClusterImages } from "./cluster-image.ts";
 import { confirm, forEachArgument, inspectCommand } from "./verbs.ts";
 
 export { runProgram } from "../program.ts";
@@ -299,13 +300,27 @@ const LIST: CommandDefinition = {
   argsMax: 1,
   flags: [
     bool("all", "Intermediate images too", "a"),
+    bool("cluster", "Images that the cluster keeps, with their copies"),
     bool("digests", "Show digests"),
     FILTER_FLAG,
     FORMAT_FLAG,
     QUIET_FLAG,
     NO_TRUNC_FLAG,
   ],
-  run: runList,
+  run: (context) => (context.flags.bool("cluster") ? listClusterImages(context) : runList(context)),
+};
+
+const PUSH_FLAGS = [bool("all-tags", "All tags (registry only)", "a"), bool("quiet", "No progress", "q")];
+
+/** As Docker's: an upload to a registry. */
+const PUSH: CommandDefinition = {
+  name: "push",
+  usage: "[OPTIONS] NAME[:TAG]",
+  summary: "Upload an image to a registry",
+  argsMin: 1,
+  argsMax: 1,
+  flags: PUSH_FLAGS,
+  run: runPush,
 };
 
 const COMMANDS: readonly CommandDefinition[] = [
@@ -360,11 +375,15 @@ const COMMANDS: readonly CommandDefinition[] = [
   {
     name: "push",
     usage: "[OPTIONS] NAME[:TAG]",
-    summary: "Upload an image to a registry",
+    summary: "Put an image into the cluster, or upload it to a registry",
     argsMin: 1,
     argsMax: 1,
-    flags: [bool("all-tags", "All tags", "a"), bool("quiet", "No progress", "q")],
-    run: runPush,
+    flags: [
+      text("node", "node", "Node that has the image (default: the one that is spoken to)"),
+      bool("registry", "Upload to the registry that the name says, as `shoal push`"),
+      ...PUSH_FLAGS,
+    ],
+    run: (context) => (context.flags.bool("registry") ? runPush(context) : pushToCluster(context)),
   },
   buildCommand,
   {
@@ -393,10 +412,11 @@ const COMMANDS: readonly CommandDefinition[] = [
     summary: "Remove images",
     argsMin: 1,
     flags: [
-      bool("force", "Remove even if used by stopped containers", "f"),
+      bool("cluster", "From the cluster: no copies are kept any more"),
+      bool("force", "Remove even if used by stopped containers (with --cluster: by services)", "f"),
       bool("no-prune", "Keep untagged parents"),
     ],
-    run: runRemove,
+    run: (context) => (context.flags.bool("cluster") ? removeClusterImages(context) : runRemove(context)),
   },
   {
     name: "prune",
@@ -430,7 +450,6 @@ export const definitions: readonly CommandDefinition[] = [
   },
   shortForm("images", "ls"),
   shortForm("rmi", "rm"),
-  ...["load", "save", "import", "pull", "push", "build", "tag", "history"].map((verb) =>
-    shortForm(verb, verb),
-  ),
+  PUSH,
+  ...["load", "save", "import", "pull", "build", "tag", "history"].map((verb) => shortForm(verb, verb)),
 ];

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { ImageHolder } from "../../model/objects.ts";
-import { IMAGE_COPY_COUNT } from "../limits.ts";
+import { IMAGE_COPY_COUNT } from "../../model/cluster-images.ts";
 import { type Keeper, planHolders } from "./image-copies.ts";
 
 function nodes(...keepers: readonly (Partial<Keeper> & { readonly nodeId: string })[]): Map<string, Keeper> {

@@ -3,7 +3,7 @@
  * go. Pure; image-keeper.ts writes it to the store.
  */
 import type { ImageHolder } from "../../model/objects.ts";
-import { IMAGE_COPY_COUNT } from "../limits.ts";
+import { IMAGE_COPY_COUNT } from "../../model/cluster-images.ts";
 
 /** A node of the cluster, as one that may keep an image. */
 export interface Keeper {

@@ -37,6 +37,7 @@ function described(
   parsed: ImageReference | undefined,
 ): ImageDescription {
   const { records, content } = storage;
+  const document = storage.document(record);
   const name = parsed === undefined ? record.id : fullName(withDefaultTag(parsed));
   const index = record.indexes?.find((each) => each.digest === parsed?.digest && content.has(each.digest));
   return {
@@ -48,6 +49,7 @@ function described(
       { digest: record.id, mediaType: record.configMediaType, sizeBytes: record.configSizeBytes },
       ...record.layers.map(({ digest, mediaType, sizeBytes }) => ({ digest, mediaType, sizeBytes })),
     ],
+    platform: { os: document.os, architecture: document.architecture },
     repoDigests: records.digestsOf(record.id),
     taggedAt: records.tagRecord(name)?.taggedAt ?? record.lastTaggedAt,
   };
