@@ -568,6 +568,7 @@ test("putImage() gives a name one image: again changes nothing, another image re
   assert.equal(other.id, first.id);
   assert.deepEqual(fixture.store.view().get("image", first.id)?.holders, [
     { nodeId: "n2", isComplete: true },
+    { nodeId: "n1", isComplete: false },
   ]);
   const lower = { ...IMAGE, Name: "docker.io/library/web:rc" };
   const upper = { ...IMAGE, Name: "docker.io/library/web:RC" };

@@ -39,7 +39,13 @@ export function putImage(tx: Transaction, plan: PutImagePlan): string {
     tx.create("image", { id: plan.id, spec, holders: [origin] });
     return plan.id;
   }
-  if (present.spec.Digest !== spec.Digest) tx.update("image", { ...present, spec, holders: [origin] });
+  if (present.spec.Digest !== spec.Digest) {
+    // Who kept the last image under the name has most layers of the next.
+    const former = present.holders
+      .filter((holder) => holder.nodeId !== plan.nodeId)
+      .map((holder) => ({ ...holder, isComplete: false }));
+    tx.update("image", { ...present, spec, holders: [origin, ...former] });
+  }
   // The same image again: copies that are there stay.
   else if (!present.holders.some((holder) => holder.nodeId === plan.nodeId && holder.isComplete)) {
     const others = present.holders.filter((holder) => holder.nodeId !== plan.nodeId);

@@ -9,7 +9,7 @@ function nodes(...keepers: readonly (Partial<Keeper> & { readonly nodeId: string
   return new Map(
     keepers.map((keeper) => [
       keeper.nodeId,
-      { isUsable: true, isMissed: false, hasImage: undefined, keptCount: 0, ...keeper },
+      { isUsable: true, isMissed: false, hasImage: undefined, keepsSibling: false, keptCount: 0, ...keeper },
     ]),
   );
 }
@@ -32,6 +32,16 @@ test("planHolders() chooses nodes that have the image, then those that keep the 
   assert.equal(text(planHolders([holder("a")], all)), "a d c?");
 });
 
+test("planHolders() chooses nodes that keep another image of the repository before idle ones", () => {
+  const all = nodes(
+    { nodeId: "a" },
+    { nodeId: "b" },
+    { nodeId: "c" },
+    { nodeId: "d", keepsSibling: true, keptCount: 9 },
+  );
+  assert.equal(text(planHolders([holder("a")], all)), "a d? b?");
+});
+
 test("planHolders() returns the same list when nothing is to be changed", () => {
   const holders = [holder("a"), holder("b"), holder("c")];
   assert.equal(planHolders(holders, nodes({ nodeId: "a" }, { nodeId: "b" }, { nodeId: "c" })), holders);
@@ -41,7 +51,14 @@ test("planHolders() keeps a drained node until enough others have the image", ()
   const all = nodes({ nodeId: "a", isUsable: false }, { nodeId: "b" }, { nodeId: "c" }, { nodeId: "d" });
   const fetching = planHolders([holder("a"), holder("b"), holder("c")], all);
   assert.equal(text(fetching), "a b c d?");
-  all.set("d", { nodeId: "d", isUsable: true, isMissed: false, hasImage: true, keptCount: 1 });
+  all.set("d", {
+    nodeId: "d",
+    isUsable: true,
+    isMissed: false,
+    hasImage: true,
+    keepsSibling: false,
+    keptCount: 1,
+  });
   assert.equal(text(planHolders(fetching, all)), "b c d");
 });
 
@@ -50,7 +67,7 @@ test("planHolders() waits for a node that is only just missed", () => {
   const holders = [holder("a"), holder("b"), holder("c")];
   const all = nodes(away, { nodeId: "b" }, { nodeId: "c" }, { nodeId: "d" });
   assert.equal(planHolders(holders, all), holders);
-  all.set("a", { ...away, isMissed: false, hasImage: undefined, keptCount: 1 });
+  all.set("a", { ...away, isMissed: false, hasImage: undefined, keepsSibling: false, keptCount: 1 });
   assert.equal(text(planHolders(holders, all)), "a b c d?");
 });
 
@@ -64,6 +81,7 @@ test("planHolders() never lets go of a copy before there are enough, and settles
     isUsable: fc.boolean(),
     isMissed: fc.boolean(),
     hasImage: fc.constantFrom(true, false, undefined),
+    keepsSibling: fc.boolean(),
     keptCount: fc.nat(5),
   });
   fc.assert(

@@ -14,6 +14,8 @@ export interface Keeper {
   readonly isMissed: boolean;
   /** Whether it has the image; undefined while it has not said. */
   readonly hasImage: boolean | undefined;
+  /** It keeps another image of the repository: most layers will be there. */
+  readonly keepsSibling: boolean;
   /** Images that it keeps already. */
   readonly keptCount: number;
 }
@@ -46,10 +48,11 @@ function additions(present: readonly ImageHolder[], nodes: ReadonlyMap<string, K
     .map((node) => ({ nodeId: node.nodeId, isComplete: node.hasImage === true }));
 }
 
-/** Nodes that have the image need not fetch it; else those that keep the fewest. */
+/** Nodes that have the image need not fetch it, siblings share layers; else those that keep the fewest. */
 function byPreference(left: Keeper, right: Keeper): number {
   const [leftHas, rightHas] = [left.hasImage === true, right.hasImage === true];
   if (leftHas !== rightHas) return leftHas ? -1 : 1;
+  if (left.keepsSibling !== right.keepsSibling) return left.keepsSibling ? -1 : 1;
   return left.keptCount - right.keptCount || (left.nodeId < right.nodeId ? -1 : 1);
 }
 

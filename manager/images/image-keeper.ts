@@ -5,6 +5,7 @@
  */
 import type { Component } from "../../common/env.ts";
 import { type ClusterImage, type Node, NodeState, type StoreEvent } from "../../model/objects.ts";
+import { canonicalName, parseReference } from "../../model/image-reference.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { IMAGE_KEEP_DEBOUNCE_MS, IMAGE_NODE_PATIENCE_MS } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
@@ -85,18 +86,16 @@ export class ImageKeeper implements Component {
     const images = view.list("image");
     if (images.length === 0) return;
     const nodes = view.list("node");
-    const keptCounts = countKept(images);
+    const kept = keptImages(images);
     await store.batch(
       images.map((image) => image.id),
       (tx, id) => {
         const image = tx.get("image", id);
         if (image === undefined) return;
-        const holders = planHolders(image.holders, this.#keepersOf(image, nodes, keptCounts));
+        const holders = planHolders(image.holders, this.#keepersOf(image, nodes, kept));
         if (holders === image.holders) return;
         for (const { nodeId } of holders) {
-          if (!image.holders.some((each) => each.nodeId === nodeId)) {
-            keptCounts.set(nodeId, (keptCounts.get(nodeId) ?? 0) + 1);
-          }
+          if (!image.holders.some((each) => each.nodeId === nodeId)) note(kept, image, nodeId);
         }
         tx.update("image", { ...image, holders });
       },
@@ -105,11 +104,8 @@ export class ImageKeeper implements Component {
     this.#wakeWhenPatienceEnds();
   }
 
-  #keepersOf(
-    image: ClusterImage,
-    nodes: readonly Node[],
-    keptCounts: ReadonlyMap<string, number>,
-  ): ReadonlyMap<string, Keeper> {
+  #keepersOf(image: ClusterImage, nodes: readonly Node[], kept: KeptImages): ReadonlyMap<string, Keeper> {
+    const siblings = kept.byRepository.get(repositoryOf(image)) ?? new Set();
     const nowMs = this.#deps.clock.monotonicMs();
     return new Map(
       nodes.map((node) => {
@@ -123,7 +119,8 @@ export class ImageKeeper implements Component {
             isUsable: isReady && !isDrained,
             isMissed: !isReady && !isDrained && nowMs - sinceMs < IMAGE_NODE_PATIENCE_MS,
             hasImage: this.#images.has(node.id, image.spec.Digest),
-            keptCount: keptCounts.get(node.id) ?? 0,
+            keepsSibling: siblings.has(node.id),
+            keptCount: kept.counts.get(node.id) ?? 0,
           },
         ];
       }),
@@ -139,10 +136,26 @@ export class ImageKeeper implements Component {
   }
 }
 
-function countKept(images: readonly ClusterImage[]): Map<string, number> {
-  const counts = new Map<string, number>();
-  for (const { holders } of images) {
-    for (const { nodeId } of holders) counts.set(nodeId, (counts.get(nodeId) ?? 0) + 1);
-  }
-  return counts;
+interface KeptImages {
+  /** By node. */
+  readonly counts: Map<string, number>;
+  /** Nodes by repository. */
+  readonly byRepository: Map<string, Set<string>>;
+}
+
+function repositoryOf(image: ClusterImage): string {
+  return canonicalName(parseReference(image.spec.Name));
+}
+
+function note(kept: KeptImages, image: ClusterImage, nodeId: string): void {
+  kept.counts.set(nodeId, (kept.counts.get(nodeId) ?? 0) + 1);
+  const repository = repositoryOf(image);
+  const nodes = kept.byRepository.get(repository) ?? new Set();
+  kept.byRepository.set(repository, nodes.add(nodeId));
+}
+
+function keptImages(images: readonly ClusterImage[]): KeptImages {
+  const kept: KeptImages = { counts: new Map(), byRepository: new Map() };
+  for (const image of images) for (const { nodeId } of image.holders) note(kept, image, nodeId);
+  return kept;
 }
