@@ -5,8 +5,8 @@
 import type { ImageHolder } from "../../model/objects.ts";
 import { IMAGE_COPY_COUNT } from "../../model/cluster-images.ts";
 
-/** A node of the cluster, as one that may keep an image. */
-export interface Keeper {
+/** A node of the cluster, as one that keeps an image. */
+export interface KeeperState {
   readonly nodeId: string;
   /** Ready and not drained. */
   readonly isUsable: boolean;
@@ -14,26 +14,33 @@ export interface Keeper {
   readonly isMissed: boolean;
   /** Whether it has the image; undefined while it has not said. */
   readonly hasImage: boolean | undefined;
+}
+
+/** As one that may come to keep it. */
+export interface Keeper extends KeeperState {
   /** It keeps another image of the repository: most layers will be there. */
   readonly keepsSibling: boolean;
   /** Images that it keeps already. */
   readonly keptCount: number;
 }
 
-/** The holders that there should be; the given list itself if those are they. `nodes` by id. */
-export function planHolders(
-  holders: readonly ImageHolder[],
-  nodes: ReadonlyMap<string, Keeper>,
-): readonly ImageHolder[] {
+/** The nodes of the cluster as keepers of one image. All of them are looked at only when a copy is missing. */
+export interface Keepers {
+  get(nodeId: string): KeeperState | undefined;
+  values(): Iterable<Keeper>;
+}
+
+/** The holders that there should be; the given list itself if those are they. */
+export function planHolders(holders: readonly ImageHolder[], nodes: Keepers): readonly ImageHolder[] {
   const present = holders
     // What a removed node had is lost.
-    .filter((holder) => nodes.has(holder.nodeId))
+    .filter((holder) => nodes.get(holder.nodeId) !== undefined)
     .map((holder) => ({ ...holder, isComplete: nodes.get(holder.nodeId)?.hasImage ?? holder.isComplete }));
   const planned = withoutSurplus([...present, ...additions(present, nodes)], nodes);
   return isSame(holders, planned) ? holders : planned;
 }
 
-function additions(present: readonly ImageHolder[], nodes: ReadonlyMap<string, Keeper>): ImageHolder[] {
+function additions(present: readonly ImageHolder[], nodes: Keepers): ImageHolder[] {
   const counted = present.filter(({ nodeId }) => {
     const node = nodes.get(nodeId);
     return node?.isUsable === true || node?.isMissed === true;
@@ -57,10 +64,7 @@ function byPreference(left: Keeper, right: Keeper): number {
 }
 
 /** Once enough usable nodes have the image, nobody else needs to; until then whoever may have it is kept. */
-function withoutSurplus(
-  holders: readonly ImageHolder[],
-  nodes: ReadonlyMap<string, Keeper>,
-): readonly ImageHolder[] {
+function withoutSurplus(holders: readonly ImageHolder[], nodes: Keepers): readonly ImageHolder[] {
   const safe = holders.filter((holder) => holder.isComplete && nodes.get(holder.nodeId)?.isUsable === true);
   return safe.length < IMAGE_COPY_COUNT ? holders : safe.slice(0, IMAGE_COPY_COUNT);
 }

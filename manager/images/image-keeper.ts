@@ -5,12 +5,19 @@
  */
 import type { Component } from "../../common/env.ts";
 import { type ClusterImage, type Node, NodeState, type StoreEvent } from "../../model/objects.ts";
+import { IMAGE_COPY_COUNT } from "../../model/cluster-images.ts";
 import { canonicalName, parseReference } from "../../model/image-reference.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { IMAGE_KEEP_DEBOUNCE_MS, IMAGE_NODE_PATIENCE_MS } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
-import { type Keeper, planHolders } from "./image-copies.ts";
+import { type Keepers, type KeeperState, planHolders } from "./image-copies.ts";
+
+/** What is the same for all images in one look at the nodes. */
+interface NodeFacts {
+  readonly isUsable: boolean;
+  readonly isMissed: boolean;
+}
 
 export class ImageKeeper implements Component {
   readonly #deps: LoopDeps;
@@ -18,8 +25,9 @@ export class ImageKeeper implements Component {
   readonly #loop: ReconcileLoop;
   /** Since when (monotonic) a node is not ready. A new leader counts from its own start. */
   readonly #missedSinceMs = new Map<string, number>();
+  /** Images to look at, by id. */
+  readonly #dirty = new Set<string>();
   #unsubscribe: (() => void) | undefined;
-  #imageCount = 0;
 
   constructor(deps: LoopDeps, images: NodeImages) {
     this.#deps = deps;
@@ -38,8 +46,8 @@ export class ImageKeeper implements Component {
 
   start(): void {
     this.#loop.start();
-    this.#unsubscribe = this.#images.onReport(() => {
-      if (this.#imageCount > 0) this.#loop.wake();
+    this.#unsubscribe = this.#images.onReport((nodeId) => {
+      if (this.#noteHolder(nodeId)) this.#loop.wake();
     });
   }
 
@@ -49,28 +57,39 @@ export class ImageKeeper implements Component {
   }
 
   #load(view: StoreView): void {
-    this.#imageCount = view.list("image").length;
+    this.#dirty.clear();
+    for (const image of view.list("image")) this.#dirty.add(image.id);
     this.#missedSinceMs.clear();
     for (const node of view.list("node")) this.#noteState(node);
   }
 
   #observe(event: StoreEvent): boolean {
     if (event.table === "image") {
-      if (event.action === "create") this.#imageCount += 1;
-      if (event.action === "remove") this.#imageCount -= 1;
+      if (event.action === "remove") this.#dirty.delete(event.object.id);
+      else this.#dirty.add(event.object.id);
       return event.action !== "remove";
     }
     if (event.table !== "node") return false;
-    if (event.action === "remove") {
-      this.#missedSinceMs.delete(event.object.id);
-      return this.#imageCount > 0;
-    }
-    this.#noteState(event.object);
     const { object, previous } = event;
+    if (event.action === "remove") {
+      this.#missedSinceMs.delete(object.id);
+      return this.#noteHolder(object.id);
+    }
+    this.#noteState(object);
     const isChanged =
       object.status.state !== previous?.status.state ||
       object.spec.Availability !== previous.spec.Availability;
-    return isChanged && this.#imageCount > 0;
+    // Those that lack copies may find a keeper in it.
+    return isChanged && this.#noteHolder(object.id, true);
+  }
+
+  /** Notes images that the node holds, and those that lack copies if asked. True if there are any. */
+  #noteHolder(nodeId: string, alsoLacking = false): boolean {
+    for (const image of this.#deps.store.view().list("image")) {
+      const isHeld = image.holders.some((holder) => holder.nodeId === nodeId);
+      if (isHeld || (alsoLacking && image.holders.length < IMAGE_COPY_COUNT)) this.#dirty.add(image.id);
+    }
+    return this.#dirty.size > 0;
   }
 
   #noteState(node: Node): void {
@@ -82,49 +101,69 @@ export class ImageKeeper implements Component {
 
   async #reconcile(signal: AbortSignal): Promise<void> {
     const { store, log } = this.#deps;
+    for (const nodeId of this.#patienceEnded()) this.#noteHolder(nodeId);
+    this.#wakeWhenPatienceEnds();
+    if (this.#dirty.size === 0) return;
+    const ids = [...this.#dirty];
+    this.#dirty.clear();
     const view = store.view();
-    const images = view.list("image");
-    if (images.length === 0) return;
-    const nodes = view.list("node");
-    const kept = keptImages(images);
+    const facts = this.#factsOf(view);
+    const kept = new KeptImages(view);
     await store.batch(
-      images.map((image) => image.id),
+      ids,
       (tx, id) => {
         const image = tx.get("image", id);
         if (image === undefined) return;
-        const holders = planHolders(image.holders, this.#keepersOf(image, nodes, kept));
+        const holders = planHolders(image.holders, this.#keepersOf(image, facts, kept));
         if (holders === image.holders) return;
-        for (const { nodeId } of holders) {
-          if (!image.holders.some((each) => each.nodeId === nodeId)) note(kept, image, nodeId);
-        }
+        for (const { nodeId } of holders) kept.note(image, nodeId);
         tx.update("image", { ...image, holders });
       },
       { signal, failed: (id, error) => log.error("image keeper could not write", { imageId: id, error }) },
     );
-    this.#wakeWhenPatienceEnds();
   }
 
-  #keepersOf(image: ClusterImage, nodes: readonly Node[], kept: KeptImages): ReadonlyMap<string, Keeper> {
-    const siblings = kept.byRepository.get(repositoryOf(image)) ?? new Set();
+  #factsOf(view: StoreView): ReadonlyMap<string, NodeFacts> {
     const nowMs = this.#deps.clock.monotonicMs();
     return new Map(
-      nodes.map((node) => {
+      view.list("node").map((node) => {
         const isReady = node.status.state === NodeState.ready;
         const isDrained = node.spec.Availability === "drain";
         const sinceMs = this.#missedSinceMs.get(node.id) ?? nowMs;
-        return [
-          node.id,
-          {
-            nodeId: node.id,
-            isUsable: isReady && !isDrained,
-            isMissed: !isReady && !isDrained && nowMs - sinceMs < IMAGE_NODE_PATIENCE_MS,
-            hasImage: this.#images.has(node.id, image.spec.Digest),
-            keepsSibling: siblings.has(node.id),
-            keptCount: kept.counts.get(node.id) ?? 0,
-          },
-        ];
+        const isMissed = !isReady && !isDrained && nowMs - sinceMs < IMAGE_NODE_PATIENCE_MS;
+        return [node.id, { isUsable: isReady && !isDrained, isMissed }];
       }),
     );
+  }
+
+  #keepersOf(image: ClusterImage, facts: ReadonlyMap<string, NodeFacts>, kept: KeptImages): Keepers {
+    const stateOf = (nodeId: string, node: NodeFacts): KeeperState => ({
+      nodeId,
+      ...node,
+      hasImage: this.#images.has(nodeId, image.spec.Digest),
+    });
+    return {
+      get: (nodeId) => {
+        const node = facts.get(nodeId);
+        return node === undefined ? undefined : stateOf(nodeId, node);
+      },
+      values: () => {
+        const siblings = kept.siblingsOf(image);
+        return [...facts].map(([nodeId, node]) => ({
+          ...stateOf(nodeId, node),
+          keepsSibling: siblings.has(nodeId),
+          keptCount: kept.countOf(nodeId),
+        }));
+      },
+    };
+  }
+
+  /** Nodes that have been missed for too long by now; those of before were judged then. */
+  #patienceEnded(): readonly string[] {
+    const nowMs = this.#deps.clock.monotonicMs();
+    return [...this.#missedSinceMs]
+      .filter(([, sinceMs]) => nowMs - sinceMs >= IMAGE_NODE_PATIENCE_MS)
+      .map(([nodeId]) => nodeId);
   }
 
   #wakeWhenPatienceEnds(): void {
@@ -136,26 +175,50 @@ export class ImageKeeper implements Component {
   }
 }
 
-interface KeptImages {
-  /** By node. */
-  readonly counts: Map<string, number>;
+/** Who keeps what, for the choice of further keepers; counted when it is first asked for. */
+class KeptImages {
+  readonly #view: StoreView;
+  #counts: Map<string, number> | undefined;
   /** Nodes by repository. */
-  readonly byRepository: Map<string, Set<string>>;
+  readonly #byRepository = new Map<string, Set<string>>();
+
+  constructor(view: StoreView) {
+    this.#view = view;
+  }
+
+  countOf(nodeId: string): number {
+    return this.#counted().get(nodeId) ?? 0;
+  }
+
+  /** Nodes that keep an image of the same repository. */
+  siblingsOf(image: ClusterImage): ReadonlySet<string> {
+    this.#counted();
+    return this.#byRepository.get(repositoryOf(image)) ?? new Set();
+  }
+
+  /** The node is to keep the image. */
+  note(image: ClusterImage, nodeId: string): void {
+    if (this.#counts === undefined || image.holders.some((holder) => holder.nodeId === nodeId)) return;
+    this.#add(this.#counts, image, nodeId);
+  }
+
+  #counted(): Map<string, number> {
+    if (this.#counts !== undefined) return this.#counts;
+    this.#counts = new Map();
+    for (const image of this.#view.list("image")) {
+      for (const { nodeId } of image.holders) this.#add(this.#counts, image, nodeId);
+    }
+    return this.#counts;
+  }
+
+  #add(counts: Map<string, number>, image: ClusterImage, nodeId: string): void {
+    counts.set(nodeId, (counts.get(nodeId) ?? 0) + 1);
+    const repository = repositoryOf(image);
+    const nodes = this.#byRepository.get(repository) ?? new Set();
+    this.#byRepository.set(repository, nodes.add(nodeId));
+  }
 }
 
 function repositoryOf(image: ClusterImage): string {
   return canonicalName(parseReference(image.spec.Name));
-}
-
-function note(kept: KeptImages, image: ClusterImage, nodeId: string): void {
-  kept.counts.set(nodeId, (kept.counts.get(nodeId) ?? 0) + 1);
-  const repository = repositoryOf(image);
-  const nodes = kept.byRepository.get(repository) ?? new Set();
-  kept.byRepository.set(repository, nodes.add(nodeId));
-}
-
-function keptImages(images: readonly ClusterImage[]): KeptImages {
-  const kept: KeptImages = { counts: new Map(), byRepository: new Map() };
-  for (const image of images) for (const { nodeId } of image.holders) note(kept, image, nodeId);
-  return kept;
 }
