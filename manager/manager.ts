@@ -165,6 +165,13 @@ export class Manager implements Component {
     await env.disk.makeFolder(folder, 0o700);
     await removeTornWrites(env.disk, folder);
     const hasState = await env.disk.exists(`${folder}/raft/CURRENT`);
+    // What is there would be taken up instead, as if the backup had never been given.
+    if (hasState && mode.kind === "restore") {
+      throw new ClusterError(
+        "failed_precondition",
+        `Cannot restore: "${folder}" must be empty, it holds a manager's state`,
+      );
+    }
     const member = await this.#openMember(hasState);
     const running = await this.#build(member, hasState);
     this.#running = running;

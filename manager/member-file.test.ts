@@ -58,3 +58,11 @@ test("MemberFile refuses what a newer program wrote, naming both versions", asyn
     /want format version 1 or lower, got 2: a newer program wrote it/,
   );
 });
+
+test("MemberFile names the file that is missing or damaged", async (t) => {
+  const where = await folder(t);
+  const file = new MemberFile(realEnv, where);
+  await assert.rejects(file.read(undefined), /"[^"]*member.json" must be there, it holds the state's key/);
+  await writeFile(path.join(where, "member.json"), '{"version":1,"raftI');
+  await assert.rejects(file.read(undefined), /Cannot read "[^"]*member.json": it is not a member file/);
+});

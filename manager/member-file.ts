@@ -108,11 +108,25 @@ export class MemberFile {
   }
 
   async #load(): Promise<StoredMember> {
-    const parsed: unknown = JSON.parse(Buffer.from(await this.#disk.readFile(this.#path)).toString());
+    if (!(await this.exists())) {
+      throw new ClusterError(
+        "failed_precondition",
+        `Cannot open the manager's state: "${this.#path}" must be there, it holds the state's key`,
+      );
+    }
+    const parsed = parseJson(await this.#disk.readFile(this.#path));
     if (typeof parsed === "object" && parsed !== null && "version" in parsed)
       refuseNewerFormat(`"${this.#path}"`, parsed.version, FORMAT_VERSION);
     if (isStoredMember(parsed)) return parsed;
     throw new ClusterError("failed_precondition", `Cannot read "${this.#path}": it is not a member file`);
+  }
+}
+
+function parseJson(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(Buffer.from(bytes).toString());
+  } catch {
+    return undefined;
   }
 }
 

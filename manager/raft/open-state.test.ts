@@ -187,3 +187,37 @@ test("a member that joins knows whom to answer to also if it is killed before it
   await open(root, () => undefined, { mode: { kind: "join", peers: [peer] } });
   await open(root, (opened) => assert.deepEqual(opened.peers, [peer]), { mode: { kind: "restart" } });
 });
+
+test("no new cluster is forced of a member that has nothing of the old one left", async (t) => {
+  const root = await oldRoot(t);
+  const forced: StartMode = { kind: "forceNewCluster", addr: "127.0.0.1:2" };
+  await withLevel(root, (db) => db.clear());
+  rmSync(path.join(root.raft, "wal-1"), { recursive: true });
+  await assert.rejects(
+    open(root, () => undefined, { mode: forced }),
+    /Cannot force a new cluster: ".*raft" must hold the cluster's state, got nothing of use \(the state is missing\)/,
+  );
+  const fresh = newRoot(t);
+  await open(fresh, () => undefined, { mode: { kind: "join", peers: [SELF] } });
+  await assert.rejects(
+    open(fresh, () => undefined, { mode: forced }),
+    /got nothing of use \(nothing has arrived here yet\)/,
+  );
+});
+
+test("a new cluster is forced of what a member has: a learner too, and one whose log ends early", async (t) => {
+  const root = await oldRoot(t);
+  const learner = { ...META, config: [{ ...SELF, isLearner: true }], generation: 0 };
+  await withLevel(root, (db) => db.put("m", JSON.stringify(learner)));
+  const mode: StartMode = { kind: "forceNewCluster", addr: "127.0.0.1:2" };
+  const look = (opened: OpenedState): void => {
+    assert.equal(opened.state.length, 2);
+    const last = opened.restored.entries.at(-1);
+    assert.deepEqual(JSON.parse(Buffer.from(last?.payload ?? []).toString()), [
+      { ...SELF, addr: "127.0.0.1:2" },
+    ]);
+  };
+  await open(root, look, { mode });
+  // The process was killed before it answered: what was forced stays.
+  await open(root, look, { mode: { kind: "restart" } });
+});

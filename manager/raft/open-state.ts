@@ -199,8 +199,13 @@ async function resumeState(options: OpenOptions, current: Current): Promise<Open
   };
   const peers = meta.config.length === 0 ? await loadPeers(options) : [];
   const opened = { wal, restored, checkpointIndex: meta.index, state: checkpoint?.entries ?? [], peers };
-  if (options.mode.kind === "forceNewCluster")
+  if (options.mode.kind === "forceNewCluster") {
+    if ((checkpoint?.entries.length ?? 0) === 0 && fitted.entries.length === 0) {
+      await wal.close();
+      throw nothingLeft(options.folder, problem);
+    }
     return forceNewCluster(options, { current, opened, addr: options.mode.addr });
+  }
   if (problem !== undefined) {
     options.log.error("raft log damaged, not voting until its content is fetched again", { problem });
     return rebuild(options, current, { opened, isRecovering: true });
@@ -208,6 +213,15 @@ async function resumeState(options: OpenOptions, current: Current): Promise<Open
   if (fitted.isReset)
     await wal.append({ hardState: undefined, base: { index: meta.index, term: meta.term }, entries: [] });
   return opened;
+}
+
+/** A cluster forced of what this member has would be an empty one: worse than none. */
+function nothingLeft(folder: string, problem: string | undefined): ClusterError {
+  return new ClusterError(
+    "failed_precondition",
+    `Cannot force a new cluster: "${folder}" must hold the cluster's state, ` +
+      `got nothing of use (${problem ?? "nothing has arrived here yet"}): try another manager, or restore a backup`,
+  );
 }
 
 async function loadCheckpoint(
