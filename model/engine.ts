@@ -135,6 +135,9 @@ export interface EndpointSettings {
   readonly Gateway?: string;
   readonly IPAddress?: string;
   readonly IPPrefixLen?: number;
+  readonly IPv6Gateway?: string;
+  readonly GlobalIPv6Address?: string;
+  readonly GlobalIPv6PrefixLen?: number;
   readonly MacAddress?: string;
   readonly DNSNames?: readonly string[] | null;
 }
