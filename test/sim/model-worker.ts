@@ -24,6 +24,10 @@ const LATE_MS_MAX = 3_000;
 /** After a fault of its machine or network, until when a worker is out of step for good reasons. */
 const UNSTEADY_MS = 20_000;
 
+const decoder = new TextDecoder();
+const NOTHING = new Uint8Array(0);
+const endpoints = new WeakMap<Uint8Array, RemoteEndpoint>();
+
 /** Where a dispatcher can be reached now; undefined while nobody leads. */
 export interface Door {
   readonly dispatcher: Dispatcher;
@@ -234,7 +238,7 @@ export class ModelWorker {
     session.sequence = sequence;
     const told = new Set<string>();
     for (const document of assignments.tasks ?? []) {
-      const task = JSON.parse(new TextDecoder().decode(document.json ?? new Uint8Array(0))) as Task;
+      const task = JSON.parse(decoder.decode(document.json ?? NOTHING)) as Task;
       if (task.nodeId !== this.nodeId)
         throw new Violation("U7", `${this.nodeId} is sent a task of ${task.nodeId}`);
       told.add(task.id);
@@ -266,10 +270,7 @@ export class ModelWorker {
       }
       const table = change.full === true || known === undefined ? new Map<string, RemoteEndpoint>() : known;
       for (const { id, json } of change.endpoints ?? []) {
-        table.set(
-          id ?? "",
-          JSON.parse(new TextDecoder().decode(json ?? new Uint8Array(0))) as RemoteEndpoint,
-        );
+        table.set(id ?? "", endpointOf(json ?? NOTHING));
       }
       for (const id of change.removedEndpoints ?? []) table.delete(id);
       this.endpoints.set(networkId, table);
@@ -352,6 +353,16 @@ export class ModelWorker {
       throw new Violation("U6", `${this.nodeId} gets an acknowledgement of ${batchId}, which it never sent`);
     }
   }
+}
+
+/** The dispatcher sends all workers the same bytes: they are read once. */
+function endpointOf(json: Uint8Array): RemoteEndpoint {
+  let endpoint = endpoints.get(json);
+  if (endpoint === undefined) {
+    endpoint = JSON.parse(decoder.decode(json)) as RemoteEndpoint;
+    endpoints.set(json, endpoint);
+  }
+  return endpoint;
 }
 
 function mustStop(task: Task): boolean {

@@ -43,6 +43,9 @@ export class World {
   #nowMs = 0;
   #sequence = 0;
   readonly #heap: Event[] = [];
+  /** Events that were due when they were made, in order: most of all, and no heap need sort them. */
+  #dueNow: Event[] = [];
+  #dueNowAt = 0;
   #eventCount = 0;
   #digest = 0;
   #failure: unknown;
@@ -85,7 +88,8 @@ export class World {
   after(delayMs: number, run: () => void): Cancel {
     this.#sequence += 1;
     const event: Event = { dueMs: this.#nowMs + Math.max(0, delayMs), sequence: this.#sequence, run };
-    this.#push(event);
+    if (delayMs > 0) this.#push(event);
+    else this.#dueNow.push(event);
     return () => {
       event.run = undefined;
     };
@@ -108,7 +112,7 @@ export class World {
           resolve();
           return;
         }
-        this.#pop();
+        this.#take(event);
         this.#runEvent(event, afterEach);
         if (this.#eventCount % YIELD_EVENT_COUNT === 0) setImmediate(stepWhenIdle);
         else queueMicrotask(nextTick);
@@ -119,8 +123,25 @@ export class World {
 
   /** The earliest that was not cancelled. It stays in the queue. */
   #nextEvent(): Event | undefined {
-    while (this.#heap[0] !== undefined && this.#heap[0].run === undefined) this.#pop();
-    return this.#heap[0];
+    for (;;) {
+      const [later] = this.#heap;
+      const now = this.#dueNow[this.#dueNowAt];
+      const event = now === undefined || (later !== undefined && isBefore(later, now)) ? later : now;
+      if (event === undefined || event.run !== undefined) return event;
+      this.#take(event);
+    }
+  }
+
+  /** Takes the earliest out. */
+  #take(event: Event): void {
+    if (event !== this.#dueNow[this.#dueNowAt]) {
+      this.#pop();
+      return;
+    }
+    this.#dueNowAt += 1;
+    if (this.#dueNowAt < this.#dueNow.length) return;
+    this.#dueNow = [];
+    this.#dueNowAt = 0;
   }
 
   #runEvent(event: Event, afterEach: () => void): void {
