@@ -42,8 +42,8 @@ function stateOf(view: StoreView, service: Service): State {
 
 function isReached(view: StoreView, { active, isCrowded, running, service, wanted }: State): boolean {
   const { ContainerSpec, Placement } = service.spec.TaskTemplate;
-  // Where there is no room for the new tasks, they can't show that they fail.
-  if (ContainerSpec.Image === BAD_IMAGE && wanted[1] > 0 && !isCrowded) {
+  // Where there is no room for the new tasks, or their port is another's, they can't show that they fail.
+  if (ContainerSpec.Image === BAD_IMAGE && wanted[1] > 0 && !isCrowded && hasItsPorts(service)) {
     // Rolled back, unless what was there before is no better.
     const before = service.previousSpec?.TaskTemplate.ContainerSpec.Image;
     return before === undefined || before === BAD_IMAGE;

@@ -22,7 +22,7 @@ import { type Door, ModelWorker } from "./model-worker.ts";
 import { Nemesis } from "./nemesis.ts";
 import { Network } from "./network.ts";
 import { Operator } from "./operator.ts";
-import { fullProfile, type FullProfile, steadyProfile } from "./profiles.ts";
+import { fullProfile, type FullProfile, handoverProfile, steadyProfile } from "./profiles.ts";
 import { StoreChecks } from "./store-checks.ts";
 import { isConverged, missing } from "./convergence.ts";
 import { WorkerChecks } from "./worker-checks.ts";
@@ -41,8 +41,12 @@ interface Brain {
 
 export function runFullCluster(options: RunOptions): Promise<RunResult> {
   const random = new SeededRandom(options.seed ^ 0xf011);
-  const profile = options.profile === "steady" ? steadyProfile(random) : fullProfile(random);
-  return new FullRun(options, profile).go();
+  return new FullRun(options, profileOfRun(options.profile, random)).go();
+}
+
+function profileOfRun(name: RunOptions["profile"], random: SeededRandom): FullProfile {
+  if (name === "steady") return steadyProfile(random);
+  return name === "handover" ? handoverProfile(random) : fullProfile(random);
 }
 
 class FullRun {

@@ -1,5 +1,6 @@
 /** Seeded errors above Raft: what allocator, orchestrators, scheduler, updater, dispatcher, store and CA must not get wrong. */
 import { mutant, type Mutant } from "./mutant.ts";
+import type { ProfileName } from "./profiles.ts";
 
 const LEDGER = "manager/allocator/ledger.ts";
 const NUMBERS = "manager/allocator/number-pool.ts";
@@ -27,8 +28,14 @@ const NODE = "manager/raft/node.ts";
 
 type Patches = readonly (readonly [string, string, string])[];
 
-function above(number: number, name: string, kind: Mutant["kind"], patches: Patches): Mutant {
-  return mutant(number, name, kind, { profile: "full", patches });
+function above(
+  number: number,
+  name: string,
+  kind: Mutant["kind"],
+  patches: Patches,
+  profile: ProfileName = "full",
+): Mutant {
+  return mutant(number, name, kind, { profile, patches });
 }
 
 export const MUTANTS_ABOVE: readonly Mutant[] = [
@@ -162,11 +169,17 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
       "if (isPlacementMet(view, task, node) || cpu >= 0) continue;",
     ],
   ]),
-  above(224, "a plan made on a lost transaction is accepted", "safety", [
-    [STORE, "if (header.after !== this.#lastAccepted) {", 'if (header.after === "never") {'],
-    // Who leads has applied all that was before, so that hardly any plan is made on less. Both guards are taken away.
-    [NODE, " && this.#appliedIndex >= leadership.firstIndexOfTerm;", ";"],
-  ]),
+  above(
+    224,
+    "a plan made on a lost transaction is accepted",
+    "safety",
+    [
+      [STORE, "if (header.after !== this.#lastAccepted) {", 'if (header.after === "never") {'],
+      // Who leads has applied all that was before, so that hardly any plan is made on less. Both guards are taken away.
+      [NODE, " && this.#appliedIndex >= leadership.firstIndexOfTerm;", ";"],
+    ],
+    "handover",
+  ),
   above(225, "the orchestrator doesn't notice lost nodes", "liveness", [
     [
       SLOTS,
@@ -229,7 +242,11 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
       "  for (const [key, value] of [...state.entries].slice(0, -1)) {",
     ],
   ]),
-  above(236, "a leader plans before it has applied what it found committed", "safety", [
-    [NODE, " && this.#appliedIndex >= leadership.firstIndexOfTerm;", ";"],
-  ]),
+  above(
+    236,
+    "a leader plans before it has applied what it found committed",
+    "safety",
+    [[NODE, " && this.#appliedIndex >= leadership.firstIndexOfTerm;", ";"]],
+    "handover",
+  ),
 ];

@@ -1,8 +1,11 @@
 /**
  * `npm run sim:mutants [-- --only N,N-M --seeds COUNT --seconds S --jobs J]`: which seeded errors the simulator finds, by which
- * check, after how many seeds. Exits with 1 if a safety mutant survives or more than one liveness mutant in twenty.
+ * check, after how many seeds. Says on standard error what it finds as it finds it, and prints the table of
+ * docs/simulator.md at the end. Exits with 1 if a safety mutant survives or more than one liveness mutant in twenty.
  */
 import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs, promisify } from "node:util";
 import type { Mutant } from "./mutant.ts";
@@ -27,15 +30,20 @@ function isOutcome(value: unknown): value is Omit<Outcome, "mutant"> {
   );
 }
 
-async function judge(
-  mutant: Mutant,
-  budget: { readonly seeds: string; readonly seconds: string },
-): Promise<Outcome> {
+interface Budget {
+  readonly seeds: string;
+  readonly seconds: string;
+  /** Where the processes keep what they compiled: all load the same modules but one or two. */
+  readonly cache: string;
+}
+
+async function judge(mutant: Mutant, budget: Budget): Promise<Outcome> {
   const script = path.join(import.meta.dirname, "mutant-run.ts");
   // One that runs in a circle within an event is stopped from outside, and so is found too.
   const timeout = (Number(budget.seconds) + HANG_SECONDS) * 1000;
   const args = [script, String(mutant.number), budget.seeds, budget.seconds];
-  const ended = await run(process.execPath, args, { timeout, killSignal: "SIGKILL" }).catch(
+  const env = { ...process.env, NODE_COMPILE_CACHE: budget.cache };
+  const ended = await run(process.execPath, args, { env, timeout, killSignal: "SIGKILL" }).catch(
     (caught: unknown) => {
       if (caught instanceof Error && "killed" in caught && caught.killed === true) return undefined;
       throw caught;
@@ -49,10 +57,21 @@ async function judge(
   return { ...parsed, mutant };
 }
 
-function line(outcome: Outcome): string {
-  const { mutant, found, check, seeds, text } = outcome;
-  const verdict = found ? `found by ${check} after ${seeds}` : `SURVIVED ${seeds} seeds`;
-  return `| ${mutant.number} | ${mutant.name} | ${mutant.kind} | ${verdict} | ${text.slice(0, 90)} |`;
+function verdict({ check, found, mutant, seeds, text }: Outcome): string {
+  const how = found ? `found by ${check} after ${seeds}` : `SURVIVED ${seeds} seeds`;
+  return `${mutant.number} ${mutant.name} (${mutant.kind}): ${how} ${text.slice(0, 90)}`;
+}
+
+/** Our checks by their names; what the production code itself noticed, in words. */
+function finder({ check, found }: Outcome): string {
+  if (!found) return "nothing";
+  if (/^[A-Z]\d+$/.test(check) || check === "hang") return check;
+  return check === "AssertionError" ? "an assertion" : "an exception";
+}
+
+function row(outcome: Outcome): string {
+  const { mutant, seeds } = outcome;
+  return `| ${mutant.number} | ${mutant.name} | ${finder(outcome)} | ${seeds} |`;
 }
 
 const { values } = parseArgs({
@@ -76,15 +95,21 @@ const waiting = MUTANTS.filter(isChosen);
 if (waiting.length === 0)
   throw new Error(`--only must name mutants, as 3,11 or 201-227, got "${values.only}"`);
 const outcomes: Outcome[] = [];
-console.log("| # | seeded error | kind | verdict | what was seen |\n|---|---|---|---|---|");
+const cache = mkdtempSync(path.join(tmpdir(), "shoal-mutants-"));
 async function work(): Promise<void> {
   for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
-    const outcome = await judge(mutant, { seeds: values.seeds, seconds: values.seconds });
+    const outcome = await judge(mutant, { seeds: values.seeds, seconds: values.seconds, cache });
     outcomes.push(outcome);
-    console.log(line(outcome));
+    console.error(verdict(outcome));
   }
 }
-await Promise.all(Array.from({ length: Number(values.jobs) }, work));
+try {
+  await Promise.all(Array.from({ length: Number(values.jobs) }, work));
+} finally {
+  rmSync(cache, { recursive: true, force: true });
+}
+console.log("| # | seeded error | found by | seeds |\n| --- | --- | --- | --- |");
+for (const outcome of outcomes.sort((a, b) => a.mutant.number - b.mutant.number)) console.log(row(outcome));
 const survivors = (kind: Mutant["kind"]): number =>
   outcomes.filter((each) => !each.found && each.mutant.kind === kind).length;
 const livenessCount = outcomes.filter((each) => each.mutant.kind === "liveness").length;
@@ -92,7 +117,7 @@ const seeds = outcomes
   .filter((each) => each.found)
   .map((each) => each.seeds)
   .sort((a, b) => a - b);
-console.log(
+console.error(
   `${seeds.length} of ${outcomes.length} found, median ${seeds[Math.floor(seeds.length / 2)] ?? 0} seeds`,
 );
 const isPassed =

@@ -62,7 +62,8 @@ export class Nemesis {
   /** Disk and clock of a new machine. */
   prepare(machine: Machine): void {
     const { profile } = this.#options;
-    const mean = profile.diskLatencyMs;
+    const isSlow = profile.diskSpread > 1 && this.#random.float() < 0.4;
+    const mean = profile.diskLatencyMs * (isSlow ? 1 + this.#random.float() * (profile.diskSpread - 1) : 1);
     machine.disk.faults.latencyMs = () => mean * (0.2 - Math.log(1 - this.#random.float()));
     machine.disk.faults.syncFailureRate = profile.syncFailureRate;
     const drift = profile.clockDrift;

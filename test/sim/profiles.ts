@@ -16,6 +16,8 @@ export interface Profile {
   /** Messages that arrive within so long are handled in one turn. */
   readonly chunkMs: number;
   readonly diskLatencyMs: number;
+  /** Some machines' disks are slower than others', by as much as this factor; 1: all are alike. */
+  readonly diskSpread: number;
   readonly syncFailureRate: number;
   readonly isEncrypted: boolean;
   /** Mean virtual seconds between faults of a kind; 0 for never. */
@@ -94,6 +96,7 @@ const CALM: Profile = {
   meanDelayMs: 0.5,
   chunkMs: 0,
   diskLatencyMs: 0.5,
+  diskSpread: 1,
   syncFailureRate: 0,
   isEncrypted: false,
   every: NEVER,
@@ -119,6 +122,7 @@ export const PROFILE_NAMES = [
   "comeback",
   "shatter",
   "full",
+  "handover",
   "steady",
 ] as const;
 export type ProfileName = (typeof PROFILE_NAMES)[number];
@@ -193,6 +197,7 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
     case "shatter":
       return weatherProfile(name, random);
     case "full":
+    case "handover":
     case "steady":
       return fullProfile(random).managers;
     case "swarm":
@@ -255,6 +260,7 @@ function swarm(random: SeededRandom, memberCount: number): Profile {
     meanDelayMs: pick(random, [0.5, 2, 10, 30, 80]),
     chunkMs: pick(random, [0, 0, 5]),
     diskLatencyMs: pick(random, [0.1, 1, 5, 20, 100]),
+    diskSpread: 1,
     syncFailureRate: pick(random, [0, 0, 0, 0.0005, 0.003]),
     isEncrypted: random.float() < 0.1,
     every: {
@@ -332,6 +338,35 @@ export function fullProfile(random: SeededRandom): FullProfile {
     workerFaultEveryMs: pick(random, [1_000, 3_000, 10_000]),
     operatorEveryMs: pick(random, [500, 1_500, 4_000]),
     managersEveryMs: pick(random, [0, 1_500, 4_000]),
+  };
+}
+
+/**
+ * Leadership moves all the time while much is asked for, and some disks are far slower than a quorum's: a leader has much to
+ * apply that others committed before it, and much of its own under way when it goes.
+ */
+export function handoverProfile(random: SeededRandom): FullProfile {
+  const { managers } = fullProfile(random);
+  return {
+    managers: {
+      ...managers,
+      name: "handover",
+      memberCount: pick(random, [3, 5]),
+      meanDelayMs: pick(random, [0.5, 2]),
+      diskLatencyMs: pick(random, [0.5, 2]),
+      diskSpread: 40,
+      every: {
+        ...NEVER,
+        transfer: pick(random, [1, 2]),
+        crash: pick(random, [0, 3]),
+        cutLeader: pick(random, [0, 3]),
+      },
+      limits: { ...managers.limits, applyBytesMax: 2_048 },
+    },
+    workerCount: 6,
+    workerFaultEveryMs: 3_000,
+    operatorEveryMs: 400,
+    managersEveryMs: 0,
   };
 }
 

@@ -2,7 +2,8 @@
 import { runCluster, type RunOptions, type RunResult } from "./cluster.ts";
 import { runFullCluster } from "./full-cluster.ts";
 
+const FULL: ReadonlySet<RunOptions["profile"]> = new Set(["full", "handover", "steady"]);
+
 export function runSeed(options: RunOptions): Promise<RunResult> {
-  const isFull = options.profile === "full" || options.profile === "steady";
-  return isFull ? runFullCluster(options) : runCluster(options);
+  return FULL.has(options.profile) ? runFullCluster(options) : runCluster(options);
 }
