@@ -213,6 +213,7 @@ export class LocalContainerEngine implements ContainerEngine {
       const { connection } = live;
       live.connection = undefined;
       connection?.close();
+      live.ending?.close();
     }
   }
 

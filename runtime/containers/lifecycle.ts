@@ -369,7 +369,7 @@ export class Lifecycle {
   async #end(live: LiveContainer, exit: NativeExit | undefined): Promise<void> {
     if (!live.isRunning) return;
     const last = exit ?? (await this.#exitFile(live.id));
-    live.connection?.close();
+    live.ending = live.connection;
     live.connection = undefined;
     live.stopHealth?.();
     await this.#release(live);
@@ -623,6 +623,8 @@ export class Lifecycle {
     const { rootfs, volumes, execRoot, log } = this.#deps;
     const failed = (error: unknown): void =>
       log.warn("removal left something", { containerId: live.id, error });
+    // The monitor tells of the end first, then takes the groups away, then hangs up.
+    await live.ending?.closed;
     // From here on it is no container any more: a daemon that finds the folder under this name only clears up.
     const trash = `${live.folder}${withVolumes ? REMOVED_WITH_VOLUMES_SUFFIX : REMOVED_SUFFIX}`;
     await fs.rename(live.folder, trash).catch(failed);

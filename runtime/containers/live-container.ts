@@ -39,6 +39,8 @@ export class LiveContainer {
 
   /** To the monitor, while there is one. */
   connection: NativeConnection | undefined;
+  /** To the monitor of the last run, which closes it when nothing of the run is left. */
+  ending: NativeConnection | undefined;
   /** Resolves when the present run has ended and is cleaned up. */
   ended: Promise<ExitStatus> | undefined;
   resolveEnded: ((exit: ExitStatus) => void) | undefined;

@@ -40,7 +40,7 @@ static const char *open_root(struct job *job, int *root) {
   }
   if (unshare(CLONE_NEWNS) != 0) return FAIL("mount namespace: %s", strerror(errno));
   const char *error = mounts_open_sources(job);
-  if (error == NULL) error = mounts_build(job, root);
+  if (error == NULL) error = mounts_build(job, root, NULL);
   if (error != NULL) return error;
   int readable = openat(*root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   *root = readable;

@@ -35,6 +35,15 @@ static void pause_for(int attempt) {
   nanosleep(&span, NULL);
 }
 
+const char *cgroup_make_v2(const struct job *job) {
+  for (uint32_t i = 0; i < job->cgroups.count; i++) {
+    if (job->cgroups.items[i].number != 2) continue;
+    int error = make_folders(job->cgroups.items[i].key, 0755);
+    if (error < 0) return fail("unable to make cgroup", job->cgroups.items[i].key, -error);
+  }
+  return NULL;
+}
+
 const char *cgroup_create(const struct job *job) {
   for (uint32_t i = 0; i < job->cgroups.count; i++) {
     int error = make_folders(job->cgroups.items[i].key, 0755);
@@ -63,17 +72,20 @@ static bool group_file(char path[PATH_BYTES_MAX], const char *folder, const char
   return snprintf(path, PATH_BYTES_MAX, "%s/%s", folder, name) < PATH_BYTES_MAX;
 }
 
-const char *cgroup_open_entry(const struct job *job, struct cgroup_entry *entry) {
+const char *cgroup_open_for_clone(const struct job *job, struct cgroup_entry *entry) {
+  for (uint32_t i = 0; i < job->cgroups.count && entry->v2 < 0; i++) {
+    if (job->cgroups.items[i].number != 2) continue;
+    entry->v2 = cgroup_open_v2(job);
+    if (entry->v2 < 0) return fail("unable to enter cgroup", job->cgroups.items[i].key, errno);
+  }
+  return NULL;
+}
+
+const char *cgroup_open_for_v1(const struct job *job, struct cgroup_entry *entry) {
   char path[PATH_BYTES_MAX];
-  entry->v2 = -1;
-  entry->count = 0;
   for (uint32_t i = 0; i < job->cgroups.count; i++) {
     const struct pair_record *group = &job->cgroups.items[i];
-    if (group->number == 2) {
-      if (entry->v2 < 0) entry->v2 = open(group->key, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-      if (entry->v2 < 0) return fail("unable to enter cgroup", group->key, errno);
-      continue;
-    }
+    if (group->number == 2) continue;
     if (entry->count == CGROUP_HIERARCHIES_MAX) return fail("unable to enter cgroup", group->key, E2BIG);
     int fd = group_file(path, group->key, "tasks") ? open(path, O_WRONLY | O_CLOEXEC) : -1;
     if (fd < 0) return fail("unable to enter cgroup", group->key, errno);
@@ -103,10 +115,11 @@ long cgroup_clone(const struct cgroup_entry *entry, struct x_clone_args *argumen
 }
 
 const char *cgroup_join_v1(const struct job *job, const struct cgroup_entry *entry) {
-  const int *tasks = entry->tasks;
+  uint32_t next = 0;
   for (uint32_t i = 0; i < job->cgroups.count; i++) {
     if (job->cgroups.items[i].number == 2) continue;
-    if (write(*tasks++, "0", 1) != 1) return fail("unable to enter cgroup", job->cgroups.items[i].key, errno);
+    if (next == entry->count) return fail("unable to enter cgroup", job->cgroups.items[i].key, EMFILE);
+    if (write(entry->tasks[next++], "0", 1) != 1) return fail("unable to enter cgroup", job->cgroups.items[i].key, errno);
   }
   return NULL;
 }
@@ -178,22 +191,24 @@ void cgroup_remove(const struct job *job) {
       pause_for(attempt);
 }
 
-static uint32_t counter(const char *folder, const char *name, const char *field) {
+/* False where the file is none of that folder's. */
+static bool read_counter(const char *folder, const char *name, const char *field, uint32_t *value) {
   char path[PATH_BYTES_MAX], text[512];
-  if (!group_file(path, folder, name) || read_file(AT_FDCWD, path, text, sizeof text) <= 0) return 0;
+  if (!group_file(path, folder, name) || read_file(AT_FDCWD, path, text, sizeof text) <= 0) return false;
   size_t length = strlen(field);
   for (char *line = text; line != NULL && *line != 0; line = strchr(line, '\n')) {
     if (*line == '\n') line++;
-    if (strncmp(line, field, length) == 0 && line[length] == ' ') return (uint32_t)strtoul(line + length, NULL, 10);
+    if (strncmp(line, field, length) == 0 && line[length] == ' ') *value = (uint32_t)strtoul(line + length, NULL, 10);
   }
-  return 0;
+  return true;
 }
 
 uint32_t cgroup_oom_kills(const struct job *job) {
   uint32_t kills = 0;
+  /* Memory is counted in one hierarchy only. */
   for (uint32_t i = 0; i < job->cgroups.count; i++) {
     const struct pair_record *group = &job->cgroups.items[i];
-    kills += counter(group->key, group->number == 2 ? "memory.events" : "memory.oom_control", "oom_kill");
+    if (read_counter(group->key, group->number == 2 ? "memory.events" : "memory.oom_control", "oom_kill", &kills)) break;
   }
   return kills;
 }

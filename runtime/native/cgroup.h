@@ -5,7 +5,9 @@
 #include "job.h"
 #include "sys.h"
 
-/* Makes the folders and writes the limits. Returns NULL or an error text (static buffer). */
+/* The folder that a child is cloned into. Returns NULL or an error text (static buffer). */
+const char *cgroup_make_v2(const struct job *job);
+/* Makes the folders that aren't there and writes the limits. */
 const char *cgroup_create(const struct job *job);
 /* Open folder of the v2 group, or -1. */
 int cgroup_open_v2(const struct job *job);
@@ -19,8 +21,9 @@ struct cgroup_entry {
   uint32_t count;
 };
 
-/* Returns NULL or an error text; `entry` is to be closed in both cases. */
-const char *cgroup_open_entry(const struct job *job, struct cgroup_entry *entry);
+/* Both begin with an empty entry, {.v2 = -1}, which is to be closed in any case. NULL or an error text. */
+const char *cgroup_open_for_clone(const struct job *job, struct cgroup_entry *entry);
+const char *cgroup_open_for_v1(const struct job *job, struct cgroup_entry *entry);
 void cgroup_close_entry(struct cgroup_entry *entry);
 /* clone3 with these arguments, straight into the v2 group where that can be. Its number, 0 in the child, or -1. */
 long cgroup_clone(const struct cgroup_entry *entry, struct x_clone_args *arguments, bool *is_in_v2);

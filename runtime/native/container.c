@@ -1,5 +1,5 @@
 /*
- * See container.h. The order is fixed: cgroups, wait for id maps, join namespaces, build the file system, leave the old
+ * See container.h. The order is fixed: wait for id maps, join namespaces, build the file system and enter cgroups, leave the old
  * root, terminal, identity and program checked, ready, wait for start, give up rights, execute.
  */
 #define _GNU_SOURCE
@@ -44,11 +44,12 @@ void child_fail(int sync, const char *error) {
   _exit(125);
 }
 
-void child_join(struct container_start *start) {
-  const char *error = cgroup_join_v1(start->job, start->entry);
-  /* A folder of the host's cgroups is a way out. */
-  cgroup_close_entry(start->entry);
-  if (error != NULL) child_fail(start->sync, error);
+const char *container_admit(const struct job *job, int sync) {
+  struct cgroup_entry entry = {.v2 = -1};
+  const char *error = cgroup_open_for_v1(job, &entry);
+  if (error == NULL) send_descriptors(sync, 'C', entry.tasks, entry.count);
+  cgroup_close_entry(&entry);
+  return error;
 }
 
 void child_reset(const struct job *job, int sync, const int stdio[3]) {
@@ -125,12 +126,33 @@ static bool wait_for(int sync, char word) {
   return count == 1 && got == word;
 }
 
+/*
+ * Into the v1 groups, which the monitor has made meanwhile; the v2 one the child was cloned into. What shows of the groups inside, by a namespace and its
+ * mounts, is made after that.
+ */
+static const char *enter_groups(void *context) {
+  struct container_start *start = context;
+  struct cgroup_entry entry = {.v2 = -1};
+  uint32_t count = CGROUP_HIERARCHIES_MAX;
+  char word;
+  if (start->is_in_groups) return NULL;
+  start->is_in_groups = true;
+  if (receive_descriptors(start->sync, &word, 1, entry.tasks, &count) != 1 || word != 'C') _exit(125);
+  entry.count = count;
+  const char *error = cgroup_join_v1(start->job, &entry);
+  cgroup_close_entry(&entry);
+  if (error == NULL && start->job->flags & J_NEW_CGROUP && unshare(CLONE_NEWCGROUP) != 0)
+    error = FAIL("cgroup namespace: %s", strerror(errno));
+  return error;
+}
+
 /* The root and everything on it, out of the host's sight. */
 static const char *build_root(struct container_start *start) {
   struct job *job = start->job;
   const char *error;
   int root = -1;
   if (job->flags & J_HOST_MOUNTS) {
+    if ((error = enter_groups(start)) != NULL) return error;
     if (start->at_root != NULL && (error = start->at_root(start)) != NULL) return error;
     if (chdir(job->root_dir) != 0 || chroot(".") != 0) return FAIL("root folder %s: %s", job->root_dir, strerror(errno));
     return NULL;
@@ -138,7 +160,8 @@ static const char *build_root(struct container_start *start) {
   error = start->takes_trees ? userns_receive_trees(job, start->sync, &root) : mounts_open_sources(job);
   if (error == NULL) error = mounts_open_null();
   if (error != NULL) return error;
-  if ((error = mounts_build(job, &root)) != NULL) return error;
+  if ((error = mounts_build(job, &root, &(struct mounts_entry){enter_groups, start})) != NULL) return error;
+  if ((error = enter_groups(start)) != NULL) return error;
   if (start->at_root != NULL && (error = start->at_root(start)) != NULL) return error;
   if ((error = mounts_seal(job, root)) != NULL) return error;
   return mounts_pivot(job, root);
@@ -148,7 +171,6 @@ static const char *set_up(struct container_start *start, struct identity *identi
   struct job *job = start->job;
   const char *error;
   if ((error = join_namespaces(job)) != NULL) return error;
-  if (job->flags & J_NEW_CGROUP && unshare(CLONE_NEWCGROUP) != 0) return FAIL("cgroup namespace: %s", strerror(errno));
   /* A network of its own begins with a loopback that is down. */
   if (job->flags & J_NEW_NET) raise_loopback();
   if ((error = set_names(job)) != NULL) return error;
@@ -168,7 +190,7 @@ static const char *set_up(struct container_start *start, struct identity *identi
 void container_child(struct container_start *start) {
   struct identity identity;
   child_hide(start);
-  child_join(start);
+  cgroup_close_entry(start->entry);
   if (!wait_for(start->sync, 'G')) _exit(125);
   if (userns_wanted(start->job) && (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0))
     child_fail(start->sync, "becoming root of the user namespace");

@@ -6,7 +6,8 @@
 #include "job.h"
 
 /*
- * Words on the sync socket (SEQPACKET). Monitor to child: 'G' go on (id maps are set), 'S' start.
+ * Words on the sync socket (SEQPACKET). Monitor to child: 'G' go on (id maps are set), 'C' with the way into the v1 groups, which are made and
+ * limited now, 'S' start.
  * Child to monitor: 'T' with the terminal's master, 'R' ready, 'E' and an error text. The socket closing by execve means
  * success.
  */
@@ -17,7 +18,8 @@ struct container_start {
   /* Descriptors of the host's that the child closes first of all: one with the right to trace could take them from it. -1: none. */
   int hidden[7];
   int hidden_count;
-  struct cgroup_entry *entry; /* set by who clones the child; the child closes it once it is inside */
+  struct cgroup_entry *entry; /* set by who clones the child; the child closes it first of all, too */
+  bool is_in_groups;
   bool takes_trees; /* root and binds come over `sync` from outside the user namespace, see userns.h */
   /* NULL, or called between the built tree and the leaving of the old root. NULL or an error text. */
   const char *(*at_root)(struct container_start *start);
@@ -29,8 +31,8 @@ struct container_start {
 _Noreturn void container_child(struct container_start *start);
 /* To be called before the process is in any namespace of the container. */
 void child_hide(const struct container_start *start);
-/* Enters the v1 groups; the v2 one it was cloned into, or is moved into before it is told to go on. */
-void child_join(struct container_start *start);
+/* The monitor's side of 'C'. NULL or an error text; that the child has gone is not one: it says itself why. */
+const char *container_admit(const struct job *job, int sync);
 /* Tells the error to the other side and ends the process. */
 _Noreturn void child_fail(int sync, const char *error);
 /* Signals as they were at birth, all descriptors close on exec, `stdio` in place. Both kinds of child begin with it. */

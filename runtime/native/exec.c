@@ -55,8 +55,9 @@ static _Noreturn void enter(struct container_start *start, int target, bool is_i
   struct job *job = start->job;
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   const char *error = is_in_v2 ? NULL : cgroup_move_v2(start->entry, 0);
+  if (error == NULL) error = cgroup_join_v1(job, start->entry);
   if (error != NULL) child_fail(start->sync, error);
-  child_join(start);
+  cgroup_close_entry(start->entry);
   child_hide(start);
   if (setns(target, (int)job->exec_namespaces) != 0) child_fail(start->sync, FAIL("joining the container: %s", strerror(errno)));
   /* A root of the user namespace, not an outsider without rights in it. */
@@ -74,12 +75,13 @@ static _Noreturn void enter(struct container_start *start, int target, bool is_i
 }
 
 pid_t exec_enter(struct container_start *start, int target, const char **error) {
-  struct cgroup_entry entry;
+  struct cgroup_entry entry = {.v2 = -1};
   struct x_clone_args arguments = {.exit_signal = SIGCHLD};
   bool is_in_v2;
   long helper = -1;
   start->entry = &entry;
-  *error = cgroup_open_entry(start->job, &entry);
+  *error = cgroup_open_for_clone(start->job, &entry);
+  if (*error == NULL) *error = cgroup_open_for_v1(start->job, &entry);
   if (*error == NULL) {
     helper = cgroup_clone(&entry, &arguments, &is_in_v2);
     if (helper == 0) enter(start, target, is_in_v2);
@@ -171,6 +173,7 @@ void monitor_exec(struct job *job, int connection) {
   record[3] = streams.is_started;
   memcpy(record + 4, &streams.started_at, 8);
   memcpy(record + 6, &streams.finished_at, 8);
-  streams_finish(&streams, record, sizeof record);
+  streams_tell_exit(&streams, record, sizeof record);
+  streams_finish(&streams);
   _exit(0);
 }

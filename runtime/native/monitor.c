@@ -31,7 +31,7 @@
 #include "userns.h"
 #include "util.h"
 
-enum { LOCK_ROUNDS_MAX = 2000, LOCK_ROUND_US = 5000 };
+enum { LOCK_ROUNDS_MAX = 2000, LOCK_ROUND_US = 5000, LOCK_EARLY_ROUNDS = 20, LOCK_EARLY_ROUND_US = 250 };
 
 static char failure[PATH_BYTES_MAX];
 #define FAIL(...) (snprintf(failure, sizeof failure, __VA_ARGS__), failure)
@@ -183,8 +183,8 @@ static const char *clone_here(struct job *job, struct streams *streams, struct c
 }
 
 const char *monitor_make_child(struct job *job, struct streams *streams, struct container_start *start) {
-  struct cgroup_entry entry;
-  const char *error = cgroup_open_entry(job, &entry);
+  struct cgroup_entry entry = {.v2 = -1};
+  const char *error = cgroup_open_for_clone(job, &entry);
   start->entry = &entry;
   if (error == NULL)
     error = userns_wanted(job) && !(job->flags & J_NEW_USER) ? clone_in_user_namespace(job, streams, start)
@@ -277,7 +277,8 @@ static const char *lock_state(const struct job *job, int *lock) {
   if (fd < 0) return FAIL("state folder %s: %s", job->state_dir, strerror(errno));
   for (int round = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; round++) {
     if (errno != EWOULDBLOCK || round == LOCK_ROUNDS_MAX) return FAIL("state folder %s is held by another monitor", job->state_dir);
-    usleep(LOCK_ROUND_US);
+    /* The former monitor is mostly about to end. */
+    usleep(round < LOCK_EARLY_ROUNDS ? LOCK_EARLY_ROUND_US : LOCK_ROUND_US);
   }
   return NULL;
 }
@@ -288,11 +289,25 @@ static void name_process(const struct job *job) {
   prctl(PR_SET_NAME, name, 0, 0, 0);
 }
 
+/* What the first process runs under and what is kept of it, made while the child builds its file system. */
+static const char *prepare_run(struct job *job, struct streams *streams) {
+  const char *error = NULL;
+  if (!delegate_wanted(job) && (error = cgroup_create(job)) == NULL) error = bpf_attach_devices(job);
+  if (error != NULL) return error;
+  if ((streams->listener = open_listener(job->socket)) < 0 && job->socket != NULL)
+    return FAIL("monitor socket %s: %s", job->socket, strerror(errno));
+  streams->log = log_open(job);
+  streams->oom = cgroup_oom_events(job, &streams->is_oom_hint);
+  return NULL;
+}
+
 /* From the clone to the wait for the start. */
 static const char *set_up_child(struct job *job, struct streams *streams, int sync) {
   const char *error = NULL;
   if (send(sync, "G", 1, MSG_NOSIGNAL) != 1) return "container process ended before its set-up";
   if (userns_wanted(job)) error = userns_send_trees(job, streams->pid, sync);
+  if (error == NULL) error = prepare_run(job, streams);
+  if (error == NULL) error = container_admit(job, sync);
   return error == NULL ? wait_ready(sync, streams) : error;
 }
 
@@ -309,8 +324,7 @@ void monitor_create(struct job *job, int connection) {
     _exit(1);
   }
   if (!delegate_wanted(job)) {
-    error = cgroup_create(job);
-    if (error == NULL) error = bpf_attach_devices(job);
+    error = cgroup_make_v2(job);
     if (error != NULL) refuse(job, connection, error);
   }
   if (!monitor_stdio(job, ours, theirs) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) != 0)
@@ -333,16 +347,13 @@ void monitor_create(struct job *job, int connection) {
     if (theirs[i] >= 0) close(theirs[i]);
   streams.is_tty = (job->flags & J_TTY) != 0;
   streams.is_stdin_once = (job->flags & J_STDIN_ONCE) != 0;
-  if (error == NULL && !delegate_wanted(job)) error = set_up_child(job, &streams, sync[0]);
-  if (error == NULL && (streams.listener = open_listener(job->socket)) < 0 && job->socket != NULL)
-    error = FAIL("monitor socket %s: %s", job->socket, strerror(errno));
+  if (error == NULL) error = delegate_wanted(job) ? prepare_run(job, &streams) : set_up_child(job, &streams, sync[0]);
   if (error != NULL) {
+    if (streams.listener >= 0) unlink(job->socket);
     if (streams.pidfd >= 0) x_pidfd_signal(streams.pidfd, SIGKILL);
     refuse(job, connection, error);
   }
   streams.job = job;
-  streams.log = log_open(job);
-  streams.oom = cgroup_oom_events(job, &streams.is_oom_hint);
   uint32_t pid = (uint32_t)streams.pid;
   send_frame(connection, F_DONE, &pid, sizeof pid);
   streams.creator = streams_add_client(&streams, connection, 0, true);
@@ -353,14 +364,16 @@ void monitor_create(struct job *job, int connection) {
   log_close(streams.log);
   struct exit_record record = exit_record_of(&streams, cgroup_oom_kills(job));
   if (delegate_wanted(job)) delegate_delete(job);
-  cgroup_remove(job);
   write_exit(job, &record);
   if (streams.listener >= 0) {
     close(streams.listener);
     streams.listener = -1;
     unlink(job->socket);
   }
+  /* The end is told before the groups are gone: whoever needs them gone (a removal, the next start) waits for this process or its lock. */
+  streams_tell_exit(&streams, &record, sizeof record);
+  cgroup_remove(job);
   close(lock);
-  streams_finish(&streams, &record, sizeof record);
+  streams_finish(&streams);
   _exit(0);
 }

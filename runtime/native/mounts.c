@@ -178,40 +178,39 @@ const char *mounts_place_root(const struct job *job, int *root) {
   return NULL;
 }
 
+/* Makes what `path` names below `root`, and the folders above it, where they are missing, and opens it. */
+static int make_target(int root, const char *path, bool is_folder, uint64_t resolve) {
+  char part[PATH_BYTES_MAX];
+  size_t length = strlen(path);
+  while (length > 1 && path[length - 1] == '/') length--;
+  if (length == 0 || length >= sizeof part) {
+    errno = length == 0 ? ENOENT : ENAMETOOLONG;
+    return -1;
+  }
+  memcpy(part, path, length);
+  part[length] = 0;
+  char *slash = strrchr(part, '/');
+  const char *name = slash == NULL ? part : slash + 1, *above = slash == NULL || slash == part ? "/" : part;
+  if (slash != NULL) *slash = 0;
+  int parent = x_openat2(root, above, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, resolve);
+  if (parent < 0 && errno == ENOENT) parent = make_target(root, above, true, resolve);
+  if (parent < 0) return -1;
+  int made = is_folder ? mkdirat(parent, name, 0755) : openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_WRONLY, 0644);
+  int problem = made < 0 ? errno : 0;
+  if (made >= 0 && !is_folder) close(made);
+  close(parent);
+  if (problem != 0 && problem != EEXIST) {
+    errno = problem;
+    return -1;
+  }
+  return x_openat2(root, path, O_PATH | O_CLOEXEC, 0, resolve);
+}
+
 /* Opens `path` below `root`, making folders and, if `is_folder` is false, an empty file. */
 static int open_target(int root, const char *path, bool is_folder, uint64_t resolve) {
   resolve |= RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
   int fd = x_openat2(root, path, O_PATH | O_CLOEXEC, 0, resolve);
-  if (fd >= 0 || errno != ENOENT) return fd;
-  char part[PATH_BYTES_MAX];
-  if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part) {
-    errno = ENAMETOOLONG;
-    return -1;
-  }
-  int parent = x_openat2(root, "/", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, resolve);
-  char walked[PATH_BYTES_MAX] = "";
-  char *rest = part;
-  for (char *name; (name = strsep(&rest, "/")) != NULL;) {
-    if (*name == 0 || strcmp(name, ".") == 0) continue;
-    size_t at = strlen(walked);
-    snprintf(walked + at, sizeof walked - at, "/%s", name);
-    int next = x_openat2(root, walked, O_PATH | O_CLOEXEC, 0, resolve);
-    if (next < 0 && errno == ENOENT) {
-      bool is_last = rest == NULL || rest[strspn(rest, "/")] == 0;
-      if (is_last && !is_folder) {
-        int made = openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_WRONLY, 0644);
-        if (made >= 0) close(made);
-      } else if (mkdirat(parent, name, 0755) != 0 && errno != EEXIST) {
-        close(parent);
-        return -1;
-      }
-      next = x_openat2(root, walked, O_PATH | O_CLOEXEC, 0, resolve);
-    }
-    close(parent);
-    parent = next;
-    if (parent < 0) return -1;
-  }
-  return parent;
+  return fd >= 0 || errno != ENOENT ? fd : make_target(root, path, is_folder, resolve);
 }
 
 static const char *set_propagation(int fd, uint32_t propagation, bool is_recursive) {
@@ -265,11 +264,11 @@ static const char *options_of(const struct mount_record *mount, int target, bool
 
 /* cgroup mounts of v1 name their controllers by flags and may be asked for by several; "name=systemd" is a string. */
 static const char *mount_filesystem(int root, struct mount_record *mount) {
-  uint64_t resolve = mount->flags & MF_NO_SYMLINK_TARGET ? RESOLVE_NO_SYMLINKS : 0;
+  uint64_t resolve = (mount->flags & MF_NO_SYMLINK_TARGET ? RESOLVE_NO_SYMLINKS : 0) | RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
   char text[PATH_BYTES_MAX];
-  int target = x_openat2(root, mount->target, O_PATH | O_CLOEXEC, 0, resolve | RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+  int target = x_openat2(root, mount->target, O_PATH | O_CLOEXEC, 0, resolve);
   bool was_there = target >= 0;
-  if (!was_there) target = open_target(root, mount->target, true, resolve);
+  if (!was_there && errno == ENOENT) target = make_target(root, mount->target, true, resolve);
   if (target < 0) return fail("error mounting \"%s\" to rootfs at \"%s\"", mount->type, mount->target);
   uint64_t attributes = mount->flags & MF_LATE_READONLY ? mount->attributes & ~(uint64_t)ATTR_RDONLY : mount->attributes;
   int tree = make_filesystem(mount->type, mount->source, options_of(mount, target, was_there, text), attributes);
@@ -404,13 +403,18 @@ static const char *make_links(const struct job *job, int root) {
   return NULL;
 }
 
-const char *mounts_build(struct job *job, int *root) {
+static bool shows_groups(const struct mount_record *mount) {
+  return mount->kind == M_FILESYSTEM && strncmp(mount->type, "cgroup", 6) == 0;
+}
+
+const char *mounts_build(struct job *job, int *root, const struct mounts_entry *entry) {
   const char *error;
   bool is_dev_filled = false;
   if (mount(NULL, "/", NULL, MS_REC | (follows_host(job) ? MS_SLAVE : MS_PRIVATE), NULL) != 0) return fail("making mounts private");
   if ((error = mounts_place_root(job, root)) != NULL) return error;
   for (uint32_t i = 0; i < job->mounts.count; i++) {
     struct mount_record *mount = &job->mounts.items[i];
+    if (entry != NULL && shows_groups(mount) && (error = entry->enter(entry->context)) != NULL) return error;
     error = mount->kind == M_BIND ? mount_bind(*root, mount) : mount_filesystem(*root, mount);
     if (error != NULL) return error;
     /* Devices belong to the /dev just mounted, before anything is mounted below it. */

@@ -184,6 +184,7 @@ static void make_process(struct creation *creation) {
   close(sync[1]);
   if (error == NULL && send(sync[0], "G", 1, MSG_NOSIGNAL) != 1) error = "container process ended before its set-up";
   if (error == NULL && start.takes_trees) error = userns_send_trees(&job, child.pid, sync[0]);
+  if (error == NULL) error = container_admit(&job, sync[0]);
   if (error == NULL) error = attend_creation(sync[0], creation);
   if (error != NULL) oci_fail(1, "%s", error);
   close(sync[0]);

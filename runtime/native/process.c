@@ -269,9 +269,12 @@ static const char *put_capabilities(uint64_t effective, uint64_t permitted, uint
 
 /* Drops the bounding set and becomes the user; the capabilities stay until they are set. */
 static const char *become_user(const struct job *job, const struct identity *identity) {
-  for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-    if (!(job->caps[0] >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0)
-      return FAIL("unable to drop capability %d: %s", cap, strerror(errno));
+  for (int cap = 0; cap < 64; cap++) {
+    if (job->caps[0] >> cap & 1 || prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0) continue;
+    /* The first number that the kernel doesn't know; all its own were gone through. */
+    if (errno == EINVAL && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) < 0) break;
+    return FAIL("unable to drop capability %d: %s", cap, strerror(errno));
+  }
   prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
   gid_t groups[256];
   for (uint32_t i = 0; i < identity->group_count; i++) groups[i] = identity->groups[i];

@@ -372,12 +372,15 @@ void streams_run(struct streams *streams, void (*on_exit_reached)(void *), void 
   }
 }
 
-void streams_finish(struct streams *streams, const void *exit_frame, uint32_t length) {
-  static struct pollfd polls[CLIENT_COUNT_MAX];
-  static struct client *owners[CLIENT_COUNT_MAX];
+void streams_tell_exit(struct streams *streams, const void *exit_frame, uint32_t length) {
   for (struct client *client = streams->clients; client != NULL; client = client->next)
     if (client->is_watching) queue_frame(client, F_EXIT, exit_frame, length);
   forget_dead(streams);
+}
+
+void streams_finish(struct streams *streams) {
+  static struct pollfd polls[CLIENT_COUNT_MAX];
+  static struct client *owners[CLIENT_COUNT_MAX];
   for (;;) {
     for (struct client *client = streams->clients; client != NULL; client = client->next)
       if (client->out_length == 0) client->is_dead = true;

@@ -43,7 +43,9 @@ enum attach_flag { A_STDIN = 1, A_STDOUT = 2, A_STDERR = 4 };
 struct client *streams_add_client(struct streams *streams, int fd, uint32_t flags, bool is_watching);
 /* Runs until the process has ended and its output was read; `on_exit_reached` is called once at its end, before draining. */
 void streams_run(struct streams *streams, void (*on_exit_reached)(void *), void *context);
-/* Sends the exit to those who watch, then goes on until every client has got all, or has gone. */
-void streams_finish(struct streams *streams, const void *exit_frame, uint32_t length);
+/* Sends the exit to those who watch, as far as they take it at once. */
+void streams_tell_exit(struct streams *streams, const void *exit_frame, uint32_t length);
+/* Goes on until every client has got all, or has gone. */
+void streams_finish(struct streams *streams);
 
 #endif

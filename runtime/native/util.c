@@ -88,44 +88,56 @@ int make_folders(const char *path, mode_t mode) {
   return mkdir(path, mode) == 0 || errno == EEXIST ? 0 : -errno;
 }
 
-bool send_descriptor(int socket, char tag, int fd) {
+union descriptor_control {
+  struct cmsghdr head;
+  char room[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
+};
+
+bool send_descriptors(int socket, char tag, const int *fds, uint32_t count) {
   struct iovec part = {&tag, 1};
-  union {
-    struct cmsghdr head;
-    char room[CMSG_SPACE(sizeof(int))];
-  } control = {0};
-  struct msghdr message = {0};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
+  union descriptor_control control = {0};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  if (count == 0 || count > DESCRIPTORS_MAX) return count == 0 && send(socket, &tag, 1, MSG_NOSIGNAL) == 1;
   message.msg_control = control.room;
-  message.msg_controllen = sizeof control.room;
+  message.msg_controllen = CMSG_SPACE(count * sizeof(int));
   struct cmsghdr *head = CMSG_FIRSTHDR(&message);
   head->cmsg_level = SOL_SOCKET;
   head->cmsg_type = SCM_RIGHTS;
-  head->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(head), &fd, sizeof(int));
+  head->cmsg_len = CMSG_LEN(count * sizeof(int));
+  memcpy(CMSG_DATA(head), fds, count * sizeof(int));
   return sendmsg(socket, &message, MSG_NOSIGNAL) == 1;
 }
 
-ssize_t receive_descriptor(int socket, char *bytes, size_t size, int *fd) {
+bool send_descriptor(int socket, char tag, int fd) { return send_descriptors(socket, tag, &fd, 1); }
+
+ssize_t receive_descriptors(int socket, char *bytes, size_t size, int *fds, uint32_t *count) {
   struct iovec part = {bytes, size};
-  union {
-    struct cmsghdr head;
-    char room[CMSG_SPACE(sizeof(int))];
-  } control = {0};
-  struct msghdr message = {0};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
+  union descriptor_control control = {0};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
   message.msg_control = control.room;
-  message.msg_controllen = sizeof control.room;
-  *fd = -1;
-  ssize_t count;
-  do count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  while (count < 0 && errno == EINTR);
-  if (count <= 0) return count;
+  message.msg_controllen = CMSG_SPACE(*count * sizeof(int));
+  uint32_t wanted = *count;
+  *count = 0;
+  ssize_t length;
+  do length = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  while (length < 0 && errno == EINTR);
+  if (length <= 0) return length;
   struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-  if (head != NULL && head->cmsg_type == SCM_RIGHTS) memcpy(fd, CMSG_DATA(head), sizeof(int));
-  return count;
+  if (head == NULL || head->cmsg_type != SCM_RIGHTS) return length;
+  int taken[DESCRIPTORS_MAX];
+  uint32_t came = (uint32_t)((head->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+  memcpy(taken, CMSG_DATA(head), came * sizeof(int));
+  /* Room is counted in eight bytes: an odd number leaves some for one more. */
+  while (came > wanted) close(taken[--came]);
+  memcpy(fds, taken, came * sizeof(int));
+  *count = came;
+  return length;
+}
+
+ssize_t receive_descriptor(int socket, char *bytes, size_t size, int *fd) {
+  uint32_t count = 1;
+  *fd = -1;
+  return receive_descriptors(socket, bytes, size, fd, &count);
 }
 
 void set_nonblocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }

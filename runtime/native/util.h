@@ -22,8 +22,14 @@ ssize_t read_file(int dir, const char *path, char *buffer, size_t size);
 /* Makes the folder and its parents, 0755. Returns 0 or -errno. */
 int make_folders(const char *path, mode_t mode);
 
+enum { DESCRIPTORS_MAX = 32 };
+
+/* One message with `count` descriptors, at most DESCRIPTORS_MAX. */
+bool send_descriptors(int socket, char tag, const int *fds, uint32_t count);
 bool send_descriptor(int socket, char tag, int fd);
-/* Takes one message; `fd` is -1 when none came along. Returns the count of bytes, 0 at the end. */
+/* Takes one message with at most `*count` descriptors; says how many came. Returns the count of bytes, 0 at the end. */
+ssize_t receive_descriptors(int socket, char *bytes, size_t size, int *fds, uint32_t *count);
+/* The same with at most one, which is -1 when none came along. */
 ssize_t receive_descriptor(int socket, char *bytes, size_t size, int *fd);
 
 void set_nonblocking(int fd);
