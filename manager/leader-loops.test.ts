@@ -57,6 +57,28 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
     });
   });
 
+  it("scaled down and up again, prepare a slot's new task at once and start it when the old container has stopped", async () => {
+    const cluster = new ModelCluster({ stopMsMax: 20_000 });
+    cluster.start();
+    await cluster.addNode();
+    const scale = (replicas: number): Promise<void> =>
+      cluster.updateService(id, (old) => ({ ...old, Mode: { Replicated: { Replicas: replicas } } }));
+    const id = await cluster.createService(spec("web", 1));
+    await cluster.until("1 running", () => cluster.running(id).length === 1);
+    const [old] = cluster.running(id);
+    assert(old !== undefined);
+    await scale(0);
+    await cluster.until("told to stop", () => cluster.tasks(id)[0]?.desiredState === TaskState.remove);
+    await scale(1);
+    const isReady = (): boolean => cluster.tasks(id).some((task) => task.status.state === TaskState.ready);
+    await cluster.until("a new one is prepared", isReady, 1_000);
+    assert(cluster.containers.has(old.id), "the old one still stops");
+    await cluster.until("a new one runs", () => cluster.running(id).some((task) => task.id !== old.id));
+    assert(!cluster.containers.has(old.id), "never two containers in a slot");
+    assert.deepEqual(new Set(cluster.tasks(id).map((task) => task.slot)), new Set([old.slot]));
+    await cluster.stop();
+  });
+
   it("restart a crashed task after the delay of its policy, and only as often as that allows", async () => {
     await withCluster(2, async (cluster) => {
       const template = {
