@@ -411,6 +411,7 @@ export class SwarmNode implements SwarmLifecycle {
       folder: store.managerFolder,
       server: membership.server,
       advertiseAddr: membership.state.advertiseAddr,
+      selfAddr: dialAddress(membership.state.advertiseAddr, membership.state),
       mode,
       ...(this.#unlockKey === undefined ? {} : { unlockKey: this.#unlockKey }),
       onFatal: (error) => fatal(ClusterError.from(error)),

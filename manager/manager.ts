@@ -60,6 +60,8 @@ export interface ManagerOptions {
   readonly server: RpcServer;
   /** "host:port" where other nodes reach `server`. */
   readonly advertiseAddr: string;
+  /** "host:port" where this machine reaches `server`; default `advertiseAddr`, which it may not reach behind a NAT. */
+  readonly selfAddr?: string;
   readonly mode: ManagerMode;
   /** "SWMKEY-1-…"; needed to restart from a locked folder. */
   readonly unlockKey?: string;
@@ -293,7 +295,17 @@ export class Manager implements Component {
     const writer = new ControlWriter({ store, raft, clock: env.clock, random: env.random, log });
     const parts = new LeaderParts({ env, store, raft, log, tally: this.#tally });
     const nodeImages = (): NodeImages | undefined => parts.nodeImages;
-    const control = new ControlApi({ store, raft, link, writer, nodeImages, identity, env, log });
+    const control = new ControlApi({
+      store,
+      raft,
+      link,
+      writer,
+      nodeImages,
+      identity,
+      selfAddr: this.#options.selfAddr ?? this.#options.advertiseAddr,
+      env,
+      log,
+    });
     server.addService(caService, caHandlers({ view: () => store.view(), authority, link }), CA_AUDIENCE);
     server.addService(
       controlService,

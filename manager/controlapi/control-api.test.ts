@@ -32,6 +32,7 @@ function follower(clock: FakeClock, readBarrier: ReplicatedLog["readBarrier"]): 
       key: "",
       rootCa: "",
     }),
+    selfAddr: "127.0.0.1:1",
     env: { ...realEnv, clock, timers: clock },
     log: silentLogger,
   };

@@ -53,6 +53,8 @@ export interface ControlApiDeps {
   /** What nodes say of their images to this member; undefined while another leads. */
   readonly nodeImages: () => NodeImages | undefined;
   readonly identity: LiveIdentity;
+  /** "host:port" where this machine reaches its own node. */
+  readonly selfAddr: string;
   readonly env: Env;
   readonly log: Logger;
 }
@@ -303,9 +305,9 @@ export class ControlApi implements ClusterControl {
   }
 
   logs(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<ClusterLogLine> {
-    const { store, identity, log } = this.#deps;
+    const { store, identity, selfAddr, log } = this.#deps;
     return readTaskLogs(
-      { store, identity, log },
+      { store, identity, selfAddr, log },
       { selector, options, signal: AbortSignal.any([signal, this.#stopping.signal]) },
     );
   }

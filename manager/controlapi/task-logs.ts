@@ -24,6 +24,8 @@ const TASK_COUNT_MAX = 1_000;
 export interface TaskLogDeps {
   readonly store: Store;
   readonly identity: LiveIdentity;
+  /** "host:port" where this machine reaches its own node: behind a NAT that is not the address the others use. */
+  readonly selfAddr: string;
   readonly log: Logger;
 }
 
@@ -112,11 +114,16 @@ class LogMerge {
   #openAll(view: StoreView): void {
     for (const task of selectTasks(view, this.#request.selector)) {
       if (this.#seen.has(task.id) || task.nodeId === "" || task.status.state < TaskState.starting) continue;
-      const address = view.get("node", task.nodeId)?.rpcAddress ?? "";
+      const address = this.#addressOf(view, task.nodeId);
       if (address === "") continue;
       this.#seen.add(task.id);
       this.#open(task, address);
     }
+  }
+
+  #addressOf(view: StoreView, nodeId: string): string {
+    const { identity, selfAddr } = this.#deps;
+    return nodeId === identity.current.nodeId ? selfAddr : (view.get("node", nodeId)?.rpcAddress ?? "");
   }
 
   #open(task: Task, address: string): void {
