@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { Readable } from "node:stream";
 import { test } from "node:test";
-import { blobPieces, type BlobSource } from "./blob-stream.ts";
+import { ClusterError } from "../../common/errors.ts";
+import { blobPieces, type BlobSource, SourceScores } from "./blob-stream.ts";
 import { parseChallenge, parseRegistryAuth, parseToken, tokenRequest } from "./registry-auth.ts";
 import { endpointsOf, isInsecure } from "./registry-config.ts";
 
@@ -35,6 +36,86 @@ test("blobPieces() puts pieces from several sources in order and leaves bad sour
   await assert.rejects(async () => {
     for await (const piece of blobPieces(() => bad, options)) assert.ok(piece);
   }, /gone/);
+});
+
+const BYTES = Buffer.from(Array.from({ length: 200_000 }, (_, index) => index % 251));
+
+async function readAll(sources: readonly BlobSource[], scores = new SourceScores()): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  const { signal } = new AbortController();
+  const options = { digest: "x", sizeBytes: BYTES.length, signal, pieceBytes: 50_000, retryMs: 1, scores };
+  for await (const piece of blobPieces(() => sources, options)) pieces.push(piece);
+  return Buffer.concat(pieces);
+}
+
+function goodSource(opened: string[], name = "good"): BlobSource {
+  return {
+    name,
+    open: (offset) => {
+      opened.push(name);
+      return Promise.resolve(Readable.from([BYTES.subarray(offset)]));
+    },
+  };
+}
+
+test("blobPieces() gives up a source that stalls, drips or never opens, and asks it no more than it must", async () => {
+  const opened: string[] = [];
+  const aborted: string[] = [];
+  const slow = (name: string, open: (offset: number) => Promise<Readable>): BlobSource => ({
+    name,
+    stallMs: 20,
+    open: (offset, _length, signal) => {
+      opened.push(name);
+      signal.addEventListener("abort", () => aborted.push(name), { once: true });
+      return open(offset);
+    },
+  });
+  const silent = slow("silent", () => Promise.resolve(new Readable({ read: () => {} })));
+  const never = slow("never", () => new Promise(() => {}));
+  const drip = slow("drip", (offset) =>
+    Promise.resolve(
+      Readable.from(
+        (async function* (): AsyncGenerator<Buffer> {
+          for (let at = offset; ; at += 1) {
+            yield BYTES.subarray(at, at + 1);
+            await new Promise((resolve) => setTimeout(resolve, 5));
+          }
+        })(),
+        { objectMode: false },
+      ),
+    ),
+  );
+  for (const bad of [silent, never, drip]) {
+    opened.length = 0;
+    const scores = new SourceScores();
+    assert.equal((await readAll([bad, goodSource(opened)], scores)).equals(BYTES), true);
+    assert.ok(opened.includes("good"));
+    assert.ok(
+      opened.filter((name) => name === bad.name).length <= 2,
+      `${bad.name} is asked last after it failed`,
+    );
+    opened.length = 0;
+    await readAll([bad, goodSource(opened)], scores);
+    assert.ok(!opened.includes(bad.name), "the next blob knows of it");
+  }
+  assert.deepEqual([...new Set(aborted)], ["silent", "never", "drip"]);
+});
+
+test("blobPieces() waits for a busy source without counting it as a failure", async () => {
+  let refusalCount = 12;
+  const opened: string[] = [];
+  const scores = new SourceScores();
+  const busy: BlobSource = {
+    name: "busy",
+    open: (offset) => {
+      if (refusalCount-- > 0) return Promise.reject(new ClusterError("resource_exhausted", "busy"));
+      return Promise.resolve(Readable.from([BYTES.subarray(offset)]));
+    },
+  };
+  assert.equal((await readAll([busy, goodSource(opened)], scores)).equals(BYTES), true);
+  assert.equal(scores.failureCount(busy), 0);
+  refusalCount = 3;
+  assert.equal((await readAll([busy], scores)).equals(BYTES), true, "the only one is waited for");
 });
 
 test("parseChallenge() and tokenRequest() follow the token protocol", () => {

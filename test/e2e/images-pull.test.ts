@@ -59,6 +59,10 @@ class FakeRegistry {
   host = "";
   readonly #manifest: Buffer;
 
+  get manifestBytes(): number {
+    return this.#manifest.length;
+  }
+
   constructor(image: TestImage) {
     const built = buildImage(image);
     for (const bytes of [built.configBytes, ...built.blobs])
@@ -370,6 +374,49 @@ test("ImageEngine.ensure() is here, then from several peers at once, then from t
   const count = fetched.length;
   await third.images.ensure("app:1", {}, AbortSignal.timeout(10_000));
   assert.equal(fetched.length, count);
+});
+
+test("an image that is pinned to the digest of its index comes from peers without its registry", async () => {
+  const registry = await started();
+  const { manifestDigest: digest } = registry;
+  const platform = { os: "linux", architecture: "amd64" };
+  const mediaType = "application/vnd.oci.image.manifest.v1+json";
+  const index = Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: "application/vnd.oci.image.index.v1+json",
+      manifests: [{ mediaType, digest, size: registry.manifestBytes, platform }],
+    }),
+  );
+  registry.spoil = (request, response) => {
+    if (!(request.url ?? "").endsWith("/manifests/1")) return false;
+    response.writeHead(200, { "Content-Type": "application/vnd.oci.image.index.v1+json" }).end(index);
+    return true;
+  };
+  const [first, second] = [await open(), await open()];
+  const name = `${registry.host}/app`;
+  await pull(first, `${name}:1`);
+  const pinned = `${name}@sha256:${sha256Of(index)}`;
+  assert.equal(first.images.describe(pinned)?.index?.digest, `sha256:${sha256Of(index)}`);
+  second.images.setPeers({
+    resolve: () => Promise.resolve(undefined),
+    find: (reference) => {
+      const image = first.images.describe(reference);
+      return Promise.resolve(image === undefined ? [] : [{ peer: "n1", image }]);
+    },
+    fetch: async (_peer, part) => (await first.images.openBlob(part.digest, part.offset)).content,
+  });
+  const requestCount = registry.requests.length;
+  const id = await second.images.ensure(pinned, { peersOnly: true }, AbortSignal.timeout(10_000));
+  assert.equal(id, buildImage(IMAGE).id);
+  assert.equal(registry.requests.length, requestCount);
+  assert.equal(
+    second.images.describe(pinned)?.index?.digest,
+    `sha256:${sha256Of(index)}`,
+    "and on from there",
+  );
+  await first.images.prune(new Map());
+  assert.equal(first.images.describe(pinned)?.index?.digest, `sha256:${sha256Of(index)}`, "no garbage");
 });
 
 test("openBlob() serves a blob that is still arriving", async () => {
