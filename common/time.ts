@@ -4,10 +4,16 @@ export const ZERO_TIME = "0001-01-01T00:00:00Z";
 
 const NANOSECONDS_PER_SECOND = 1_000_000_000n;
 
+/** The second that was last asked for: most stamps are of the same one as the stamp before. */
+const lastSecond = { seconds: Number.NaN, text: "" };
+
 /** `seconds` since 1970 and `nanoseconds` of the next one as RFC 3339. */
 export function rfc3339At(seconds: number, nanoseconds: number): string {
-  const stamp = new Date(seconds * 1000).toISOString().slice(0, -5);
-  return `${stamp}.${String(nanoseconds).padStart(9, "0")}Z`;
+  if (seconds !== lastSecond.seconds) {
+    lastSecond.text = new Date(seconds * 1000).toISOString().slice(0, -5);
+    lastSecond.seconds = seconds;
+  }
+  return `${lastSecond.text}.${String(nanoseconds).padStart(9, "0")}Z`;
 }
 
 /** `micros` (whole microseconds) since 1970 as RFC 3339. */

@@ -106,9 +106,9 @@ export class Updater implements Component {
 
   /** Notes when a task of the update was first seen, first ran and ended, by our own clock. */
   #see(session: Session, task: Task): void {
-    if (!(parseRfc3339(task.createdAt) >= session.startedMs)) return;
-    const nowMs = this.#deps.clock.monotonicMs();
     const before = session.sightings.get(task.id);
+    if (before === undefined && !(parseRfc3339(task.createdAt) >= session.startedMs)) return;
+    const nowMs = this.#deps.clock.monotonicMs();
     const { state, timestamp } = task.status;
     const isEnd = isTerminal(state);
     if (before === undefined) {
