@@ -299,7 +299,10 @@ export class ModelWorker {
 
   /** What the container does next, a little later. */
   #step(taskId: string): void {
-    if (this.#stepping.has(taskId)) return;
+    const waiting = this.#tasks.get(taskId);
+    const reached = this.#observed.get(taskId);
+    const isIdle = waiting === undefined || reached === undefined || isTerminal(reached);
+    if (isIdle || nextState(waiting, reached) === undefined || this.#stepping.has(taskId)) return;
     this.#stepping.add(taskId);
     const isStop = this.containers.has(taskId);
     this.#options.world.after(1 + this.#random.float() * (isStop ? STOP_MS_MAX : STEP_MS_MAX), () => {

@@ -166,12 +166,14 @@ export class World {
 
   #push(event: Event): void {
     const heap = this.#heap;
+    const { dueMs } = event;
     let at = heap.length;
     heap.push(event);
     while (at > 0) {
       const parentAt = (at - 1) >> 1;
       const parent = heap[parentAt];
-      if (parent === undefined || !isBefore(event, parent)) break;
+      // The newest of all: where two are due together it comes last.
+      if (parent === undefined || parent.dueMs <= dueMs) break;
       heap[at] = parent;
       at = parentAt;
     }
