@@ -29,13 +29,18 @@ export interface ExchangeParts {
   readonly upgraded: Duplex | undefined;
 }
 
+/** Made once: a reason of its own for each request would cost more than most requests' work. */
+const OVER = new DOMException("The client is gone, or has its answer", "AbortError");
+
 export type HeaderValues = Readonly<Record<string, string>>;
 
 export class Exchange {
   readonly query: Query;
   readonly apiMinor: number;
   readonly #parts: ExchangeParts;
-  readonly #abort = new AbortController();
+  /** Made when it is first asked for: few routes do. */
+  #abort: AbortController | undefined;
+  #isOver = false;
   #isHijacked = false;
   #body: PassThrough | undefined;
 
@@ -44,7 +49,10 @@ export class Exchange {
     this.query = parts.query;
     this.apiMinor = parts.apiMinor;
     const { request, response } = parts;
-    const abort = (): void => this.#abort.abort();
+    const abort = (): void => {
+      this.#isOver = true;
+      this.#abort?.abort(OVER);
+    };
     // As in Go's server, a client that shuts down its side of a plain request no longer waits for a stream.
     // A request that was handed over (hijack) watches its connection itself.
     if (parts.upgraded === undefined) request.socket.once("end", abort);
@@ -56,6 +64,10 @@ export class Exchange {
 
   /** Aborted once the client is gone or the answer is complete. */
   get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController();
+      if (this.#isOver) this.#abort.abort(OVER);
+    }
     return this.#abort.signal;
   }
 
@@ -171,13 +183,13 @@ export class Exchange {
   text(status: number, contentType: string, text: string, headers: HeaderValues = {}): void {
     const { response } = this.#parts;
     if (response.destroyed || response.writableEnded) return;
-    const bytes = Buffer.from(text, "utf8");
     response.writeHead(status, {
       ...headers,
       "Content-Type": contentType,
-      "Content-Length": bytes.byteLength,
+      "Content-Length": Buffer.byteLength(text),
     });
-    response.end(bytes);
+    // As text it goes out together with the head, in one piece.
+    response.end(text);
   }
 
   /** Answers without a body. 304 and 204 have no length, others say 0. */

@@ -50,6 +50,8 @@ export interface RootfsSource {
   prepare(key: string, imageId: string): Promise<RootfsLayers>;
   /** Layers of an existing key, after a restart of the daemon. */
   layers(key: string): Promise<RootfsLayers>;
+  /** Resolves when a loss of power does not take the writable layer any more. */
+  synced(key: string): Promise<void>;
   remove(key: string): Promise<void>;
   /** Bytes in the writable layer, and in all of it. */
   usage(key: string): Promise<{ readonly writable: number; readonly total: number }>;

@@ -26,6 +26,7 @@ import type {
   LogLine,
 } from "../../model/engine.ts";
 import type { Labels } from "../../model/specs.ts";
+import { LaterRemoval } from "../later-removal.ts";
 import type { ContainerDirectory, EventSink } from "../ports.ts";
 import { Archives } from "./archives.ts";
 import { attachContainer } from "./attach.ts";
@@ -52,7 +53,7 @@ import { containerEvents, type ContainerEvents } from "./events-of.ts";
 import { Execs } from "./execs.ts";
 import { startHealth } from "./health.ts";
 import { checkRuntime } from "./oci-runtimes.ts";
-import { Lifecycle, groupParent, type LifecycleDeps } from "./lifecycle.ts";
+import { Lifecycle, groupParent, mayRestart, type LifecycleDeps } from "./lifecycle.ts";
 import { LiveContainer } from "./live-container.ts";
 import { compressRotated } from "./log-compression.ts";
 import { isLogCompressed, logFormat, logPath } from "./log-options.ts";
@@ -72,7 +73,7 @@ const COMPRESS_INTERVAL_MS = 2000;
 
 export interface ContainerEngineOptions extends Omit<
   LifecycleDeps,
-  "events" | "find" | "forget" | "healthStarted"
+  "events" | "find" | "forget" | "healthStarted" | "removal"
 > {
   readonly dataRoot: string;
   readonly events: EventSink;
@@ -86,6 +87,7 @@ export class LocalContainerEngine implements ContainerEngine {
   readonly #lifecycle: Lifecycle;
   readonly #execs: Execs;
   readonly #archives: Archives;
+  readonly #removal: LaterRemoval;
   /** Containers that have ended and whose log is done with. */
   readonly #compressed = new WeakSet<LiveContainer>();
   #cancelCompression: Cancel | undefined;
@@ -106,8 +108,14 @@ export class LocalContainerEngine implements ContainerEngine {
       random: env.random,
       events: this.#events,
     });
+    this.#removal = new LaterRemoval({
+      timers: env.timers,
+      log,
+      removeLarge: (folder) => fs.rm(folder, { recursive: true, force: true }),
+    });
     this.#lifecycle = new Lifecycle({
       ...options,
+      removal: this.#removal,
       events: this.#events,
       find: (id) => this.#index.find(id),
       forget: (live) => {
@@ -206,6 +214,7 @@ export class LocalContainerEngine implements ContainerEngine {
   /** Containers go on; restarts, health checks and timers end. */
   close(): void {
     this.#lifecycle.stop();
+    this.#removal.close();
     this.#cancelCompression?.();
     for (const live of this.#index.all) {
       live.cancelRestart?.();
@@ -301,7 +310,10 @@ export class LocalContainerEngine implements ContainerEngine {
         network: null,
         isNetworkOfTask: request.task?.attachNetwork !== undefined,
       };
-      this.#add(record, RecordFile.create(folder, record), request.task);
+      const file = RecordFile.create(folder, record);
+      // Of a task, managers know: they would not take up one that a loss of power has interrupted.
+      if (request.task === undefined) await Promise.all([file.synced(), rootfs.synced(id)]);
+      this.#add(record, file, request.task);
       this.#events(record, "create");
       return { Id: id, Warnings: createWarnings(request, image, this.#options.cgroups) };
     } catch (caught) {
@@ -319,7 +331,6 @@ export class LocalContainerEngine implements ContainerEngine {
     return turn;
   }
 
-  /** "container:NAME" modes keep the full id, so that a rename changes nothing. */
   /** Another container that a new one names. Clients take a 404 of creation for an image to be pulled, hence the other code. */
   #findOther(reference: string, preface = ""): LiveContainer {
     try {
@@ -329,6 +340,7 @@ export class LocalContainerEngine implements ContainerEngine {
     }
   }
 
+  /** "container:NAME" modes keep the full id, so that a rename changes nothing. */
   #withFullIds(hostConfig: CreateContainerRequest["hostConfig"]): CreateContainerRequest["hostConfig"] {
     const full = (mode: string | undefined): string | undefined => {
       const other = sharedWith(mode);
@@ -375,6 +387,7 @@ export class LocalContainerEngine implements ContainerEngine {
     if (own === "" || number === SIGKILL || parseSignal(own) === number) {
       live.isStopping = true;
       live.change({ isStoppedByUser: true });
+      if (mayRestart(live.record)) await live.synced();
     }
     if (number === SIGKILL) await this.#lifecycle.kill(live);
     else await this.#lifecycle.signal(live, number);
@@ -403,12 +416,14 @@ export class LocalContainerEngine implements ContainerEngine {
     this.#index.reserve(wanted, live.id);
     this.#index.release(oldName, live.id);
     live.change({ name: wanted });
+    await live.synced();
     this.#events(live.record, "rename", { oldName: `/${oldName}` });
   }
 
   async update(id: string, config: JsonObject): Promise<{ readonly Warnings: readonly string[] }> {
     const live = this.#find(id);
     await live.exclusive(() => updateContainer(live, config, this.#options));
+    await live.synced();
     this.#events(live.record, "update");
     return { Warnings: [] };
   }

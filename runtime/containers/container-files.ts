@@ -16,9 +16,24 @@ const HOSTS_HEAD = [
   "ff02::2\tip6-allrouters",
 ];
 
-/** Written in place: a bind follows the file, not its name. */
+/**
+ * Written in place: a bind follows the file, not its name. Never truncated first: ext4 takes that for a replacement and begins to write
+ * the new content to the disk when the file is closed.
+ */
 function rewrite(file: string, text: string): void {
-  fs.writeFileSync(file, text, { mode: 0o644 });
+  const bytes = Buffer.from(text);
+  const fd = fs.openSync(file, fs.constants.O_WRONLY | fs.constants.O_CREAT, 0o644);
+  try {
+    const { size } = fs.fstatSync(fd);
+    fs.writeFileSync(fd, bytes);
+    if (size > bytes.byteLength) fs.ftruncateSync(fd, bytes.byteLength);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+function touch(file: string): void {
+  fs.closeSync(fs.openSync(file, fs.constants.O_WRONLY | fs.constants.O_CREAT, 0o644));
 }
 
 /** "" if there is none. */
@@ -78,10 +93,14 @@ export class ContainerFiles {
     this.#folder = folder;
   }
 
-  /** Before the network is known: the files must be there to be bound. */
-  prepare(hostname: string, hostConfig: HostConfig): void {
-    const extra = extraHosts(hostConfig);
+  /** Before the network is known: the files must be there to be bound. Those that depend on it stay empty if it comes later. */
+  prepare(hostname: string, hostConfig: HostConfig, options: { readonly isNamedLater: boolean }): void {
     rewrite(path.join(this.#folder, "hostname"), `${hostname}\n`);
+    if (options.isNamedLater) {
+      for (const name of ["hosts", "resolv.conf"]) touch(path.join(this.#folder, name));
+      return;
+    }
+    const extra = extraHosts(hostConfig);
     rewrite(
       path.join(this.#folder, "hosts"),
       hostConfig.NetworkMode === "host" ? hostHostsText(extra) : hostsText(extra),

@@ -12,6 +12,7 @@ import type {
   HostConfig,
 } from "../../model/engine.ts";
 import type { ContainerNetworkResult } from "../ports.ts";
+import { syncFile } from "../sync-file.ts";
 
 /** Of the folder of a container whose removal has begun. */
 export const REMOVED_SUFFIX = ".removed";
@@ -93,8 +94,8 @@ const RECORD_BYTES_MAX = 64 * 1024;
 
 /**
  * The file of one container. Synchronous: what is written is in the page cache when the call returns, so a killed daemon loses
- * nothing, and that takes less time than asking a thread for it. Not synced: losing the last change with the machine's power is
- * harmless, and a sync for each start would cost more than the start.
+ * nothing, and that takes less time than asking a thread for it. Synced are a new container's record, and what its restart policy
+ * goes by; any other last change may be lost with the machine's power, which ends the container anyway.
  */
 export class RecordFile {
   readonly #path: string;
@@ -125,6 +126,11 @@ export class RecordFile {
       this.#bytes = RECORD_BYTES_MAX;
       throw caught;
     }
+  }
+
+  /** Resolves when a loss of power takes nothing any more of what was written so far. */
+  synced(): Promise<void> {
+    return syncFile(this.#path);
   }
 
   /** Never makes the file: changes without a first line would be worth nothing. */

@@ -2,7 +2,7 @@
  * Start, stop, exit, restart and removal of containers, and taking over those that a former daemon started. Every change of a
  * container's state is made here, one at a time for each container; the native side is told what to do and reports ends.
  */
-import { existsSync, mkdirSync, rmdirSync, rmSync, unlinkSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, rmdirSync, rmSync, unlinkSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import path from "node:path";
@@ -12,6 +12,7 @@ import type { Logger } from "../../common/log.ts";
 import { Semaphore } from "../../common/semaphore.ts";
 import { parseNanoseconds, rfc3339OfNanoseconds } from "../../common/time.ts";
 import type { ExitStatus } from "../../model/engine.ts";
+import type { LaterRemoval } from "../later-removal.ts";
 import type {
   ContainerNetworkRequest,
   ContainerNetworks,
@@ -29,6 +30,7 @@ import {
   REMOVED_WITH_VOLUMES_SUFFIX,
   type ContainerRecord,
   type MountPoint,
+  type PersistedState,
 } from "./container-record.ts";
 import { copyUp } from "./copy-up.ts";
 import type { ContainerEvents } from "./events-of.ts";
@@ -78,6 +80,8 @@ export interface LifecycleDeps {
   readonly find: (id: string) => LiveContainer;
   /** After a record's disappearance: names are free again. */
   readonly forget: (live: LiveContainer) => void;
+  /** For folders of removed containers. */
+  readonly removal: LaterRemoval;
   readonly healthStarted: (live: LiveContainer) => void;
 }
 
@@ -197,13 +201,15 @@ export class Lifecycle {
   }
 
   async #run(live: LiveContainer, layers: RootfsLayers, undo: (() => Promise<unknown>)[]): Promise<void> {
-    live.files.prepare(hostnameOf(live.record), live.record.hostConfig);
+    live.files.prepare(hostnameOf(live.record), live.record.hostConfig, {
+      isNamedLater: isConnectedLater(live),
+    });
     const { connection, pid } = await this.#deps.launcher.run("create", await this.#job(live, layers));
     undo.push(async () => {
       connection.send(FrameType.signal, u32(SIGKILL));
       await connection.closed;
     });
-    await this.#attachNetwork(live, { connection, pid }, undo);
+    const network = await this.#attachNetwork(live, { connection, pid }, undo);
     for (const pending of live.pendingAttachments) {
       await pending.connected(await this.#deps.launcher.connectMonitor(monitorSocket(live.id)));
     }
@@ -211,15 +217,17 @@ export class Lifecycle {
     this.#adoptConnection(live, connection);
     await connection.ask(FrameType.start, u32(0));
     void this.#deps.launcher.prepareSpare();
-    live.changeState({
+    const state: PersistedState = {
+      ...live.record.state,
       status: "running",
       pid,
       exitCode: 0,
       error: "",
       isOomKilled: false,
       startedAt: rfc3339OfNanoseconds(BigInt(Math.round(this.#deps.env.clock.wallMs() * 1000)) * 1000n),
-      finishedAt: live.record.state.finishedAt,
-    });
+    };
+    live.change({ ...network, state });
+    if (mayRestart(live.record)) await live.synced();
   }
 
   /** From here on the monitor's exit frame ends the run. */
@@ -308,11 +316,12 @@ export class Lifecycle {
     }
   }
 
+  /** Returns what that changes in the record. */
   async #attachNetwork(
     live: LiveContainer,
     process: { readonly connection: NativeConnection; readonly pid: number },
     undo: (() => Promise<unknown>)[],
-  ): Promise<void> {
+  ): Promise<Partial<ContainerRecord>> {
     const { connection, pid } = process;
     const { record, task } = live;
     const target = { containerId: live.id, pid };
@@ -321,22 +330,20 @@ export class Lifecycle {
       const attached = await task.attachNetwork(target);
       const named = { ...attached, ...(await this.#named(connection, attached)) };
       live.files.taskAttached(named, hostnameOf(record), record.hostConfig);
-      live.change({ network: { ...named, ports: {}, hosts: [], sandboxId: "" }, isNetworkOfTask: true });
-      return;
+      return { network: { ...named, ports: {}, hosts: [], sandboxId: "" }, isNetworkOfTask: true };
     }
-    const mode = record.hostConfig.NetworkMode ?? "default";
-    const owner = sharedWith(mode);
+    const owner = sharedWith(record.hostConfig.NetworkMode);
     if (owner !== undefined) {
       // Its resolv.conf is the owner's, its group is not.
       const { network } = this.#deps.find(owner).record;
       if (network !== null) await this.#named(connection, network);
     }
-    if (mode === "host" || mode === "none" || owner !== undefined) return;
+    if (!isConnectedLater(live)) return {};
     undo.push(() => this.#deps.networks.detach(live.id));
     const attached = await this.#deps.networks.attach(networkRequest(live, pid));
     const result = { ...attached, ...(await this.#named(connection, attached)) };
     live.files.networkAttached(result);
-    live.change({ network: result, isNetworkOfTask: false });
+    return { network: result, isNetworkOfTask: false };
   }
 
   /** Under 127.0.0.11 where the kernel can do that, else under the server's own address. */
@@ -376,13 +383,15 @@ export class Lifecycle {
     const startedAt = parseNanoseconds(live.record.state.startedAt);
     const finishedAt = last?.finishedAtNs ?? BigInt(Math.round(this.#deps.env.clock.wallMs() * 1000)) * 1000n;
     const exitCode = last?.exitCode ?? 255;
-    live.changeState({
+    const state: PersistedState = {
+      ...live.record.state,
       status: "exited",
       pid: 0,
       exitCode,
       isOomKilled: (last?.oomKills ?? 0) > 0,
       finishedAt: rfc3339OfNanoseconds(finishedAt),
-    });
+    };
+    live.change({ network: null, state });
     const seconds = (finishedAt - startedAt) / 1_000_000_000n;
     this.#deps.events(live.record, "die", { exitCode: String(exitCode), execDuration: String(seconds) });
     this.#ended(live, Number(finishedAt - startedAt) / 1e6);
@@ -439,16 +448,18 @@ export class Lifecycle {
     }
   }
 
-  /** Network addresses and volumes are given back. Goes through to the end whatever fails. */
+  /** Network addresses and volumes are given back; the record is the caller's to change. Goes through to the end whatever fails. */
   async #release(live: LiveContainer): Promise<void> {
     const { record, task } = live;
     const failed = (what: string) => (error: unknown) => {
       this.#deps.log.warn(what, { containerId: live.id, error });
     };
-    if (record.network !== null) {
-      if (record.isNetworkOfTask) await task?.detachNetwork?.().catch(failed("network of task not detached"));
-      else await this.#deps.networks.detach(live.id).catch(failed("network not detached"));
-      live.change({ network: null });
+    if (record.isNetworkOfTask) {
+      if (record.network !== null)
+        await task?.detachNetwork?.().catch(failed("network of task not detached"));
+    } else if (record.network !== null || isConnectedLater(live)) {
+      // Also where the record knows of no network: a daemon may have been killed between the two.
+      await this.#deps.networks.detach(live.id).catch(failed("network not detached"));
     }
     for (const point of record.mounts) {
       if (point.Type === "volume" && point.Name !== undefined) {
@@ -498,6 +509,7 @@ export class Lifecycle {
     const { ended } = live;
     if (!live.isRunning || ended === undefined) return false;
     live.change({ isStoppedByUser: true });
+    if (mayRestart(live.record)) await live.synced();
     if (live.record.state.status === "paused") await this.#thaw(live);
     await this.#tell(live, signal);
     this.#deps.events(live.record, "kill", { signal: String(signal) });
@@ -620,14 +632,18 @@ export class Lifecycle {
   async #erase(live: LiveContainer, withVolumes: boolean): Promise<void> {
     if (live.isRemoving) return;
     live.isRemoving = true;
-    const { rootfs, volumes, execRoot, log } = this.#deps;
+    const { rootfs, volumes, execRoot, log, removal } = this.#deps;
     const failed = (error: unknown): void =>
       log.warn("removal left something", { containerId: live.id, error });
     // The monitor tells of the end first, then takes the groups away, then hangs up.
     await live.ending?.closed;
     // From here on it is no container any more: a daemon that finds the folder under this name only clears up.
     const trash = `${live.folder}${withVolumes ? REMOVED_WITH_VOLUMES_SUFFIX : REMOVED_SUFFIX}`;
-    await fs.rename(live.folder, trash).catch(failed);
+    try {
+      renameSync(live.folder, trash);
+    } catch (caught) {
+      failed(caught);
+    }
     await rootfs.remove(live.id).catch(failed);
     await removeStateDir(path.join(execRoot, "c", live.id)).catch(failed);
     for (const point of live.record.mounts) {
@@ -635,8 +651,7 @@ export class Lifecycle {
       volumes.unreference(point.Name, live.id);
       if (withVolumes && point.isAnonymous) await volumes.removeAnonymous(point.Name).catch(failed);
     }
-    // Logs may be long, and nobody waits for their blocks.
-    void fs.rm(trash, { recursive: true, force: true }).catch(failed);
+    removal.add(trash);
     this.#deps.forget(live);
     this.#deps.events(live.record, "destroy");
     const exit = { ...live.exitStatus(), error: "" };
@@ -666,8 +681,9 @@ export class Lifecycle {
       });
       connection.send(FrameType.signal, u32(SIGKILL));
       await gone;
-      live.changeState({ status: "created", pid: 0 });
-      return this.#release(live);
+      await this.#release(live);
+      live.change({ network: null, state: { ...live.record.state, status: "created", pid: 0 } });
+      return;
     }
     this.#adoptConnection(live, connection);
     const wasPaused = live.record.state.status === "paused";
@@ -714,6 +730,19 @@ export class Lifecycle {
 function withSource(live: LiveContainer, point: MountPoint, volume: VolumeMount): readonly MountPoint[] {
   const isSame = (each: MountPoint): boolean => each.Destination === point.Destination;
   return live.record.mounts.map((each) => (isSame(each) ? { ...each, Source: volume.mountpoint } : each));
+}
+
+/** Whether a network of this machine or of the cluster is attached to its namespace once that is there. */
+function isConnectedLater({ record, task }: LiveContainer): boolean {
+  const { NetworkMode: mode } = record.hostConfig;
+  if (task?.attachNetwork !== undefined) return true;
+  return mode !== "host" && mode !== "none" && sharedWith(mode) === undefined;
+}
+
+/** A loss of power must not change whether it runs afterwards. */
+export function mayRestart({ hostConfig }: ContainerRecord): boolean {
+  const { Name = "" } = hostConfig.RestartPolicy ?? {};
+  return Name !== "" && Name !== "no";
 }
 
 /** For a new run: no word of how the last one ended is left. In memory: a call into the kernel is shorter than a trip to a thread. */

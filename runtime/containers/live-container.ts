@@ -107,6 +107,12 @@ export class LiveContainer {
     this.change({ state: { ...this.#record.state, ...change } });
   }
 
+  /** Resolves when a loss of power takes nothing any more of what changed so far. Failures are told and change nothing. */
+  async synced(): Promise<void> {
+    if (this.isRemoving) return;
+    await this.#file.synced().catch(this.#onSaveFailed);
+  }
+
   /** Runs `work` after everything that was queued before. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#line.then(work, work);

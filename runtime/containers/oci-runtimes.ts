@@ -96,7 +96,9 @@ export class OciRuntimes {
   /** Undefined: ours. Throws for a name that nothing stands for. */
   find(wanted: string | undefined): OciRuntime | undefined {
     const name = this.#plain(wanted === undefined || wanted === "" ? this.defaultName : wanted);
-    const config = name === OWN_RUNTIME ? undefined : this.#all().get(name);
+    // The usual one, at every create, start and exec: no look at what else is installed.
+    if (name === OWN_RUNTIME) return undefined;
+    const config = this.#all().get(name);
     if (config === undefined) {
       if (!this.has(name))
         throw new ClusterError("invalid_argument", `unknown or invalid runtime name: ${name}`);

@@ -7,6 +7,7 @@ import { availableParallelism } from "node:os";
 import type { Env } from "../../common/env.ts";
 import type { Logger } from "../../common/log.ts";
 import { rfc3339 } from "../../common/time.ts";
+import { LaterRemoval } from "../later-removal.ts";
 import type { EventSink } from "../ports.ts";
 import { SnapshotStore } from "../snapshots/snapshot-store.ts";
 import { CacheMounts } from "./cache-mounts.ts";
@@ -40,6 +41,8 @@ export interface ImageStorage {
   /** Images that are kept for the cluster, by the digest of their manifest or index. */
   kept: ReadonlySet<string>;
   readonly cacheMounts: CacheMounts;
+  /** For trees in the trash. */
+  readonly removal: LaterRemoval;
   /** The image's config document. */
   document(record: Pick<ImageRecord, "id">): ImageDocument;
   /** RFC 3339 with nine digits, for stamps. */
@@ -89,6 +92,11 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
   const leases = new Leases();
   const partial = new PartialBlobs();
   const cacheMounts = new CacheMounts(root, trash, random);
+  const removal = new LaterRemoval({
+    timers: env.timers,
+    log,
+    removeLarge: (folder) => pool.run({ kind: "remove", path: folder }),
+  });
   const now = (): string => rfc3339(env.clock.wallMs());
   return {
     env,
@@ -106,6 +114,7 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
     durability,
     kept: new Set(),
     cacheMounts,
+    removal,
     document,
     now,
   };

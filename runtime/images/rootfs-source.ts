@@ -9,7 +9,6 @@ import { isTag, parseReference } from "../../model/image-reference.ts";
 import type { CommitOptions, ImageConfig, RootfsLayers, RootfsSource } from "../ports.ts";
 import { makeChildImage, placeLayer } from "./child-image.ts";
 import { makeDurable, nameImage } from "./durable-images.ts";
-import { emptyTrash } from "./garbage.ts";
 import { imageEvent } from "./image-events.ts";
 import { holdImage, type ImageStorage } from "./image-storage.ts";
 import { noSuchImage, type ImageRecord } from "./image-records.ts";
@@ -68,8 +67,14 @@ export class ImageRootfsSource implements RootfsSource {
     return snapshots.layersOf(key);
   }
 
+  synced(key: string): Promise<void> {
+    return this.#storage.snapshots.syncWritable(key);
+  }
+
   remove(key: string): Promise<void> {
-    if (this.#storage.snapshots.removeWritable(key)) void emptyTrash(this.#storage);
+    const { snapshots, removal } = this.#storage;
+    const trash = snapshots.removeWritable(key);
+    if (trash !== undefined) removal.add(trash);
     return Promise.resolve();
   }
 

@@ -13,6 +13,7 @@ import type { Disk, Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { removeTornWrites } from "../../common/torn-writes.ts";
 import type { RootfsLayers } from "../ports.ts";
+import { syncFile } from "../sync-file.ts";
 import { buildInitLayer } from "./init-layer.ts";
 
 export interface SnapshotRecord {
@@ -177,9 +178,11 @@ export class SnapshotStore {
     }
   }
 
-  #toTrash(folder: string): void {
+  #toTrash(folder: string): string {
     const name = Buffer.from(this.#options.random.bytes(8)).toString("hex");
-    fs.renameSync(folder, path.join(this.#options.trash, `tree-${name}`));
+    const place = path.join(this.#options.trash, `tree-${name}`);
+    fs.renameSync(folder, place);
+    return place;
   }
 
   #layerFolder(chainId: string): string {
@@ -292,6 +295,11 @@ export class SnapshotStore {
     return this.layersOf(record.key);
   }
 
+  /** A loss of power takes the layer of this name no more. What is written into it later is its container's affair. */
+  syncWritable(key: string): Promise<void> {
+    return syncFile(path.join(this.#options.root, "writable", key, "writable.json"));
+  }
+
   /** The upper folder's owner and mode are those of the container's "/". */
   #makeUpper(folder: string, chainIds: readonly string[]): void {
     const top = chainIds.at(-1);
@@ -359,9 +367,9 @@ export class SnapshotStore {
     return folder;
   }
 
-  removeWritable(key: string): boolean {
-    if (!this.#writable.delete(key)) return false;
-    this.#toTrash(path.join(this.#options.root, "writable", key));
-    return true;
+  /** Puts it into the trash and returns its place there; undefined if there is none of that name. */
+  removeWritable(key: string): string | undefined {
+    if (!this.#writable.delete(key)) return undefined;
+    return this.#toTrash(path.join(this.#options.root, "writable", key));
   }
 }

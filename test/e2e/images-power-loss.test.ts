@@ -1,16 +1,11 @@
-/**
- * What is left of images after a loss of power. The store lies on an ext4 of its own (a loop device) that is cut off in the
- * middle, as the kernel's file system tests do it: what was not yet on the disk is gone. Needs root and loop devices.
- */
+/** What is left of images after a loss of power. Needs root and loop devices. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { Readable } from "node:stream";
 import { after, before, describe, test } from "node:test";
-import koffi from "koffi";
 import { silentLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
 import type { ContainerEngine, ProgressLine } from "../../model/engine.ts";
@@ -22,48 +17,11 @@ import {
   tarOf,
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
-
-/** FS_IOC_SHUTDOWN, and not even the journal is written any more. */
-const SHUTDOWN = 0x8004587d;
-const NO_LOG_FLUSH = 2;
-
-const ioctl = koffi.load(null).func("int ioctl(int fd, unsigned long request, const void *value)");
-
-/** A disk that can lose its power. */
-class Disk {
-  readonly #image: string;
-  readonly folder: string;
-
-  constructor(root: string) {
-    this.#image = path.join(root, "disk.img");
-    this.folder = path.join(root, "disk");
-    fs.mkdirSync(this.folder);
-    fs.writeFileSync(this.#image, "");
-    fs.truncateSync(this.#image, 400 * 1024 * 1024);
-    execFileSync("mkfs.ext4", ["-q", this.#image]);
-    this.mount();
-  }
-
-  mount(): void {
-    execFileSync("mount", ["-o", "loop", this.#image, this.folder]);
-  }
-
-  unmount(): void {
-    execFileSync("umount", [this.folder]);
-  }
-
-  powerOff(): void {
-    const fd = fs.openSync(this.folder, "r");
-    const how = Buffer.alloc(4);
-    how.writeUInt32LE(NO_LOG_FLUSH);
-    assert.equal(ioctl(fd, SHUTDOWN, how), 0);
-    fs.closeSync(fd);
-  }
-}
+import { forgetBoot, PowerDisk } from "./support/power-disk.ts";
 
 const engines = new Set<ImageEngineParts>();
 
-async function open(disk: Disk): Promise<ImageEngineParts> {
+async function open(disk: PowerDisk): Promise<ImageEngineParts> {
   const engine = await createImageEngine({
     env: realEnv,
     log: silentLogger,
@@ -79,23 +37,12 @@ async function drain(lines: AsyncIterable<ProgressLine>): Promise<void> {
   for await (const line of lines) assert.ok(line);
 }
 
-const OTHER_BOOT = { bootId: "an-earlier-boot" };
-
 /** The power comes back: the disk as it was, another boot. */
-async function powerOn(disk: Disk, engine: ImageEngineParts): Promise<ImageEngineParts> {
+async function powerOn(disk: PowerDisk, engine: ImageEngineParts): Promise<ImageEngineParts> {
   await engine.stop();
   disk.unmount();
   disk.mount();
-  const images = path.join(disk.folder, "data/images");
-  const chains = fs.readdirSync(path.join(images, "layers"));
-  const files = chains.map((chain) => path.join(images, "layers", chain, "layer.json"));
-  for (const file of [path.join(images, "synced.json"), ...files]) {
-    const text = fs.existsSync(file) ? fs.readFileSync(file, "utf8") : "";
-    if (text === "") continue;
-    const known = JSON.parse(text) as { readonly bootId: string };
-    // "" is a layer that was known to be durable.
-    if (known.bootId !== "") fs.writeFileSync(file, JSON.stringify({ ...known, ...OTHER_BOOT }));
-  }
+  forgetBoot(path.join(disk.folder, "data/images"));
   return open(disk);
 }
 
@@ -116,10 +63,10 @@ const BIG = randomBytes(20_000_000);
 
 describe("after a loss of power", () => {
   let root = "";
-  let disk: Disk;
+  let disk: PowerDisk;
   before(() => {
     root = fs.mkdtempSync(path.join(tmpdir(), "shoal-power-"));
-    disk = new Disk(root);
+    disk = new PowerDisk(root);
   });
   after(async () => {
     for (const engine of engines) await engine.stop();

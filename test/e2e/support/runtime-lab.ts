@@ -54,7 +54,10 @@ export interface RunResult extends ExitStatus {
   readonly stderr: string;
 }
 
-export type LabOptions = Pick<EngineOptions, "usernsRemap" | "runtimes" | "defaultRuntime">;
+/** `dataRoot` is below the lab's own folder unless given. */
+export type LabOptions = Partial<
+  Pick<EngineOptions, "usernsRemap" | "runtimes" | "defaultRuntime" | "dataRoot">
+>;
 
 export class RuntimeLab {
   readonly root: string;
