@@ -132,6 +132,8 @@ export class PluginRunner {
         return layersOf(key);
       },
       layers: layersOf,
+      // Their files are as durable as the plugin is.
+      synced: () => Promise.resolve(),
       remove: (key) => Promise.resolve(void made.delete(key)),
       usage: () => Promise.resolve({ writable: 0, total: 0 }),
       changes: unavailable,
