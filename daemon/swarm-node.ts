@@ -313,6 +313,8 @@ export class SwarmNode implements SwarmLifecycle {
       const membership = this.#membership;
       this.#membership = undefined;
       this.#phase = "inactive";
+      // What is forgotten here must not be counted on by the others.
+      if (mode.kind === "join") await membership?.manager?.withdraw(mode.remoteAddrs);
       if (membership !== undefined) await this.#halt(membership);
       await store.clear();
       throw caught;

@@ -1,10 +1,11 @@
 /** A new manager's way into Raft: asks the leader, through any manager that knows it, to be made a member. */
+import type { Client } from "@grpc/grpc-js";
 import { ClusterError } from "../common/errors.ts";
 import type { Clock, Timers } from "../common/env.ts";
 import { callUnary, connect, dial } from "../proto/rpc-client.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import { controlService } from "../proto/services.ts";
-import { JOIN_REACH_MS, JOIN_WAIT_MS, LEADER_RETRY_MS } from "./limits.ts";
+import { JOIN_REACH_MS, JOIN_WAIT_MS, LEADER_RETRY_MS, WITHDRAW_WAIT_MS } from "./limits.ts";
 import type { Member } from "./raft/replicated-log.ts";
 
 export interface JoinRaftOptions {
@@ -30,13 +31,39 @@ export async function reachManager(identity: LiveIdentity, addr: string, nodeId:
 
 /** The members, this one among them as a learner. */
 export async function joinRaft(options: JoinRaftOptions): Promise<readonly Member[]> {
-  const deadlineMs = options.clock.monotonicMs() + JOIN_WAIT_MS;
+  const { addr, raftId } = options;
+  const answer = await askLeader(options, JOIN_WAIT_MS, (client) =>
+    callUnary(client, controlService.joinRaft, { addr, raftId }, { deadlineMs: 10_000 }),
+  );
+  return (answer.members ?? []).map((member) => ({
+    raftId: member.raftId ?? 0,
+    nodeId: member.nodeId ?? "",
+    addr: member.addr ?? "",
+    isLearner: member.isLearner ?? false,
+  }));
+}
+
+/** Takes this node out of Raft again: a join that didn't work out must not leave a member that the others count on. */
+export async function withdrawFromRaft(
+  options: Pick<JoinRaftOptions, "identity" | "remoteAddrs" | "clock" | "timers">,
+): Promise<void> {
+  await askLeader(options, WITHDRAW_WAIT_MS, (client) =>
+    callUnary(client, controlService.leaveRaft, { force: false }, { deadlineMs: WITHDRAW_WAIT_MS }),
+  );
+}
+
+async function askLeader<T>(
+  options: Pick<JoinRaftOptions, "identity" | "remoteAddrs" | "clock" | "timers">,
+  waitMs: number,
+  ask: (client: Client) => Promise<T>,
+): Promise<T> {
+  const deadlineMs = options.clock.monotonicMs() + waitMs;
   let last: ClusterError | undefined;
   while (options.clock.monotonicMs() < deadlineMs) {
     let candidates = [...options.remoteAddrs];
     for (let address = candidates.shift(); address !== undefined; address = candidates.shift()) {
       try {
-        return await askOne(options, address);
+        return await askOne(options.identity, address, ask);
       } catch (caught) {
         last = ClusterError.from(caught);
         if (
@@ -55,21 +82,18 @@ export async function joinRaft(options: JoinRaftOptions): Promise<readonly Membe
   }
   throw new ClusterError(
     "deadline_exceeded",
-    `No leader took this manager in, asked ${options.remoteAddrs.join(", ")}: ${last?.message ?? "no address is known"}`,
+    `No leader answered this manager, asked ${options.remoteAddrs.join(", ")}: ${last?.message ?? "no address is known"}`,
   );
 }
 
-async function askOne(options: JoinRaftOptions, address: string): Promise<readonly Member[]> {
-  const client = dial(address, options.identity, { manager: true });
+async function askOne<T>(
+  identity: LiveIdentity,
+  address: string,
+  ask: (client: Client) => Promise<T>,
+): Promise<T> {
+  const client = dial(address, identity, { manager: true });
   try {
-    const { addr, raftId } = options;
-    const answer = await callUnary(client, controlService.joinRaft, { addr, raftId }, { deadlineMs: 10_000 });
-    return (answer.members ?? []).map((member) => ({
-      raftId: member.raftId ?? 0,
-      nodeId: member.nodeId ?? "",
-      addr: member.addr ?? "",
-      isLearner: member.isLearner ?? false,
-    }));
+    return await ask(client);
   } finally {
     client.close();
   }

@@ -85,6 +85,8 @@ export const LEADER_RETRY_MS: number = 50;
 export const JOIN_WAIT_MS: number = 30_000;
 /** A manager that is to join must be reached at its advertise-addr within this. Docker's managers wait as long. */
 export const JOIN_REACH_MS: number = 5_000;
+/** A manager whose join failed tries for so long to leave Raft again. */
+export const WITHDRAW_WAIT_MS: number = 5_000;
 /** Pause before the member file is sealed again after a failure, e.g. of a full disk. */
 export const AUTOLOCK_RETRY_MS: number = 5_000;
 /** A write that the leader made is waited for here so long before the answer says so. */

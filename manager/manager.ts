@@ -22,7 +22,7 @@ import { ControlWriter } from "./controlapi/control-writer.ts";
 import { serveSession } from "./dispatcher/session-service.ts";
 import type { RestoredCluster } from "./backup.ts";
 import { adoptStore, bootstrapStore } from "./first-transaction.ts";
-import { joinRaft, reachManager } from "./join-raft.ts";
+import { joinRaft, reachManager, withdrawFromRaft } from "./join-raft.ts";
 import { LeaderLink } from "./leader-link.ts";
 import { LeaderParts } from "./leader-parts.ts";
 import { JOIN_WAIT_MS, LEADER_HANDOVER_MS } from "./limits.ts";
@@ -192,9 +192,21 @@ export class Manager implements Component {
       }
       if (mode.kind === "join") await this.#waitForState(running);
     } catch (error) {
+      if (mode.kind === "join" && !hasState) await this.withdraw(mode.remoteAddrs);
       await this.stop();
       throw error;
     }
+  }
+
+  /** Leaves Raft, as far as the others can be asked: for a join that did not work out. */
+  async withdraw(remoteAddrs: readonly string[]): Promise<void> {
+    const { env, identity, log } = this.#options;
+    const running = this.#running;
+    if (running !== undefined) await this.#handOver(running);
+    const { clock, timers } = env;
+    await withdrawFromRaft({ identity, remoteAddrs, clock, timers }).catch((caught: unknown) =>
+      log.warn("this manager could not leave Raft again", { error: ClusterError.from(caught) }),
+    );
   }
 
   /** Hands leadership over if there is someone, and leaves the folder ready for a restart. */

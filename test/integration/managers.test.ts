@@ -27,6 +27,8 @@ class Machine {
   readonly server: RpcServer;
   readonly folder: string;
   #port = 0;
+  /** What it tells the others; default: where it listens. */
+  advertised = "";
   manager: Manager | undefined;
 
   constructor(identity: NodeIdentity, folder: string) {
@@ -59,7 +61,7 @@ class Machine {
       identity: this.live,
       folder: this.folder,
       server: this.server,
-      advertiseAddr: this.addr,
+      advertiseAddr: this.advertised || this.addr,
       mode,
       onFatal: (error) => {
         throw error;
@@ -475,6 +477,36 @@ test("Manager of a cluster that lost its quorum goes on alone by forceNewCluster
   await manager.control.createService(service("after"), {});
   const joined = await fleet.join("manager");
   assert.equal(joined.running.control.managers().length, 2);
+});
+
+test("Manager that nobody reaches where it says it is, is not taken in", async (t) => {
+  const fleet = await Fleet.of(t, 1);
+  const first = fleet.at(0);
+  const joiner = async (): Promise<Machine> => {
+    const token = await fleet.token("manager");
+    const remoteAddrs = [first.addr];
+    const found = await joinCluster({ remoteAddrs, token, availability: "active", addr: "127.0.0.1" });
+    return fleet.add(found);
+  };
+  const lost = await joiner();
+  // It leads to another manager.
+  lost.advertised = first.addr;
+  await assert.rejects(lost.start({ kind: "join", remoteAddrs: [first.addr] }), (error) => {
+    assert.ok(error instanceof ClusterError);
+    assert.match(error.message, /must be reached at its advertise-addr "127.0.0.1:\d+" from the leader/);
+    return error.code === "failed_precondition";
+  });
+  assert.equal(first.running.control.managers().length, 1);
+});
+
+test("Manager whose join did not work out leaves Raft again, so that nobody counts on it", async (t) => {
+  const fleet = await Fleet.of(t, 2);
+  const [first, second] = [fleet.at(0), fleet.at(1)];
+  await until("both vote", () => first.running.control.managers().every((each) => each.isVoter === true));
+  await second.running.withdraw([first.addr]);
+  await second.stop();
+  assert.equal(first.running.control.managers().length, 1);
+  await first.running.control.createService(service("alone"), {});
 });
 
 test("Manager refuses the certificate of a removed node", async (t) => {
