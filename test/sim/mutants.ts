@@ -65,7 +65,7 @@ export const MUTANTS: readonly Mutant[] = [
     patches: [[CORE, "if (!message.isTransfer && this.#hearsLeader()) return false;", ""]],
   }),
   mutant(11, "an entry of an older term is committed by counting", "safety", {
-    profile: "seesaw",
+    profile: "figure8",
     patches: [
       [
         LEADER,

@@ -116,6 +116,7 @@ export const PROFILE_NAMES = [
   "stuck",
   "cutoff",
   "seesaw",
+  "figure8",
   "refusal",
   "promotion",
   "witness",
@@ -190,6 +191,7 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
         every: { ...NEVER, membership: 3, crash: 6, transfer: 8, partition: 8 },
       };
     case "seesaw":
+    case "figure8":
     case "refusal":
     case "promotion":
     case "witness":
@@ -223,6 +225,8 @@ function weatherProfile(weather: WeatherName, random: SeededRandom): Profile {
   switch (weather) {
     case "seesaw":
       return { ...base, ...busy, limits: { ...HASTY, appendCountMax: pick(random, [1, 2, 8]) } };
+    case "figure8":
+      return { ...base, ...busy, memberCount: 5, meanDelayMs: 8, limits: { ...HASTY, appendCountMax: 1 } };
     case "refusal":
       return { ...base, ...busy, keyCount: 2, clockDrift: pick(random, [0, 0.2]), limits: SMALL };
     case "promotion":

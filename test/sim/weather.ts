@@ -10,7 +10,15 @@ import type { Network } from "./network.ts";
 import { rotTarget } from "./rot.ts";
 import { Violation, type World } from "./world.ts";
 
-export const WEATHER_NAMES = ["seesaw", "refusal", "promotion", "witness", "comeback", "shatter"] as const;
+export const WEATHER_NAMES = [
+  "seesaw",
+  "figure8",
+  "refusal",
+  "promotion",
+  "witness",
+  "comeback",
+  "shatter",
+] as const;
 export type WeatherName = (typeof WEATHER_NAMES)[number];
 
 /** A whole network and living voters: within this time somebody leads. Election time-outs are a second at most. */
@@ -48,6 +56,9 @@ export class Weather {
       switch (name) {
         case "seesaw":
           await this.#seesaw();
+          break;
+        case "figure8":
+          await this.#figure8();
           break;
         case "refusal":
           await this.#refusal();
@@ -94,6 +105,55 @@ export class Weather {
       }
     }
     await this.#sleep(200);
+  }
+
+  /**
+   * Figure 8 of the paper, act by act: a leader writes what only a minority holds, its successor falls with an entry that
+   * nobody else has, the first one comes back and hands on what it wrote; it falls in the midst of it, and the second returns.
+   */
+  async #figure8(): Promise<void> {
+    const first = await this.#someLeader();
+    if (first === undefined || this.#isOver) return;
+    const { network } = this.#options;
+    const side = this.#minorityWith(first);
+    this.#say(() => `figure 8: leader ${first.raftId} left with ${[...side].join(",")}`);
+    this.#separate((raftId) => (side.has(raftId) ? 1 : 0));
+    await this.#until(() => this.#leadsBeside(side) !== undefined, 2, WAIT_MS_MAX);
+    const second = this.#leadsBeside(side);
+    if (second === undefined || this.#isOver) return network.heal();
+    this.#say(() => `figure 8: leader ${second.raftId} falls at once`);
+    this.#separate((raftId) => (raftId === second.raftId ? 1 : 0));
+    const back = new Set([second.raftId]);
+    const before = second.node?.term ?? 0;
+    const third = (): Machine | undefined => {
+      const found = this.#leadsBeside(back);
+      return (found?.node?.term ?? 0) > before ? found : undefined;
+    };
+    await this.#until(() => third() !== undefined, 1, WAIT_MS_MAX);
+    await this.#sleep(this.#random.float() * 40);
+    const again = third();
+    if (again === undefined || this.#isOver) return network.heal();
+    this.#say(() => `figure 8: leader ${again.raftId} falls, ${second.raftId} is back`);
+    this.#separate((raftId) => (raftId === again.raftId ? 1 : 0));
+    await this.#sleep(600 + this.#random.float() * 600);
+    network.heal();
+  }
+
+  /** Whoever leads, however fresh, of those that are not in `side`; of the highest term. */
+  #leadsBeside(side: ReadonlySet<number>): Machine | undefined {
+    return this.#options
+      .machines()
+      .filter(({ node, raftId }) => node?.core.leadership !== undefined && !side.has(raftId))
+      .sort((a, b) => (b.node?.term ?? 0) - (a.node?.term ?? 0))[0];
+  }
+
+  /** Cuts all links between members of different groups, and no others. */
+  #separate(groupOf: (raftId: number) => number): void {
+    const { machines, network } = this.#options;
+    network.heal();
+    for (const { raftId: a } of machines()) {
+      for (const { raftId: b } of machines()) if (groupOf(a) !== groupOf(b)) network.cut(a, b);
+    }
   }
 
   /**
