@@ -252,7 +252,7 @@ export async function pruneImages(
     const isStill = (): boolean => records.image(record.id) !== undefined && isCandidate(record);
     if (isStill()) await skipConflict(pruneOne(storage, remover, record, isStill));
   }
-  const bytes = remover.sweep();
+  const bytes = remover.sweep() + storage.unfinished.clear();
   storage.events.emit({
     Type: "image",
     Action: "prune",

@@ -18,6 +18,7 @@ import { LayerStore } from "./layer-store.ts";
 import { Leases, type Lease } from "./leases.ts";
 import { PartialBlobs } from "./partial-blobs.ts";
 import { Durability } from "./durability.ts";
+import { UnfinishedBlobs } from "./unfinished-blobs.ts";
 import { WorkerPool } from "./worker-pool.ts";
 
 /** Enough for a few layers at once; more would only fight over the disk. */
@@ -43,6 +44,7 @@ export interface ImageStorage {
   readonly cacheMounts: CacheMounts;
   /** For trees in the trash. */
   readonly removal: LaterRemoval;
+  readonly unfinished: UnfinishedBlobs;
   /** The image's config document. */
   document(record: Pick<ImageRecord, "id">): ImageDocument;
   /** RFC 3339 with nine digits, for stamps. */
@@ -97,6 +99,7 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
     log,
     removeLarge: (folder) => pool.run({ kind: "remove", path: folder }),
   });
+  const unfinished = new UnfinishedBlobs(root, { random, clock: env.clock });
   const now = (): string => rfc3339(env.clock.wallMs());
   return {
     env,
@@ -115,6 +118,7 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
     kept: new Set(),
     cacheMounts,
     removal,
+    unfinished,
     document,
     now,
   };

@@ -25,6 +25,8 @@ export interface ApplyJob {
   readonly folder?: string;
   /** Refused (and nothing kept) if it is something else. */
   readonly expectedDigest?: string;
+  /** What was written of the blob stays after a failure: the caller goes on with it, or removes it. */
+  readonly leavesBroken?: boolean;
   /** Of bytes that were hashed before: not hashed again. "" for bytes whose digests nobody asks for. */
   readonly knownDigest?: string;
   readonly expectedDiffId?: string;
@@ -76,6 +78,8 @@ export interface StoreJob {
   readonly input: JobInput;
   readonly blobPath: string;
   readonly expectedDigest?: string;
+  /** As for ApplyJob. */
+  readonly leavesBroken?: boolean;
   readonly compress?: "gzip";
   readonly decompresses?: boolean;
 }

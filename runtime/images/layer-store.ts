@@ -56,7 +56,8 @@ export class LayerStore {
     const layer = must(layers[index], "index is inside the list");
     if (this.#snapshots.has(layer.chainId)) return Promise.resolve();
     const running = this.#flights.get(layer.chainId);
-    if (running !== undefined) return running;
+    // Who began it may have left, or had a worse source: that is no failure of those who only waited.
+    if (running !== undefined) return running.catch(() => this.#flight(layers, index, stage));
     const flight = this.#make(layers, index, stage).finally(() => this.#flights.delete(layer.chainId));
     this.#flights.set(layer.chainId, flight);
     return flight;

@@ -150,7 +150,7 @@ async function apply(job: ApplyJob, port: MessagePort | undefined, emit: Emit): 
     const compression = keepsPlain ? "none" : found;
     return { kind: "apply", digest, sizeBytes: tee.sizeBytes, diffId, tarBytes, compression, layer };
   } catch (caught) {
-    tee.discard();
+    if (job.leavesBroken !== true) tee.discard();
     throw caught;
   } finally {
     unpacker?.abandon();
@@ -264,7 +264,7 @@ async function store(job: StoreJob, port: MessagePort | undefined, emit: Emit): 
     }
     return { kind: "store", digest: tee.finish(job.expectedDigest), sizeBytes: tee.sizeBytes };
   } catch (caught) {
-    tee.discard();
+    if (job.leavesBroken !== true) tee.discard();
     throw caught;
   } finally {
     tee.close();

@@ -10,6 +10,8 @@ import { ClusterError, hasCode } from "../../common/errors.ts";
 export interface BlobSource {
   /** The same for the same machine, whatever blob is asked of it. */
   readonly name: string;
+  /** Asked only when the others have failed. */
+  readonly isReserve?: boolean;
   /** Next to nothing came for so long: the source is given up for the piece. Default 30 s. */
   readonly stallMs?: number;
   /** Bytes from `offset`, at least `length` of them (the rest is not read). Rejects with resource_exhausted when busy. */
@@ -49,6 +51,8 @@ export class SourceScores {
 export interface BlobStreamOptions {
   readonly digest: string;
   readonly sizeBytes: number;
+  /** So many bytes from its start are not wanted. Default 0. */
+  readonly fromBytes?: number;
   readonly signal: AbortSignal;
   readonly scores?: SourceScores;
   /** Called with each source that gave bytes. */
@@ -67,6 +71,8 @@ const RETRY_MS = 250;
 const STALL_MS = 30_000;
 /** Fewer bytes than this in the time of a stall are next to nothing: a source must not hold a piece by dripping. */
 const PROGRESS_BYTES_MIN = 16 * 1024;
+/** A source that failed so often stands behind those in reserve. */
+const RESERVE_FAILURES = 2;
 /** A busy source is left alone for about this long. */
 const BUSY_MS = 300;
 /** Sources that are all busy for so long are as good as none. */
@@ -106,8 +112,12 @@ class BlobStream {
   /** One of the best in turn: not busy before busy, then the fewest failures. */
   #pick(): BlobSource {
     const sources = this.#sources();
-    const free = sources.filter((each) => !this.#scores.isBusy(each));
-    const candidates = free.length > 0 ? free : sources;
+    const regular = sources.filter(
+      (each) => each.isReserve !== true && this.#scores.failureCount(each) < RESERVE_FAILURES,
+    );
+    const usable = regular.length > 0 ? regular : sources;
+    const free = usable.filter((each) => !this.#scores.isBusy(each));
+    const candidates = free.length > 0 ? free : usable;
     const fewest = Math.min(...candidates.map((each) => this.#scores.failureCount(each)));
     const best = candidates.filter((each) => this.#scores.failureCount(each) === fewest);
     const source = best[this.#scores.nextTurn() % best.length];
@@ -192,7 +202,7 @@ class BlobStream {
   async *pieces(): AsyncGenerator<Buffer> {
     const { sizeBytes, pieceBytes = PIECE_BYTES, parallelCount = PARALLEL_COUNT } = this.#options;
     const ahead: Piece[] = [];
-    let next = 0;
+    let next = this.#options.fromBytes ?? 0;
     try {
       while (next < sizeBytes || ahead.length > 0) {
         while (next < sizeBytes && ahead.length < parallelCount) {

@@ -4,16 +4,18 @@
  */
 import * as http from "node:http";
 import * as https from "node:https";
+import { readFileSync } from "node:fs";
 import type { Readable } from "node:stream";
+import * as tls from "node:tls";
 import { ClusterError } from "../../common/errors.ts";
+import type { HostTrust } from "./registry-config.ts";
 
 export interface HttpCall {
   readonly method: string;
   readonly url: URL;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Buffer | Readable;
-  readonly verifiesTls: boolean;
-  readonly certificates: readonly string[];
+  readonly trust: HostTrust;
   readonly signal: AbortSignal;
   /** Until the answer's headers are here. */
   readonly headersTimeoutMs: number;
@@ -78,22 +80,53 @@ export function isTransportError(caught: unknown): caught is ClusterError {
   return caught instanceof ClusterError && caught.details["transport"] === true;
 }
 
+/** Where systems keep the authorities that their owner trusts, as Go looks for them. */
+const AUTHORITY_FILES: readonly string[] = [
+  "/etc/ssl/certs/ca-certificates.crt",
+  "/etc/pki/tls/certs/ca-bundle.crt",
+  "/etc/ssl/ca-bundle.pem",
+  "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+  "/etc/ssl/cert.pem",
+];
+
+function machineAuthorities(): readonly string[] {
+  const named = process.env["SSL_CERT_FILE"] ?? "";
+  for (const file of named === "" ? AUTHORITY_FILES : [named]) {
+    try {
+      return [readFileSync(file, "utf8")];
+    } catch {
+      // Another system's place.
+      continue;
+    }
+  }
+  return tls.rootCertificates;
+}
+
+function secureContextOf(trust: HostTrust): tls.SecureContext {
+  const { verifiesTls, authorities, clientCertificates, clientKeys } = trust;
+  return tls.createSecureContext({
+    ...(verifiesTls ? { ca: [...machineAuthorities(), ...authorities] } : {}),
+    ...(clientKeys.length === 0 ? {} : { cert: [...clientCertificates], key: [...clientKeys] }),
+  });
+}
+
 export class HttpCaller {
   readonly #plain = new http.Agent({ keepAlive: true, maxFreeSockets: 4, timeout: SOCKET_IDLE_MS });
   /** By what they trust. */
   readonly #secure = new Map<string, https.Agent>();
 
-  #agent(call: HttpCall): http.Agent {
-    if (call.url.protocol === "http:") return this.#plain;
-    const key = `${call.verifiesTls}|${call.certificates.join("")}`;
+  #agent({ url, trust }: HttpCall): http.Agent {
+    if (url.protocol === "http:") return this.#plain;
+    const key = JSON.stringify(trust);
     const known = this.#secure.get(key);
     if (known !== undefined) return known;
     const agent = new https.Agent({
       keepAlive: true,
       maxFreeSockets: 4,
       timeout: SOCKET_IDLE_MS,
-      rejectUnauthorized: call.verifiesTls,
-      ...(call.certificates.length === 0 ? {} : { ca: [...call.certificates] }),
+      rejectUnauthorized: trust.verifiesTls,
+      // Once for all connections: it takes milliseconds.
+      secureContext: secureContextOf(trust),
     });
     this.#secure.set(key, agent);
     return agent;

@@ -2,9 +2,10 @@
  * Brings an image's documents and layers into the stores from whatever sources there are (a registry's hosts, peers): used
  * by pulls of both kinds. Layers are hashed, kept and unpacked in one pass while they arrive, and offered to peers meanwhile.
  */
+import { createReadStream, rmSync } from "node:fs";
 import type { ImageDescription, ProgressLine } from "../../model/engine.ts";
 import { canonicalForm, canonicalName, type ImageReference } from "../../model/image-reference.ts";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasCode } from "../../common/errors.ts";
 import { must } from "../../common/assert.ts";
 import { DOCUMENT_BYTES_MAX, sha256 } from "../images/content-store.ts";
 import {
@@ -18,6 +19,7 @@ import type { ImageRecord } from "../images/image-records.ts";
 import { recordImage, type ImageStorage } from "../images/image-storage.ts";
 import type { LayerIdentity, StagedLayer } from "../images/layer-store.ts";
 import type { Lease } from "../images/leases.ts";
+import type { Beginning } from "../images/unfinished-blobs.ts";
 import { progressLine, shortId } from "../images/progress.ts";
 import { blobPieces, type BlobSource, SourceScores } from "./blob-stream.ts";
 import { takeBlob } from "./trusted-blob.ts";
@@ -88,11 +90,25 @@ async function checkedDocument(descriptor: Descriptor, source: AsyncIterable<Buf
   return bytes;
 }
 
+const READ_BYTES = 1024 * 1024;
+
 type TakeBlob<T> = (
   pieces: AsyncGenerator<Buffer>,
   blobPath: string,
   onProgress: (bytes: number) => void,
 ) => Promise<T>;
+
+/** The beginning of a blob that an earlier pull left, as a source: it is suspected like others if the whole is wrong. */
+interface EarlierSource extends BlobSource {
+  readonly beginning: Beginning;
+}
+
+function earlierSource(digest: string, beginning: Beginning | undefined): EarlierSource | undefined {
+  if (beginning === undefined) return undefined;
+  const refuse = (): Promise<never> =>
+    Promise.reject(new ClusterError("internal", "A beginning is read from its start only"));
+  return { name: `what an earlier pull left of ${digest}`, open: refuse, beginning };
+}
 
 class ImageFetch {
   readonly #storage: ImageStorage;
@@ -150,25 +166,53 @@ class ImageFetch {
     const { config } = this.#options.manifest;
     this.#options.lease.hold(config.digest);
     if (content.has(config.digest)) return content.readDocument(config.digest);
-    const bytes = await this.#taken(config, async (pieces) => checkedDocument(config, pieces));
+    const bytes = await this.#taken(config, undefined, async (pieces) => checkedDocument(config, pieces));
     await content.put(bytes);
     return bytes;
   }
 
   /** What `take` makes of the blob's bytes, from sources that gave true ones so far. */
-  #taken<T>(blob: Descriptor, take: (pieces: AsyncGenerator<Buffer>) => Promise<T>): Promise<T> {
+  #taken<T>(
+    blob: Descriptor,
+    earlier: EarlierSource | undefined,
+    take: (pieces: AsyncGenerator<Buffer>) => Promise<T>,
+  ): Promise<T> {
     const { signal, sourcesOf } = this.#options;
-    const { digest, sizeBytes } = blob;
+    const own = earlier === undefined ? [] : [earlier];
     return takeBlob(
       {
-        sources: () => sourcesOf(blob),
-        pieces: (sources, onUse) =>
-          blobPieces(sources, { digest, sizeBytes, signal, scores: this.#scores, onUse }),
+        sources: () => [...sourcesOf(blob), ...own],
+        pieces: (sources, onUse) => this.#pieces(blob, earlier, { sources, onUse }),
         distrusted: this.#distrusted,
         signal,
       },
       take,
     );
+  }
+
+  /** What is here already, then the rest from afar. */
+  async *#pieces(
+    { digest, sizeBytes }: Descriptor,
+    earlier: EarlierSource | undefined,
+    from: {
+      readonly sources: () => readonly BlobSource[];
+      readonly onUse: (source: BlobSource) => void;
+    },
+  ): AsyncGenerator<Buffer> {
+    const { signal } = this.#options;
+    const { sources, onUse } = from;
+    let fromBytes = 0;
+    if (earlier !== undefined && sources().includes(earlier)) {
+      onUse(earlier);
+      const { file, bytes } = earlier.beginning;
+      const end = Math.min(bytes, sizeBytes) - 1;
+      for await (const piece of createReadStream(file, { end, highWaterMark: READ_BYTES, signal })) {
+        fromBytes += (piece as Buffer).length;
+        yield piece as Buffer;
+      }
+    }
+    const others = (): readonly BlobSource[] => sources().filter((source) => source !== earlier);
+    yield* blobPieces(others, { digest, sizeBytes, fromBytes, signal, scores: this.#scores, onUse });
   }
 
   async #stage(identity: LayerIdentity, layer: Descriptor): Promise<StagedLayer> {
@@ -188,6 +232,7 @@ class ImageFetch {
             blobPath,
             folder,
             expectedDigest: identity.digest,
+            leavesBroken: true,
             expectedDiffId: identity.diffId,
           },
           { source: pieces, onProgress },
@@ -205,7 +250,13 @@ class ImageFetch {
     const { pool } = this.#storage;
     await this.#arriving(layer, (pieces, blobPath, onProgress) =>
       pool.run(
-        { kind: "store", input: { kind: "stream" }, blobPath, expectedDigest: layer.digest },
+        {
+          kind: "store",
+          input: { kind: "stream" },
+          blobPath,
+          expectedDigest: layer.digest,
+          leavesBroken: true,
+        },
         { source: pieces, onProgress },
       ),
     );
@@ -213,13 +264,37 @@ class ImageFetch {
   }
 
   /** Runs `take`, which writes the blob to a file, with progress told to the client and to peers. */
-  #arriving<T>(layer: Descriptor, take: TakeBlob<T>): Promise<T> {
-    return this.#taken(layer, (pieces) => this.#arrivingOnce(layer, pieces, take));
+  async #arriving<T>(layer: Descriptor, take: TakeBlob<T>): Promise<T> {
+    const { unfinished } = this.#storage;
+    const download = unfinished.begin(layer.digest);
+    let isBrokenOff = false;
+    let isKept = false;
+    try {
+      const earlier = earlierSource(layer.digest, download.earlier);
+      return await this.#taken(layer, earlier, async (pieces) => {
+        isBrokenOff = true;
+        const all = ended(pieces, () => (isBrokenOff = false));
+        return this.#arrivingOnce(layer, { pieces: all, blobPath: download.file }, take);
+      });
+    } catch (caught) {
+      // A full disk needs the room.
+      if (hasCode(caught, "resource_exhausted")) unfinished.clear();
+      else isKept = isBrokenOff;
+      throw caught;
+    } finally {
+      if (isKept) download.keep();
+      else download.forget();
+    }
   }
 
-  async #arrivingOnce<T>(layer: Descriptor, pieces: AsyncGenerator<Buffer>, take: TakeBlob<T>): Promise<T> {
-    const { content, partial, env } = this.#storage;
-    const blobPath = content.ingestPath();
+  async #arrivingOnce<T>(
+    layer: Descriptor,
+    { pieces, blobPath }: { readonly pieces: AsyncGenerator<Buffer>; readonly blobPath: string },
+    take: TakeBlob<T>,
+  ): Promise<T> {
+    const { content, partial } = this.#storage;
+    // Of a try before this one.
+    rmSync(blobPath, { force: true });
     const arriving = partial.start(layer.digest, blobPath, layer.sizeBytes);
     let current = 0;
     let isWhole = false;
@@ -234,9 +309,14 @@ class ImageFetch {
       return result;
     } finally {
       arriving.end(isWhole);
-      if (!isWhole) await env.disk.remove(blobPath);
     }
   }
+}
+
+/** The same pieces; `onEnd` is called after the last, not when they break off. */
+async function* ended(pieces: AsyncGenerator<Buffer>, onEnd: () => void): AsyncGenerator<Buffer> {
+  yield* pieces;
+  onEnd();
 }
 
 function line(digest: string, status: string): ProgressLine {

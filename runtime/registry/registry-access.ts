@@ -6,7 +6,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { JsonObject } from "../../model/engine.ts";
 import { DEFAULT_DOMAIN, type ImageReference } from "../../model/image-reference.ts";
 import { parseManifestOrIndex, type ImagePlatform } from "../images/image-documents.ts";
-import { isTransportError, readBody, type HttpCaller } from "./http-call.ts";
+import { isTransportError, type HttpCaller } from "./http-call.ts";
 import { toCredentials, type RegistryCredentials } from "./registry-auth.ts";
 import { RegistryClient } from "./registry-client.ts";
 import { endpointsOf, type RegistryConfig } from "./registry-config.ts";
@@ -68,14 +68,14 @@ export class RegistryQuestions {
     digest: string,
     signal: AbortSignal,
   ): Promise<ImagePlatform> {
-    const answer = await client.request({
+    const { bytes } = await client.document({
       method: "GET",
       target: `/v2/${reference.path}/blobs/${digest}`,
       scope: pullScope(reference),
       signal,
       accepts: [200],
     });
-    const value = JSON.parse((await readBody(answer)).toString("utf8")) as Partial<ImagePlatform>;
+    const value = JSON.parse(bytes.toString("utf8")) as Partial<ImagePlatform>;
     return { os: value.os ?? "linux", architecture: value.architecture ?? "", variant: value.variant ?? "" };
   }
 
@@ -86,7 +86,7 @@ export class RegistryQuestions {
     const credentials = toCredentials(auth);
     let failure: unknown;
     for (const endpoint of endpointsOf(domain, this.#config, true)) {
-      const client = new RegistryClient(endpoint, credentials, this.#caller);
+      const client = new RegistryClient(endpoint, credentials, this.#caller, { wantsRefreshToken: true });
       try {
         const answer = await client.request({
           method: "GET",
@@ -97,7 +97,7 @@ export class RegistryQuestions {
           isOnce: true,
         });
         answer.body.resume();
-        return { Status: "Login Succeeded", IdentityToken: "" };
+        return { Status: "Login Succeeded", IdentityToken: client.refreshToken };
       } catch (caught) {
         failure = caught;
         if (!isTransportError(caught)) break;

@@ -52,6 +52,8 @@ export interface Challenge {
   readonly realm: string;
   readonly service: string;
   readonly scope: string;
+  /** RFC 6750's: "insufficient_scope" and the like. */
+  readonly error: string;
 }
 
 /** The first challenge of a WWW-Authenticate header that we can answer. */
@@ -61,19 +63,27 @@ export function parseChallenge(header: string): Challenge | undefined {
   const [, scheme = "", rest = ""] = match;
   const fields = new Map<string, string>();
   for (const [, key = "", quoted, plain] of rest.matchAll(/([a-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))/gi)) {
+    // A second challenge may follow; the first one's fields are meant.
+    if (fields.has(key.toLowerCase())) break;
     fields.set(key.toLowerCase(), (quoted ?? plain ?? "").replace(/\\(.)/g, "$1"));
   }
+  const realm = fields.get("realm") ?? "";
+  // Nobody to ask for a token.
+  if (scheme.toLowerCase() === "bearer" && !URL.canParse(realm)) return undefined;
   return {
     scheme: scheme.toLowerCase(),
-    realm: fields.get("realm") ?? "",
+    realm,
     service: fields.get("service") ?? "",
     scope: fields.get("scope") ?? "",
+    error: fields.get("error") ?? "",
   };
 }
 
 export function basicHeader(credentials: RegistryCredentials): string {
   return `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString("base64")}`;
 }
+
+const CLIENT_ID = "shoal";
 
 export interface TokenRequest {
   readonly method: "GET" | "POST";
@@ -82,18 +92,24 @@ export interface TokenRequest {
   readonly body: string;
 }
 
+/** For a login: the authority is asked for something lasting to be kept in place of the password. */
+export interface TokenOptions {
+  readonly wantsRefreshToken: boolean;
+}
+
 /** How to ask for a token: with a refresh token by POST, with a name or without by GET. */
 export function tokenRequest(
   challenge: Challenge,
   scope: string,
   credentials: RegistryCredentials,
+  { wantsRefreshToken }: TokenOptions = { wantsRefreshToken: false },
 ): TokenRequest {
   if (credentials.identityToken !== "") {
     const body = new URLSearchParams({
       grant_type: "refresh_token",
       service: challenge.service,
       scope,
-      client_id: "shoal",
+      client_id: CLIENT_ID,
       refresh_token: credentials.identityToken,
     });
     const headers = { "Content-Type": "application/x-www-form-urlencoded" };
@@ -102,6 +118,10 @@ export function tokenRequest(
   const url = new URL(challenge.realm);
   if (challenge.service !== "") url.searchParams.set("service", challenge.service);
   for (const each of scope.split(" ").filter((part) => part !== "")) url.searchParams.append("scope", each);
+  if (wantsRefreshToken) {
+    url.searchParams.set("offline_token", "true");
+    url.searchParams.set("client_id", CLIENT_ID);
+  }
   if (credentials.username === "") return { method: "GET", url: url.href, headers: {}, body: "" };
   url.searchParams.set("account", credentials.username);
   return { method: "GET", url: url.href, headers: { Authorization: basicHeader(credentials) }, body: "" };
@@ -111,8 +131,16 @@ const LIFE_DEFAULT_SECONDS = 60;
 /** Not used in its last moments: the request takes time too. */
 const LIFE_MARGIN_SECONDS = 5;
 
-/** The token of an authority's answer and how long it may be used. */
-export function parseToken(body: string): { readonly token: string; readonly lifeMs: number } {
+export interface GivenToken {
+  readonly token: string;
+  /** How long it may be used. */
+  readonly lifeMs: number;
+  /** "" unless it was asked for and the authority gives such. */
+  readonly refreshToken: string;
+}
+
+/** The token of an authority's answer. */
+export function parseToken(body: string): GivenToken {
   let value: unknown;
   try {
     value = JSON.parse(body);
@@ -125,5 +153,6 @@ export function parseToken(body: string): { readonly token: string; readonly lif
     throw new ClusterError("unauthenticated", "authorization server did not include a token in the response");
   }
   const seconds = typeof fields["expires_in"] === "number" ? fields["expires_in"] : LIFE_DEFAULT_SECONDS;
-  return { token, lifeMs: Math.max(1, seconds - LIFE_MARGIN_SECONDS) * 1000 };
+  const lifeMs = Math.max(1, seconds - LIFE_MARGIN_SECONDS) * 1000;
+  return { token, lifeMs, refreshToken: text(fields["refresh_token"]) };
 }

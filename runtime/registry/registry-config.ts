@@ -11,9 +11,9 @@ import { DEFAULT_DOMAIN } from "../../model/image-reference.ts";
 export interface RegistryConfig {
   /** "host", "host:port" or "10.0.0.0/8": may be plain HTTP or have a certificate that nobody vouches for. */
   readonly insecure: readonly string[];
-  /** Mirrors' URLs by registry ("docker.io"), in order. */
+  /** Mirrors' URLs by registry ("docker.io"), in order; "https://name:password@host" for one that wants to know who asks. */
   readonly mirrors: Readonly<Record<string, readonly string[]>>;
-  /** Folders with HOST[:PORT]/*.crt. */
+  /** Folders with HOST[:PORT]/*.crt, and *.cert with *.key for hosts that want a certificate of the client. */
   readonly certificateFolders: readonly string[];
 }
 
@@ -23,13 +23,28 @@ export const DEFAULT_REGISTRY_CONFIG: RegistryConfig = {
   certificateFolders: ["/etc/shoal/certs.d", "/etc/docker/certs.d"],
 };
 
+/** How a host proves who it is, and how we do. */
+export interface HostTrust {
+  /** False: any certificate will do. */
+  readonly verifiesTls: boolean;
+  /** PEM; they count beside the machine's own. */
+  readonly authorities: readonly string[];
+  /** PEM, as many keys as certificates. */
+  readonly clientCertificates: readonly string[];
+  readonly clientKeys: readonly string[];
+}
+
 export interface RegistryEndpoint {
   /** Without a path: "https://registry-1.docker.io". */
   readonly url: string;
-  readonly isMirror: boolean;
-  /** False: any certificate will do. */
-  readonly verifiesTls: boolean;
-  readonly certificates: readonly string[];
+  /** As its certificates' folder is named. */
+  readonly host: string;
+  /** The registry that it is a mirror of, or undefined: it is the registry. */
+  readonly mirrorOf: string | undefined;
+  /** Those in a mirror's URL. The user's are for the registry only. */
+  readonly ownCredentials: { readonly username: string; readonly password: string } | undefined;
+  /** Of any host: the registry may send to others. */
+  readonly trustOf: (host: string) => HostTrust;
 }
 
 const DOCKER_HUB_URL = "https://registry-1.docker.io";
@@ -56,32 +71,65 @@ export function isInsecure(domain: string, config: RegistryConfig): boolean {
   return config.insecure.some((each) => each === domain || each === host || isInNetwork(host, each));
 }
 
-function certificatesOf(domain: string, config: RegistryConfig): readonly string[] {
+/** Files of the first folder that has one for this host. */
+function certificateFiles(domain: string, config: RegistryConfig): ReadonlyMap<string, string> {
   for (const folder of config.certificateFolders) {
     const own = path.join(folder, domain);
     try {
-      const names = readdirSync(own).filter((name) => name.endsWith(".crt"));
-      return names.map((name) => readFileSync(path.join(own, name), "utf8"));
+      const names = readdirSync(own).filter((name) => /\.(?:crt|cert|key)$/.test(name));
+      return new Map(names.sort().map((name) => [name, readFileSync(path.join(own, name), "utf8")]));
     } catch {
       // No folder for this host.
       continue;
     }
   }
-  return [];
+  return new Map();
 }
 
-function mirrorEndpoint(url: string, config: RegistryConfig): RegistryEndpoint {
-  let parsed: URL;
-  try {
-    parsed = new URL(url);
-  } catch {
-    throw new ClusterError("invalid_argument", `Cannot use registry mirror: want a URL, got "${url}"`);
+export function trustOf(domain: string, config: RegistryConfig): HostTrust {
+  const files = certificateFiles(domain, config);
+  const named = (end: string): readonly (readonly [string, string])[] =>
+    [...files]
+      .filter(([name]) => name.endsWith(end))
+      .map(([name, text]) => [name.slice(0, -end.length), text]);
+  const pairs = named(".cert").map(([name, certificate]) => {
+    const key = files.get(`${name}.key`);
+    if (key !== undefined) return { certificate, key };
+    throw new ClusterError(
+      "failed_precondition",
+      `missing key ${name}.key for client certificate ${name}.cert of ${domain}. CA certificates must use the extension .crt`,
+    );
+  });
+  return {
+    verifiesTls: !isInsecure(domain, config),
+    authorities: named(".crt").map(([, text]) => text),
+    clientCertificates: pairs.map(({ certificate }) => certificate),
+    clientKeys: pairs.map(({ key }) => key),
+  };
+}
+
+function mirrorEndpoint(url: string, domain: string, config: RegistryConfig): RegistryEndpoint {
+  const parsed = URL.parse(url);
+  if (
+    parsed === null ||
+    !/^https?:$/.test(parsed.protocol) ||
+    parsed.pathname !== "/" ||
+    parsed.search !== ""
+  ) {
+    const shown = url.replace(/\/\/[^/@]*@/, "//…@");
+    throw new ClusterError(
+      "invalid_argument",
+      `Cannot use registry mirror: want an http or https URL without a path, got "${shown}"`,
+    );
   }
+  const [username, password] = [parsed.username, parsed.password].map(decodeURIComponent);
   return {
     url: parsed.origin,
-    isMirror: true,
-    verifiesTls: !isInsecure(parsed.host, config),
-    certificates: certificatesOf(parsed.host, config),
+    host: parsed.host,
+    mirrorOf: domain,
+    ownCredentials:
+      username === undefined || username === "" ? undefined : { username, password: password ?? "" },
+    trustOf: (host) => trustOf(host, config),
   };
 }
 
@@ -91,13 +139,15 @@ export function endpointsOf(
   config: RegistryConfig,
   forWriting = false,
 ): readonly RegistryEndpoint[] {
-  const mirrors = forWriting ? [] : (config.mirrors[domain] ?? []).map((url) => mirrorEndpoint(url, config));
-  const isFree = isInsecure(domain, config);
+  const urls = forWriting ? [] : (config.mirrors[domain] ?? []);
+  const mirrors = urls.map((url) => mirrorEndpoint(url, domain, config));
   const secure: RegistryEndpoint = {
     url: domain === DEFAULT_DOMAIN ? DOCKER_HUB_URL : `https://${domain}`,
-    isMirror: false,
-    verifiesTls: !isFree,
-    certificates: certificatesOf(domain, config),
+    host: domain,
+    mirrorOf: undefined,
+    ownCredentials: undefined,
+    trustOf: (host) => trustOf(host, config),
   };
-  return isFree ? [...mirrors, secure, { ...secure, url: `http://${domain}` }] : [...mirrors, secure];
+  const plain = isInsecure(domain, config) ? [{ ...secure, url: `http://${domain}` }] : [];
+  return [...mirrors, secure, ...plain];
 }

@@ -127,7 +127,12 @@ test("parseChallenge() and tokenRequest() follow the token protocol", () => {
     realm: "https://a.example/t?x=1",
     service: "reg",
     scope: "repository:a:pull,push",
+    error: "",
   });
+  // A second challenge says nothing about the first.
+  const two = parseChallenge('Bearer realm="https://a.example/t",service="reg", Basic realm="Registry"');
+  assert.deepEqual([two?.scheme, two?.realm], ["bearer", "https://a.example/t"]);
+  assert.equal(parseChallenge('Bearer service="reg"'), undefined);
   const request = tokenRequest(
     challenge,
     "repository:a:pull repository:b:pull",
@@ -140,7 +145,11 @@ test("parseChallenge() and tokenRequest() follow the token protocol", () => {
   const refresh = Buffer.from(JSON.stringify({ identitytoken: "r" })).toString("base64url");
   assert.equal(tokenRequest(challenge, "s", parseRegistryAuth(refresh)).method, "POST");
   assert.equal(parseChallenge("Negotiate"), undefined);
-  assert.deepEqual(parseToken('{"access_token":"t"}'), { token: "t", lifeMs: 55_000 });
+  assert.deepEqual(parseToken('{"access_token":"t","refresh_token":"r"}'), {
+    token: "t",
+    lifeMs: 55_000,
+    refreshToken: "r",
+  });
   assert.throws(() => parseToken("{}"), { code: "unauthenticated" });
   assert.throws(() => parseRegistryAuth("!!"), { code: "invalid_argument" });
   const old = Buffer.from(JSON.stringify({ auth: Buffer.from("u:p:q").toString("base64") })).toString(

@@ -25,7 +25,7 @@ import {
 import type { ImageRecord } from "../images/image-records.ts";
 import { keepIndex, type ImageStorage } from "../images/image-storage.ts";
 import type { BlobSource } from "./blob-stream.ts";
-import { isTransportError, readBody, type HttpCaller } from "./http-call.ts";
+import { isTransportError, type HttpCaller } from "./http-call.ts";
 import { fetchImage, offeredImage, parseManifest } from "./image-fetch.ts";
 import { NearbyPeers } from "./nearby-peers.ts";
 import type { RegistryCredentials } from "./registry-auth.ts";
@@ -48,6 +48,8 @@ export interface RegistryAccess {
 
 export interface FoundManifest {
   readonly client: RegistryClient;
+  /** Hosts that come after it, should it not have the rest. */
+  readonly others: readonly RegistryClient[];
   readonly bytes: Buffer;
   readonly mediaType: string;
   readonly digest: string;
@@ -63,20 +65,37 @@ export async function findManifest(
   reference: ImageReference,
   signal: AbortSignal,
 ): Promise<FoundManifest> {
+  const clients = endpointsOf(reference.domain, access.config).map(
+    (endpoint) => new RegistryClient(endpoint, access.credentials, access.caller),
+  );
+  const wanted = reference.digest ?? reference.tag ?? "latest";
+  try {
+    return await manifestOfFirst(clients, reference, wanted, signal);
+  } catch (caught) {
+    throw pullError(caught, reference);
+  }
+}
+
+/** From the first of `clients` that has it. The registry's own "no" is final. */
+async function manifestOfFirst(
+  clients: readonly RegistryClient[],
+  reference: ImageReference,
+  wanted: string,
+  signal: AbortSignal,
+): Promise<FoundManifest> {
   let failure: unknown;
-  for (const endpoint of endpointsOf(reference.domain, access.config)) {
-    const client = new RegistryClient(endpoint, access.credentials, access.caller);
+  for (const [index, client] of clients.entries()) {
     try {
-      const wanted = reference.digest ?? reference.tag ?? "latest";
-      return await getManifest(client, reference, wanted, signal);
+      const found = await getManifest(client, reference, wanted, signal);
+      return { ...found, others: clients.slice(index + 1) };
     } catch (caught) {
       // A host that answered "no" is more telling than one that is not there.
       if (failure === undefined || !isTransportError(caught) || isTransportError(failure)) failure = caught;
-      const isFinal = !endpoint.isMirror && !isTransportError(caught);
+      const isFinal = client.endpoint.mirrorOf === undefined && !isTransportError(caught);
       if (isFinal || signal.aborted) break;
     }
   }
-  throw pullError(failure, reference);
+  throw failure;
 }
 
 async function getManifest(
@@ -84,8 +103,8 @@ async function getManifest(
   reference: ImageReference,
   wanted: string,
   signal: AbortSignal,
-): Promise<FoundManifest> {
-  const answer = await client.request({
+): Promise<Omit<FoundManifest, "others">> {
+  const { answer, bytes } = await client.document({
     method: "GET",
     target: `/v2/${reference.path}/manifests/${wanted}`,
     headers: { Accept: ACCEPT },
@@ -93,7 +112,6 @@ async function getManifest(
     signal,
     accepts: [200],
   });
-  const bytes = await readBody(answer);
   if (bytes.length > DOCUMENT_BYTES_MAX)
     throw new ClusterError("failed_precondition", "Manifest is too large");
   const digest = sha256(bytes);
@@ -157,18 +175,26 @@ export function registrySource(
   client: RegistryClient,
   reference: ImageReference,
   digest: string,
+  isReserve = false,
 ): BlobSource {
   return {
     name: client.endpoint.url,
+    isReserve,
     open: async (offset, length, signal) => {
-      const answer = await client.request({
-        method: "GET",
-        target: `/v2/${reference.path}/blobs/${digest}`,
-        headers: { Range: `bytes=${offset}-${offset + length - 1}` },
-        scope: pullScope(reference),
-        signal,
-        accepts: [200, 206],
-      });
+      const answer = await client
+        .request({
+          method: "GET",
+          target: `/v2/${reference.path}/blobs/${digest}`,
+          headers: { Range: `bytes=${offset}-${offset + length - 1}` },
+          scope: pullScope(reference),
+          signal,
+          accepts: [200, 206],
+        })
+        .catch((caught: unknown) => {
+          // It has been waited for as long as the registry wanted: not a peer that is busy for a moment.
+          if (!hasCode(caught, "resource_exhausted")) throw caught;
+          throw new ClusterError("unavailable", caught.message, { cause: caught });
+        });
       const range = /^bytes (\d+)-/.exec(answer.headers["content-range"] ?? "");
       const start = answer.status === 206 ? Number(range?.[1] ?? Number.NaN) : 0;
       // It must give what was asked for, or all of it from the start.
@@ -220,7 +246,8 @@ async function platformManifest(
     const wanted = [os, architecture, variant].filter((part) => part !== "").join("/");
     throw new ClusterError("not_found", `no matching manifest for ${wanted} in the manifest list entries`);
   }
-  const inner = await getManifest(found.client, pull.reference, chosen.digest, pull.signal);
+  const clients = [found.client, ...found.others];
+  const inner = await manifestOfFirst(clients, pull.reference, chosen.digest, pull.signal);
   return { bytes: inner.bytes, manifest: parseManifest(inner.bytes, inner.mediaType) };
 }
 
@@ -233,11 +260,14 @@ export async function pullFromRegistry(storage: ImageStorage, pull: RegistryPull
   const lease = leases.open();
   const wanted = { reference: canonicalForm({ ...reference, digest: found.digest }), likely: [] };
   const nearby = pull.peers === undefined ? undefined : new NearbyPeers(pull.peers, wanted);
-  const fromRegistry = new Map<string, BlobSource>();
+  const fromRegistry = new Map<string, readonly BlobSource[]>();
   const sourcesOf = ({ digest }: Descriptor): readonly BlobSource[] => {
-    const source = fromRegistry.get(digest) ?? registrySource(found.client, reference, digest);
-    fromRegistry.set(digest, source);
-    return [...(nearby?.sourcesOf(digest) ?? []), source];
+    const sources = fromRegistry.get(digest) ?? [
+      registrySource(found.client, reference, digest),
+      ...found.others.map((client) => registrySource(client, reference, digest, true)),
+    ];
+    fromRegistry.set(digest, sources);
+    return [...(nearby?.sourcesOf(digest) ?? []), ...sources];
   };
   try {
     const before = records.find(canonicalForm(reference))?.id;

@@ -20,14 +20,16 @@ import type { ImageRecord, LayerRecord } from "../images/image-records.ts";
 import { holdImage, type ImageStorage } from "../images/image-storage.ts";
 import { progressLine, shortId } from "../images/progress.ts";
 import { compressLayer, pushedForm, type PushedLayer } from "./compressed-layers.ts";
-import { isTransportError } from "./http-call.ts";
-import { RegistryClient } from "./registry-client.ts";
+import { type HttpAnswer, isTransportError } from "./http-call.ts";
+import { RegistryClient, type RegistryRequest } from "./registry-client.ts";
 import { endpointsOf } from "./registry-config.ts";
 import type { RegistryAccess } from "./registry-pull.ts";
 
 /** Larger blobs go in chunks. */
 const CHUNK_BYTES = 64 * 1024 * 1024;
 const CHUNK_ATTEMPTS_MAX = 5;
+/** Times that an upload is begun. */
+const UPLOAD_ATTEMPTS_MAX = 3;
 const MOUNT_TRIES_MAX = 3;
 const PARALLEL_COUNT = 3;
 const PROGRESS_BYTES = 512 * 1024;
@@ -47,7 +49,8 @@ interface Upload {
   readonly digest: string;
   readonly sizeBytes: number;
   readonly open: (from: number, length: number) => Readable;
-  readonly onProgress: (bytes: number) => void;
+  /** With all bytes sent so far: less than before when some have to be sent again. */
+  readonly onProgress: (sentBytes: number) => void;
 }
 
 class Pusher {
@@ -146,18 +149,16 @@ class Pusher {
   }
 
   async #send(layer: LayerRecord, form: PushedLayer, file: string): Promise<PushedLayer> {
-    let current = 0;
     let told = 0;
     await this.#upload({
       digest: form.digest,
       sizeBytes: form.sizeBytes,
       open: (from, length) =>
         createReadStream(file, { start: from, end: from + length - 1, highWaterMark: 256 * 1024 }),
-      onProgress: (bytes) => {
-        current += bytes;
-        if (current - told < PROGRESS_BYTES && current !== form.sizeBytes) return;
-        told = current;
-        this.#push.report(progressLine(shortId(layer.diffId), "Pushing", current, form.sizeBytes));
+      onProgress: (sent) => {
+        if (Math.abs(sent - told) < PROGRESS_BYTES && sent !== form.sizeBytes) return;
+        told = sent;
+        this.#push.report(progressLine(shortId(layer.diffId), "Pushing", sent, form.sizeBytes));
       },
     });
     this.#line(layer, "Pushed");
@@ -192,34 +193,43 @@ class Pusher {
     return [...candidates].slice(0, MOUNT_TRIES_MAX);
   }
 
+  /** Only saves sending the layer, so whatever a registry or its authority says against it is no failure. */
   async #mount(layer: LayerRecord, digest: string): Promise<string | undefined> {
     for (const from of this.#mountCandidates(layer)) {
-      const answer = await this.#client.request({
+      const answer = await this.#attempt({
         method: "POST",
         target: `/v2/${this.#path}/blobs/uploads/?mount=${encodeURIComponent(digest)}&from=${encodeURIComponent(from)}`,
         headers: { "Content-Length": "0" },
         scope: `${this.#scope} repository:${from}:pull`,
-        signal: this.#push.signal,
-        accepts: [201, 202, 401, 403, 404],
+        accepts: [201, 202],
       });
-      answer.body.resume();
-      if (answer.status === 201) return from;
-      if (answer.status === 202) await this.#cancel(answer.headers.location);
+      if (answer?.status === 201) return from;
+      const { location } = answer?.headers ?? {};
+      if (location === undefined) continue;
+      // An upload that the registry began in place of a mount.
+      await this.#attempt({
+        method: "DELETE",
+        target: location,
+        scope: this.#scope,
+        accepts: [200, 202, 204],
+      });
     }
     return undefined;
   }
 
-  /** An upload that the registry began in place of a mount. */
-  async #cancel(location: string | undefined): Promise<void> {
-    if (location === undefined) return;
-    const answer = await this.#client.request({
-      method: "DELETE",
-      target: location,
-      scope: this.#scope,
-      signal: this.#push.signal,
-      accepts: [200, 202, 204, 400, 404, 405],
-    });
-    answer.body.resume();
+  /** One request that may fail. */
+  async #attempt(
+    request: Pick<RegistryRequest, "method" | "target" | "headers" | "scope" | "accepts">,
+  ): Promise<HttpAnswer | undefined> {
+    const { signal } = this.#push;
+    try {
+      const answer = await this.#client.request({ ...request, signal, isOnce: true });
+      answer.body.resume();
+      return answer;
+    } catch {
+      signal.throwIfAborted();
+      return undefined;
+    }
   }
 
   async #ensureBlob(upload: Upload): Promise<void> {
@@ -227,6 +237,20 @@ class Pusher {
   }
 
   async #upload(upload: Upload): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#uploadOnce(upload);
+        return;
+      } catch (caught) {
+        this.#push.signal.throwIfAborted();
+        if (attempt >= UPLOAD_ATTEMPTS_MAX || !mayGoBetterAnew(caught)) throw caught;
+        // It may have got there all the same.
+        if (await this.#has(upload.digest)) return;
+      }
+    }
+  }
+
+  async #uploadOnce(upload: Upload): Promise<void> {
     const answer = await this.#client.request({
       method: "POST",
       target: `/v2/${this.#path}/blobs/uploads/`,
@@ -264,12 +288,12 @@ class Pusher {
       method: "PUT",
       target: url.href,
       headers: { "Content-Type": "application/octet-stream", "Content-Length": String(part.length) },
-      ...(part.length === 0
-        ? {}
-        : { openBody: () => counted(upload.open(part.from, part.length), upload.onProgress) }),
+      ...(part.length === 0 ? {} : { openBody: () => counted(upload, part) }),
       scope: this.#scope,
       signal: this.#push.signal,
       accepts: [201, 204],
+      // What has arrived of it would be there twice.
+      isOnce: true,
     });
     answer.body.resume();
   }
@@ -289,7 +313,7 @@ class Pusher {
             "Content-Length": String(length),
             "Content-Range": `${sent}-${sent + length - 1}`,
           },
-          openBody: () => counted(upload.open(sent, length), upload.onProgress),
+          openBody: () => counted(upload, { from: sent, length }),
           scope: this.#scope,
           signal: this.#push.signal,
           accepts: [201, 202, 204],
@@ -300,18 +324,16 @@ class Pusher {
         sent += length;
         failures = 0;
       } catch (caught) {
-        if (++failures >= CHUNK_ATTEMPTS_MAX || !isTransportError(caught)) throw caught;
-        // What arrived before the break counts.
-        ({ location, sent } = await this.#uploaded(location, sent));
+        this.#push.signal.throwIfAborted();
+        if (++failures >= CHUNK_ATTEMPTS_MAX || !mayGoBetterAnew(caught)) throw caught;
+        // What arrived before the break counts; where the upload itself is lost, this says so.
+        ({ location, sent } = await this.#uploaded(location));
       }
     }
     await this.#finish(location, upload, { from: sent, length: 0 });
   }
 
-  async #uploaded(
-    location: string,
-    sent: number,
-  ): Promise<{ readonly location: string; readonly sent: number }> {
+  async #uploaded(location: string): Promise<{ readonly location: string; readonly sent: number }> {
     const answer = await this.#client.request({
       method: "GET",
       target: location,
@@ -320,15 +342,32 @@ class Pusher {
       accepts: [204],
     });
     answer.body.resume();
-    const end = /^(?:bytes=)?0-(\d+)$/.exec(String(answer.headers["range"] ?? ""))?.[1];
+    const end = Number(/^(?:bytes=)?0-(\d+)$/.exec(String(answer.headers["range"] ?? ""))?.[1] ?? "0");
     const next = answer.headers.location === undefined ? location : this.#location(answer.headers.location);
-    return { location: next, sent: end === undefined ? sent : Number(end) + 1 };
+    // "0-0" is how registries write that there is nothing yet.
+    return { location: next, sent: end === 0 ? 0 : end + 1 };
   }
 }
 
-function counted(stream: Readable, onBytes: (bytes: number) => void): Readable {
-  stream.on("data", (chunk: Buffer) => onBytes(chunk.length));
+/** A part of the upload's bytes, with progress told while they go out. */
+function counted(upload: Upload, part: { readonly from: number; readonly length: number }): Readable {
+  const stream = upload.open(part.from, part.length);
+  let sent = part.from;
+  stream.on("data", (chunk: Buffer) => {
+    sent += chunk.length;
+    upload.onProgress(sent);
+  });
   return stream;
+}
+
+/** The way broke, or the registry lost track of the upload: not a "no". */
+function mayGoBetterAnew(caught: unknown): boolean {
+  if (!(caught instanceof ClusterError)) return false;
+  const { httpStatus, registryCode } = caught.details;
+  const isLost = ["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "RANGE_INVALID"].includes(
+    String(registryCode),
+  );
+  return caught.retryable || isLost || httpStatus === 404 || httpStatus === 416;
 }
 
 export async function pushToRegistry(storage: ImageStorage, push: RegistryPush): Promise<void> {

@@ -1,8 +1,6 @@
 /** Pulls from registries that misbehave and from peers. Needs root for unpacking. */
 import assert from "node:assert/strict";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import * as fs from "node:fs";
-import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { Readable } from "node:stream";
 import { after, test } from "node:test";
@@ -17,15 +15,15 @@ import {
   streamOf,
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
+import { FakeRegistry, isBlob, lastPart } from "./support/fake-registry.ts";
 import { ImageLab, linesOf } from "./support/image-lab.ts";
 
 const lab = new ImageLab();
-const servers: Server[] = [];
+const registries: FakeRegistry[] = [];
 
 after(async () => {
   await lab.close();
-  for (const server of servers) server.close();
-  for (const server of servers) server.closeAllConnections();
+  for (const registry of registries) registry.stop();
 });
 
 async function open(registry?: {
@@ -48,77 +46,6 @@ function resolvedBy(engine: ImageEngineParts, reference: string): ResolvedImage 
   return { digest: image.manifest.digest, holders: [], isKept: false, taggedAt: image.taggedAt };
 }
 
-type Handler = (request: IncomingMessage, response: ServerResponse) => boolean;
-
-/** A registry that holds one image and lets a test spoil its answers. */
-class FakeRegistry {
-  readonly blobs = new Map<string, Buffer>();
-  readonly requests: string[] = [];
-  readonly manifestDigest: string;
-  spoil: Handler = () => false;
-  host = "";
-  readonly #manifest: Buffer;
-
-  get manifestBytes(): number {
-    return this.#manifest.length;
-  }
-
-  constructor(image: TestImage) {
-    const built = buildImage(image);
-    for (const bytes of [built.configBytes, ...built.blobs])
-      this.blobs.set(`sha256:${sha256Of(bytes)}`, bytes);
-    this.#manifest = Buffer.from(
-      JSON.stringify({
-        schemaVersion: 2,
-        mediaType: "application/vnd.oci.image.manifest.v1+json",
-        config: {
-          mediaType: "application/vnd.oci.image.config.v1+json",
-          digest: built.id,
-          size: built.configBytes.length,
-        },
-        layers: built.blobs.map((blob) => ({
-          mediaType: "application/vnd.oci.image.layer.v1.tar",
-          digest: `sha256:${sha256Of(blob)}`,
-          size: blob.length,
-        })),
-      }),
-    );
-    this.manifestDigest = `sha256:${sha256Of(this.#manifest)}`;
-  }
-
-  async start(): Promise<void> {
-    const server = createServer((request, response) => {
-      this.requests.push(`${request.method} ${request.url}`);
-      if (!this.spoil(request, response)) this.#answer(request, response);
-    });
-    servers.push(server);
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    this.host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
-  }
-
-  #answer(request: IncomingMessage, response: ServerResponse): void {
-    const url = request.url ?? "";
-    if (url.includes("/manifests/")) {
-      response.writeHead(200, {
-        "Content-Type": "application/vnd.oci.image.manifest.v1+json",
-        "Docker-Content-Digest": this.manifestDigest,
-      });
-      response.end(this.#manifest);
-      return;
-    }
-    const blob = this.blobs.get(url.slice(url.lastIndexOf("/") + 1));
-    if (blob === undefined) {
-      response.writeHead(404).end();
-      return;
-    }
-    const [, from = "0", to = String(blob.length - 1)] =
-      /bytes=(\d+)-(\d*)/.exec(request.headers.range ?? "") ?? [];
-    if (request.headers.range === undefined) response.writeHead(200);
-    else response.writeHead(206, { "Content-Range": `bytes ${from}-${to}/${blob.length}` });
-    response.end(blob.subarray(Number(from), Number(to) + 1));
-  }
-}
-
 async function pull(
   engine: ImageEngineParts,
   reference: string,
@@ -128,14 +55,10 @@ async function pull(
   return linesOf(engine.images.pull(options, AbortSignal.timeout(20_000)));
 }
 
-async function started(): Promise<FakeRegistry> {
-  const registry = new FakeRegistry(IMAGE);
-  await registry.start();
-  return registry;
-}
-
-function isBlob(request: IncomingMessage): boolean {
-  return (request.url ?? "").includes("/blobs/");
+async function started(image: TestImage = IMAGE): Promise<FakeRegistry> {
+  const registry = new FakeRegistry(image);
+  registries.push(registry);
+  return registry.start();
 }
 
 test("ImageEngine.pull() brings an image and tells it as Docker does", async () => {
@@ -162,10 +85,9 @@ test("ImageEngine.pull() goes on where a connection broke off", async () => {
   const registry = await started();
   const broken = new Set<string>();
   registry.spoil = (request, response) => {
-    const url = request.url ?? "";
-    if (!isBlob(request) || broken.has(url)) return false;
-    broken.add(url);
-    const blob = registry.blobs.get(url.slice(url.lastIndexOf("/") + 1)) ?? Buffer.alloc(0);
+    if (!isBlob(request) || broken.has(lastPart(request))) return false;
+    broken.add(lastPart(request));
+    const blob = registry.blobs.get(lastPart(request)) ?? Buffer.alloc(0);
     response.writeHead(206, { "Content-Range": `bytes 0-${blob.length - 1}/${blob.length}` });
     response.write(blob.subarray(0, blob.length / 2), () => response.destroy());
     return true;
@@ -179,8 +101,7 @@ test("ImageEngine.pull() goes on where a connection broke off", async () => {
 test("ImageEngine.pull() refuses content with another digest and keeps nothing", async () => {
   const registry = await started();
   registry.spoil = (request, response) => {
-    const url = request.url ?? "";
-    const blob = registry.blobs.get(url.slice(url.lastIndexOf("/") + 1));
+    const blob = registry.blobs.get(lastPart(request));
     if (blob === undefined || blob.length < 50_000) return false;
     response.writeHead(200).end(Buffer.alloc(blob.length));
     return true;
@@ -198,6 +119,7 @@ test("ImageEngine.pull() refuses a manifest that is not the one asked for", asyn
   const registry = await started();
   const engine = await open();
   const other = `sha256:${"12".repeat(32)}`;
+  registry.manifests.set(other, registry.manifests.get("1") ?? Buffer.alloc(0));
   await assert.rejects(pull(engine, `${registry.host}/app@${other}`), /manifest verification failed/);
 });
 
@@ -206,8 +128,7 @@ test("ImageEngine.pull() understands registries without ranges and ones that lie
     const registry = await started();
     let count = 0;
     registry.spoil = (request, response) => {
-      const url = request.url ?? "";
-      const blob = registry.blobs.get(url.slice(url.lastIndexOf("/") + 1));
+      const blob = registry.blobs.get(lastPart(request));
       if (blob === undefined) return false;
       // The first answer of each kind breaks off, so that a range is asked for; that is then answered in full or wrongly.
       const isFirst = count++ === 0;
@@ -282,7 +203,7 @@ test("ImageEngine.pull() asks mirrors first and falls back", async () => {
   });
   await pull(engine, "app:1");
   assert.equal(engine.images.resolve("app:1"), buildImage(IMAGE).id);
-  assert.deepEqual(empty.requests, ["GET /v2/library/app/manifests/1"]);
+  assert.deepEqual(empty.requests, ["GET /v2/library/app/manifests/1?ns=docker.io"]);
 });
 
 const ERRORS: readonly (readonly [number, string, RegExp, string])[] = [
@@ -460,8 +381,7 @@ test("a blob that no longer goes on sends its readers to other sources", async (
 
 test("a pull from the registry takes what another node is just getting from there", async () => {
   const image: TestImage = { tags: ["app:1"], layers: [[{ name: "big", content: "1".repeat(3_000_000) }]] };
-  const registry = new FakeRegistry(image);
-  await registry.start();
+  const registry = await started(image);
   const gate = Promise.withResolvers<void>();
   const big = [...registry.blobs].find(([, bytes]) => bytes.length > 1_000_000);
   assert.ok(big !== undefined);
