@@ -355,7 +355,7 @@ export function handoverProfile(random: SeededRandom): FullProfile {
     managers: {
       ...managers,
       name: "handover",
-      memberCount: pick(random, [3, 5]),
+      memberCount: 3,
       meanDelayMs: pick(random, [0.5, 2]),
       diskLatencyMs: pick(random, [0.5, 2]),
       diskSpread: 40,
@@ -367,7 +367,7 @@ export function handoverProfile(random: SeededRandom): FullProfile {
       },
       limits: { ...managers.limits, applyBytesMax: 2_048 },
     },
-    workerCount: 6,
+    workerCount: 5,
     workerFaultEveryMs: 3_000,
     operatorEveryMs: 400,
     managersEveryMs: 0,
