@@ -3,6 +3,7 @@
  * (serves HTTP and UDP, asks names) or a host (runs the worker's network). Started by network-lab.ts; ends with its parent.
  */
 import { createSocket } from "node:dgram";
+import { existsSync } from "node:fs";
 import { Agent, createServer, get } from "node:http";
 import { connect } from "node:net";
 import { Resolver } from "node:dns/promises";
@@ -113,17 +114,20 @@ const calls: AgentCalls = {
       response.end(`${name} ${from}`);
     });
     server.keepAliveTimeout = 30_000;
-    await new Promise<void>((resolve) => server.listen(port, "0.0.0.0", resolve));
-    const udp = createSocket("udp4");
-    udp.on("message", (message, from) =>
-      udp.send(`${name} ${from.address} ${message.toString()}`, from.port, from.address),
-    );
-    await new Promise<void>((resolve) => udp.bind(port, "0.0.0.0", resolve));
+    const hasIpv6 = existsSync("/proc/net/if_inet6");
+    await new Promise<void>((resolve) => server.listen(port, hasIpv6 ? "::" : "0.0.0.0", resolve));
+    for (const type of hasIpv6 ? (["udp4", "udp6"] as const) : (["udp4"] as const)) {
+      const udp = createSocket({ type, ipv6Only: type === "udp6" });
+      udp.on("message", (message, from) =>
+        udp.send(`${name} ${from.address} ${message.toString()}`, from.port, from.address),
+      );
+      await new Promise<void>((resolve) => udp.bind(port, resolve));
+    }
   },
   http: ({ url, timeoutMs }) => fetchText(url, timeoutMs ?? DEFAULT_TIMEOUT_MS),
   udp: ({ host, port, text }) =>
     new Promise((resolve, reject) => {
-      const socket = createSocket("udp4");
+      const socket = createSocket(host.includes(":") ? "udp6" : "udp4");
       const timer = setTimeout(() => {
         socket.close();
         reject(new Error("timeout"));

@@ -124,7 +124,13 @@ export interface ContainerNetworks {
   /** Unpublishes ports and gives addresses back; the namespace goes with the container. */
   detach(containerId: string): Promise<void>;
   /** After a restart of the daemon: containers that still run with what they had, so that addresses and ports are known. */
-  adopt(containerId: string, pid: number, result: ContainerNetworkResult): Promise<void>;
+  adopt(
+    container: NetworkNamespaceTarget & {
+      /** Name servers of its own. */
+      readonly dns: readonly string[];
+    },
+    result: ContainerNetworkResult,
+  ): Promise<void>;
 }
 
 export interface EventSink {

@@ -134,6 +134,13 @@ function isSwarmScoped(body: CreateBody): boolean {
   return body.Driver === "overlay" || body.Scope === "swarm" || body.Ingress === true;
 }
 
+/** Networks of the cluster carry IPv4 alone: what would be left out of what is asked for is refused. */
+function checkFamily({ EnableIPv6, IPAM }: CreateBody): void {
+  const subnets = (IPAM?.Config ?? []).map(({ Subnet = "" }) => Subnet);
+  if (EnableIPv6 !== true && !subnets.some((subnet) => subnet.includes(":"))) return;
+  throw badParameter("Cannot create network: overlay networks have no IPv6, use a bridge network for it");
+}
+
 async function create(exchange: Exchange, context: ApiContext): Promise<void> {
   const request = await exchange.json(NETWORK_FIELDS);
   const body = request as unknown as CreateBody;
@@ -148,6 +155,7 @@ async function create(exchange: Exchange, context: ApiContext): Promise<void> {
     exchange.send(201, await context.engine.networks.create(request));
     return;
   }
+  checkFamily(body);
   const control = managerOf(context);
   const local = context.engine.networks.find(name);
   if (local?.Name === name || findSwarm(await control.view(), name) !== undefined) throw isTaken;

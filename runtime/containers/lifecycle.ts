@@ -700,7 +700,10 @@ export class Lifecycle {
       }
     }
     const { network, isNetworkOfTask } = live.record;
-    if (network !== null && !isNetworkOfTask) await networks.adopt(live.id, found.pid, network);
+    if (network !== null && !isNetworkOfTask) {
+      const dns = live.record.hostConfig.Dns ?? [];
+      await networks.adopt({ containerId: live.id, pid: found.pid, dns }, network);
+    }
     this.#deps.healthStarted(live);
     log.info("container adopted", { containerId: live.id, pid: found.pid });
   }

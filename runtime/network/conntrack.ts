@@ -3,6 +3,7 @@
  * kernel filters itself, and counting them for tests and audits.
  */
 import { addressBytes, bytesToAddress } from "./addresses.ts";
+import { addressBytes6 } from "./addresses6.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { NetworkNamespace } from "./namespace.ts";
 import { decodeAttributes, nested, attribute, u8, u32 } from "./netlink-wire.ts";
@@ -11,9 +12,10 @@ const CTNETLINK = 1;
 const GET_FLOWS = (CTNETLINK << 8) | 1;
 const DELETE_FLOWS = (CTNETLINK << 8) | 2;
 const AF_INET = 2;
+const AF_INET6 = 10;
 const [CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_FILTER] = [1, 2, 25];
 const [CTA_TUPLE_IP, CTA_TUPLE_PROTO] = [1, 2];
-const [CTA_IP_SOURCE, CTA_IP_DESTINATION] = [1, 2];
+const [CTA_IP_SOURCE, CTA_IP_DESTINATION, CTA_IPV6_SOURCE] = [1, 2, 3];
 const CTA_PROTO_NUMBER = 1;
 const [CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS] = [1, 2];
 /** Which fields of a tuple are compared. */
@@ -31,11 +33,15 @@ export interface FlowFilter {
 export function deleteFlows(namespace: NetworkNamespace, filter: FlowFilter): void {
   const protocol = filter.protocol === undefined ? undefined : PROTOCOLS[filter.protocol];
   const flags = FILTER_SOURCE | (protocol === undefined ? 0 : FILTER_PROTOCOL);
+  const isIpv6 = filter.replySource.includes(":");
+  const source = isIpv6
+    ? attribute(CTA_IPV6_SOURCE, addressBytes6(filter.replySource))
+    : attribute(CTA_IP_SOURCE, addressBytes(filter.replySource));
   const body = Buffer.concat([
-    HEADER,
+    isIpv6 ? Buffer.from([AF_INET6, 0, 0, 0]) : HEADER,
     nested(
       CTA_TUPLE_REPLY,
-      nested(CTA_TUPLE_IP, attribute(CTA_IP_SOURCE, addressBytes(filter.replySource))),
+      nested(CTA_TUPLE_IP, source),
       ...(protocol === undefined ? [] : [nested(CTA_TUPLE_PROTO, u8(CTA_PROTO_NUMBER, protocol))]),
     ),
     nested(CTA_FILTER, u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, flags)),

@@ -5,6 +5,7 @@
  */
 import type { Random } from "../../common/env.ts";
 import { addressBytes } from "./addresses.ts";
+import { addressBytes6 } from "./addresses6.ts";
 import type { Resolution } from "./dns-server.ts";
 import { DnsCode, DnsType, encodeName, reverseAddress } from "./dns-wire.ts";
 import type { DnsQuestion, DnsRecord } from "./dns-wire.ts";
@@ -49,12 +50,15 @@ function addressRecords(
   match: NameMatch,
   random: Pick<Random, "below">,
 ): readonly DnsRecord[] {
-  if (question.type !== DnsType.a && question.type !== DnsType.any) return [];
-  return shuffled(match.addresses, random).map((address) => ({
-    type: DnsType.a,
-    ttlSeconds: match.ttlSeconds,
-    data: addressBytes(address),
-  }));
+  const isAsked = ({ type }: DnsRecord): boolean => question.type === type || question.type === DnsType.any;
+  const { ttlSeconds } = match;
+  return shuffled(match.addresses, random)
+    .map((address) =>
+      address.includes(":")
+        ? { type: DnsType.aaaa, ttlSeconds, data: addressBytes6(address) }
+        : { type: DnsType.a, ttlSeconds, data: addressBytes(address) },
+    )
+    .filter(isAsked);
 }
 
 /** `_8080._tcp.web`: the addresses of "web", with that port. */

@@ -2,6 +2,7 @@
  * DNS messages as bytes, as far as a node's name server needs them: one question in, records out, and the ages of records in
  * an upstream's answer. Pure; hostile input gives undefined, never an exception or a loop.
  */
+import { bytesToAddress6 } from "./addresses6.ts";
 
 export const DnsType = { a: 1, ptr: 12, aaaa: 28, srv: 33, opt: 41, any: 255 } as const;
 export const DnsCode = { ok: 0, formatError: 1, serverFailure: 2, noSuchName: 3, refused: 5 } as const;
@@ -196,6 +197,11 @@ function shortestTtl(bytes: Buffer): number | undefined {
 
 /** "10.1.168.192.in-addr.arpa" as "192.168.1.10"; undefined if it is no whole IPv4 reverse name. */
 export function reverseAddress(name: string): string | undefined {
+  const nibbles = /^((?:[0-9a-f]\.){32})ip6\.arpa$/.exec(name)?.[1];
+  if (nibbles !== undefined) {
+    const digits = nibbles.replaceAll(".", "").split("").toReversed().join("");
+    return bytesToAddress6(Buffer.from(digits, "hex"));
+  }
   const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.in-addr\.arpa$/.exec(name);
   return match === null ? undefined : [match[4], match[3], match[2], match[1]].join(".");
 }

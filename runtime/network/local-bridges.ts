@@ -2,16 +2,19 @@
  * Bridges of this machine in the kernel: devices, their addresses, name servers on their gateways, and the packet filter
  * over all of them. Made when a network is first used, found again after a restart. Called by local-networks.ts.
  */
+import { existsSync } from "node:fs";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import { formatBlock, macOf, parseAddress, parseBlock, splitCidr } from "./addresses.ts";
 import type { Block } from "./addresses.ts";
+import { parseBlock6, splitCidr6 } from "./addresses6.ts";
+import type { Block6 } from "./addresses6.ts";
 import { allowLoopbackSources, linkIndex } from "./container-link.ts";
 import type { DnsForwarder } from "./dns-forwarder.ts";
 import { DnsServer } from "./dns-server.ts";
 import type { Resolution } from "./dns-server.ts";
 import type { DnsQuestion } from "./dns-wire.ts";
-import { localDefinition, localElements } from "./local-rules.ts";
+import { localDefinition, localDefinition6, localElements, localElements6 } from "./local-rules.ts";
 import type { BridgeFacts, PublishFacts } from "./local-rules.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 import type { NetworkNamespace } from "./namespace.ts";
@@ -21,6 +24,7 @@ import {
   addBridge,
   findLink,
   listAddresses,
+  listAddresses6,
   listLinks,
   listRoutes,
   MAIN_TABLE,
@@ -59,6 +63,8 @@ export function bridgeName(record: LocalNetworkRecord): string {
 export class LocalBridges {
   readonly #deps: LocalBridgesDeps;
   readonly #filter: NftTable;
+  /** Made with the first bridge that has IPv6. */
+  #filter6: NftTable | undefined;
   readonly #bridges = new Map<string, Bridge>();
   #published: readonly PublishFacts[] = [];
   #isHeld = false;
@@ -83,6 +89,12 @@ export class LocalBridges {
       parseBlock(`${each.address}/${each.prefixLength}`),
     );
     return [...routes, ...addresses];
+  }
+
+  usedBlocks6(): Block6[] {
+    return listAddresses6(this.#deps.root.route).map((each) =>
+      parseBlock6(`${each.address}/${each.prefixLength}`),
+    );
   }
 
   /** MTU of new interfaces: what was asked for, else that of the way out. */
@@ -114,6 +126,8 @@ export class LocalBridges {
       );
     const device = bridgeName(record);
     this.#makeDevice(device, plan.Gateway, splitCidr(plan.Subnet).prefixLength, this.mtuOf(record));
+    const { ipv6Plan } = record;
+    if (ipv6Plan !== undefined) this.#addIpv6(device, ipv6Plan);
     await known?.dns.stop();
     const dns = await this.#serveNames(record.id, plan.Gateway);
     const facts = {
@@ -124,6 +138,7 @@ export class LocalBridges {
       isOpenInside: record.options[ICC] !== "false",
       isMasqueraded: record.options[MASQUERADE] !== "false",
       dnsPort: dns.port,
+      ...(ipv6Plan === undefined ? {} : { ipv6Subnet: ipv6Plan.Subnet }),
     };
     this.#bridges.set(record.id, { facts, dns });
     await this.#applyFilter();
@@ -147,8 +162,10 @@ export class LocalBridges {
   }
 
   /** True if someone had to be put right. */
-  audit(): Promise<boolean> {
-    return this.#bridges.size === 0 ? Promise.resolve(true) : this.#filter.audit();
+  async audit(): Promise<boolean> {
+    if (this.#bridges.size === 0) return true;
+    const [isAsExpected, isAsExpected6] = [await this.#filter.audit(), await this.#filter6?.audit()];
+    return isAsExpected && isAsExpected6 !== false;
   }
 
   /** Stops serving names; devices and filter stay. */
@@ -165,6 +182,7 @@ export class LocalBridges {
     );
     await this.#deps.root.deleteLinks(found.map((link) => link.name));
     await this.#filter.remove(this.#deps.table);
+    await this.#filter6?.remove(this.#deps.table, "ip6");
   }
 
   #makeDevice(device: string, gateway: string, prefixLength: number, mtu: number): void {
@@ -178,6 +196,25 @@ export class LocalBridges {
       setLink(device, { isUp: true }),
       allowLoopbackSources(index),
     ]);
+  }
+
+  #addIpv6(device: string, plan: NonNullable<LocalNetworkRecord["ipv6Plan"]>): void {
+    const { root } = this.#deps;
+    if (!existsSync("/proc/net/if_inet6"))
+      throw new ClusterError("unavailable", "Cannot give the network IPv6: this machine's kernel has none");
+    if (root.readSysctl("ipv6/conf/all/forwarding") !== "1") this.#forwardIpv6();
+    root.setSysctls({ [`ipv6/conf/${device}/disable_ipv6`]: "0" });
+    const { prefixLength } = splitCidr6(plan.Subnet);
+    root.route.send([addAddress(linkIndex(root, device), { address: plan.Gateway ?? "", prefixLength })]);
+  }
+
+  /** A router takes no addresses and routes that others announce, unless it is told to: the host keeps those that it has. */
+  #forwardIpv6(): void {
+    const { root } = this.#deps;
+    const names = ["default", ...listLinks(root.route).map((link) => link.name)];
+    const listening = names.filter((name) => root.readSysctl(`ipv6/conf/${name}/accept_ra`) === "1");
+    root.setSysctls(Object.fromEntries(listening.map((name) => [`ipv6/conf/${name}/accept_ra`, "2"])));
+    root.setSysctls({ "ipv6/conf/all/forwarding": "1" });
   }
 
   async #serveNames(networkId: string, gateway: string): Promise<DnsServer> {
@@ -198,6 +235,12 @@ export class LocalBridges {
     await this.#filter.set(
       localDefinition(this.#deps.table),
       groupsOf(localElements(bridges, this.#published)),
+    );
+    if (bridges.some((bridge) => bridge.ipv6Subnet !== undefined))
+      this.#filter6 ??= new NftTable(this.#deps.root.nft, this.#deps.log);
+    await this.#filter6?.set(
+      localDefinition6(this.#deps.table),
+      groupsOf(localElements6(bridges, this.#published)),
     );
   }
 }

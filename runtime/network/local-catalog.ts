@@ -9,8 +9,12 @@ import { rfc3339 } from "../../common/time.ts";
 import type { EndpointSettings, JsonObject } from "../../model/engine.ts";
 import { macBytes, overlaps, parseBlock } from "./addresses.ts";
 import type { Block } from "./addresses.ts";
+import { overlaps6, parseBlock6 } from "./addresses6.ts";
+import type { Block6 } from "./addresses6.ts";
 import { LocalAddresses } from "./local-addresses.ts";
+import { LocalAddresses6 } from "./local-addresses6.ts";
 import {
+  chooseIpv6Subnet,
   chooseSubnet,
   NetworkFile,
   parseCreateRequest,
@@ -24,6 +28,9 @@ export interface NetworkCatalogDeps {
   readonly folder: string;
   /** Blocks that this host uses or routes to already. */
   readonly usedBlocks: () => readonly Block[];
+  readonly usedBlocks6: () => readonly Block6[];
+  /** Tells this machine's own IPv6 block from others'. */
+  readonly instance: string;
 }
 
 export class NetworkCatalog {
@@ -31,6 +38,7 @@ export class NetworkCatalog {
   readonly #file: NetworkFile;
   readonly #records = new Map<string, LocalNetworkRecord>();
   readonly #addresses = new Map<string, LocalAddresses>();
+  readonly #addresses6 = new Map<string, LocalAddresses6>();
 
   constructor(deps: NetworkCatalogDeps) {
     this.#deps = deps;
@@ -95,14 +103,29 @@ export class NetworkCatalog {
   /** The record with a subnet, chosen now if it has none. */
   async withSubnet(record: LocalNetworkRecord): Promise<LocalNetworkRecord> {
     const needsNone = record.isConfigOnly || record.driver === "host" || record.driver === "null";
-    if (record.plans.length > 0 || needsNone) return record;
+    const needsIpv6 = record.isIpv6Wanted && record.driver === "bridge" && record.ipv6Plan === undefined;
+    if ((record.plans.length > 0 && !needsIpv6) || needsNone) return record;
     const own = this.all().flatMap((each) => each.plans.map((plan) => parseBlock(plan.Subnet)));
-    const complete = { ...record, plans: [chooseSubnet([...this.#deps.usedBlocks(), ...own])] };
+    const complete = {
+      ...record,
+      plans: record.plans.length > 0 ? record.plans : [chooseSubnet([...this.#deps.usedBlocks(), ...own])],
+      ...(needsIpv6 ? { ipv6Plan: this.#chooseIpv6() } : {}),
+    };
     if (this.#records.has(record.id)) {
       this.#records.set(record.id, complete);
       await this.#save();
     }
     return complete;
+  }
+
+  #ipv6Blocks(): Block6[] {
+    return this.all().flatMap(({ ipv6Plan }) =>
+      ipv6Plan === undefined ? [] : [parseBlock6(ipv6Plan.Subnet)],
+    );
+  }
+
+  #chooseIpv6(): NonNullable<LocalNetworkRecord["ipv6Plan"]> {
+    return chooseIpv6Subnet(this.#deps.instance, [...this.#deps.usedBlocks6(), ...this.#ipv6Blocks()]);
   }
 
   /** True if a network takes its settings from this one. */
@@ -113,6 +136,7 @@ export class NetworkCatalog {
   async delete(record: LocalNetworkRecord): Promise<void> {
     this.#records.delete(record.id);
     this.#addresses.delete(record.id);
+    this.#addresses6.delete(record.id);
     await this.#save();
   }
 
@@ -125,18 +149,39 @@ export class NetworkCatalog {
       );
     if (settings.MacAddress !== undefined && settings.MacAddress !== "") macBytes(settings.MacAddress);
     const address = settings.IPAMConfig?.IPv4Address ?? "";
-    if (address === "") return;
+    const address6 = settings.IPAMConfig?.IPv6Address ?? "";
+    if (address === "" && address6 === "") return;
     if (PREDEFINED.has(record.name))
       throw new ClusterError(
         "invalid_argument",
         "user specified IP address is supported on user defined networks only",
       );
+    if (address6 !== "") this.#checkIpv6(record, address6);
+    if (address === "") return;
     if (!record.hasChosenSubnet)
       throw new ClusterError(
         "invalid_argument",
         "user specified IP address is supported only when connecting to networks with user configured subnets",
       );
     this.addressesOf(record).check(address);
+  }
+
+  #checkIpv6(record: LocalNetworkRecord, address: string): void {
+    if (record.ipv6Plan === undefined || record.hasChosenIpv6Subnet !== true)
+      throw new ClusterError(
+        "invalid_argument",
+        "user specified IP address is supported only when connecting to networks with user configured subnets",
+      );
+    this.addresses6Of(record)?.check(address);
+  }
+
+  /** Undefined where the network has no IPv6. */
+  addresses6Of(record: LocalNetworkRecord): LocalAddresses6 | undefined {
+    const known = this.#addresses6.get(record.id);
+    if (known !== undefined || record.ipv6Plan === undefined) return known;
+    const made = new LocalAddresses6(record.ipv6Plan);
+    this.#addresses6.set(record.id, made);
+    return made;
   }
 
   addressesOf(record: LocalNetworkRecord): LocalAddresses {
@@ -174,6 +219,8 @@ export class NetworkCatalog {
       hasChosenSubnet: source.hasChosenSubnet,
       isInternal: source.isInternal,
       isIpv6Wanted: source.isIpv6Wanted,
+      ...(source.ipv6Plan === undefined ? {} : { ipv6Plan: source.ipv6Plan }),
+      hasChosenIpv6Subnet: source.hasChosenIpv6Subnet === true,
       options: source.options,
       labels: { ...source.labels, ...record.labels },
     };
@@ -186,7 +233,15 @@ export class NetworkCatalog {
     const isClash = record.plans.some((plan) =>
       taken.some((block) => overlaps(block, parseBlock(plan.Subnet))),
     );
-    if (isClash)
+    const { ipv6Plan } = record;
+    const isClash6 =
+      ipv6Plan !== undefined &&
+      others.some(
+        (other) =>
+          other.ipv6Plan !== undefined &&
+          overlaps6(parseBlock6(other.ipv6Plan.Subnet), parseBlock6(ipv6Plan.Subnet)),
+      );
+    if (isClash || isClash6)
       throw new ClusterError("permission_denied", "Pool overlaps with other one on this address space");
   }
 }

@@ -5,12 +5,21 @@ import { bridgeName } from "./local-bridges.ts";
 import { PREDEFINED } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 
+export interface Ipv6Endpoint {
+  readonly ip: string;
+  readonly prefixLength: number;
+  /** "" on internal networks. */
+  readonly gateway: string;
+}
+
 /** A container's end on one network. */
 export interface LocalEndpoint {
   readonly endpointId: string;
   readonly ip: string;
   readonly prefixLength: number;
   readonly gateway: string;
+  /** Absent where the network has no IPv6, or the endpoint is older than that. */
+  readonly ipv6?: Ipv6Endpoint;
   readonly mac: string;
   /** As the user gave them. */
   readonly settings: EndpointSettings;
@@ -26,7 +35,8 @@ export interface EndpointOwner {
 
 /** Docker's network object. */
 export function describeNetwork(record: LocalNetworkRecord, owners: readonly EndpointOwner[]): JsonObject {
-  const plans = record.plans.map((plan) => ({ ...plan }) as JsonObject);
+  const all = record.ipv6Plan === undefined ? record.plans : [...record.plans, record.ipv6Plan];
+  const plans = all.map((plan) => ({ ...plan }) as JsonObject);
   return {
     Name: record.name,
     Id: record.id,
@@ -53,7 +63,7 @@ export function describeNetwork(record: LocalNetworkRecord, owners: readonly End
           EndpointID: endpoint.endpointId,
           MacAddress: endpoint.mac,
           IPv4Address: `${endpoint.ip}/${endpoint.prefixLength}`,
-          IPv6Address: "",
+          IPv6Address: endpoint.ipv6 === undefined ? "" : `${endpoint.ipv6.ip}/${endpoint.ipv6.prefixLength}`,
         },
       ]),
     ),
@@ -86,6 +96,9 @@ export function describeEndpoint(record: LocalNetworkRecord, endpoint: LocalEndp
     Gateway: endpoint.gateway,
     IPAddress: endpoint.ip,
     IPPrefixLen: endpoint.prefixLength,
+    IPv6Gateway: endpoint.ipv6?.gateway ?? "",
+    GlobalIPv6Address: endpoint.ipv6?.ip ?? "",
+    GlobalIPv6PrefixLen: endpoint.ipv6?.prefixLength ?? 0,
     MacAddress: endpoint.mac,
     DNSNames: endpoint.dnsNames.length === 0 ? null : endpoint.dnsNames,
   };

@@ -117,14 +117,19 @@ export class LocalGuests {
   }
 
   /** True if the container, which runs since before this daemon, is a guest. */
-  async adopt(target: NetworkNamespaceTarget, result: ContainerNetworkResult): Promise<boolean> {
+  async adopt(
+    container: NetworkNamespaceTarget & { readonly dns: readonly string[] },
+    result: ContainerNetworkResult,
+  ): Promise<boolean> {
     const endpoints = Object.entries(result.endpoints);
     const isLocal = endpoints.some(([name, { NetworkID }]) => this.#catalog.lookup(NetworkID ?? name));
     const address = endpoints[0]?.[1].IPAddress ?? "";
     if (isLocal || address === "") return false;
     const networkIds = endpoints.flatMap(([, { NetworkID }]) => (NetworkID === undefined ? [] : [NetworkID]));
-    const guest = { target, networkIds, nameservers: [], ports: publishedOf(result.ports) };
-    this.#pending.set(target.containerId, { guest, address });
+    const { containerId, pid, dns } = container;
+    const target = { containerId, pid };
+    const guest = { target, networkIds, nameservers: dns, ports: publishedOf(result.ports) };
+    this.#pending.set(containerId, { guest, address });
     if (this.#guests !== undefined) this.set(this.#guests);
     return true;
   }

@@ -1,12 +1,14 @@
 /** Containers' interfaces on bridges: making, finding and taking them away. Keeps no descriptor of a container's namespace. */
 import { ClusterError } from "../../common/errors.ts";
 import { addPair, freeInterfaceName, interfaceWithAddress, linkIndex } from "./container-link.ts";
+import type { Ipv6Endpoint } from "./local-describe.ts";
 import { NetworkNamespace } from "./namespace.ts";
 import {
   addAddress,
   addRoute,
   addSubLink,
   EEXIST,
+  hasDefaultRoute6,
   listLinks,
   listRoutes,
   MAIN_TABLE,
@@ -25,6 +27,7 @@ export interface BridgedLink {
   readonly prefixLength: number;
   /** "" on internal networks. */
   readonly gateway: string;
+  readonly ipv6?: Ipv6Endpoint;
   /** It publishes ports, and may ask for them itself. */
   readonly isReflecting: boolean;
 }
@@ -53,9 +56,23 @@ export async function plugBridged(root: NetworkNamespace, link: BridgedLink): Pr
     ]);
     if (link.gateway !== "" && (name === "eth0" || !hasDefaultRoute(container)))
       addFirstDefaultRoute(container, index, link.gateway);
+    if (link.ipv6 !== undefined) addIpv6(container, { index, name, ipv6: link.ipv6 });
   } finally {
     container.close();
   }
+}
+
+function addIpv6(
+  container: NetworkNamespace,
+  { index, name, ipv6 }: { readonly index: number; readonly name: string; readonly ipv6: Ipv6Endpoint },
+): void {
+  // Off by default on some hosts, which new namespaces may take over.
+  container.setSysctls({ [`ipv6/conf/${name}/disable_ipv6`]: "0" });
+  container.route.send([addAddress(index, { address: ipv6.ip, prefixLength: ipv6.prefixLength })]);
+  if (ipv6.gateway !== "" && !hasDefaultRoute6(container.route))
+    container.route.send([
+      replaceRoute({ destination: "::", prefixLength: 0, via: ipv6.gateway, device: index }),
+    ]);
 }
 
 export interface SubLink {

@@ -16,7 +16,7 @@ import { deleteFlows } from "./conntrack.ts";
 import type { LocalBridges } from "./local-bridges.ts";
 import type { NetworkCatalog } from "./local-catalog.ts";
 import { describeEndpoint } from "./local-describe.ts";
-import type { EndpointOwner, LocalEndpoint } from "./local-describe.ts";
+import type { EndpointOwner, Ipv6Endpoint, LocalEndpoint } from "./local-describe.ts";
 import { closeDefaultRouteGap, interfaceOf, plugBridged, plugShared, unplugShared } from "./local-links.ts";
 import { PortReservations } from "./local-ports.ts";
 import type { OutsidePorts } from "./slirp-ports.ts";
@@ -112,7 +112,7 @@ export class Members {
     if (record.driver === "bridge")
       await this.#deps.root.deleteLinks([this.#linkName(member.containerId, record.id)]);
     else await unplugShared(member.pid, endpoint.ip);
-    this.#deps.catalog.addressesOf(record).release(endpoint.ip);
+    this.#giveBack(record, endpoint);
     const gateway = Object.values(rest).find((each) => each.gateway !== "");
     if (gateway !== undefined) closeDefaultRouteGap(member.pid, gateway);
     return next;
@@ -129,8 +129,14 @@ export class Members {
       const address = publishAddress(member);
       if (address === undefined || member.ports.length === 0) return [];
       const isForwarded = this.#deps.outside !== undefined;
+      const ipv6Address = publishEndpoint(member)?.ipv6?.ip;
+      const ipv6 = ipv6Address === undefined ? {} : { ipv6Address };
       return [
-        { address, ports: member.ports.map((port) => (isForwarded ? { ...port, hostIp: "0.0.0.0" } : port)) },
+        {
+          address,
+          ...ipv6,
+          ports: member.ports.map((port) => (isForwarded ? { ...port, hostIp: "0.0.0.0" } : port)),
+        },
       ];
     });
     await this.#deps.bridges.publish(published);
@@ -145,8 +151,9 @@ export class Members {
     for (const port of member.ports) await this.#reservations.release(port);
     for (const [networkId, endpoint] of Object.entries(member.endpoints)) {
       const record = this.#deps.catalog.get(networkId);
-      if (record !== undefined) this.#deps.catalog.addressesOf(record).release(endpoint.ip);
+      if (record !== undefined) this.#giveBack(record, endpoint);
       deleteFlows(this.#deps.root, { replySource: endpoint.ip });
+      if (endpoint.ipv6 !== undefined) deleteFlows(this.#deps.root, { replySource: endpoint.ipv6.ip });
     }
     this.#sweepLater(member);
   }
@@ -177,7 +184,12 @@ export class Members {
 
   /** A container of which no note is left: what it remembers itself must do. */
   async adopt(
-    container: { readonly id: string; readonly pid: number; readonly sandbox: number },
+    container: {
+      readonly id: string;
+      readonly pid: number;
+      readonly sandbox: number;
+      readonly dns: readonly string[];
+    },
     result: ContainerNetworkResult,
   ): Promise<void> {
     const endpoints: Record<string, LocalEndpoint> = {};
@@ -189,15 +201,16 @@ export class Members {
         ip: settings.IPAddress,
         prefixLength: settings.IPPrefixLen ?? 16,
         gateway: settings.Gateway ?? "",
+        ...ipv6Of(settings),
         mac: settings.MacAddress ?? macOf(settings.IPAddress),
         settings,
         dnsNames: settings.DNSNames ?? [],
       };
     }
-    const { id: containerId, pid, sandbox } = container;
+    const { id: containerId, pid, sandbox, dns } = container;
     const name = Object.values(endpoints)[0]?.dnsNames[0] ?? containerId.slice(0, 12);
     const ports = publishedOf(result.ports);
-    const base = { containerId, name, hostname: "", pid, sandbox, endpoints, dns: [] };
+    const base = { containerId, name, hostname: "", pid, sandbox, endpoints, dns };
     await this.#takeOver(this.#remember({ ...base, ports, isPublishing: ports.length > 0 }));
     await this.publish();
   }
@@ -232,6 +245,7 @@ export class Members {
     const chosen = settings.IPAMConfig?.IPv4Address ?? "";
     if (chosen !== "") addresses.claim(chosen);
     const ip = chosen === "" ? addresses.take() : chosen;
+    const ipv6 = this.#newIpv6(record, settings);
     const mac = settings.MacAddress ?? "";
     const names = [member.name, ...(settings.Aliases ?? []), member.containerId.slice(0, 12)];
     if (member.hostname !== "") names.push(member.hostname);
@@ -240,10 +254,27 @@ export class Members {
       ip,
       prefixLength: addresses.prefixLength,
       gateway: record.isInternal ? "" : (record.plans[0]?.Gateway ?? ""),
+      ...(ipv6 === undefined ? {} : { ipv6 }),
       mac: mac === "" ? macOf(ip) : bytesToMac(macBytes(mac)),
       settings,
       dnsNames: PREDEFINED.has(record.name) ? [] : [...new Set(names)],
     };
+  }
+
+  #newIpv6(record: LocalNetworkRecord, settings: EndpointSettings): Ipv6Endpoint | undefined {
+    const addresses = this.#deps.catalog.addresses6Of(record);
+    if (addresses === undefined) return undefined;
+    const chosen = settings.IPAMConfig?.IPv6Address ?? "";
+    return {
+      ip: chosen === "" ? addresses.take() : addresses.claim(chosen),
+      prefixLength: addresses.prefixLength,
+      gateway: record.isInternal ? "" : (record.ipv6Plan?.Gateway ?? ""),
+    };
+  }
+
+  #giveBack(record: LocalNetworkRecord, endpoint: LocalEndpoint): void {
+    this.#deps.catalog.addressesOf(record).release(endpoint.ip);
+    if (endpoint.ipv6 !== undefined) this.#deps.catalog.addresses6Of(record)?.release(endpoint.ipv6.ip);
   }
 
   async #plug(member: Member, record: LocalNetworkRecord, endpoint: LocalEndpoint): Promise<void> {
@@ -269,15 +300,22 @@ export class Members {
       address: endpoint.ip,
       prefixLength: endpoint.prefixLength,
       gateway: endpoint.gateway,
+      ...(endpoint.ipv6 === undefined ? {} : { ipv6: endpoint.ipv6 }),
       isReflecting: member.isPublishing,
     });
   }
 
   #hold(port: PortRequest, containerId: string): Promise<PublishedPort> {
-    return this.#reservations.take(port, () => {
+    const endpoint = (): LocalEndpoint | undefined => {
       const member = this.#members.get(containerId);
-      const host = member === undefined ? undefined : publishAddress(member);
-      return host === undefined ? undefined : { host, port: port.containerPort };
+      return member === undefined ? undefined : publishEndpoint(member);
+    };
+    return this.#reservations.take(port, {
+      hasIpv6: endpoint()?.ipv6 !== undefined,
+      address: () => {
+        const host = endpoint()?.ip;
+        return host === undefined ? undefined : { host, port: port.containerPort };
+      },
     });
   }
 
@@ -305,6 +343,7 @@ export class Members {
         if (record === undefined) continue;
         if (record.driver === "bridge") await this.#deps.bridges.ensure(record);
         this.#deps.catalog.addressesOf(record).claim(endpoint.ip);
+        if (endpoint.ipv6 !== undefined) this.#deps.catalog.addresses6Of(record)?.claim(endpoint.ipv6.ip);
         if (interfaceOf(member.pid, endpoint.ip) === undefined) await this.#plug(member, record, endpoint);
       }
       for (const port of member.ports) await this.#hold(asRequest(port), member.containerId);
@@ -319,8 +358,17 @@ export class Members {
 
 /** Where its published ports lead: an address on a network that leads out, if there is one. */
 function publishAddress(member: Member): string | undefined {
+  return publishEndpoint(member)?.ip;
+}
+
+function publishEndpoint(member: Member): LocalEndpoint | undefined {
   const endpoints = Object.values(member.endpoints);
-  return (endpoints.find((endpoint) => endpoint.gateway !== "") ?? endpoints[0])?.ip;
+  return endpoints.find((endpoint) => endpoint.gateway !== "") ?? endpoints[0];
+}
+
+function ipv6Of(settings: EndpointSettings): Pick<LocalEndpoint, "ipv6"> {
+  const { GlobalIPv6Address: ip = "", GlobalIPv6PrefixLen: prefixLength = 64, IPv6Gateway = "" } = settings;
+  return ip === "" ? {} : { ipv6: { ip, prefixLength, gateway: IPv6Gateway } };
 }
 
 function listFolder(folder: string): string[] {

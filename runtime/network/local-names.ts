@@ -53,7 +53,9 @@ export class LocalNames {
   }
 
   #reverse(networkId: string, address: string): string | undefined {
-    const owner = this.#deps.members.owners(networkId).find(({ endpoint }) => endpoint.ip === address);
+    const owner = this.#deps.members
+      .owners(networkId)
+      .find(({ endpoint }) => endpoint.ip === address || endpoint.ipv6?.ip === address);
     return owner === undefined ? undefined : `${owner.containerName}.${this.#networkName(networkId)}`;
   }
 
@@ -72,7 +74,8 @@ export class LocalNames {
     for (const { endpoint } of this.#deps.members.owners(networkId)) {
       for (const name of endpoint.dnsNames) {
         const key = name.toLowerCase();
-        names.set(key, [...(names.get(key) ?? []), endpoint.ip]);
+        const own = endpoint.ipv6 === undefined ? [endpoint.ip] : [endpoint.ip, endpoint.ipv6.ip];
+        names.set(key, [...(names.get(key) ?? []), ...own]);
       }
     }
     this.#byNetwork.set(networkId, names);

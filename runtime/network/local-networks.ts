@@ -15,6 +15,7 @@ import type {
   HostConfig,
   JsonObject,
   LocalNetworkEngine,
+  NetworkNamespaceTarget,
 } from "../../model/engine.ts";
 import type {
   ContainerDirectory,
@@ -104,7 +105,13 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
       forwarder,
       resolve: (networkId, question, source) => names.resolve(networkId, question, source),
     });
-    const catalog = new NetworkCatalog({ env, folder, usedBlocks: () => bridges.usedBlocks() });
+    const catalog = new NetworkCatalog({
+      env,
+      folder,
+      usedBlocks: () => bridges.usedBlocks(),
+      usedBlocks6: () => bridges.usedBlocks6(),
+      instance: options.instance,
+    });
     const members = new Members({
       env,
       log,
@@ -270,14 +277,18 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     });
   }
 
-  async adopt(containerId: string, pid: number, result: ContainerNetworkResult): Promise<void> {
-    if (await this.#guests.adopt({ containerId, pid }, result)) return;
+  async adopt(
+    container: NetworkNamespaceTarget & { readonly dns: readonly string[] },
+    result: ContainerNetworkResult,
+  ): Promise<void> {
+    const { containerId, pid, dns } = container;
+    if (await this.#guests.adopt(container, result)) return;
     return this.#exclusive(async () => {
       const known = this.#members.get(containerId);
       const sandbox = namespaceIdentity(pid);
       if (sandbox === undefined || known?.sandbox === sandbox) return;
       if (known !== undefined) await this.#members.drop(known);
-      await this.#members.adopt({ id: containerId, pid, sandbox }, result);
+      await this.#members.adopt({ id: containerId, pid, sandbox, dns }, result);
     });
   }
 
@@ -407,7 +418,9 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     const own =
       first === undefined
         ? []
-        : [{ ip: first[1].ip, names: [member.hostname === "" ? member.name : member.hostname] }];
+        : [first[1].ip, first[1].ipv6?.ip ?? ""]
+            .filter((ip) => ip !== "")
+            .map((ip) => ({ ip, names: [member.hostname === "" ? member.name : member.hostname] }));
     return {
       endpoints: this.#members.describe(member),
       ...this.#nameservers(member),

@@ -1,7 +1,7 @@
 /**
  * Published ports of this machine's containers: reading Docker's bindings, and holding each host port by a socket of the
  * daemon, so that no other program takes it and a second container is refused. Packets themselves go through the packet
- * filter; what reaches the IPv6 wildcard is relayed here.
+ * filter; what comes by IPv6 and can't go there is relayed here.
  */
 import { createSocket } from "node:dgram";
 import type { Socket as UdpSocket } from "node:dgram";
@@ -11,6 +11,7 @@ import type { Server, Socket } from "node:net";
 import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, HostConfig } from "../../model/engine.ts";
 import { tryParseAddress } from "./addresses.ts";
+import { formatAddress6, tryParseAddress6 } from "./addresses6.ts";
 import type { OutsidePorts } from "./slirp-ports.ts";
 
 export type HostProtocol = "tcp" | "udp";
@@ -18,8 +19,10 @@ export type HostProtocol = "tcp" | "udp";
 export interface PortRequest {
   readonly protocol: HostProtocol;
   readonly containerPort: number;
-  /** "0.0.0.0" for all addresses. */
+  /** "0.0.0.0" and "::" for all addresses of their kind. */
   readonly hostIp: string;
+  /** With 0.0.0.0: on all IPv6 addresses too, where that can be had. */
+  readonly isDual?: boolean;
   /** Range of ports to choose from; 0 to 0: any that is free. */
   readonly first: number;
   readonly last: number;
@@ -29,6 +32,7 @@ export interface PublishedPort {
   readonly protocol: HostProtocol;
   readonly containerPort: number;
   readonly hostIp: string;
+  readonly isDual?: boolean;
   readonly hostPort: number;
 }
 
@@ -59,45 +63,70 @@ function parseRange(text: string): { readonly first: number; readonly last: numb
   return range;
 }
 
-function parseHostIp(text: string, fallback: string): string {
-  if (text === "" || text === "0.0.0.0") return text === "" ? fallback : text;
-  if (text === "::") return "0.0.0.0";
-  if (tryParseAddress(text) === undefined)
-    throw new ClusterError("invalid_argument", `invalid host IP "${text}": it must be IPv4`);
-  return text;
+function parseHostIp(text: string): Pick<PortRequest, "hostIp" | "isDual"> {
+  if (text === "") return { hostIp: "0.0.0.0", isDual: true };
+  const bare = text.replace(/^\[(.*)\]$/, "$1");
+  if (tryParseAddress(bare) !== undefined) return { hostIp: bare };
+  const value = tryParseAddress6(bare);
+  if (value === undefined)
+    throw new ClusterError(
+      "invalid_argument",
+      `invalid host IP "${text}": it must be an IPv4 or IPv6 address`,
+    );
+  return { hostIp: formatAddress6(value) };
+}
+
+/** CLIs ask for 0.0.0.0 and :: side by side; both are one port then. */
+function addRequest(requests: PortRequest[], request: PortRequest): void {
+  const isWild = ({ hostIp }: PortRequest): boolean => hostIp === "0.0.0.0" || hostIp === "::";
+  const at = requests.findIndex(
+    (each) =>
+      each.protocol === request.protocol &&
+      each.containerPort === request.containerPort &&
+      each.first === request.first &&
+      each.last === request.last &&
+      (each.hostIp === request.hostIp || (isWild(each) && isWild(request))),
+  );
+  const known = requests[at];
+  if (known === undefined) requests.push(request);
+  else if (known.hostIp !== request.hostIp || request.isDual === true)
+    requests[at] = { ...known, hostIp: isWild(known) ? "0.0.0.0" : known.hostIp, isDual: true };
 }
 
 /** What `-p` and `-P` ask for, sorted by container port. */
-export function portRequests(
-  hostConfig: HostConfig,
-  config: ContainerConfig,
-  defaultHostIp = "0.0.0.0",
-): PortRequest[] {
+export function portRequests(hostConfig: HostConfig, config: ContainerConfig): PortRequest[] {
   const requests: PortRequest[] = [];
   const bindings = hostConfig.PortBindings ?? {};
   for (const [key, wanted] of Object.entries(bindings)) {
     const { port, protocol } = parsePortKey(key);
     for (const binding of wanted ?? []) {
-      const hostIp = parseHostIp(binding.HostIp ?? "", defaultHostIp);
+      const host = parseHostIp(binding.HostIp ?? "");
       const range = parseRange(binding.HostPort ?? "");
-      const request = { protocol, containerPort: port, hostIp, ...range };
-      // CLIs ask for 0.0.0.0 and :: side by side; both are one here.
-      if (!requests.some((each) => JSON.stringify(each) === JSON.stringify(request))) requests.push(request);
+      addRequest(requests, { protocol, containerPort: port, ...host, ...range });
     }
   }
   if (hostConfig.PublishAllPorts === true) {
     for (const key of Object.keys(config.ExposedPorts ?? {})) {
       const { port, protocol } = parsePortKey(key);
       const isBound = (bindings[key] ?? []).length > 0;
-      if (!isBound)
-        requests.push({ protocol, containerPort: port, hostIp: defaultHostIp, first: 0, last: 0 });
+      if (!isBound) requests.push({ protocol, containerPort: port, ...parseHostIp(""), first: 0, last: 0 });
     }
   }
   return requests.toSorted((one, other) => one.containerPort - other.containerPort);
 }
 
 interface Holder {
+  /** All IPv6 addresses have it too. */
+  readonly isDual: boolean;
   close(): Promise<void>;
+}
+
+/** Where a port that is held leads to. */
+export interface PortTarget {
+  /** Once known. */
+  readonly address: () => { host: string; port: number } | undefined;
+  /** The packet filter brings IPv6 to it as well. */
+  readonly hasIpv6: boolean;
 }
 
 function listenTcp(hostIp: string, port: number): Promise<Server> {
@@ -113,7 +142,8 @@ function listenTcp(hostIp: string, port: number): Promise<Server> {
 
 function bindUdp(hostIp: string, port: number): Promise<UdpSocket> {
   return new Promise((resolve, reject) => {
-    const socket = createSocket("udp4");
+    const isIpv6 = hostIp.includes(":");
+    const socket = createSocket({ type: isIpv6 ? "udp6" : "udp4", ipv6Only: isIpv6 });
     socket.once("error", (error) => {
       socket.close();
       reject(error);
@@ -137,19 +167,19 @@ function joinBothWays(one: Socket, other: Socket): void {
   other.on("error", end);
 }
 
-/** Serves the IPv6 wildcard for a port of all addresses; undefined where there is no IPv6 or the port is taken there. */
-function relayIpv6(
-  hostPort: number,
-  target: () => { host: string; port: number } | undefined,
-): Promise<Server | undefined> {
-  return new Promise((resolve) => {
+/** Serves a port of an IPv6 address: what the packet filter doesn't turn (`::1`, containers without IPv6) is relayed. */
+function relayIpv6(host: string, hostPort: number, target: PortTarget["address"]): Promise<Server> {
+  return new Promise((resolve, reject) => {
     const server = createServer({ allowHalfOpen: true }, (socket) => {
       const to = target();
       if (to === undefined) socket.destroy();
       else joinBothWays(socket, connect({ ...to, allowHalfOpen: true }));
     });
-    server.once("error", () => resolve(undefined));
-    server.listen({ host: "::", port: hostPort, ipv6Only: true, exclusive: true }, () => resolve(server));
+    server.once("error", reject);
+    server.listen({ host, port: hostPort, ipv6Only: true, exclusive: true }, () => {
+      server.off("error", reject);
+      resolve(server);
+    });
   });
 }
 
@@ -178,16 +208,20 @@ export class PortReservations {
     this.#cursor = first;
   }
 
-  /** Takes a port as asked. `target` is where IPv6 clients are relayed to, once known. */
-  async take(
-    request: PortRequest,
-    target: () => { host: string; port: number } | undefined,
-  ): Promise<PublishedPort> {
+  /** Takes a port as asked. */
+  async take(request: PortRequest, target: PortTarget): Promise<PublishedPort> {
     const { protocol, containerPort, hostIp } = request;
+    const published = (hostPort: number, { isDual }: Holder): PublishedPort => ({
+      protocol,
+      containerPort,
+      hostIp,
+      ...(isDual ? { isDual } : {}),
+      hostPort,
+    });
     if (request.first > 0) {
       for (let port = request.first; port <= request.last; port += 1) {
-        if (await this.#hold(protocol, hostIp, port, target))
-          return { protocol, containerPort, hostIp, hostPort: port };
+        const holder = await this.#hold(request, port, target);
+        if (holder !== undefined) return published(port, holder);
       }
       throw new ClusterError(
         "internal",
@@ -197,8 +231,8 @@ export class PortReservations {
     for (let attempt = 0; attempt < EPHEMERAL_ATTEMPTS; attempt += 1) {
       const port = this.#cursor;
       this.#cursor = port >= this.#range.last ? this.#range.first : port + 1;
-      if (await this.#hold(protocol, hostIp, port, target))
-        return { protocol, containerPort, hostIp, hostPort: port };
+      const holder = await this.#hold(request, port, target);
+      if (holder !== undefined) return published(port, holder);
     }
     throw new ClusterError("resource_exhausted", "all ports are allocated");
   }
@@ -220,35 +254,35 @@ export class PortReservations {
     this.#holders.clear();
   }
 
-  async #hold(
-    protocol: HostProtocol,
-    hostIp: string,
-    port: number,
-    target: () => { host: string; port: number } | undefined,
-  ): Promise<boolean> {
+  /** Undefined if the port is taken. */
+  async #hold(request: PortRequest, port: number, target: PortTarget): Promise<Holder | undefined> {
+    const { protocol, hostIp } = request;
     const key = keyOf(protocol, hostIp, port);
-    if (this.#holders.has(key)) return false;
+    if (this.#holders.has(key)) return undefined;
     try {
       // Packets for a port of the outside come to whatever address this namespace has.
       const address = this.#outside === undefined ? hostIp : "0.0.0.0";
-      const holder = protocol === "udp" ? await holdUdp(address, port) : await holdTcp(address, port, target);
+      const isDual = request.isDual === true && this.#outside === undefined;
+      const holder = await (protocol === "udp" ? holdUdp : holdTcp)({ address, port, isDual, target });
       const giveBack = await this.#outside?.take(protocol, hostIp, port).catch(async (caught: unknown) => {
         await holder.close();
         throw caught;
       });
       if (this.#outside !== undefined && giveBack === undefined) {
         await holder.close();
-        return false;
+        return undefined;
       }
-      this.#holders.set(key, {
+      const held = {
+        isDual: holder.isDual,
         close: async () => {
           await holder.close();
           await giveBack?.();
         },
-      });
-      return true;
+      };
+      this.#holders.set(key, held);
+      return held;
     } catch (caught) {
-      if (isTaken(caught)) return false;
+      if (isTaken(caught)) return undefined;
       if (caught instanceof ClusterError) throw caught;
       throw new ClusterError(
         "internal",
@@ -263,19 +297,38 @@ function keyOf(protocol: HostProtocol, hostIp: string, port: number): string {
   return `${protocol} ${hostIp} ${port}`;
 }
 
-async function holdUdp(hostIp: string, port: number): Promise<Holder> {
-  const socket = await bindUdp(hostIp, port);
-  return { close: () => new Promise((resolve) => socket.close(resolve)) };
+interface HoldRequest {
+  readonly address: string;
+  readonly port: number;
+  readonly isDual: boolean;
+  readonly target: PortTarget;
 }
 
-async function holdTcp(
-  hostIp: string,
-  port: number,
-  target: () => { host: string; port: number } | undefined,
-): Promise<Holder> {
-  const server = await listenTcp(hostIp, port);
-  const relay = hostIp === "0.0.0.0" ? await relayIpv6(port, target) : undefined;
+/** What the IPv6 side of a port of all addresses is held by; undefined where there is no IPv6 or the port is taken there. */
+function ifFree<T>(held: Promise<T>): Promise<T | undefined> {
+  return held.catch(() => undefined);
+}
+
+/** Nothing relays datagrams: an IPv6 address needs a container that has IPv6. */
+async function holdUdp({ address, port, isDual, target }: HoldRequest): Promise<Holder> {
+  const socket = await bindUdp(address, port);
+  const other = isDual && target.hasIpv6 ? await ifFree(bindUdp("::", port)) : undefined;
+  const sockets = other === undefined ? [socket] : [socket, other];
   return {
+    isDual: other !== undefined,
+    async close(): Promise<void> {
+      for (const each of sockets) await new Promise<void>((resolve) => each.close(resolve));
+    },
+  };
+}
+
+async function holdTcp({ address, port, isDual, target }: HoldRequest): Promise<Holder> {
+  const server = address.includes(":")
+    ? await relayIpv6(address, port, target.address)
+    : await listenTcp(address, port);
+  const relay = isDual ? await ifFree(relayIpv6("::", port, target.address)) : undefined;
+  return {
+    isDual: relay !== undefined,
     async close(): Promise<void> {
       await closeServer(server);
       if (relay !== undefined) await closeServer(relay);

@@ -2,6 +2,7 @@
  * Networks of this machine as records: making one from a Docker request, checking it, keeping all on disk. No kernel state.
  * Used by local-networks.ts alone.
  */
+import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { realDisk } from "../../common/real-env.ts";
@@ -18,6 +19,16 @@ import {
   splitCidr,
 } from "./addresses.ts";
 import type { Block } from "./addresses.ts";
+import {
+  contains6,
+  formatAddress6,
+  formatBlock6,
+  overlaps6,
+  parseAddress6,
+  parseBlock6,
+  splitCidr6,
+} from "./addresses6.ts";
+import type { Block6 } from "./addresses6.ts";
 import { subLinkMode } from "./local-links.ts";
 
 export type LocalDriver = "bridge" | "host" | "null" | "macvlan" | "ipvlan";
@@ -44,6 +55,9 @@ export interface LocalNetworkRecord {
   readonly ipamOptions: Readonly<Record<string, string>>;
   /** Empty until the first use of a network whose subnet the user left open. */
   readonly plans: readonly AddressPlan[];
+  /** Of bridge networks that have IPv6 as well; absent until the first use where the user left it open. */
+  readonly ipv6Plan?: AddressPlan;
+  readonly hasChosenIpv6Subnet?: boolean;
   /** The user chose the subnet, and so may choose addresses in it. */
   readonly hasChosenSubnet: boolean;
   readonly options: Readonly<Record<string, string>>;
@@ -61,6 +75,12 @@ const POOLS: readonly { readonly base: string; readonly count: number; readonly 
   { base: "172.17.0.0", count: 15, prefixLength: 16 },
   { base: "192.168.0.0", count: 16, prefixLength: 20 },
 ];
+
+/** Room for a gateway and containers. */
+const IPV6_PREFIX_MAX = 120;
+/** Of subnets that users leave open. */
+const IPV6_PREFIX_LENGTH = 64;
+const IPV6_SUBNETS_MAX = 65_536;
 
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
@@ -119,6 +139,37 @@ function parsePlan(value: unknown): AddressPlan | undefined {
   };
 }
 
+/** The IPv6 half of IPAM.Config. */
+function parseIpv6Plan(ipam: Readonly<Record<string, unknown>>): AddressPlan | undefined {
+  const config = Array.isArray(ipam["Config"]) ? ipam["Config"] : [];
+  const [first, second] = config.filter(isObject).filter((each) => textField(each, "Subnet").includes(":"));
+  if (first === undefined) return undefined;
+  if (second !== undefined)
+    throw new ClusterError("invalid_argument", "IPAM.Config must have at most one IPv6 Subnet");
+  const subnet = textField(first, "Subnet");
+  const block = parseBlock6(subnet);
+  const invalid = (why: string): ClusterError =>
+    new ClusterError("invalid_argument", `invalid network config:\n${why}`);
+  if (parseAddress6(splitCidr6(subnet).address) !== block.base)
+    throw invalid(`invalid subnet ${subnet}: it should be ${formatBlock6(block)}`);
+  if (block.prefixLength > IPV6_PREFIX_MAX)
+    throw invalid(`invalid subnet ${subnet}: its prefix must have at most ${IPV6_PREFIX_MAX} bits`);
+  const gateway = textField(first, "Gateway");
+  const range = textField(first, "IPRange");
+  const auxiliary = stringMap(first, "AuxiliaryAddresses");
+  for (const address of [gateway, ...Object.values(auxiliary)])
+    if (address !== "" && !contains6(block, parseAddress6(address)))
+      throw invalid(`invalid address ${address}: subnet ${subnet} does not contain it`);
+  if (range !== "" && !contains6(block, parseBlock6(range).base))
+    throw invalid(`invalid ip-range ${range}: subnet ${subnet} does not contain it`);
+  return {
+    Subnet: formatBlock6(block),
+    Gateway: formatAddress6(gateway === "" ? block.base + 1n : parseAddress6(gateway)),
+    ...(range === "" ? {} : { IPRange: range }),
+    ...(Object.keys(auxiliary).length === 0 ? {} : { AuxiliaryAddresses: auxiliary }),
+  };
+}
+
 function parsePlans(ipam: Readonly<Record<string, unknown>>): readonly AddressPlan[] {
   const config = ipam["Config"] ?? [];
   if (!Array.isArray(config))
@@ -161,6 +212,13 @@ export function parseCreateRequest(
     throw new ClusterError("permission_denied", `only one instance of "${driver}" network is allowed`);
   const ipam = isObject(request["IPAM"]) ? request["IPAM"] : {};
   const plans = parsePlans(ipam);
+  const isIpv6Wanted = request["EnableIPv6"] === true;
+  const ipv6Plan = isIpv6Wanted ? parseIpv6Plan(ipam) : undefined;
+  if (isIpv6Wanted && driver !== "bridge")
+    throw new ClusterError(
+      "invalid_argument",
+      `Cannot enable IPv6: the driver must be bridge, got "${driver}"`,
+    );
   const options = stringMap(request, "Options");
   if ((driver === "macvlan" || driver === "ipvlan") && request["ConfigOnly"] !== true) {
     subLinkMode(driver, options[`${driver}_mode`] ?? "");
@@ -177,7 +235,9 @@ export function parseCreateRequest(
     driver,
     isInternal: request["Internal"] === true,
     isAttachable: request["Attachable"] === true,
-    isIpv6Wanted: request["EnableIPv6"] === true,
+    isIpv6Wanted,
+    ...(ipv6Plan === undefined ? {} : { ipv6Plan }),
+    hasChosenIpv6Subnet: ipv6Plan !== undefined,
     isConfigOnly: request["ConfigOnly"] === true,
     configFrom,
     ipamDriver: textField(ipam, "Driver") || "default",
@@ -235,6 +295,21 @@ export function chooseSubnet(used: readonly Block[]): AddressPlan {
     "resource_exhausted",
     "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
   );
+}
+
+/**
+ * The first /64 of the machine's own block that overlaps nothing in `used`. The block is a unique local one (RFC 4193) that follows from
+ * the instance, so that two machines hardly ever have the same.
+ */
+export function chooseIpv6Subnet(instance: string, used: readonly Block6[]): AddressPlan {
+  const globalId = createHash("sha256").update(`ipv6 ${instance}`).digest("hex").slice(0, 10);
+  const base = BigInt(`0xfd${globalId}`) << 80n;
+  for (let index = 0; index < IPV6_SUBNETS_MAX; index++) {
+    const block = { base: base | (BigInt(index) << 64n), prefixLength: IPV6_PREFIX_LENGTH };
+    if (!used.some((each) => overlaps6(each, block)))
+      return { Subnet: formatBlock6(block), Gateway: formatAddress6(block.base + 1n) };
+  }
+  throw new ClusterError("resource_exhausted", "could not find an available IPv6 subnet for the network");
 }
 
 /** All networks, in one file that is replaced whole. */

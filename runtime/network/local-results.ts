@@ -11,8 +11,8 @@ export function byGateway<T extends { readonly settings: EndpointSettings }>(wan
 
 /** Asks for exactly what was published before. */
 export function asRequest(port: PublishedPort): PortRequest {
-  const { protocol, containerPort, hostIp, hostPort } = port;
-  return { protocol, containerPort, hostIp, first: hostPort, last: hostPort };
+  const { protocol, containerPort, hostIp, hostPort, isDual = false } = port;
+  return { protocol, containerPort, hostIp, isDual, first: hostPort, last: hostPort };
 }
 
 /** Docker's NetworkSettings.Ports. */
@@ -20,7 +20,9 @@ export function describePorts(ports: readonly PublishedPort[]): ContainerNetwork
   const described: Record<string, { HostIp: string; HostPort: string }[]> = {};
   for (const port of ports) {
     const key = `${port.containerPort}/${port.protocol}`;
-    described[key] = [...(described[key] ?? []), { HostIp: port.hostIp, HostPort: String(port.hostPort) }];
+    const HostPort = String(port.hostPort);
+    const addresses = port.isDual === true ? [port.hostIp, "::"] : [port.hostIp];
+    described[key] = [...(described[key] ?? []), ...addresses.map((HostIp) => ({ HostIp, HostPort }))];
   }
   return described;
 }
@@ -28,12 +30,18 @@ export function describePorts(ports: readonly PublishedPort[]): ContainerNetwork
 export function publishedOf(ports: ContainerNetworkResult["ports"]): PublishedPort[] {
   return Object.entries(ports).flatMap(([key, bindings]) => {
     const [port = "", protocol] = key.split("/");
-    return (bindings ?? []).map((binding) => ({
-      protocol: protocol === "udp" ? ("udp" as const) : ("tcp" as const),
-      containerPort: Number(port),
-      hostIp: binding.HostIp,
-      hostPort: Number(binding.HostPort),
-    }));
+    const all = bindings ?? [];
+    const has = (HostIp: string, HostPort: string): boolean =>
+      all.some((each) => each.HostIp === HostIp && each.HostPort === HostPort);
+    return all
+      .filter(({ HostIp, HostPort }) => HostIp !== "::" || !has("0.0.0.0", HostPort))
+      .map(({ HostIp, HostPort }) => ({
+        protocol: protocol === "udp" ? ("udp" as const) : ("tcp" as const),
+        containerPort: Number(port),
+        hostIp: HostIp,
+        ...(HostIp === "0.0.0.0" && has("::", HostPort) ? { isDual: true } : {}),
+        hostPort: Number(HostPort),
+      }));
   });
 }
 

@@ -12,10 +12,14 @@ export interface BridgeFacts {
   readonly isMasqueraded: boolean;
   /** Port of the network's name server on its gateway. */
   readonly dnsPort: number;
+  /** Absent without IPv6. */
+  readonly ipv6Subnet?: string;
 }
 
 export interface PublishFacts {
   readonly address: string;
+  /** Of containers that have one. */
+  readonly ipv6Address?: string;
   readonly ports: readonly PublishedPort[];
 }
 
@@ -64,6 +68,50 @@ export function localDefinition(table: string): TableDefinition {
   };
 }
 
+/**
+ * The same for IPv6. Nothing but the container's own listens behind `::1`: the kernel can't turn that into another machine's address, so
+ * what a local process sends there comes to the socket that holds the port, which relays it.
+ */
+export function localDefinition6(table: string): TableDefinition {
+  return {
+    name: table,
+    family: "ip6",
+    sets: [
+      ["bridges", "set", "type ifname;"],
+      ["internal", "set", "type ifname;"],
+      ["open", "set", "type ifname . ifname;"],
+      ["ways_out", "set", "type ipv6_addr; flags interval;"],
+      ["at_all", "map", "typeof meta l4proto . th dport : ip6 daddr . th dport;"],
+      ["at_one", "map", "typeof ip6 daddr . meta l4proto . th dport : ip6 daddr . th dport;"],
+    ],
+    chains: `
+  chain publish {
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @at_one
+    dnat ip6 to meta l4proto . th dport map @at_all
+  }
+  chain arriving { type nat hook prerouting priority dstnat; policy accept;
+    fib daddr type local jump publish
+  }
+  chain local { type nat hook output priority -100; policy accept;
+    ip6 daddr != ::1 fib daddr type local jump publish
+  }
+  chain leaving { type nat hook postrouting priority srcnat; policy accept;
+    oifname @bridges ct status dnat ip6 saddr @ways_out masquerade
+    oifname != @bridges ip6 saddr @ways_out masquerade
+  }
+  chain forward { type filter hook forward priority filter; policy accept;
+    oifname @bridges tcp flags syn tcp option maxseg size set rt mtu
+    iifname @bridges tcp flags syn tcp option maxseg size set rt mtu
+    iifname . oifname @open accept
+    oifname @internal drop
+    iifname @internal drop
+    ct state established,related accept
+    oifname @bridges ct status dnat accept
+    oifname @bridges drop
+  }`,
+  };
+}
+
 function quoted(device: string): string {
   return `"${device}"`;
 }
@@ -74,6 +122,7 @@ export function localElements(bridges: readonly BridgeFacts[], published: readon
   for (const { address, ports } of published) {
     for (const port of ports) {
       const target = `${address} . ${port.containerPort}`;
+      if (port.hostIp.includes(":")) continue;
       if (port.hostIp === "0.0.0.0") atAll.set(`${port.protocol} . ${port.hostPort}`, target);
       else atOne.set(`${port.hostIp} . ${port.protocol} . ${port.hostPort}`, target);
     }
@@ -90,5 +139,35 @@ export function localElements(bridges: readonly BridgeFacts[], published: readon
     ["at_all", atAll],
     ["at_one", atOne],
     ["names", new Map(moved.map(({ gateway, dnsPort }) => [`${gateway} . 53`, `${gateway} . ${dnsPort}`]))],
+  ]);
+}
+
+export function localElements6(
+  bridges: readonly BridgeFacts[],
+  published: readonly PublishFacts[],
+): Elements {
+  const atAll = new Map<string, string>();
+  const atOne = new Map<string, string>();
+  for (const { ipv6Address, ports } of published) {
+    if (ipv6Address === undefined) continue;
+    for (const port of ports) {
+      const target = `${ipv6Address} . ${port.containerPort}`;
+      if (port.hostIp === "::" || port.isDual === true)
+        atAll.set(`${port.protocol} . ${port.hostPort}`, target);
+      else if (port.hostIp.includes(":"))
+        atOne.set(`${port.hostIp} . ${port.protocol} . ${port.hostPort}`, target);
+    }
+  }
+  const own = bridges.filter((bridge) => bridge.ipv6Subnet !== undefined);
+  const internal = own.filter((bridge) => bridge.isInternal);
+  const open = own.filter((bridge) => bridge.isOpenInside);
+  const out = own.filter((bridge) => bridge.isMasqueraded && !bridge.isInternal);
+  return new Map([
+    ["bridges", new Map(own.map((bridge) => [quoted(bridge.device), ""]))],
+    ["internal", new Map(internal.map((bridge) => [quoted(bridge.device), ""]))],
+    ["open", new Map(open.map(({ device }) => [`${quoted(device)} . ${quoted(device)}`, ""]))],
+    ["ways_out", new Map(out.map((bridge) => [bridge.ipv6Subnet ?? "", ""]))],
+    ["at_all", atAll],
+    ["at_one", atOne],
   ]);
 }

@@ -38,12 +38,18 @@ export function groupsOf(elements: Elements): Map<string, ElementGroup> {
 }
 
 export interface TableDefinition {
-  /** Without family; the family is always ip. */
   readonly name: string;
+  /** Default: ip. */
+  readonly family?: "ip" | "ip6";
   /** Set or map name to its declaration: `map x { type ipv4_addr : ipv4_addr; }` is `["x", "map", "type …;"]`. */
   readonly sets: readonly (readonly [name: string, kind: "set" | "map", declaration: string])[];
   /** Chains, in nft's language. */
   readonly chains: string;
+}
+
+/** Family and name, as statements have them. */
+function placeOf({ family = "ip", name }: Pick<TableDefinition, "family" | "name">): string {
+  return `${family} ${name}`;
 }
 
 /** Elements in one statement: keeps single lines readable in errors and bounded in length. */
@@ -53,11 +59,11 @@ function element(key: string, value: string): string {
   return value === "" ? key : `${key} : ${value}`;
 }
 
-function statements(verb: "add" | "delete", table: string, set: string, items: readonly string[]): string[] {
+function statements(verb: "add" | "delete", place: string, set: string, items: readonly string[]): string[] {
   const lines: string[] = [];
   for (let start = 0; start < items.length; start += STATEMENT_ELEMENTS_MAX) {
     const some = items.slice(start, start + STATEMENT_ELEMENTS_MAX).join(", ");
-    lines.push(`${verb} element ip ${table} ${set} { ${some} }`);
+    lines.push(`${verb} element ${place} ${set} { ${some} }`);
   }
   return lines;
 }
@@ -86,10 +92,10 @@ function push(lists: Map<string, string[]>, name: string, item: string): void {
 }
 
 /** Commands for all changes, deletions first. */
-function changeCommands(table: string, changes: Changes): string[] {
+function changeCommands(place: string, changes: Changes): string[] {
   return [
-    ...[...changes.deletions].flatMap(([name, keys]) => statements("delete", table, name, keys)),
-    ...[...changes.additions].flatMap(([name, items]) => statements("add", table, name, items)),
+    ...[...changes.deletions].flatMap(([name, keys]) => statements("delete", place, name, keys)),
+    ...[...changes.additions].flatMap(([name, items]) => statements("add", place, name, items)),
   ];
 }
 
@@ -97,7 +103,7 @@ function changeCommands(table: string, changes: Changes): string[] {
 export function elementChanges(table: string, before: Elements, after: Elements): string[] {
   const changes: Changes = { deletions: new Map(), additions: new Map() };
   collectChanges(before, after, changes);
-  return changeCommands(table, changes);
+  return changeCommands(placeOf({ name: table }), changes);
 }
 
 /** All elements of all groups, by set. */
@@ -115,14 +121,14 @@ function mergeGroups(groups: ReadonlyMap<string, AppliedGroup>): Elements {
 
 /** The whole table in one transaction, in place of what was there. */
 export function tableText(definition: TableDefinition, elements: Elements): string {
-  const { name } = definition;
+  const place = placeOf(definition);
   const sets = definition.sets.map(([set, kind, declaration]) => {
     const items = [...(elements.get(set) ?? [])].map(([key, value]) => element(key, value));
     const filled = items.length === 0 ? "" : ` elements = { ${items.join(", ")} };`;
     return `${kind} ${set} { ${declaration}${filled} }`;
   });
   const body = [...sets, definition.chains].join("\n");
-  return `table ip ${name} { }\ndelete table ip ${name}\ntable ip ${name} {\n${body}\n}\n`;
+  return `table ${place} { }\ndelete table ${place}\ntable ${place} {\n${body}\n}\n`;
 }
 
 export class NftTable {
@@ -153,9 +159,10 @@ export class NftTable {
     });
   }
 
-  remove(name: string): Promise<void> {
+  remove(name: string, family: "ip" | "ip6" = "ip"): Promise<void> {
     return this.#inTurn(async () => {
-      await this.#nft.run(`table ip ${name} { }\ndelete table ip ${name}\n`);
+      const place = placeOf({ name, family });
+      await this.#nft.run(`table ${place} { }\ndelete table ${place}\n`);
       this.#definition = undefined;
       this.#groups = new Map();
     });
@@ -180,7 +187,7 @@ export class NftTable {
     const changes: Changes = { deletions: new Map(), additions: new Map() };
     const next = this.#compare(groups, changes);
     if (!isSameShape) return this.#load(definition, next);
-    const commands = changeCommands(definition.name, changes);
+    const commands = changeCommands(placeOf(definition), changes);
     try {
       if (commands.length > 0) await this.#nft.run(commands.join("\n"));
       this.#groups = next;
@@ -229,7 +236,7 @@ export class NftTable {
   /** Compares counts of elements and presence of chains: enough to see a flush, a delete or a foreign edit of size. */
   async #matches(definition: TableDefinition): Promise<boolean> {
     try {
-      const listing = await this.#nft.runElsewhere(`list table ip ${definition.name}`);
+      const listing = await this.#nft.runElsewhere(`list table ${placeOf(definition)}`);
       const chainNames = [...definition.chains.matchAll(/^\s*chain (\S+)/gm)].map((match) => match[1]);
       if (chainNames.some((name) => !listing.includes(`chain ${name} {`))) return false;
       const elements = mergeGroups(this.#groups);

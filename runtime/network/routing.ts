@@ -1,9 +1,10 @@
 /**
  * Links, addresses, routes, neighbours, forwarding entries and rules as rtnetlink requests, and what the kernel has of them.
  * The builders are pure and make no difference between "not there" and "there already": callers batch them and say which
- * refusals they tolerate. IPv4 only. Everything made here carries ROUTE_PROTOCOL where the kernel has a field for it.
+ * refusals they tolerate. Addresses and routes of both families, all else IPv4. Everything made here carries ROUTE_PROTOCOL where the kernel has a field for it.
  */
 import { addressBytes, bytesToAddress, bytesToMac, macBytes } from "./addresses.ts";
+import { addressBytes6, bytesToAddress6 } from "./addresses6.ts";
 import { hasErrno } from "./libc.ts";
 import type { NetlinkSocket } from "./netlink-socket.ts";
 import {
@@ -34,6 +35,7 @@ export const ROUTE_PROTOCOL = 83;
 export const MAIN_TABLE = 254;
 
 const AF_INET = 2;
+const AF_INET6 = 10;
 const AF_BRIDGE = 7;
 const NEW_LINK = 16;
 const DELETE_LINK = 17;
@@ -61,6 +63,14 @@ const IFLA_NET_NS_FD = 28;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const IFF_UP = 1;
+
+function isIpv6(address: string): boolean {
+  return address.includes(":");
+}
+
+function bytesOf(address: string): Buffer {
+  return isIpv6(address) ? addressBytes6(address) : addressBytes(address);
+}
 
 interface LinkHeader {
   readonly index?: number;
@@ -265,12 +275,15 @@ export function listLinks(socket: NetlinkSocket): LinkState[] {
 
 function addressMessage(type: number, flags: number, index: number, options: AddressOptions): Request {
   const IFA_F_NOPREFIXROUTE = 0x200;
+  const IFA_F_NODAD = 2;
   const header = Buffer.alloc(8);
-  header[0] = AF_INET;
+  header[0] = isIpv6(options.address) ? AF_INET6 : AF_INET;
   header[1] = options.prefixLength;
+  // We give out addresses and know that nobody else has this one: it serves at once.
+  header[2] = isIpv6(options.address) ? IFA_F_NODAD : 0;
   header[3] = options.scope ?? 0;
   header.writeInt32LE(index, 4);
-  const address = addressBytes(options.address);
+  const address = bytesOf(options.address);
   const [ifaAddress, ifaLocal, ifaFlags] = [1, 2, 8];
   return {
     type,
@@ -320,7 +333,7 @@ const ROUTE_KINDS = { unicast: 1, local: 2, blackhole: 6, unreachable: 7 } as co
 const SCOPES = { universe: 0, link: 253, host: 254 } as const;
 
 export interface RouteOptions {
-  /** "0.0.0.0" with length 0 for the default route. */
+  /** "0.0.0.0" or "::" with length 0 for the default route. */
   readonly destination: string;
   readonly prefixLength: number;
   readonly device?: number;
@@ -339,7 +352,7 @@ function routeMessage(type: number, flags: number, options: RouteOptions): Reque
   const [dst, oif, gateway, priority, prefsrc, tableAttribute] = [1, 4, 5, 6, 7, 15];
   const table = options.table ?? MAIN_TABLE;
   const header = Buffer.alloc(12);
-  header[0] = AF_INET;
+  header[0] = isIpv6(options.destination) ? AF_INET6 : AF_INET;
   header[1] = options.prefixLength;
   header[4] = table < 256 ? table : 0;
   header[5] = ROUTE_PROTOCOL;
@@ -352,14 +365,40 @@ function routeMessage(type: number, flags: number, options: RouteOptions): Reque
     action: `${type === NEW_ROUTE ? "add" : "delete"} route ${options.destination}/${options.prefixLength}`,
     body: Buffer.concat([
       header,
-      ...(options.prefixLength === 0 ? [] : [attribute(dst, addressBytes(options.destination))]),
+      ...(options.prefixLength === 0 ? [] : [attribute(dst, bytesOf(options.destination))]),
       ...(options.device === undefined ? [] : [u32(oif, options.device)]),
-      ...(options.via === undefined ? [] : [attribute(gateway, addressBytes(options.via))]),
+      ...(options.via === undefined ? [] : [attribute(gateway, bytesOf(options.via))]),
       ...(options.source === undefined ? [] : [attribute(prefsrc, addressBytes(options.source))]),
       ...(options.metric === undefined ? [] : [u32(priority, options.metric)]),
       u32(tableAttribute, table),
     ]),
   };
+}
+
+/** Whether there is an IPv6 default route in the main table. */
+export function hasDefaultRoute6(socket: NetlinkSocket): boolean {
+  const body = Buffer.alloc(12);
+  body[0] = AF_INET6;
+  const replies = socket.dump({ type: GET_ROUTE, flags: 0, body, action: "list IPv6 routes" });
+  return replies.some((reply) => {
+    const [prefixLength, table, kind] = [reply.body[1], reply.body[4], reply.body[7]];
+    return prefixLength === 0 && table === MAIN_TABLE && kind === ROUTE_KINDS.unicast;
+  });
+}
+
+/** IPv6 addresses of all links but the link-local ones. */
+export function listAddresses6(socket: NetlinkSocket): AddressState[] {
+  const SCOPE_LINK = 253;
+  const body = Buffer.alloc(8);
+  body[0] = AF_INET6;
+  const replies = socket.dump({ type: GET_ADDRESS, flags: 0, body, action: "list IPv6 addresses" });
+  return replies
+    .filter((reply) => reply.body[3] !== SCOPE_LINK)
+    .map((reply) => ({
+      index: reply.body.readInt32LE(4),
+      address: bytesToAddress6(decodeAttributes(reply.body, 8).get(1) ?? Buffer.alloc(16)),
+      prefixLength: reply.body[1] ?? 0,
+    }));
 }
 
 /** Adds, or replaces the route to the same prefix in the same table. */

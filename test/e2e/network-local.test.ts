@@ -242,7 +242,7 @@ describe("local networks", () => {
     await daemon.kill();
     assert.match(await outside.call("http", { url: "http://192.168.77.1:8080/" }), /^web /);
     await startDaemon();
-    await local("adopt", "web", web.process.pid, web.result);
+    await local("adopt", { containerId: "web", pid: web.process.pid, dns: [] }, web.result);
     const result = await load;
     assert.equal(result.failed, 0, result.errors.join());
     const hostConfig = { PortBindings: { "80/tcp": [{ HostPort: "8080" }] } };

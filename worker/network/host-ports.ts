@@ -72,12 +72,13 @@ export class HostPorts {
   }
 
   async #hold({ protocol, number, containerPort }: WantedPort, meshIp: string): Promise<PublishedPort> {
-    const range = { hostIp: ALL_ADDRESSES, first: number, last: number };
+    const range = { hostIp: ALL_ADDRESSES, isDual: true, first: number, last: number };
     try {
-      return await this.#reservations.take({ protocol, containerPort, ...range }, () => ({
-        host: meshIp,
-        port: containerPort,
-      }));
+      const address = (): { host: string; port: number } => ({ host: meshIp, port: containerPort });
+      return await this.#reservations.take(
+        { protocol, containerPort, ...range },
+        { address, hasIpv6: false },
+      );
     } catch (caught) {
       const text = `Cannot publish port ${number}/${protocol} of this node: something else on it listens there`;
       throw new ClusterError("failed_precondition", text, { cause: caught });
