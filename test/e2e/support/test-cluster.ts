@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { busyboxTar } from "../../../bench/test-image.ts";
 import { ask } from "../../../bench/docker-http.ts";
-import { type DevCluster, type DevHost, removeCluster, startDevCluster } from "../../../dev/cluster.ts";
+import { type DevCluster, type DevHost, startDevCluster } from "../../../dev/cluster.ts";
 import { until } from "./wait.ts";
 
 export const IMAGE_V1 = "web:1";
@@ -45,12 +45,13 @@ export class TestCluster {
     this.#folder = folder;
   }
 
+  /** Under a name of its own that begins with `prefix` (at most 10 letters and digits): runs side by side don't meet. */
   static async start(
-    name: string,
+    prefix: string,
     size: { readonly managers: number; readonly workers: number },
   ): Promise<TestCluster> {
-    const folder = mkdtempSync(path.join(tmpdir(), `shoal-e2e-${name}-`));
-    await removeCluster({ name, stateFolder: folder });
+    const folder = mkdtempSync(path.join(tmpdir(), `shoal-e2e-${prefix}-`));
+    const name = `${prefix}${folder.slice(-6).toLowerCase()}`;
     const dev = await startDevCluster({ name, stateFolder: folder, ...size });
     const cluster = new TestCluster(dev, folder);
     await cluster.#importImages();
