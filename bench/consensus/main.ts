@@ -1,7 +1,16 @@
 /**
- * `npm run bench:consensus [-- --rounds N --seconds S --only puts,txn,reads,inside,failover,restart,snapshot]`: our consensus beside etcd,
- * in turn in one run (A B A B), through the same C client (h2load), on the same disk, TLS off on both. Prints medians,
- * best rounds and ratios, also per processor second of the three servers. Skips etcd when it isn't installed, saying so.
+ * `npm run bench:consensus`, or a slice of it: our consensus beside etcd, in turn in one run (A B A B), through the same C
+ * client (h2load), on the same disk, TLS off on both. Prints medians, best rounds and ratios, also per processor second of
+ * the three servers. Skips etcd when it isn't installed, saying so.
+ *
+ * The whole takes a quarter of an hour. In slices, with what each takes:
+ *   --only puts --clients 1 (or 64, or 256) [--rounds 6 --seconds 3]    60 s
+ *   --only txn --callers 1 (or 16)                                      60 s
+ *   --only reads                                                        60 s
+ *   --only failover --blows "planned stop" (or SIGSTOP, "kill -9") [--failovers 20]    2 to 4 minutes
+ *   --only inside, store, restart, snapshot (ours alone: add --peer no)    under 60 s each
+ *   --only calm --minutes 10                                            elections while both cores are busy
+ * Before anything is measured both systems take puts of 64 clients for --warm-up seconds.
  */
 import { execFile, spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -14,6 +23,7 @@ import { Etcd, type MemberStatus, Ours, type System } from "./systems.ts";
 import { frame, putRequest, rangeRequest, txnRequest } from "./wire.ts";
 
 const run = promisify(execFile);
+const KV_PATH = "/etcdserverpb.KV/";
 const VALUE_BYTES = 256;
 const OURS_PORT = 23_100;
 const ETCD_PORT = 23_200;
@@ -40,6 +50,10 @@ const { values } = parseArgs({
   options: {
     rounds: { type: "string", default: "6" },
     seconds: { type: "string", default: "3" },
+    /** Of single puts and of batches: which numbers of clients. */
+    clients: { type: "string", default: "1,64,256" },
+    callers: { type: "string", default: "1,16" },
+    "warm-up": { type: "string", default: "3" },
     failovers: { type: "string", default: "20" },
     /** "no": ours alone. */
     peer: { type: "string", default: "yes" },
@@ -55,7 +69,7 @@ const { values } = parseArgs({
   },
 });
 const rounds = Number(values.rounds);
-const seconds = Number(values.seconds);
+const SECONDS = Number(values.seconds);
 const diskDelayMs = Number(values["sync-delay"]);
 const parts = new Set(values.only.split(","));
 
@@ -67,26 +81,29 @@ function put(key: string): Buffer {
   return putRequest(key, Buffer.alloc(VALUE_BYTES, 7));
 }
 
+function numbers(list: string): readonly number[] {
+  return list.split(",").map((text) => {
+    const number = Number(text);
+    if (Number.isInteger(number) && number > 0) return number;
+    throw new Error(`Cannot read "--clients" or "--callers": want positive integers, got "${text}"`);
+  });
+}
+
+function puts(clients: number): Load {
+  return { name: `put, ${clients} clients`, path: `${KV_PATH}Put`, body: put("key"), clients, weight: 1 };
+}
+
 function loads(): readonly Load[] {
   const chosen: Load[] = [];
-  const kv = "/etcdserverpb.KV/";
   if (parts.has("puts")) {
-    for (const clients of [1, 64, 256]) {
-      chosen.push({
-        name: `put, ${clients} clients`,
-        path: `${kv}Put`,
-        body: put("key"),
-        clients,
-        weight: 1,
-      });
-    }
+    for (const clients of numbers(values.clients)) chosen.push(puts(clients));
   }
   if (parts.has("txn")) {
     const body = txnRequest(Array.from({ length: 64 }, (_, at) => put(`key-${at}`)));
-    for (const clients of [1, 16]) {
+    for (const clients of numbers(values.callers)) {
       chosen.push({
         name: `64 puts per call, ${clients} callers`,
-        path: `${kv}Txn`,
+        path: `${KV_PATH}Txn`,
         body,
         clients,
         weight: 64,
@@ -96,7 +113,7 @@ function loads(): readonly Load[] {
   if (parts.has("reads")) {
     chosen.push({
       name: "linearizable read, 64 clients",
-      path: `${kv}Range`,
+      path: `${KV_PATH}Range`,
       body: rangeRequest("key"),
       clients: 64,
       weight: 1,
@@ -118,11 +135,11 @@ function profile(system: System, name: string, folder: string): readonly Promise
   return system.children.map(async (child) => {
     const { isLeader } = await system.status(child);
     const file = `${stem}-${isLeader ? "leader" : child.port}.cpuprofile`;
-    await child.ask({ kind: "profile", seconds, file });
+    await child.ask({ kind: "profile", seconds: SECONDS, file });
   });
 }
 
-async function measure(system: System, load: Load): Promise<Sample> {
+async function measure(system: System, load: Load, seconds = SECONDS): Promise<Sample> {
   const port = await system.leaderPort();
   const body = `${values.folder}/body`;
   const log = `${values.folder}/log`;
@@ -194,7 +211,7 @@ function tryPut(port: number): Promise<boolean> {
     session.on("error", () => end(false));
     const headers = {
       ":method": "POST",
-      ":path": "/etcdserverpb.KV/Put",
+      ":path": `${KV_PATH}Put`,
       "content-type": "application/grpc",
       te: "trailers",
     };
@@ -279,7 +296,7 @@ async function inside(ours: Ours): Promise<void> {
   console.log("\nproposed inside the leader, one object each, three members");
   for (const inflight of [1, 64, 1024]) {
     await repeated(`${inflight} in flight`, async () =>
-      (await ours.leader()).ask({ kind: "inside", inflight, seconds, valueBytes: VALUE_BYTES }),
+      (await ours.leader()).ask({ kind: "inside", inflight, seconds: SECONDS, valueBytes: VALUE_BYTES }),
     );
   }
 }
@@ -291,7 +308,7 @@ async function store(): Promise<void> {
     for (const inflight of [1, 64, 1024, 0]) {
       const name = inflight === 0 ? "batches of 10,000" : `${inflight} in flight`;
       await repeated(name, async () =>
-        (await ours.leader()).ask({ kind: "store", inflight, seconds, valueBytes: VALUE_BYTES }),
+        (await ours.leader()).ask({ kind: "store", inflight, seconds: SECONDS, valueBytes: VALUE_BYTES }),
       );
     }
   } finally {
@@ -339,13 +356,7 @@ async function restart(ours: Ours): Promise<void> {
 
 /** A follower that missed 100,000 entries needs the whole state, which the leader sends while it serves puts. */
 async function snapshot(ours: Ours): Promise<void> {
-  const load: Load = {
-    name: "snapshot",
-    path: "/etcdserverpb.KV/Put",
-    body: put("key"),
-    clients: 64,
-    weight: 1,
-  };
+  const load = puts(64);
   const bringBack = await killFollower(ours);
   await fill(ours);
   await sleep(3_000);
@@ -366,13 +377,7 @@ async function calm(ours: Ours): Promise<void> {
   const term = async (): Promise<number> => (await ours.status(await ours.leader())).term;
   const before = await term();
   const endMs = performance.now() + Number(values.minutes) * 60_000;
-  const load: Load = {
-    name: "calm",
-    path: "/etcdserverpb.KV/Put",
-    body: put("key"),
-    clients: 256,
-    weight: 1,
-  };
+  const load = puts(256);
   const rates: number[] = [];
   while (performance.now() < endMs) rates.push((await measure(ours, load)).rate);
   console.log(`\n${values.minutes} minutes of puts by 256 clients, ${format(median(rates))}/s`);
@@ -402,8 +407,10 @@ async function main(): Promise<void> {
     );
     if (diskDelayMs > 0) console.log(`${diskDelayMs} ms added to each synced write`);
     console.log(
-      `${rounds} rounds of ${seconds} s in turn, medians [best], values ${VALUE_BYTES} bytes, no TLS`,
+      `${rounds} rounds of ${SECONDS} s in turn, medians [best], values ${VALUE_BYTES} bytes, no TLS`,
     );
+    const warmUpSeconds = Number(values["warm-up"]);
+    if (warmUpSeconds > 0) for (const system of systems) await measure(system, puts(64), warmUpSeconds);
     for (const load of loads()) {
       const samples = new Map<string, Sample[]>(systems.map((system) => [system.name, []]));
       for (let round = 0; round < rounds; round += 1) {
