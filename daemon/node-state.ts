@@ -16,6 +16,8 @@ export interface NodeState {
   readonly availability: NodeAvailability;
   /** "host:port" of the managers as last heard. */
   readonly managers: readonly string[];
+  /** The cluster is being made here, or restored: nobody was told yet that it is there, nor is it whole. */
+  readonly isFounding?: boolean;
 }
 
 const FORMAT = 1;
@@ -40,7 +42,7 @@ export class NodeStateStore {
 
   /** State and certificate of the last run, or undefined when this machine is in no cluster. */
   async load(): Promise<{ readonly state: NodeState; readonly identity: NodeIdentity } | undefined> {
-    const file = path.join(this.#folder, "node.json");
+    const file = this.#nodeFile;
     if (!(await this.#disk.exists(file))) return undefined;
     const parsed = JSON.parse(await this.#text("node.json")) as NodeState & { readonly format: number };
     if (parsed.format !== FORMAT) {
@@ -75,11 +77,29 @@ export class NodeStateStore {
 
   /** The machine has left: nothing of the cluster stays. */
   async clear(): Promise<void> {
+    if (!(await this.#disk.exists(this.#folder))) return;
+    // First what the rest hangs on: whatever a crash leaves of it then is in nobody's way.
+    await this.#disk.remove(this.#nodeFile);
+    await this.#disk.syncFolder(this.#folder);
     await this.#disk.removeTree(this.#folder);
+  }
+
+  /** What a clear() that was cut off left. */
+  async clearLeftovers(): Promise<void> {
+    if (!(await this.#disk.exists(this.#nodeFile))) await this.clear();
+  }
+
+  /** False: a manager that has not joined Raft, or was taken out of it. */
+  hasManagerState(): Promise<boolean> {
+    return this.#disk.exists(path.join(this.managerFolder, "raft", "CURRENT"));
   }
 
   async clearManager(): Promise<void> {
     await this.#disk.removeTree(this.managerFolder);
+  }
+
+  get #nodeFile(): string {
+    return path.join(this.#folder, "node.json");
   }
 
   async #text(name: string): Promise<string> {

@@ -147,7 +147,17 @@ export class SwarmNode implements SwarmLifecycle {
         this.#phase = "locked";
         return;
       }
-      await this.#enter(saved.state, saved.identity, { kind: "restart" });
+      if (saved.state.isFounding === true) {
+        log.warn("making this cluster was cut off before it was whole: nothing of it is kept", {
+          nodeId: saved.state.nodeId,
+        });
+        await store.clear();
+        return;
+      }
+      // Stopped between its promotion and its join, or taken out of Raft: once told its role it asks to be taken in.
+      const isJoining = saved.state.role === "manager" && !(await store.hasManagerState());
+      if (isJoining) log.warn("this manager has no state of the cluster yet, it asks the others for it");
+      await this.#enter(saved.state, saved.identity, isJoining ? undefined : { kind: "restart" });
     });
   }
 
@@ -305,9 +315,12 @@ export class SwarmNode implements SwarmLifecycle {
     const { store } = this.#options;
     this.#phase = "pending";
     try {
+      await store.clearLeftovers();
       await store.saveIdentity(identity);
-      await store.save(state);
+      const isFounding = mode.kind === "bootstrap" || mode.kind === "restore";
+      await store.save(isFounding ? { ...state, isFounding } : state);
       await this.#enter(state, identity, mode);
+      if (isFounding) await store.save(must(this.#membership, "it was entered").state);
       await this.#untilReady();
     } catch (caught) {
       const membership = this.#membership;
@@ -321,7 +334,8 @@ export class SwarmNode implements SwarmLifecycle {
     }
   }
 
-  async #enter(state: NodeState, identity: NodeIdentity, mode: ManagerMode): Promise<void> {
+  /** `mode` undefined: without the manager half. */
+  async #enter(state: NodeState, identity: NodeIdentity, mode: ManagerMode | undefined): Promise<void> {
     const { log, engine, daemon } = this.#options;
     const membership = await this.#assemble(state, identity);
     this.#membership = membership;
@@ -329,7 +343,7 @@ export class SwarmNode implements SwarmLifecycle {
     await membership.server.listen(host || "0.0.0.0", port).catch((caught: unknown) => {
       throw listenError(state.listenAddr, caught);
     });
-    if (identity.role === "manager") await this.#startManager(membership, mode);
+    if (identity.role === "manager" && mode !== undefined) await this.#startManager(membership, mode);
     engine.images.setPeers(membership.peers);
     await membership.worker.start();
     membership.renewal.start();
@@ -483,7 +497,7 @@ export class SwarmNode implements SwarmLifecycle {
 
   /** Promotion and demotion: a certificate with the new role first, then the manager half comes or goes. */
   #roleWanted(role: NodeRole): void {
-    if (this.#membership === undefined || this.#membership.state.role === role) return;
+    if (this.#membership === undefined || hasRole(this.#membership, role)) return;
     void this.#change(() => this.#changeRole(role)).catch((caught: unknown) => {
       // The manager says it again with every session update, so a failure here is tried again.
       this.#options.log.warn("role could not be changed", { role, error: ClusterError.from(caught) });
@@ -492,7 +506,7 @@ export class SwarmNode implements SwarmLifecycle {
 
   async #changeRole(role: NodeRole): Promise<void> {
     const membership = this.#membership;
-    if (membership === undefined || membership.state.role === role) return;
+    if (membership === undefined || hasRole(membership, role)) return;
     const { managers } = membership.state;
     const identity = await renewCertificate({
       identity: membership.identity.current,
@@ -529,7 +543,16 @@ export class SwarmNode implements SwarmLifecycle {
     if (membership?.manager === undefined) throw new ClusterError("unavailable", NOT_IN);
     await this.#halt(membership);
     this.#membership = undefined;
-    await this.#enter(membership.state, membership.identity.current, { kind: "forceNewCluster" });
+    const { state } = membership;
+    const identity = membership.identity.current;
+    await this.#enter(state, identity, { kind: "forceNewCluster" }).catch(async (caught: unknown) => {
+      // As it was: what is here may still be of use to the others.
+      const half = this.#membership;
+      this.#membership = undefined;
+      if (half !== undefined) await this.#halt(half);
+      await this.#enter(state, identity, { kind: "restart" });
+      throw caught;
+    });
     await this.#untilReady();
     return membership.state.nodeId;
   }
@@ -569,6 +592,11 @@ export class SwarmNode implements SwarmLifecycle {
     membership.peers.close();
     await membership.server.stop();
   }
+}
+
+/** A manager that could not join Raft is none yet: it tries again when it is told its role the next time. */
+function hasRole(membership: Membership, role: NodeRole): boolean {
+  return membership.state.role === role && (role === "worker" || membership.manager !== undefined);
 }
 
 /** Description with the facts of the root: read once for each root, since every task that starts asks. */
