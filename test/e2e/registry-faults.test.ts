@@ -7,20 +7,10 @@ import path from "node:path";
 import { after, describe, test } from "node:test";
 import { buildImage, type TestImage } from "../../runtime/images/testing/archives.ts";
 import type { RegistryConfig } from "../../runtime/registry/registry-config.ts";
-import { FakeRegistry, isBlob, lastPart, type Spoil } from "./support/fake-registry.ts";
+import { FakeRegistry, isBlob, lastPart, noise, type Spoil } from "./support/fake-registry.ts";
 import { ImageLab, type LabEngine, linesOf } from "./support/image-lab.ts";
 
 const skip = process.getuid?.() === 0 ? false : "needs root";
-
-/** No two pieces of it are alike. */
-function noise(bytes: number): Buffer {
-  const words = new Uint32Array(bytes / 4);
-  for (let index = 0, state = 1; index < words.length; index++) {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    words[index] = state;
-  }
-  return Buffer.from(words.buffer);
-}
 
 const LARGE_BYTES = 3_000_000;
 const IMAGE: TestImage = {

@@ -11,6 +11,16 @@ export type Spoil = (request: IncomingMessage, response: ServerResponse) => bool
 
 export const MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json";
 
+/** Bytes of which no two pieces are alike, and which do not compress; the same each time. */
+export function noise(bytes: number): Buffer {
+  const words = new Uint32Array(bytes / 4);
+  for (let index = 0, state = 1; index < words.length; index++) {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    words[index] = state;
+  }
+  return Buffer.from(words.buffer);
+}
+
 function digestOf(bytes: Buffer): string {
   return `sha256:${sha256Of(bytes)}`;
 }
