@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import * as fs from "node:fs";
 import { get } from "node:http";
-import { tmpdir } from "node:os";
+import { networkInterfaces, tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { silentLogger } from "../../common/log.ts";
@@ -27,14 +27,27 @@ const missing =
       ? false
       : "docker-registry is not installed";
 
+/** An address of this machine that is not loopback: there certificates count. */
+const OUTER_ADDRESS = Object.values(networkInterfaces())
+  .flat()
+  .find((each) => each?.family === "IPv4" && !each.internal)?.address;
+
+const USER = { username: "somebody", password: "s3cret" };
+/** The same for docker-registry, which knows bcrypt only. */
+const HTPASSWD = "somebody:$2b$04$SKLUTRqj6FxTFj8ntA1l6O94JMyjm/CmEqCcM34NBf1uo92o6K8Fa\n";
+
+function header(auth: Readonly<Record<string, string>>): string {
+  return Buffer.from(JSON.stringify(auth)).toString("base64url");
+}
+
 const IMAGE: TestImage = {
   tags: ["app:1"],
   layers: [[{ name: "big", content: Buffer.alloc(300_000, "abcdefg") }], [{ name: "small", content: "s" }]],
 };
 
-function answers(port: number): Promise<boolean> {
+function answers(host: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
-    get({ host: "127.0.0.1", port, path: "/" }, (response) => {
+    get({ host, port, path: "/" }, (response) => {
       response.resume();
       resolve(true);
     }).on("error", (error: NodeJS.ErrnoException) => resolve(error.code !== "ECONNREFUSED"));
@@ -48,21 +61,26 @@ describe("images against docker-registry", { skip: missing }, () => {
   let plain = "";
   let secure = "";
 
-  async function startRegistry(name: string, tls: string): Promise<string> {
+  /** `address`: where it listens, with a certificate for it. `more`: further lines of its configuration. */
+  async function startRegistry(
+    name: string,
+    tls: string,
+    { address = "127.0.0.1", more = "" }: { readonly address?: string; readonly more?: string } = {},
+  ): Promise<string> {
     const port = await freePort();
     const file = path.join(folder, `${name}.yml`);
     fs.writeFileSync(
       file,
       `version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: ${folder}/${name}}, delete: {enabled: true}}\n` +
-        `http: {addr: "127.0.0.1:${port}"${tls}}\n`,
+        `http: {addr: "${address}:${port}"${tls}}\n${more}`,
     );
     const child = spawn(REGISTRY, ["serve", file], {
       stdio: "ignore",
       env: { OTEL_TRACES_EXPORTER: "none" },
     });
     children.push(child);
-    while (!(await answers(port))) assert.equal(child.exitCode, null);
-    return `127.0.0.1:${port}`;
+    while (!(await answers(address, port))) assert.equal(child.exitCode, null);
+    return `${address}:${port}`;
   }
 
   async function open(config: RegistryConfig = DEFAULT_REGISTRY_CONFIG): Promise<ImageEngineParts> {
@@ -104,7 +122,7 @@ describe("images against docker-registry", { skip: missing }, () => {
         "-subj",
         "/CN=r",
         "-addext",
-        "subjectAltName=DNS:registry.test,IP:127.0.0.1",
+        `subjectAltName=DNS:registry.test,IP:127.0.0.1,IP:${OUTER_ADDRESS ?? "127.0.0.2"}`,
       ],
       { stdio: "ignore" },
     );
@@ -187,6 +205,83 @@ describe("images against docker-registry", { skip: missing }, () => {
     const status = `Mounted from mount/one-${compression}`;
     assert.equal(lines.filter((line) => line["status"] === status).length, 2);
   }
+
+  async function guarded(name: string, tls: string): Promise<string> {
+    const file = path.join(folder, "htpasswd");
+    fs.writeFileSync(file, HTPASSWD);
+    return startRegistry(name, tls, { more: `auth: {htpasswd: {realm: registry, path: ${file}}}\n` });
+  }
+
+  for (const [kind, tlsOf] of [
+    ["plain HTTP", (): string => ""],
+    ["TLS", (): string => `, tls: {certificate: ${folder}/tls.crt, key: ${folder}/tls.key}`],
+  ] as const) {
+    test(`a registry over ${kind} that wants a password gets it, and says what is wrong with others`, async () => {
+      const host = await guarded(`guarded-${kind.replace(" ", "-")}`, tlsOf());
+      const engine = await open();
+      await linesOf(engine.images.load(streamOf(dockerArchive([IMAGE])), { quiet: true }));
+      const name = `${host}/team/app:1`;
+      await engine.images.tag("app:1", `${host}/team/app`, "1");
+      const signal = AbortSignal.timeout(30_000);
+      const right = header(USER);
+      const wrong = header({ ...USER, password: "other" });
+      assert.deepEqual(await engine.images.login({ ...USER, serveraddress: host }), {
+        Status: "Login Succeeded",
+        IdentityToken: "",
+      });
+      await assert.rejects(engine.images.login({ ...USER, password: "other", serveraddress: host }), {
+        code: "unauthenticated",
+        message: `login attempt to https://${host}/v2/ failed: unauthorized: authentication required`,
+      });
+      for (const registryAuth of [undefined, wrong]) {
+        const auth = registryAuth === undefined ? {} : { registryAuth };
+        const refusal = { code: "unauthenticated", message: "unauthorized: authentication required" };
+        await assert.rejects(linesOf(engine.images.push({ reference: name, ...auth }, signal)), refusal);
+        await assert.rejects(linesOf(engine.images.pull({ reference: name, ...auth }, signal)), refusal);
+      }
+      await linesOf(engine.images.push({ reference: name, registryAuth: right }, signal));
+      const other = await open();
+      await linesOf(other.images.pull({ reference: name, registryAuth: right }, signal));
+      assert.equal(other.images.resolve(name), buildImage(IMAGE).id);
+      await assert.rejects(other.images.distribution(name, wrong), /unauthorized: authentication required/);
+      const { Descriptor } = await other.images.distribution(name, right);
+      assert.match(JSON.stringify(Descriptor), /sha256:/);
+    });
+  }
+
+  test(
+    "certificates in a folder for the host: its authority, and ours where it asks who we are",
+    { skip: OUTER_ADDRESS === undefined ? "this machine has no address beside loopback" : false },
+    async () => {
+      const tls = `, tls: {certificate: ${folder}/tls.crt, key: ${folder}/tls.key, clientcas: [${folder}/tls.crt]}`;
+      const host = await startRegistry("client-certs", tls, { address: OUTER_ADDRESS ?? "" });
+      const certificates = path.join(folder, "certs.d");
+      const own = path.join(certificates, host);
+      fs.mkdirSync(own, { recursive: true });
+      const strict = { insecure: [], mirrors: {}, certificateFolders: [certificates] };
+      const signal = AbortSignal.timeout(30_000);
+      const pullError = async (): Promise<string> => {
+        const engine = await open(strict);
+        const lines = linesOf(engine.images.pull({ reference: `${host}/no:1` }, signal));
+        return lines.then(
+          () => "",
+          (caught: Error) => caught.message,
+        );
+      };
+      assert.match(await pullError(), /self-signed certificate/);
+      fs.copyFileSync(path.join(folder, "tls.crt"), path.join(own, "ca.crt"));
+      assert.match(await pullError(), /alert|reset/);
+      fs.copyFileSync(path.join(folder, "tls.crt"), path.join(own, "me.cert"));
+      assert.match(
+        await pullError(),
+        new RegExp(
+          `missing key me\\.key for client certificate me\\.cert of ${host}\\. CA certificates must use`,
+        ),
+      );
+      fs.copyFileSync(path.join(folder, "tls.key"), path.join(own, "me.key"));
+      assert.match(await pullError(), /^manifest for .* not found: manifest unknown/);
+    },
+  );
 
   test("a push of what is not here and a pull of what is not there are told apart", async () => {
     const engine = await open();
