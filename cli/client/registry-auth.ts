@@ -6,6 +6,7 @@ import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import path from "node:path";
+import { ClusterError } from "../../common/errors.ts";
 import type { ServiceSpec } from "../../model/specs.ts";
 import type { Output } from "../command.ts";
 import { ApiError } from "./api-client.ts";
@@ -44,15 +45,60 @@ function readConfig(env: Env): DockerConfig {
   }
 }
 
-function fromHelper(helper: string, registry: string): Record<string, string> | undefined {
-  const result = spawnSync(`docker-credential-${helper}`, ["get"], {
+/** What the helper says when it simply has none. */
+const NOT_FOUND = /credentials not found/;
+/** In place of a user's name: the secret is a refresh token. */
+const TOKEN_USER = "<token>";
+
+function fromHelper(helper: string, registry: string, env: Env): Record<string, string> | undefined {
+  const program = `docker-credential-${helper}`;
+  const result = spawnSync(program, ["get"], {
     input: registry,
     encoding: "utf8",
+    env: { ...env },
     timeout: HELPER_TIMEOUT_MS,
   });
-  if (result.status !== 0) return undefined;
-  const parsed = JSON.parse(result.stdout) as { Username?: string; Secret?: string };
-  return { username: parsed.Username ?? "", password: parsed.Secret ?? "", serveraddress: registry };
+  const said = `${result.stdout ?? ""}${result.stderr ?? ""}`.trim();
+  if (NOT_FOUND.test(said)) return undefined;
+  if (result.error !== undefined || result.status !== 0) {
+    const why = result.error?.message ?? `exit status ${result.status ?? "unknown"}`;
+    throw new ClusterError(
+      "failed_precondition",
+      `error getting credentials - err: ${program}: ${why}, out: "${said.slice(0, 200)}"`,
+    );
+  }
+  const { Username = "", Secret = "" } = helperAnswer(program, result.stdout);
+  if (Username === "" && Secret === "") return undefined;
+  return Username === TOKEN_USER
+    ? { identitytoken: Secret, serveraddress: registry }
+    : { username: Username, password: Secret, serveraddress: registry };
+}
+
+function helperAnswer(
+  program: string,
+  text: string,
+): { readonly Username?: string; readonly Secret?: string } {
+  try {
+    return JSON.parse(text) as ReturnType<typeof helperAnswer>;
+  } catch {
+    // The text itself may hold the secret.
+    throw new ClusterError("failed_precondition", `Cannot read credentials: ${program} must answer in JSON`);
+  }
+}
+
+/** "https://host/v1/" of old entries is "host". */
+function hostOf(key: string): string {
+  return key.replace(/^https?:\/\//, "").replace(/\/.*$/, "");
+}
+
+function fromFile({ auths = {} }: DockerConfig, registry: string): Record<string, string> | undefined {
+  const key =
+    registry in auths ? registry : Object.keys(auths).find((each) => hostOf(each) === hostOf(registry));
+  const entry = key === undefined ? undefined : auths[key];
+  if (entry === undefined) return undefined;
+  const [, username = "", password = ""] =
+    /^([^:]*):(.*)$/s.exec(Buffer.from(entry.auth ?? "", "base64").toString("utf8")) ?? [];
+  return { username, password, serveraddress: registry, identitytoken: entry.identitytoken ?? "" };
 }
 
 /** `X-Registry-Auth` for the image's registry; {} without credentials or if they are not to be sent. */
@@ -61,15 +107,8 @@ export function registryAuthHeader(env: Env, image: string, isWanted: boolean): 
   const registry = registryOf(image);
   const config = readConfig(env);
   const helper = config.credHelpers?.[registry] ?? config.credsStore;
-  const helped = helper === undefined ? undefined : fromHelper(helper, registry);
-  const entry = config.auths?.[registry];
-  const [, username = "", password = ""] =
-    /^([^:]*):(.*)$/s.exec(Buffer.from(entry?.auth ?? "", "base64").toString("utf8")) ?? [];
   const auth =
-    helped ??
-    (entry === undefined
-      ? undefined
-      : { username, password, serveraddress: registry, identitytoken: entry.identitytoken ?? "" });
+    (helper === undefined ? undefined : fromHelper(helper, registry, env)) ?? fromFile(config, registry);
   return auth === undefined
     ? {}
     : { "X-Registry-Auth": Buffer.from(JSON.stringify(auth)).toString("base64url") };
@@ -87,17 +126,21 @@ function withTag(image: string): string {
 }
 
 /** Pins the image to its digest and its platforms where the registry answers; else the spec as it is. */
-export async function resolveImage(client: ApiClient, spec: ServiceSpec, err: Output): Promise<ServiceSpec> {
+export async function resolveImage(
+  client: ApiClient,
+  spec: ServiceSpec,
+  options: { readonly err: Output; readonly headers: Readonly<Record<string, string>> },
+): Promise<ServiceSpec> {
   const image = spec.TaskTemplate.ContainerSpec.Image;
   if (image === "" || image.includes("@sha256:")) return spec;
   let found: Distribution;
   try {
-    found = await client.get<Distribution>(`/distribution/${image}/json`, { headers: {} });
+    found = await client.get<Distribution>(`/distribution/${image}/json`, { headers: options.headers });
   } catch (caught) {
     if (!(caught instanceof ApiError)) throw caught;
     // Images that live in the cluster only have no registry: that is no news to their user.
     if (registryOf(image) !== DOCKER_HUB)
-      err.write(`image ${image} could not be accessed on a registry; each node uses what it has\n`);
+      options.err.write(`image ${image} could not be accessed on a registry; each node uses what it has\n`);
     return spec;
   }
   const platforms = (found.Platforms ?? []).map((each) => ({

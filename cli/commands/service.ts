@@ -62,20 +62,24 @@ function printWarnings(context: CommandContext, warnings: readonly string[] | nu
   for (const warning of warnings ?? []) context.err.write(`${warning}\n`);
 }
 
+/** Credentials for the image's registry, if they shall go along. */
+function authOf({ env, flags }: CommandContext, spec: ServiceSpec): Record<string, string> {
+  return registryAuthHeader(env, spec.TaskTemplate.ContainerSpec.Image, flags.bool("with-registry-auth"));
+}
+
 async function runCreate(context: CommandContext): Promise<void> {
   const { client, flags } = context;
   const plain = await createServiceSpec(context.args, flags, {
     lookup: specLookup(client),
     env: context.env,
   });
-  const spec = flags.bool("no-resolve-image") ? plain : await resolveImage(client, plain, context.err);
+  const headers = authOf(context, plain);
+  const spec = flags.bool("no-resolve-image")
+    ? plain
+    : await resolveImage(client, plain, { err: context.err, headers });
   const answer = await client.post<{ ID: string; Warnings?: string[] | null }>("/services/create", {
     body: spec,
-    headers: registryAuthHeader(
-      context.env,
-      spec.TaskTemplate.ContainerSpec.Image,
-      flags.bool("with-registry-auth"),
-    ),
+    headers,
   });
   printWarnings(context, answer.Warnings);
   context.out.write(`${answer.ID}\n`);
@@ -86,7 +90,8 @@ interface UpdateRequest {
   readonly name: string;
   readonly change: (service: ApiService) => Promise<ServiceSpec>;
   readonly rollback?: boolean;
-  readonly headers?: Readonly<Record<string, string>>;
+  /** For what change() gave. */
+  readonly headersOf?: (spec: ServiceSpec) => Readonly<Record<string, string>>;
 }
 
 /** Reads, changes, writes; again on a stale version. The service as it was before. */
@@ -106,7 +111,7 @@ export async function updateService(
             ...(request.rollback === true ? { rollback: "previous" } : {}),
           },
           body,
-          ...(request.headers === undefined ? {} : { headers: request.headers }),
+          ...(request.headersOf === undefined ? {} : { headers: request.headersOf(body) }),
         },
       );
       return { before: service, warnings: answer?.Warnings ?? [] };
@@ -129,10 +134,10 @@ async function runUpdate(context: CommandContext): Promise<void> {
         env: context.env,
       });
       return flags.has("image") && !flags.bool("no-resolve-image")
-        ? await resolveImage(client, spec, context.err)
+        ? await resolveImage(client, spec, { err: context.err, headers: authOf(context, spec) })
         : spec;
     },
-    headers: registryAuthHeader(context.env, flags.string("image") ?? "", flags.bool("with-registry-auth")),
+    headersOf: (spec) => authOf(context, spec),
   });
   printWarnings(context, warnings);
   context.out.write(`${name}\n`);

@@ -226,14 +226,14 @@ async function deployService(
   const headers = registryAuthHeader(options.env, image, options.withRegistryAuth);
   if (current === undefined) {
     out.write(`Creating service ${spec.Name}\n`);
-    const body = options.resolveImage === "never" ? spec : await resolveImage(client, spec, err);
+    const body = options.resolveImage === "never" ? spec : await resolveImage(client, spec, { err, headers });
     const answer = await client.post<{ ID: string }>("/services/create", { body, headers });
     return { id: answer.ID, name: spec.Name, statusBefore: undefined };
   }
   out.write(`Updating service ${spec.Name} (id: ${current.ID})\n`);
   const isChanged = image !== current.Spec.Labels?.[IMAGE_LABEL];
   const wantsResolve = options.resolveImage === "always" || (options.resolveImage === "changed" && isChanged);
-  const resolved = wantsResolve ? await resolveImage(client, spec, err) : spec;
+  const resolved = wantsResolve ? await resolveImage(client, spec, { err, headers }) : spec;
   const isResolved = resolved.TaskTemplate.ContainerSpec.Image !== image;
   for (let attempt = 1; ; attempt += 1) {
     const found = attempt === 1 ? current : await client.get<ApiService>(`/services/${current.ID}`);

@@ -17,7 +17,7 @@ import { HttpCaller } from "../registry/http-call.ts";
 import { pullFromPeers, type PeerPull } from "../registry/peer-pull.ts";
 import { parseRegistryAuth, type RegistryCredentials } from "../registry/registry-auth.ts";
 import type { RegistryConfig } from "../registry/registry-config.ts";
-import { pullFromRegistry, type RegistryAccess } from "../registry/registry-pull.ts";
+import { listTags, pullFromRegistry, type RegistryAccess } from "../registry/registry-pull.ts";
 import { pushToRegistry } from "../registry/registry-push.ts";
 import { HOST_PLATFORM, parsePlatformText } from "./image-documents.ts";
 import { noSuchImage, type ImageRecord } from "./image-records.ts";
@@ -89,16 +89,26 @@ export class ImageTransfers {
     const own = new AbortController();
     return progressOf(
       async (report) => {
-        const wanted: Wanted = {
-          reference: withDefaultTag(parseReference(options.reference)),
-          platform: options.platform ?? "",
-          credentials: parseRegistryAuth(options.registryAuth),
-        };
+        const credentials = parseRegistryAuth(options.registryAuth);
+        const platform = options.platform ?? "";
         const all = AbortSignal.any([signal, own.signal]);
-        await this.#join(wanted, "registry", report, all);
+        for (const reference of await this.#meant(parseReference(options.reference), credentials, all)) {
+          await this.#join({ reference, platform, credentials }, "registry", report, all);
+        }
       },
       () => own.abort(),
     );
+  }
+
+  /** What a pull of a name means: one image, or without a tag every one that the repository has. */
+  async #meant(
+    reference: ImageReference,
+    credentials: RegistryCredentials,
+    signal: AbortSignal,
+  ): Promise<readonly ImageReference[]> {
+    if (reference.tag !== undefined || reference.digest !== undefined) return [reference];
+    const tags = await listTags(this.#access(credentials), reference, signal);
+    return tags.map((tag) => ({ ...reference, tag }));
   }
 
   /** Image id of `reference`, which is brought here if it must be. */

@@ -9,6 +9,7 @@ import {
   canonicalForm,
   familiarForm,
   familiarName,
+  isTag,
   type ImageReference,
 } from "../../model/image-reference.ts";
 import { DOCUMENT_BYTES_MAX, sha256 } from "../images/content-store.ts";
@@ -39,6 +40,10 @@ const ACCEPT = [
   MEDIA.dockerManifest,
   "application/vnd.docker.distribution.manifest.v1+prettyjws",
 ].join(", ");
+
+const TAGS_PAGE = 1000;
+/** More are an endless list. */
+const TAGS_MAX = 100_000;
 
 export interface RegistryAccess {
   readonly config: RegistryConfig;
@@ -74,6 +79,45 @@ export async function findManifest(
   } catch (caught) {
     throw pullError(caught, reference);
   }
+}
+
+/** All tags of the repository, in the registry's order. */
+export async function listTags(
+  access: RegistryAccess,
+  reference: ImageReference,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  let failure: unknown;
+  // A mirror may know only some.
+  for (const endpoint of endpointsOf(reference.domain, access.config, true)) {
+    const client = new RegistryClient(endpoint, access.credentials, access.caller);
+    try {
+      return await tagsOf(client, reference, signal);
+    } catch (caught) {
+      failure = caught;
+      if (!isTransportError(caught) || signal.aborted) break;
+    }
+  }
+  throw pullError(failure, reference);
+}
+
+async function tagsOf(
+  client: RegistryClient,
+  reference: ImageReference,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const tags: string[] = [];
+  let target: string | undefined = `/v2/${reference.path}/tags/list?n=${TAGS_PAGE}`;
+  while (target !== undefined && tags.length <= TAGS_MAX) {
+    const scope = pullScope(reference);
+    const { answer, bytes } = await client.document({ method: "GET", target, scope, signal, accepts: [200] });
+    const page = JSON.parse(bytes.toString("utf8")) as { readonly tags?: unknown };
+    const names = (Array.isArray(page.tags) ? page.tags : []) as readonly unknown[];
+    tags.push(...names.filter((name) => typeof name === "string").filter(isTag));
+    const next = /<([^>]+)>\s*;\s*rel="?next"?/.exec(String(answer.headers["link"] ?? ""))?.[1];
+    target = next === undefined ? undefined : new URL(next, answer.url).href;
+  }
+  return tags;
 }
 
 /** From the first of `clients` that has it. The registry's own "no" is final. */

@@ -473,6 +473,24 @@ describe("registries with faults", { skip }, () => {
     await assertNothing(other);
   });
 
+  test("a pull without a tag gets all tags, however many pages they are", async () => {
+    const registry = await started();
+    const tags = Array.from({ length: 250 }, (_, number) => `v${number}`);
+    registry.add(IMAGE, tags);
+    const engine = await open();
+    await pull(engine, `${registry.host}/app`);
+    const [image] = await engine.images.list({
+      all: false,
+      digests: false,
+      sharedSize: false,
+      manifests: false,
+      filters: new Map(),
+    });
+    assert.equal((image?.["RepoTags"] as readonly string[]).length, 251);
+    assert.equal(registry.requests.filter((request) => request.includes("/tags/list")).length, 3);
+    assert.equal(registry.requests.filter((request) => request.includes("/blobs/")).length, 3);
+  });
+
   test("ten clients that pull the same image at once get each blob once", async () => {
     const registry = await started();
     const engine = await open();
