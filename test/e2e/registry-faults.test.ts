@@ -486,7 +486,8 @@ describe("registries with faults", { skip }, () => {
       manifests: false,
       filters: new Map(),
     });
-    assert.equal((image?.["RepoTags"] as readonly string[]).length, 251);
+    const tagged = (image ?? {})["RepoTags"] as readonly string[];
+    assert.equal(tagged.length, 251);
     assert.equal(registry.requests.filter((request) => request.includes("/tags/list")).length, 3);
     assert.equal(registry.requests.filter((request) => request.includes("/blobs/")).length, 3);
   });
