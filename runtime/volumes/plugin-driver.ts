@@ -6,10 +6,15 @@ import { closeSync, constants, openSync, readdirSync } from "node:fs";
 import { request } from "node:http";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ClusterError, hasCode } from "../../common/errors.ts";
+import { ClusterError, type ErrorCode, hasCode } from "../../common/errors.ts";
 import type { DriverVolume, VolumeDriver } from "./volume-driver.ts";
 
+/** A plugin may have to reach for storage far away. */
 const CALL_TIMEOUT_MS = 60_000;
+/** Questions that `volume ls` waits for. */
+const READ_TIMEOUT_MS = 10_000;
+/** For a plugin that is being restarted. */
+const PLUGIN_WAIT_MS = 10_000;
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
 /** What the socket of a plugin says that does not run, or ends just now. */
 const NOBODY: readonly string[] = ["ENOENT", "ECONNREFUSED", "EPIPE", "ECONNRESET"];
@@ -23,11 +28,18 @@ function isObject(value: unknown): value is Answer {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+interface PluginCall {
+  /** "VolumeDriver.Mount" */
+  readonly call: string;
+  readonly body: object;
+  readonly timeoutMs: number;
+}
+
 /** One POST; resolves to the JSON object that comes back. `unavailable` where nobody listens. */
-function post(socketPath: string, call: string, body: object): Promise<Answer> {
+function post(socketPath: string, { call, body, timeoutMs }: PluginCall): Promise<Answer> {
   const text = JSON.stringify(body);
   return new Promise((resolve, reject) => {
-    const failed = (why: string, code: "internal" | "unavailable" = "internal"): void =>
+    const failed = (why: string, code: ErrorCode = "internal"): void =>
       reject(new ClusterError(code, `${call}: ${why}`, { details: { socketPath } }));
     let folder: number;
     try {
@@ -49,7 +61,7 @@ function post(socketPath: string, call: string, body: object): Promise<Answer> {
           Accept: CONTENT_TYPE,
           "Content-Length": Buffer.byteLength(text),
         },
-        timeout: CALL_TIMEOUT_MS,
+        timeout: timeoutMs,
       },
       (response) => {
         const pieces: Buffer[] = [];
@@ -71,7 +83,11 @@ function post(socketPath: string, call: string, body: object): Promise<Answer> {
       },
     );
     outgoing.on("close", () => closeSync(folder));
-    outgoing.on("timeout", () => outgoing.destroy(new Error(`no answer in ${CALL_TIMEOUT_MS / 1000} s`)));
+    outgoing.on("timeout", () => {
+      // Not "no such volume": nothing is known of it.
+      failed(`no answer in ${timeoutMs / 1000} s`, "deadline_exceeded");
+      outgoing.destroy();
+    });
     outgoing.on("error", (error: NodeJS.ErrnoException) =>
       failed(
         error.message.replace(/\/proc\/self\/fd\/\d+\/\S+/, socketPath),
@@ -83,11 +99,11 @@ function post(socketPath: string, call: string, body: object): Promise<Answer> {
 }
 
 /** As post(), but for `waitMs` waits for a plugin that is not there (yet, or again after a crash). */
-async function postWhenUp(place: PluginPlace, call: string, body: object): Promise<Answer> {
-  const deadlineMs = performance.now() + place.waitMs;
+async function postWhenUp(socketPath: string, call: PluginCall, waitMs: number): Promise<Answer> {
+  const deadlineMs = performance.now() + waitMs;
   for (let pauseMs = RETRY_FIRST_MS; ; pauseMs = Math.min(RETRY_MAX_MS, pauseMs * 2)) {
     try {
-      return await post(place.socketPath, call, body);
+      return await post(socketPath, call);
     } catch (caught) {
       if (!hasCode(caught, "unavailable") || performance.now() + pauseMs > deadlineMs) throw caught;
     }
@@ -123,6 +139,11 @@ export interface PluginPlace {
   readonly socketPath: string;
   /** How long a call waits for somebody to listen. */
   readonly waitMs: number;
+  /** The same for questions only. Default waitMs. */
+  readonly readWaitMs?: number;
+  /** How long an answer may take; default 60 s, of questions 10 s. */
+  readonly callTimeoutMs?: number;
+  readonly readTimeoutMs?: number;
   readonly hostPath: (path: string) => string;
 }
 
@@ -137,7 +158,19 @@ export class PluginDriver implements VolumeDriver {
   }
 
   #ask(call: string, body: object): Promise<Answer> {
-    return postWhenUp(this.#place, call, body);
+    const { socketPath, waitMs, callTimeoutMs: timeoutMs = CALL_TIMEOUT_MS } = this.#place;
+    return postWhenUp(socketPath, { call, body, timeoutMs }, waitMs);
+  }
+
+  /** A question that changes nothing. */
+  #read(call: string, body: object): Promise<Answer> {
+    const {
+      socketPath,
+      waitMs,
+      readWaitMs = waitMs,
+      readTimeoutMs: timeoutMs = READ_TIMEOUT_MS,
+    } = this.#place;
+    return postWhenUp(socketPath, { call, body, timeoutMs }, readWaitMs);
   }
 
   /** Shakes hands; throws unless it is a volume driver. */
@@ -159,7 +192,7 @@ export class PluginDriver implements VolumeDriver {
   async scope(): Promise<string> {
     if (this.#scope === undefined) {
       // Old plugins know no such call.
-      const answer = await this.#ask("VolumeDriver.Capabilities", {}).catch(() => ({}));
+      const answer = await this.#read("VolumeDriver.Capabilities", {}).catch(() => ({}));
       const capabilities: unknown = (answer as Answer)["Capabilities"];
       const scope = isObject(capabilities) ? capabilities["Scope"] : undefined;
       this.#scope = scope === "global" ? "global" : "local";
@@ -192,7 +225,7 @@ export class PluginDriver implements VolumeDriver {
 
   async get(name: string): Promise<DriverVolume | undefined> {
     try {
-      const answer = await this.#ask("VolumeDriver.Get", { Name: name });
+      const answer = await this.#read("VolumeDriver.Get", { Name: name });
       return this.#onHost(toVolume(answer["Volume"]));
     } catch (caught) {
       if (caught instanceof ClusterError && caught.code === "internal") return undefined;
@@ -206,7 +239,7 @@ export class PluginDriver implements VolumeDriver {
   }
 
   async list(): Promise<readonly DriverVolume[]> {
-    const answer = await this.#ask("VolumeDriver.List", {});
+    const answer = await this.#read("VolumeDriver.List", {});
     const volumes = answer["Volumes"];
     if (!Array.isArray(volumes)) return [];
     return volumes.map((each) => this.#onHost(toVolume(each))).filter((each) => each !== undefined);
@@ -215,13 +248,17 @@ export class PluginDriver implements VolumeDriver {
 
 const PLUGIN_NAME = /^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$/;
 
+export type PluginLimits = Pick<PluginPlace, "callTimeoutMs" | "readTimeoutMs">;
+
 /** Finds plugins by their sockets: NAME.sock or NAME/NAME.sock in one of the folders. */
 export class PluginDrivers {
   readonly #folders: readonly string[];
+  readonly #limits: PluginLimits;
   readonly #active = new Map<string, PluginDriver>();
 
-  constructor(folders: readonly string[]) {
+  constructor(folders: readonly string[], limits: PluginLimits = {}) {
     this.#folders = folders;
+    this.#limits = limits;
   }
 
   names(): readonly string[] {
@@ -243,7 +280,14 @@ export class PluginDrivers {
           path.join(folder, name, `${name}.sock`),
         ]) {
           if (!readNames(path.dirname(socketPath)).includes(path.basename(socketPath))) continue;
-          const driver = new PluginDriver({ name, socketPath, waitMs: 0, hostPath: (inside) => inside });
+          const driver = new PluginDriver({
+            name,
+            socketPath,
+            waitMs: PLUGIN_WAIT_MS,
+            readWaitMs: 0,
+            ...this.#limits,
+            hostPath: (inside) => inside,
+          });
           await driver.activate();
           this.#active.set(name, driver);
           return driver;

@@ -14,11 +14,13 @@ import type { Labels } from "../../model/specs.ts";
 import { treeBytes } from "../images/tree-bytes.ts";
 import type { EventSink, VolumeMount, VolumeSource } from "../ports.ts";
 import { LocalDriver } from "./local-driver.ts";
-import { PluginDrivers } from "./plugin-driver.ts";
+import { PluginDrivers, type PluginLimits } from "./plugin-driver.ts";
 import type { VolumeDriver } from "./volume-driver.ts";
 import { ANONYMOUS_LABEL, type VolumeRecord } from "./volume-record.ts";
 import { checkVolumeName, parseCreateRequest, volumeMatcher } from "./volume-requests.ts";
 
+/** A plugin that did not answer is not asked about its other volumes for so long. */
+const SILENT_MS = 2_000;
 const DEFAULT_PLUGIN_FOLDERS: readonly string[] = ["/run/shoal/plugins", "/run/docker/plugins"];
 
 export interface VolumeEngineOptions {
@@ -29,6 +31,8 @@ export interface VolumeEngineOptions {
   readonly events: EventSink;
   /** Folders where plugins' sockets are looked for. */
   readonly pluginFolders?: readonly string[];
+  /** For tests: how long plugins may take. */
+  readonly pluginLimits?: PluginLimits;
   /** Managed plugins, which come first. */
   readonly managed?: ManagedDrivers;
 }
@@ -71,15 +75,17 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   readonly #local: LocalDriver;
   readonly #plugins: PluginDrivers;
   readonly #managed: ManagedDrivers | undefined;
-  /** Creations and removals go one after the other: their checks must hold until they are done. */
-  #turn: Promise<unknown> = Promise.resolve();
+  /** Creations and removals of one name go one after the other: their checks must hold until they are done. */
+  readonly #turns = new Map<string, Promise<unknown>>();
+  /** Drivers that did not answer, and until when they are not asked again by those who only look. */
+  readonly #silentUntilMs = new Map<string, number>();
 
   constructor(options: VolumeEngineOptions) {
     this.#env = options.env;
     this.#log = options.log;
     this.#events = options.events;
     this.#root = path.join(options.dataRoot, "volumes");
-    this.#plugins = new PluginDrivers(options.pluginFolders ?? DEFAULT_PLUGIN_FOLDERS);
+    this.#plugins = new PluginDrivers(options.pluginFolders ?? DEFAULT_PLUGIN_FOLDERS, options.pluginLimits);
     this.#managed = options.managed;
     this.#local = new LocalDriver({
       root: this.#root,
@@ -110,10 +116,15 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     }
   }
 
-  #inTurn<T>(run: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(run, run);
-    this.#turn = turn.catch(() => {});
-    return turn;
+  /** A plugin that hangs holds up its own volumes only. */
+  async #inTurn<T>(name: string, run: () => Promise<T>): Promise<T> {
+    const turn = (this.#turns.get(name) ?? Promise.resolve()).then(run, run);
+    this.#turns.set(name, turn);
+    try {
+      return await turn;
+    } finally {
+      if (this.#turns.get(name) === turn) this.#turns.delete(name);
+    }
   }
 
   #driver(name: string): Promise<VolumeDriver> {
@@ -177,7 +188,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     const isAnonymous = request.name === null;
     const name = request.name ?? newHexId(this.#env.random);
     checkVolumeName(name);
-    return this.#inTurn(async () => {
+    return this.#inTurn(name, async () => {
       const driver = await this.#driverName(request.driver).catch((caught: unknown) => {
         throw lookupError(name, request.driver, caught);
       });
@@ -241,6 +252,8 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
       }
     | undefined
   > {
+    const { clock } = this.#env;
+    if ((this.#silentUntilMs.get(record.driver) ?? 0) > clock.monotonicMs()) return undefined;
     try {
       const driver = await this.#driver(record.driver);
       const volume = await driver.get(record.name);
@@ -249,6 +262,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     } catch (caught) {
       // A dead plugin must not hide the machine's other volumes.
       this.#log.warn("volume plugin does not answer", { driver: record.driver, error: caught });
+      this.#silentUntilMs.set(record.driver, clock.monotonicMs() + SILENT_MS);
       return undefined;
     }
   }
@@ -267,7 +281,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   }
 
   remove(name: string, force: boolean): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#inTurn(name, async () => {
       const record = this.#records.get(name);
       if (record === undefined) {
         if (force) return;
@@ -312,7 +326,9 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
         bytes += size;
       } catch (caught) {
         // Used since the list was made, or gone with somebody else.
-        if (!hasCode(caught, "conflict", "not_found")) throw caught;
+        if (hasCode(caught, "conflict", "not_found")) continue;
+        // One driver's trouble must not keep the volumes of others.
+        this.#log.warn("volume not pruned", { name: record.name, driver: record.driver, error: caught });
       }
     }
     this.#events.emit({
