@@ -21,6 +21,11 @@ function answer(stream: http2.ServerHttp2Stream, status: string, body: Buffer): 
   stream.end(body);
 }
 
+function isWhole(framed: Buffer): boolean {
+  if (framed.byteLength < FRAME_HEAD_BYTES) return false;
+  return framed.byteLength - FRAME_HEAD_BYTES === framed.readUInt32BE(1);
+}
+
 /** The value of the key that a RangeRequest names. */
 function read(state: KvMap, message: Buffer): Buffer {
   for (const { body, number } of fieldsOf(message)) {
@@ -32,13 +37,14 @@ function read(state: KvMap, message: Buffer): Buffer {
 export function serveClients(node: RaftNode, state: KvMap, port: number): void {
   const server = http2.createServer();
   server.on("stream", (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => {
-    const chunks: Buffer[] = [];
     const isRead = headers[":path"] === RANGE_PATH;
+    let gathered: Buffer | undefined;
     stream.on("error", () => undefined);
-    stream.on("data", (chunk: Buffer) => chunks.push(chunk));
-    stream.on("end", () => {
-      const first = chunks[0] ?? Buffer.alloc(FRAME_HEAD_BYTES);
-      const message = (chunks.length === 1 ? first : Buffer.concat(chunks)).subarray(FRAME_HEAD_BYTES);
+    stream.on("data", (chunk: Buffer) => {
+      gathered = gathered === undefined ? chunk : Buffer.concat([gathered, chunk]);
+      // A message is handled once it is whole, as etcd's server does, not once the client has closed its side.
+      if (!isWhole(gathered)) return;
+      const message = gathered.subarray(FRAME_HEAD_BYTES);
       const done = isRead
         ? node.readBarrier().then(() => read(state, message))
         : node.propose(message).then(() => EMPTY);
