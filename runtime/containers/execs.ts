@@ -215,6 +215,7 @@ export class Execs {
       exec.pid = pid;
       exec.connection = connection;
       await connection.ask(FrameType.start, u32(0));
+      void this.#deps.launcher.prepareSpare("exec");
       exec.isRunning = exec.exitCode === null;
       this.#deps.events(container.record, `exec_start: ${exec.config.Cmd.join(" ")}`, { execID: exec.id });
       return connection;

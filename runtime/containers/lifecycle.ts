@@ -216,7 +216,7 @@ export class Lifecycle {
     live.pendingAttachments.clear();
     this.#adoptConnection(live, connection);
     await connection.ask(FrameType.start, u32(0));
-    void this.#deps.launcher.prepareSpare();
+    void this.#deps.launcher.prepareSpare("create");
     const state: PersistedState = {
       ...live.record.state,
       status: "running",

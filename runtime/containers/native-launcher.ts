@@ -14,6 +14,8 @@ import { FrameType, NativeConnection, u32 } from "./native-frames.ts";
 /** A launcher that is going away between two attempts must be replaced; more often than this something else is wrong. */
 const CONNECT_ATTEMPTS_MAX = 3;
 
+type JobKind = "create" | "exec";
+
 export interface LauncherOptions {
   readonly execRoot: string;
   readonly nativeBinary: string;
@@ -24,9 +26,9 @@ export class NativeLauncher {
   readonly #options: LauncherOptions;
   #rootFd: number | undefined;
   #held: NativeConnection | undefined;
-  /** To a process that waits for its job with a network namespace made ahead. */
-  #spare: NativeConnection | undefined;
-  #isSpareComing = false;
+  /** To processes that wait for their job, one of each kind; that for a creation has a network namespace made ahead. */
+  readonly #spares = new Map<JobKind, NativeConnection>();
+  readonly #comingSpares = new Set<JobKind>();
   #starting: Promise<void> | undefined;
 
   constructor(options: LauncherOptions) {
@@ -46,18 +48,15 @@ export class NativeLauncher {
   stop(): void {
     this.#held?.close();
     this.#held = undefined;
-    this.#spare?.close();
-    this.#spare = undefined;
+    for (const spare of this.#spares.values()) spare.close();
+    this.#spares.clear();
     if (this.#rootFd !== undefined) closeSync(this.#rootFd);
     this.#rootFd = undefined;
   }
 
   /** Sends a job; resolves with the connection and the process's number once it waits for its start. */
-  async run(
-    kind: "create" | "exec",
-    job: Uint8Array,
-  ): Promise<{ connection: NativeConnection; pid: number }> {
-    const spare = kind === "create" ? this.#takeSpare() : undefined;
+  async run(kind: JobKind, job: Uint8Array): Promise<{ connection: NativeConnection; pid: number }> {
+    const spare = this.#takeSpare(kind);
     if (spare !== undefined) {
       try {
         return await ask(spare, kind, job);
@@ -69,28 +68,29 @@ export class NativeLauncher {
     return ask(await this.#connect(), kind, job);
   }
 
-  /** For the next creation, at a time when nobody waits: a process that has done already what doesn't depend on the job. */
-  async prepareSpare(): Promise<void> {
-    if (this.#spare?.isClosed === false || this.#rootFd === undefined || this.#isSpareComing) return;
-    this.#isSpareComing = true;
+  /** For the next job of the kind, at a time when nobody waits: a process that has done already what doesn't depend on the job. */
+  async prepareSpare(kind: JobKind): Promise<void> {
+    if (this.#spares.get(kind)?.isClosed === false || this.#rootFd === undefined) return;
+    if (this.#comingSpares.has(kind)) return;
+    this.#comingSpares.add(kind);
     try {
       const spare = await NativeConnection.connect(this.#place("launcher.sock"));
       if (this.#rootFd === undefined) {
         spare.close();
         return;
       }
-      spare.send(FrameType.spare);
-      this.#spare = spare;
+      if (kind === "create") spare.send(FrameType.spare);
+      this.#spares.set(kind, spare);
     } catch (caught) {
-      this.#options.log.debug("no process waits for the next start", { error: caught });
+      this.#options.log.debug("no process waits for the next job", { kind, error: caught });
     } finally {
-      this.#isSpareComing = false;
+      this.#comingSpares.delete(kind);
     }
   }
 
-  #takeSpare(): NativeConnection | undefined {
-    const spare = this.#spare;
-    this.#spare = undefined;
+  #takeSpare(kind: JobKind): NativeConnection | undefined {
+    const spare = this.#spares.get(kind);
+    this.#spares.delete(kind);
     return spare?.isClosed === true ? undefined : spare;
   }
 
@@ -195,7 +195,7 @@ export class NativeLauncher {
 
 async function ask(
   connection: NativeConnection,
-  kind: "create" | "exec",
+  kind: JobKind,
   job: Uint8Array,
 ): Promise<{ connection: NativeConnection; pid: number }> {
   try {

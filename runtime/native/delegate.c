@@ -238,4 +238,6 @@ const char *delegate_exec(struct job *job, struct streams *streams, const int st
 void delegate_delete(const struct job *job) {
   const char *const arguments[] = {"delete", "--force", job->id, NULL};
   run_quietly(job, arguments);
+  /* In this process's own mount namespace: the next run must not find the writable layer in use. */
+  umount2(ROOT_PLACE, MNT_DETACH);
 }

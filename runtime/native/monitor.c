@@ -203,14 +203,15 @@ const char *monitor_make_child(struct job *job, struct streams *streams, struct 
 
 /* Until the child says that it waits for the start. The terminal's master may come first. */
 static const char *wait_ready(int sync, struct streams *streams) {
-  static char text[8192];
+  /* On the stack, whose pages are given back later. */
+  char text[PATH_BYTES_MAX];
   for (;;) {
     int fd = -1;
     ssize_t count = receive_descriptor(sync, text, sizeof text - 1, &fd);
     if (count <= 0) return "container process ended during its set-up";
     text[count] = 0;
     if (text[0] == 'R') return NULL;
-    if (text[0] == 'E') return text + 1;
+    if (text[0] == 'E') return FAIL("%s", text + 1);
     if (text[0] == 'T' && fd >= 0) {
       set_nonblocking(fd);
       streams->sources[0] = fd;

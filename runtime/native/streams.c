@@ -352,7 +352,10 @@ static void serve_clients(struct streams *streams, struct pollfd *polls, struct 
 void streams_run(struct streams *streams, void (*on_exit_reached)(void *), void *context) {
   static struct pollfd polls[CLIENT_COUNT_MAX];
   static struct client *owners[CLIENT_COUNT_MAX];
+  bool is_small = false;
   while (!streams->is_exited || streams->sources[0] >= 0 || streams->sources[1] >= 0) {
+    if (streams->is_started && !is_small) release_stack();
+    is_small = streams->is_started;
     int count = poll_all(streams, polls, owners, streams->is_exited ? DRAIN_QUIET_MS : -1);
     if (count < 0 && errno != EINTR) break;
     /* Somebody outside holds the pipe open (a shared pid namespace) and says nothing: that is not this container's output. */

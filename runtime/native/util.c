@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -138,6 +139,13 @@ ssize_t receive_descriptor(int socket, char *bytes, size_t size, int *fd) {
   uint32_t count = 1;
   *fd = -1;
   return receive_descriptors(socket, bytes, size, fd, &count);
+}
+
+void release_stack(void) {
+  /* Less than the kernel maps below the stack of a new program; a page is left for the calls that this one makes. */
+  const uintptr_t page = 4096, bytes = 96 << 10;
+  char here;
+  madvise((void *)(((uintptr_t)&here & ~(page - 1)) - page - bytes), bytes, MADV_DONTNEED);
 }
 
 void set_nonblocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }

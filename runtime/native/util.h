@@ -32,6 +32,8 @@ ssize_t receive_descriptors(int socket, char *bytes, size_t size, int *fds, uint
 /* The same with at most one, which is -1 when none came along. */
 ssize_t receive_descriptor(int socket, char *bytes, size_t size, int *fd);
 
+/* Gives the stack below the caller back: to a process whose deepest calls are done, and which waits now. */
+void release_stack(void);
 void set_nonblocking(int fd);
 uint64_t wall_nanoseconds(void);
 /* Writes RFC 3339 with nine digits and Z, 30 characters and a NUL. */

@@ -60,6 +60,19 @@ describe("the spare process", () => {
     return Number(/^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
   }
 
+  test("one waits for the next exec once there was one, and may be killed", async () => {
+    const { id } = await started();
+    await until("a spare for the next start waits", 10_000, () => spares().length === 1);
+    const others = (): readonly number[] => launchers().filter((pid) => !spares().includes(pid));
+    const without = others();
+    for (const word of ["one", "two"]) {
+      assert.equal((await lab.exec(id, ["echo", word])).output, `${word}\n`);
+      await until("one more waits", 10_000, () => others().length === without.length + 1);
+      for (const pid of others()) if (!without.includes(pid)) process.kill(pid, "SIGKILL");
+    }
+    assert.equal((await lab.exec(id, ["echo", "three"])).output, "three\n");
+  });
+
   test("its network namespace becomes the next container's, with the loopback up, and nobody else's", async () => {
     const { network } = await spare();
     const { id, pid } = await started();
