@@ -189,10 +189,9 @@ export class ImageTransfers {
   async #bring(wanted: Wanted, from: Origin, report: Report, signal: AbortSignal): Promise<ImageRecord> {
     const { reference } = wanted;
     const platform = wanted.platform === "" ? HOST_PLATFORM : parsePlatformText(wanted.platform);
-    if (from !== "registry") {
-      const record = await this.#fromPeers({ reference, platform, report, signal });
-      if (record !== undefined) return record;
-    }
+    const isKeptOnly = from === "registry";
+    const record = await this.#fromPeers({ reference, platform, report, signal, isKeptOnly });
+    if (record !== undefined) return record;
     if (from === "peers") {
       throw new ClusterError("not_found", `No node of the cluster has image ${familiarForm(reference)}`);
     }
@@ -211,9 +210,7 @@ export class ImageTransfers {
     };
   }
 
-  async #fromPeers(
-    wanted: Pick<PeerPull, "reference" | "platform" | "report" | "signal">,
-  ): Promise<ImageRecord | undefined> {
+  async #fromPeers(wanted: Omit<PeerPull, "peers" | "offer">): Promise<ImageRecord | undefined> {
     const peers = this.#peers;
     if (peers === undefined) return undefined;
     try {

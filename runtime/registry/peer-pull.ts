@@ -4,7 +4,7 @@
  * registry is needed.
  */
 import type { BlobPeers, ImageDescription, PeerImage, ProgressLine } from "../../model/engine.ts";
-import { canonicalForm, type ImageReference } from "../../model/image-reference.ts";
+import { canonicalForm, familiarForm, type ImageReference } from "../../model/image-reference.ts";
 import { makeDurable, nameImage } from "../images/durable-images.ts";
 import { imageEvent } from "../images/image-events.ts";
 import {
@@ -26,6 +26,8 @@ export interface PeerPull {
   readonly peers: BlobPeers;
   readonly report: (line: ProgressLine) => void;
   readonly signal: AbortSignal;
+  /** Only a name that the cluster itself keeps counts: for who asks for the image's newest form. */
+  readonly isKeptOnly?: boolean;
   /** Called with what is being pulled as soon as it can be offered to others, and with undefined at the end. */
   readonly offer: (image: ImageDescription | undefined) => void;
 }
@@ -36,7 +38,7 @@ export async function pullFromPeers(storage: ImageStorage, pull: PeerPull): Prom
   const { peers, signal } = pull;
   const meaning = await peers.resolve(canonicalForm(pull.reference), signal);
   const digest = pull.reference.digest ?? meaning?.digest;
-  if (digest === undefined) return undefined;
+  if (digest === undefined || (pull.isKeptOnly === true && meaning?.isKept !== true)) return undefined;
   const reference = { ...pull.reference, digest };
   const wanted = { reference: canonicalForm(reference), likely: meaning?.holders ?? [] };
   const found = await peers.find(wanted.reference, wanted.likely, signal);
@@ -45,11 +47,15 @@ export async function pullFromPeers(storage: ImageStorage, pull: PeerPull): Prom
   const nearby = new NearbyPeers(peers, wanted, found);
   const lease = leases.open();
   try {
+    const before = storage.records.find(canonicalForm(pull.reference))?.id;
     const fetch = new PeerFetch({ storage, pull: { ...pull, reference }, nearby, lease });
     const record = await fetch.run(found);
     if (pull.reference.digest === undefined) {
       await nameImage(storage, pull.reference, record, meaning?.taggedAt);
     }
+    pull.report({ status: `Digest: ${digest}` });
+    const status = before === record.id ? "Image is up to date" : "Downloaded newer image";
+    pull.report({ status: `Status: ${status} for ${familiarForm(pull.reference)}` });
     imageEvent(storage, "pull", record.id, canonicalForm(pull.reference));
     return record;
   } finally {

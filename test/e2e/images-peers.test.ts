@@ -23,7 +23,7 @@ function bigImage(tag: string): TestImage {
   return {
     tags: [tag],
     layers: [
-      [{ name: "one", content: "1".repeat(100_000) }],
+      [{ name: "one", content: randomBytes(100_000) }],
       [{ name: "two", content: randomBytes(9_000_000) }],
     ],
   };
@@ -46,6 +46,7 @@ interface ModelPeer {
 /** Peers by name; `manager` says what names mean. Counts what is asked of each. */
 class ModelPeers implements BlobPeers {
   readonly fetchedFrom: string[] = [];
+  isKept = true;
   readonly #peers: ReadonlyMap<string, ModelPeer>;
   readonly #manager: LabEngine | undefined;
 
@@ -57,8 +58,8 @@ class ModelPeers implements BlobPeers {
   resolve(reference: string): Promise<ResolvedImage | undefined> {
     const image = this.#manager?.images.describe(reference);
     if (image === undefined) return Promise.resolve(undefined);
-    const { taggedAt } = image;
-    return Promise.resolve({ digest: image.manifest.digest, holders: [], isKept: true, taggedAt });
+    const { taggedAt, manifest } = image;
+    return Promise.resolve({ digest: manifest.digest, holders: [], isKept: this.isKept, taggedAt });
   }
 
   find(reference: string): Promise<readonly PeerImage[]> {
@@ -109,6 +110,26 @@ test("a name that only a peer claims is nothing: managers say what names mean", 
   engine.images.setPeers(peers);
   assert.equal(await ensure(engine, "app:1"), manager.images.resolve("app:1"));
   assert.ok(!peers.fetchedFrom.includes("hostile"), "what it calls so is another image");
+});
+
+test("a pull takes what the cluster keeps under the name, and a manager's own image only where a task wants it", async () => {
+  // A registry that is not there.
+  const name = "127.0.0.1:1/app:1";
+  const manager = await engineWith(bigImage(name));
+  const [engine, other] = [await lab.open(), await lab.open()];
+  const peers = new ModelPeers({ manager: { engine: manager } }, manager);
+  engine.images.setPeers(peers);
+  const pull = (puller: LabEngine): Promise<readonly unknown[]> =>
+    linesOf(puller.images.pull({ reference: name }, AbortSignal.timeout(20_000)));
+  assert.deepEqual((await pull(engine)).slice(-2), [
+    { status: `Digest: ${described(manager, name).manifest.digest}` },
+    { status: `Status: Downloaded newer image for ${name}` },
+  ]);
+  assert.deepEqual((await pull(engine)).at(-1), { status: `Status: Image is up to date for ${name}` });
+  peers.isKept = false;
+  other.images.setPeers(peers);
+  await assert.rejects(pull(other), /connection refused/);
+  assert.equal(await ensure(other, name), manager.images.resolve(name));
 });
 
 test("another image under the digest that was asked for is refused, and no name that a peer claims is kept", async () => {
