@@ -52,6 +52,9 @@ import { WorkerNode } from "./worker-node.ts";
 const READY_TIMEOUT_MS = 20_000;
 const READY_POLL_MS = 20;
 
+/** Blobs come in 256 KiB pieces: with HTTP/2's own window of 64 KiB each would take four trips. */
+const BLOB_CHANNEL = { "grpc-node.flow_control_window": 1024 * 1024 };
+
 const ALREADY_IN =
   'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.';
 const NOT_IN = "This node is not part of a swarm";
@@ -378,7 +381,7 @@ export class SwarmNode implements SwarmLifecycle {
       managers: () =>
         (this.#membership?.state.managers ?? state.managers).filter((addr) => addr !== state.advertiseAddr),
       resolveHere: (reference) => this.#resolveImage(reference).catch(() => undefined),
-      dial: (addr, options) => dial(addr, live, options),
+      dial: (addr, options) => dial(addr, live, { ...options, channel: BLOB_CHANNEL }),
     });
     const renewal = new CertificateRenewal({
       env,
