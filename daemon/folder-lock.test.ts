@@ -15,7 +15,7 @@ describe("one daemon for a folder", () => {
 
   test("FolderLock names the process that holds it, and is free once that process was killed", async () => {
     const source = `
-      import { FolderLock } from ${JSON.stringify(path.join(import.meta.dirname, "folder-lock.ts"))};
+      import { FolderLock } from ${JSON.stringify(path.join(import.meta.dirname, `folder-lock${path.extname(import.meta.filename)}`))};
       await FolderLock.take(${JSON.stringify(folder)}, "data root");
       console.log("held");
       setInterval(() => {}, 1000);`;
