@@ -99,12 +99,18 @@ export function matchesFilters(live: LiveContainer, filters: Filters, context: F
   return true;
 }
 
+const HEALTHS: readonly string[] = ["none", "starting", "healthy", "unhealthy"];
+
 export function checkListFilters(filters: Filters): void {
   checkFilterKeys(filters, LIST_KEYS);
   for (const status of filters.get("status") ?? []) {
     if (!STATUSES.includes(status)) {
       throw new ClusterError("invalid_argument", `invalid filter 'status=${status}'`);
     }
+  }
+  for (const health of filters.get("health") ?? []) {
+    if (!HEALTHS.includes(health))
+      throw new ClusterError("invalid_argument", `Unrecognised filter value for health: ${health}`);
   }
   for (const code of filters.get("exited") ?? []) {
     if (!/^-?\d+$/.test(code)) throw new ClusterError("invalid_argument", `invalid filter 'exited=${code}'`);

@@ -359,6 +359,11 @@ function portsJson(record: ContainerRecord): readonly JsonObject[] {
   });
 }
 
+/** As Docker lists it: arguments with spaces in quotes, whatever else is in them. */
+export function commandText(command: readonly string[]): string {
+  return command.map((word, index) => (index > 0 && word.includes(" ") ? `'${word}'` : word)).join(" ");
+}
+
 export function listEntry(
   live: LiveContainer,
   options: {
@@ -369,7 +374,7 @@ export function listEntry(
   },
 ): JsonObject {
   const { record } = live;
-  const command = commandOf(record.config).join(" ");
+  const command = commandText(commandOf(record.config));
   return json({
     Id: record.id,
     Names: [`/${record.name}`],

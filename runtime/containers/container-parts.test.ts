@@ -7,7 +7,8 @@ import { ALL_CAPABILITIES, boundingSet, capabilityMask, capabilityNames } from "
 import { Cgroups, parseHierarchies, sharesToWeight } from "./cgroups.ts";
 import { mergeConfig } from "./config-merge.ts";
 import { matchesLabel, parseUntil } from "./container-filters.ts";
-import { humanSpan } from "./container-inspect.ts";
+import { checkListFilters } from "./container-filters.ts";
+import { commandText, humanSpan } from "./container-inspect.ts";
 import { compileDeviceProgram } from "./device-program.ts";
 import { healthPlan, nextHealth } from "./health.ts";
 import { DetachScanner, parseDetachKeys } from "./input-stream.ts";
@@ -275,4 +276,17 @@ test("wording, filters, limits and small formats", () => {
   );
   assert.deepEqual(Object.keys(net), ["eth0"]);
   assert.deepEqual(parsePs("PID CMD\n 1 a b\n 2 c\n", new Set([1])).Processes, [["1", "a b"]]);
+});
+
+test("commandText() quotes arguments with spaces, as Docker lists them", () => {
+  assert.equal(commandText(["sh", "-c", "echo $A; exit"]), "sh -c 'echo $A; exit'");
+  assert.equal(commandText(["my program"]), "my program");
+});
+
+test("checkListFilters() refuses a health that there is not", () => {
+  checkListFilters(new Map([["health", ["none", "starting", "healthy", "unhealthy"]]]));
+  assert.throws(() => checkListFilters(new Map([["health", ["bogus"]]])), {
+    code: "invalid_argument",
+    message: "Unrecognised filter value for health: bogus",
+  });
 });

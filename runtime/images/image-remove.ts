@@ -243,9 +243,9 @@ export async function pruneImages(
     const isNamed = records.tagsOf(record.id).length > 0;
     if (isKept(storage, record)) return false;
     if (used.has(record.id) || storage.leases.has(record.id) || (onlyDangling && isNamed)) return false;
-    return (
-      records.childrenOf(record.id).length === 0 && matches({ record, document: storage.document(record) })
-    );
+    // One that others are built on loses its names, and goes with the last of them.
+    if (!isNamed && records.childrenOf(record.id).length > 0) return false;
+    return matches({ record, document: storage.document(record) });
   };
   for (const record of [...records.images()].filter(isCandidate)) {
     // Gone meanwhile with a child, or named, held or built on by somebody while others were removed.

@@ -172,6 +172,19 @@ test("ImageEngine.build() tells its steps as the classic builder does", async ()
   );
 });
 
+test("ImageEngine.prune() of all takes a named image along with what was built on it", async () => {
+  const engine = await bench();
+  await build(engine, "FROM base:1\nRUN write x y\n", { query: { t: "parent:1" } });
+  await build(engine, "FROM parent:1\nLABEL a=b\n", { query: { t: "child:1" } });
+  const all = new Map([["dangling", ["false"]]]);
+  const { ImagesDeleted } = await engine.images.prune(all);
+  const untagged = (ImagesDeleted ?? []).flatMap(({ Untagged = [] }) => Untagged);
+  assert.deepEqual(new Set(untagged), new Set(["base:1", "parent:1", "child:1"]));
+  for (const name of untagged)
+    assert.equal(engine.images.resolve(typeof name === "string" ? name : ""), undefined);
+  assert.equal((await engine.images.prune(all)).ImagesDeleted, null);
+});
+
 test("ImageEngine.build() finds steps again by content, and not with nocache", async () => {
   const engine = await bench();
   const dockerfile = "FROM base:1\nENV A=1\nCOPY f /f\nRUN write x y\n";
