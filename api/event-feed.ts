@@ -107,9 +107,20 @@ export class EventFeed implements Component {
 
   async #run(control: ClusterControl, signal: AbortSignal): Promise<void> {
     try {
-      for await (const change of control.watch(signal)) {
-        const event = toEngineEvent(change, this.#deps.env.clock.wallMs());
-        if (event !== undefined) this.#publish(event);
+      for (let after: number | undefined; ;) {
+        try {
+          for await (const { version, events } of control.watch(signal, after)) {
+            after = version;
+            for (const change of events) {
+              const event = toEngineEvent(change, this.#deps.env.clock.wallMs());
+              if (event !== undefined) this.#publish(event);
+            }
+          }
+          return;
+        } catch (error) {
+          // A burst that was too fast is caught up with from where it was lost.
+          if (signal.aborted || after === undefined || !hasCode(error, "resource_exhausted")) throw error;
+        }
       }
     } catch (error) {
       // Too far behind: what was lost is lost to readers of events; the next poll starts a new watch.

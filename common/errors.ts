@@ -18,6 +18,8 @@ export const ERROR_CODES = {
   conflict: { grpc: 10, http: 409 },
   /** A stale version in compare-and-set. Docker answers 500 and clients look for "update out of sequence". */
   out_of_sequence: { grpc: 10, http: 500 },
+  /** What was asked for is no longer kept; starting afresh helps, asking again doesn't. */
+  expired: { grpc: 11, http: 410 },
   resource_exhausted: { grpc: 8, http: 503 },
   internal: { grpc: 13, http: 500 },
   unimplemented: { grpc: 12, http: 501 },

@@ -6,6 +6,10 @@
 
 /** Events that wait for one slow watcher before it is told to resync. */
 export const WATCH_EVENT_COUNT_MAX: number = 65_536;
+/** Newest events that are kept for watchers that come back; at some hundred task changes a second, the last minute or so. */
+export const WATCH_HISTORY_EVENT_COUNT_MAX: number = 16_384;
+/** What those may take, measured in the log; objects that were replaced come on top. */
+export const WATCH_HISTORY_BYTES_MAX: number = 8_388_608;
 /** Changes in one transaction of a batch: small enough that other writers get between, large enough to share a sync. */
 export const BATCH_CHANGE_COUNT_MAX: number = 512;
 /** Encoded bytes in one transaction of a batch, for the same reason. */
@@ -95,7 +99,7 @@ export const LOCAL_COPY_WAIT_MS: number = 2_000;
 export const LEARNER_WAIT_MS: number = 600_000;
 /** How often the leader compares Raft membership, roles and node objects. */
 export const ROLE_CHECK_MS: number = 500;
-/** Watchers of the control API (event streams) that wait behind before they are told to start over. */
-export const CONTROL_WATCH_COUNT_MAX: number = 16_384;
+/** Commits that wait for a reader of the control API (event streams) before it is cut off. */
+export const CONTROL_WATCH_COUNT_MAX: number = 4_096;
 /** A leader that stops waits so long for another one to take over. */
 export const LEADER_HANDOVER_MS: number = 1_000;

@@ -76,13 +76,22 @@ export interface ManagerReachability {
   readonly isVoter: boolean;
 }
 
+/** The changes of one transaction, in order. */
+export interface CommittedChanges {
+  readonly version: number;
+  readonly events: readonly StoreEvent[];
+}
+
 export interface ClusterControl {
   /** A view that contains every write acknowledged before the call. Rejects with `unavailable` without a quorum. */
   view(signal?: AbortSignal): Promise<StoreView>;
   /** The local replica as it is now, without asking anyone. */
   staleView(): StoreView;
-  /** Committed changes from now on. Ends with `resource_exhausted` if the reader falls too far behind. */
-  watch(signal: AbortSignal): AsyncIterable<StoreEvent>;
+  /**
+   * Commits from now on, or after a version that any manager of the cluster gave. Ends with `resource_exhausted` if the reader falls
+   * too far behind (it may go on after the version it saw last), with `expired` if what came after `after` isn't kept any more.
+   */
+  watch(signal: AbortSignal, after?: number): AsyncIterable<CommittedChanges>;
   managers(): readonly ManagerReachability[];
 
   createService(spec: ServiceSpec, options: { readonly registryAuth?: string }): Promise<Written>;

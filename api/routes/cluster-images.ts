@@ -157,7 +157,8 @@ async function* copyProgress(
 /** One item for each change that copies may come from; ends early when there is more news than can be followed. */
 async function* changesOfCopies(control: ClusterControl, signal: AbortSignal): AsyncGenerator<void> {
   try {
-    for await (const { table } of control.watch(signal)) if (table === "image" || table === "node") yield;
+    for await (const { events } of control.watch(signal))
+      if (events.some(({ table }) => table === "image" || table === "node")) yield;
   } catch (caught) {
     if (!hasCode(caught, "resource_exhausted")) throw caught;
   }

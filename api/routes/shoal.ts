@@ -1,8 +1,9 @@
 /** /shoal/v1: what Docker's API has no place for. The CLI, the dashboard and scripts use it; docs/api.md describes it. */
 import { ClusterError } from "../../common/errors.ts";
-import { NodeState } from "../../model/objects.ts";
+import { NodeState, type StoreEvent, TABLE_NAMES } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { managerOf, type ApiContext } from "../context.ts";
+import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
 import { find, nodeName } from "../lookup.ts";
 import { nodeStateName } from "../translate/cluster.ts";
@@ -68,8 +69,55 @@ async function plan(exchange: Exchange, context: ApiContext): Promise<void> {
   exchange.send(200, { Name: spec.Name, ...planService(view, find(view, "service", spec.Name), spec) });
 }
 
+/** A change as a line: what it is about, not what it holds, since secrets and keys are among them. */
+function changeLine({ table, action, object, version }: StoreEvent): string {
+  const name = "spec" in object && "Name" in object.spec ? object.spec.Name : undefined;
+  return JSON.stringify({ table, action, id: object.id, ...(name === undefined ? {} : { name }), version });
+}
+
+function watchedTables(exchange: Exchange): ReadonlySet<string> {
+  const tables = exchange.query.all("table");
+  const unknown = tables.find((table) => !TABLE_NAMES.some((name) => name === table));
+  if (unknown !== undefined) {
+    throw badParameter(
+      `invalid value for "table": wanted one of ${TABLE_NAMES.join(", ")}, got ${JSON.stringify(unknown)}`,
+    );
+  }
+  return new Set(tables.length === 0 ? TABLE_NAMES : tables);
+}
+
+/**
+ * Changes of the cluster's objects, a line each, and a line with the version alone at the end of each transaction: after that one a client that
+ * was cut off goes on, at this manager or at another one. 410: that is too long ago, read everything afresh.
+ */
+async function watch(exchange: Exchange, context: ApiContext): Promise<void> {
+  const control = managerOf(context);
+  const tables = watchedTables(exchange);
+  const given = exchange.query.integer("after");
+  if (given !== undefined && given < 0)
+    throw badParameter(`invalid value for "after": wanted a version, got ${given}`);
+  const after = given ?? control.staleView().version;
+  // Refused before the head of the answer, if at all.
+  const commits = control.watch(exchange.signal, after);
+  const sink = exchange.stream("application/json");
+  await sink.write(`${JSON.stringify({ version: after })}\n`);
+  try {
+    for await (const { version, events } of commits) {
+      const lines = events.filter(({ table }) => tables.has(table)).map(changeLine);
+      if (lines.length === 0) continue;
+      if (!(await sink.write(`${lines.join("\n")}\n${JSON.stringify({ version })}\n`))) return;
+    }
+    sink.end();
+  } catch (error) {
+    // Too slow, or the manager is going: the client goes on from the last version it read.
+    exchange.cut();
+    throw ClusterError.from(error);
+  }
+}
+
 export const SHOAL_ROUTES: readonly Route[] = [
   get("/shoal/v1/cluster", cluster),
   get("/shoal/v1/metrics", metrics),
+  get("/shoal/v1/watch", watch),
   post("/shoal/v1/plan", plan),
 ];

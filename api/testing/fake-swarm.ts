@@ -7,6 +7,7 @@ import { ClusterError } from "../../common/errors.ts";
 import { imageByName } from "../../model/cluster-images.ts";
 import type {
   ClusterControl,
+  CommittedChanges,
   ClusterLogLine,
   SwarmLifecycle,
   SwarmState,
@@ -71,8 +72,11 @@ function matches(object: AnyObject, by: By): boolean {
 
 export class FakeStore implements StoreView {
   readonly #tables = new Map<TableName, Map<string, AnyObject>>(TABLE_NAMES.map((name) => [name, new Map()]));
-  readonly #watchers = new Set<BoundedQueue<StoreEvent>>();
+  readonly #watchers = new Set<BoundedQueue<CommittedChanges>>();
+  readonly #history: CommittedChanges[] = [];
   version = 10;
+  /** Changes up to it are not kept for watchers. */
+  forgottenVersion = 0;
   #ids = 0;
 
   newId(): string {
@@ -108,17 +112,29 @@ export class FakeStore implements StoreView {
     this.#publish(table, "remove", object, object);
   }
 
-  async *watch(signal: AbortSignal): AsyncGenerator<StoreEvent, void> {
-    const queue = new BoundedQueue<StoreEvent>(WATCH_COUNT_MAX);
+  watch(signal: AbortSignal, after?: number): AsyncIterable<CommittedChanges> {
+    if (after !== undefined && after < this.forgottenVersion)
+      throw new ClusterError("expired", `Changes after version ${after} are not kept any more`);
+    const queue = new BoundedQueue<CommittedChanges>(WATCH_COUNT_MAX);
+    if (after !== undefined)
+      for (const commit of this.#history) if (commit.version > after) queue.push(commit);
     this.#watchers.add(queue);
-    signal.addEventListener("abort", () => queue.close(), { once: true });
-    yield* queue;
-    this.#watchers.delete(queue);
+    signal.addEventListener(
+      "abort",
+      () => {
+        queue.close();
+        this.#watchers.delete(queue);
+      },
+      { once: true },
+    );
+    return queue;
   }
 
   #publish(table: TableName, action: string, object: AnyObject, previous: AnyObject | undefined): void {
     const event = { table, action, object, previous, version: this.version } as unknown as StoreEvent;
-    for (const watcher of this.#watchers) watcher.push(event);
+    const commit = { version: this.version, events: [event] };
+    this.#history.push(commit);
+    for (const watcher of this.#watchers) watcher.push(commit);
   }
 
   #table<K extends TableName>(table: K): Map<string, TableTypes[K]> {
@@ -251,7 +267,7 @@ export class FakeSwarm implements SwarmLifecycle {
     return {
       view: async () => store,
       staleView: () => store,
-      watch: (signal) => store.watch(signal),
+      watch: (signal, after) => store.watch(signal, after),
       managers: () => [
         {
           nodeId: this.current.nodeId,

@@ -13,6 +13,7 @@ import { newObjectId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
 import type {
   ClusterControl,
+  CommittedChanges,
   ClusterLogLine,
   LogOptions,
   LogSelector,
@@ -39,7 +40,7 @@ import type { Attempt, LeaderLink } from "../leader-link.ts";
 import { CONTROL_WATCH_COUNT_MAX, LOCAL_COPY_WAIT_MS } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
 import type { ReplicatedLog, StateMachine } from "../raft/replicated-log.ts";
-import type { Store } from "../store/store.ts";
+import type { Store, Watch, WatchItem } from "../store/store.ts";
 import type { ControlWriter, Outcome } from "./control-writer.ts";
 import { readTaskLogs } from "./task-logs.ts";
 import { isSameJson } from "./validate/rules.ts";
@@ -110,26 +111,27 @@ export class ControlApi implements ClusterControl {
     return this.#deps.store.view();
   }
 
-  async *watch(signal: AbortSignal): AsyncIterable<StoreEvent> {
-    const queue = new BoundedQueue<StoreEvent>(CONTROL_WATCH_COUNT_MAX);
+  watch(signal: AbortSignal, after?: number): AsyncIterable<CommittedChanges> {
+    const queue = new BoundedQueue<CommittedChanges>(CONTROL_WATCH_COUNT_MAX);
     const lost = (): void =>
-      queue.close(new ClusterError("resource_exhausted", "Events were lost: the reader is too slow"));
-    const { watch } = this.#deps.store.viewAndWatch({}, (items) => {
+      queue.close(new ClusterError("resource_exhausted", "Changes were lost: the reader is too slow"));
+    let events: StoreEvent[] = [];
+    const receive = (items: readonly WatchItem[]): void => {
       for (const item of items) {
-        if (item.kind === "resync") lost();
-        else if (item.kind === "event" && !queue.push(item.event) && !queue.isClosed) lost();
+        if (item.kind === "event") events.push(item.event);
+        else if (item.kind === "resync") lost();
+        else {
+          if (!queue.push({ version: item.version, events }) && !queue.isClosed) lost();
+          events = [];
+        }
       }
-    });
-    const end = (): void => queue.close();
-    const any = AbortSignal.any([signal, this.#stopping.signal]);
-    any.addEventListener("abort", end, { once: true });
-    if (any.aborted) end();
-    try {
-      yield* queue;
-    } finally {
-      watch.cancel();
-      any.removeEventListener("abort", end);
-    }
+    };
+    const { store } = this.#deps;
+    const watch =
+      after === undefined ? store.viewAndWatch({}, receive).watch : store.watchAfter(after, {}, receive);
+    if (watch === undefined)
+      throw new ClusterError("expired", `Changes after version ${after} are not kept any more: start afresh`);
+    return this.#untilEnded(queue, watch, signal);
   }
 
   managers(): readonly ManagerReachability[] {
@@ -349,6 +351,19 @@ export class ControlApi implements ClusterControl {
 
   #newId(): string {
     return newObjectId(this.#deps.env.random);
+  }
+
+  async *#untilEnded<T>(queue: BoundedQueue<T>, watch: Watch, signal: AbortSignal): AsyncGenerator<T, void> {
+    const end = (): void => queue.close();
+    const any = AbortSignal.any([signal, this.#stopping.signal]);
+    any.addEventListener("abort", end, { once: true });
+    if (any.aborted) end();
+    try {
+      yield* queue;
+    } finally {
+      watch.cancel();
+      any.removeEventListener("abort", end);
+    }
   }
 
   async #write<Request>(write: Write<Request>): Promise<Written> {

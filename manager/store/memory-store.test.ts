@@ -263,6 +263,37 @@ describe("MemoryStore", () => {
     );
   });
 
+  it("watchAfter() goes on after a version, misses and repeats nothing, and refuses one from before a restored state", async () => {
+    const { store, log, clock } = makeStore();
+    await store.update((tx) => tx.create("secret", secret("a")));
+    const { version } = store.view();
+    await store.update((tx) => tx.create("config", { id: "c", spec: { Name: "c" } }));
+    await store.update((tx) => relabel(tx, "a", "x"));
+    const seen: string[] = [];
+    const listen = (items: readonly WatchItem[]): void => {
+      for (const item of items)
+        seen.push(item.kind === "event" ? `${item.event.action} ${item.event.object.id}` : item.kind);
+    };
+    const watch = store.watchAfter(version, { tables: ["secret"] }, listen);
+    await store.update((tx) => tx.remove("secret", "a"));
+    assert.deepEqual(seen, [], "never inside the call");
+    await clock.advanceAsync(0);
+    assert.deepEqual(seen, ["update a", "commit", "remove a", "commit"]);
+    watch?.cancel();
+
+    // A reader that another replica has told more than this one has applied.
+    seen.length = 0;
+    store.watchAfter(store.view().version + 1, {}, listen);
+    await store.update((tx) => tx.create("secret", secret("known")));
+    await store.update((tx) => tx.create("secret", secret("new")));
+    await clock.advanceAsync(0);
+    assert.deepEqual(seen, ["create new", "commit"]);
+
+    store.restore(log.appliedIndex, [...store.snapshot().entries()]);
+    assert.equal(store.watchAfter(version, {}, listen), undefined);
+    assert.notEqual(store.watchAfter(log.appliedIndex, {}, listen), undefined);
+  });
+
   it("restore() of a snapshot or of checkpoints gives an equal state that accepts the next entries", async () => {
     const { store, log } = makeStore();
     const disk = new Map<string, Uint8Array>();

@@ -87,7 +87,7 @@ export class MemoryStore implements Store, StateMachine {
   /** Keys changed since the last checkpoint. */
   #dirty = new Set<string>();
   /** Committed and not yet told to watchers. */
-  #unpublished: { readonly events: StoreEvent[]; readonly version: number }[] = [];
+  #unpublished: { readonly events: StoreEvent[]; readonly version: number; readonly bytes: number }[] = [];
 
   constructor(deps: MemoryStoreDeps) {
     this.#clock = deps.clock;
@@ -115,6 +115,15 @@ export class MemoryStore implements Store, StateMachine {
   ): { readonly view: StoreView; readonly watch: Watch } {
     this.#publish();
     return { view: this.view(), watch: this.#hub.add(options, listener) };
+  }
+
+  watchAfter(
+    version: number,
+    options: WatchOptions,
+    listener: (items: readonly WatchItem[]) => void,
+  ): Watch | undefined {
+    this.#publish();
+    return this.#hub.addAfter(version, options, listener);
   }
 
   async update<T>(
@@ -180,7 +189,7 @@ export class MemoryStore implements Store, StateMachine {
     }
     if (this.#newest === flight) this.#landed();
     if (!isOwn) this.#sawStamp(events.at(-1)?.object.updatedAt);
-    this.#unpublished.push({ events, version: entry.index });
+    this.#unpublished.push({ events, version: entry.index, bytes: entry.payload.byteLength });
     return { isAccepted: true, version: entry.index };
   }
 
@@ -352,7 +361,7 @@ export class MemoryStore implements Store, StateMachine {
     const unpublished = this.#unpublished;
     if (unpublished.length === 0) return;
     this.#unpublished = [];
-    for (const { events, version } of unpublished) this.#hub.publish(events, version);
+    for (const { events, version, bytes } of unpublished) this.#hub.publish(events, version, bytes);
   }
 
   async #batchRound<I>(

@@ -1,15 +1,16 @@
 /**
  * Tells watchers what was committed, in order, after the transaction, in a turn of their own. Each watcher has a bounded
- * buffer: one that is too slow loses its events and is told to resync instead of growing the manager's memory.
+ * buffer: one that is too slow loses its events and is told to resync instead of growing the manager's memory. One that was
+ * cut off may go on after the version it saw last, as long as the history reaches back.
  */
 import type { Timers } from "../../common/env.ts";
 import type { Logger } from "../../common/log.ts";
 import type { StoreEvent } from "../../model/objects.ts";
 import { WATCH_EVENT_COUNT_MAX } from "../limits.ts";
 import type { Watch, WatchItem, WatchOptions } from "./store.ts";
+import { type CommittedEvents, WatchHistory } from "./watch-history.ts";
 
 type Listener = (items: readonly WatchItem[]) => void;
-type EventItem = Extract<WatchItem, { readonly kind: "event" }>;
 
 class Watcher {
   readonly #listener: Listener;
@@ -17,15 +18,19 @@ class Watcher {
   readonly #countMax: number;
   #items: WatchItem[] = [];
   #isLost = false;
+  /** Commits up to it are known to the listener. */
+  readonly #seenVersion: number;
 
-  constructor(options: WatchOptions, listener: Listener) {
+  constructor(options: WatchOptions, listener: Listener, seenVersion: number) {
+    this.#seenVersion = seenVersion;
     this.#listener = listener;
     this.#tables = options.tables === undefined ? undefined : new Set(options.tables);
     this.#countMax = options.eventCountMax ?? WATCH_EVENT_COUNT_MAX;
   }
 
   /** `changes`: of one transaction; the items are shared by all watchers. */
-  offer(changes: readonly EventItem[], version: number): boolean {
+  offer({ changes, version }: CommittedEvents): boolean {
+    if (version <= this.#seenVersion) return false;
     if (this.#isLost) {
       this.lose(version);
       return true;
@@ -59,6 +64,7 @@ export class WatchHub {
   readonly #timers: Pick<Timers, "soon">;
   readonly #log: Logger;
   readonly #watchers = new Set<Watcher>();
+  readonly #history = new WatchHistory();
   #isScheduled = false;
 
   constructor(timers: Pick<Timers, "soon">, log: Logger) {
@@ -71,22 +77,41 @@ export class WatchHub {
   }
 
   add(options: WatchOptions, listener: Listener): Watch {
-    const watcher = new Watcher(options, listener);
-    this.#watchers.add(watcher);
-    return { cancel: () => void this.#watchers.delete(watcher) };
+    return this.#add(new Watcher(options, listener, 0));
   }
 
-  publish(events: readonly StoreEvent[], version: number): void {
-    const changes = events.map((event): EventItem => ({ kind: "event", event }));
+  /** Undefined if commits after `version` are forgotten. */
+  addAfter(version: number, options: WatchOptions, listener: Listener): Watch | undefined {
+    const missed = this.#history.after(version);
+    if (missed === undefined) return undefined;
+    const watcher = new Watcher(options, listener, version);
+    for (const commit of missed) watcher.offer(commit);
+    this.#schedule();
+    return this.#add(watcher);
+  }
+
+  publish(events: readonly StoreEvent[], version: number, bytes: number): void {
+    const commit: CommittedEvents = {
+      changes: events.map((event) => ({ kind: "event", event })),
+      version,
+      bytes,
+    };
+    this.#history.push(commit);
     let isAnyWaiting = false;
-    for (const watcher of this.#watchers) isAnyWaiting = watcher.offer(changes, version) || isAnyWaiting;
+    for (const watcher of this.#watchers) isAnyWaiting = watcher.offer(commit) || isAnyWaiting;
     if (isAnyWaiting) this.#schedule();
   }
 
   /** The state was replaced: every watcher starts over. */
   resync(version: number): void {
+    this.#history.reset(version);
     for (const watcher of this.#watchers) watcher.lose(version);
     if (this.#watchers.size > 0) this.#schedule();
+  }
+
+  #add(watcher: Watcher): Watch {
+    this.#watchers.add(watcher);
+    return { cancel: () => void this.#watchers.delete(watcher) };
   }
 
   #schedule(): void {

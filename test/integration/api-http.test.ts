@@ -165,6 +165,31 @@ test("/shoal/v1/cluster sums up health, /shoal/v1/metrics is Prometheus text", a
   );
 });
 
+test("/shoal/v1/watch goes on after a version, marks the ends of transactions, tells no contents", async (context) => {
+  const api = await startApi(context);
+  assert.equal((await call(api, "GET /shoal/v1/watch")).status, 503);
+  await api.swarm.init();
+  const { store } = api.swarm;
+  const start = store.version;
+  const spec = { Name: "key", Data: "bmV2ZXI=" };
+  const { id } = store.put("secret", { id: store.newId(), spec });
+  store.put("config", { id: store.newId(), spec: { Name: "other", Data: "" } });
+  const client = new RawClient(api.socketPath);
+  client.send(`GET /shoal/v1/watch?after=${start}&table=secret HTTP/1.1`, "Host: d");
+  const change = `{"table":"secret","action":"create","id":"${id}","name":"key","version":${start + 1}}`;
+  const text = await client.until(`${change}\n{"version":${start + 1}}\n`);
+  assert.ok(text.includes(`{"version":${start}}\n`));
+  store.remove("secret", id);
+  assert.doesNotMatch(await client.until('"action":"remove"'), /bmV2ZXI=|other/);
+  client.socket.destroy();
+  store.forgottenVersion = start + 2;
+  const gone = await call(api, `GET /shoal/v1/watch?after=${start}`);
+  assert.equal(gone.status, 410);
+  assert.match(gone.text, /not kept any more/);
+  for (const query of ["after=x", "after=-1", "table=nosuch"])
+    assert.equal((await call(api, `GET /shoal/v1/watch?${query}`)).status, 400, query);
+});
+
 test("a list of thousands comes whole, in pieces", async (context) => {
   const api = await startApi(context);
   await api.swarm.init();
