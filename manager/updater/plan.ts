@@ -166,11 +166,19 @@ function isActive(each: Progress, input: UpdateInput, failedTaskIds: ReadonlySet
   return input.sightings.has(fresh.id) || isTakingOver(each, input);
 }
 
-/** The new task is to take the place of one that ran: begun by an earlier update whose spec differs in other things only. */
+/**
+ * The new task is to take the place of one that was there when it was made: begun by an earlier update whose spec differs
+ * in other things only. Where an update starts first, that one may be older than others that failed in the slot since.
+ */
 function isTakingOver({ slot, fresh }: Progress, input: UpdateInput): boolean {
   if (fresh === undefined || fresh.status.state >= TaskState.running) return false;
-  const before = slot.tasks[slot.tasks.indexOf(fresh) - 1];
-  return before !== undefined && !input.isUpToDate(before) && !diedByItself(before);
+  const older = slot.tasks.slice(0, slot.tasks.indexOf(fresh));
+  return older.some(
+    (task) =>
+      !input.isUpToDate(task) &&
+      !diedByItself(task) &&
+      (!isTerminal(task.status.state) || task.updatedAt >= fresh.createdAt),
+  );
 }
 
 /** start-first: once the new task runs, the old ones go. */

@@ -1,0 +1,121 @@
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { EffectiveUpdateConfig } from "../../model/defaults.ts";
+import { updateConfigOf } from "../../model/defaults.ts";
+import type { Service, Task } from "../../model/objects.ts";
+import type { TaskSpec } from "../../model/specs.ts";
+import { TaskState } from "../../model/task-state.ts";
+import { isTaskUpToDate } from "../../model/up-to-date.ts";
+import type { Action } from "../orchestrator/slots.ts";
+import { groupSlots } from "../orchestrator/slots.ts";
+import { planUpdate } from "./plan.ts";
+
+const { failed, preparing, running, shutdown } = TaskState;
+
+function template(image: string): TaskSpec {
+  return { ContainerSpec: { Image: image } };
+}
+
+function stamp(second: number): string {
+  return new Date(second * 1000).toISOString();
+}
+
+interface Made {
+  readonly image: string;
+  readonly state: TaskState;
+  readonly madeS: number;
+  /** When it was last written; when it was made, unless told. */
+  readonly writtenS?: number;
+  readonly desiredState?: TaskState;
+}
+
+function task(slot: number, made: Made): Task {
+  const { image, state, madeS, writtenS = madeS, desiredState = running } = made;
+  return {
+    id: `t-${slot}-${madeS}`,
+    version: 1,
+    createdAt: stamp(madeS),
+    updatedAt: stamp(writtenS),
+    serviceId: "s",
+    slot,
+    nodeId: "n1",
+    name: "",
+    serviceLabels: {},
+    serviceName: "web",
+    spec: template(image),
+    // Of a spec before the one in force: what tells whether it is up to date is its image.
+    specVersion: 1,
+    desiredState,
+    status: { state, timestamp: stamp(writtenS), message: "", err: "" },
+    networks: [],
+    ports: [],
+  };
+}
+
+/** What an update to web:2 that has just begun does next, with nothing seen of the tasks before. */
+function nextActions(order: EffectiveUpdateConfig["order"], tasks: readonly Task[]): readonly Action[] {
+  const service: Service = {
+    id: "s",
+    version: 2,
+    createdAt: stamp(0),
+    updatedAt: stamp(100),
+    spec: {
+      Name: "web",
+      TaskTemplate: template("web:2"),
+      UpdateConfig: { Parallelism: 1, Order: order },
+    },
+    specVersion: 2,
+    updateStatus: { state: "updating", startedAt: stamp(100), message: "" },
+  };
+  const plan = planUpdate({
+    service,
+    slots: [...groupSlots(service, tasks).values()],
+    isUpToDate: (each) => isTaskUpToDate(service, each, undefined),
+    config: updateConfigOf(service.spec),
+    sightings: new Map(),
+    failedTaskIds: new Set(),
+    nowMs: 0,
+  });
+  return plan.actions;
+}
+
+describe("planUpdate() begun while an earlier update to the same template is under way", () => {
+  const waiting = task(2, { image: "web:1", state: running, madeS: 1 });
+  const fresh = task(1, { image: "web:2", state: preparing, madeS: 90 });
+  const rolledBack = task(1, {
+    image: "web:bad",
+    state: failed,
+    madeS: 50,
+    writtenS: 51,
+    desiredState: shutdown,
+  });
+
+  it("waits for a task that starts beside a running one, whatever failed in the slot since that was made", () => {
+    const old = task(1, { image: "web:1", state: running, madeS: 1 });
+    assert.deepEqual(nextActions("start-first", [old, fresh, waiting]), []);
+    assert.deepEqual(nextActions("start-first", [old, rolledBack, fresh, waiting]), []);
+  });
+
+  it("waits for a task whose predecessor was told to stop for it, whatever failed in the slot before", () => {
+    const told = { image: "web:1", madeS: 1, writtenS: 91, desiredState: shutdown };
+    const ending = task(1, { ...told, state: running });
+    const ended = task(1, { ...told, state: shutdown });
+    assert.deepEqual(nextActions("stop-first", [ending, rolledBack, fresh, waiting]), []);
+    assert.deepEqual(nextActions("stop-first", [ended, rolledBack, fresh, waiting]), []);
+  });
+
+  it("does not wait for one that was made where nothing ran any more", () => {
+    const gone = task(1, {
+      image: "web:1",
+      state: shutdown,
+      madeS: 1,
+      writtenS: 40,
+      desiredState: shutdown,
+    });
+    const actions = nextActions("stop-first", [gone, rolledBack, fresh, waiting]);
+    assert.deepEqual(actions, [
+      { kind: "stop", taskId: waiting.id, desired: "shutdown" },
+      { kind: "create", serviceId: "s", slot: 2, nodeId: "" },
+    ]);
+  });
+});
