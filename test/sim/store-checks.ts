@@ -156,9 +156,18 @@ export class StoreChecks {
     // One that is moved off its node is replaced at once, whatever became of others in its slot.
     if (before.some((each) => this.#displaced.has(each.id) && !isTerminal(each.status.state)))
       return undefined;
+    // An update puts it in the place of one that ran on beside the dead: a rollback to a spec that was tried here before.
+    if (before.some((each) => this.#isOustedBy(each, task))) return undefined;
     if (dead === undefined || dead.specVersion !== task.specVersion || !this.#diedMs.has(dead.id))
       return undefined;
     return { dead, same };
+  }
+
+  /** Alive, of another spec, and told to stop by the plan that made `task`. */
+  #isOustedBy(old: Task, task: Task): boolean {
+    const toldMs = this.#toldMs.get(old.id);
+    const isOnePlan = toldMs !== undefined && toldMs === this.#madeMs.get(task.id);
+    return isOnePlan && old.specVersion !== task.specVersion && !this.#diedMs.has(old.id);
   }
 
   /** U10: a task that died is not started again before its delay has passed. */
