@@ -44,6 +44,8 @@ function isReached(view: StoreView, { active, isCrowded, running, service, wante
   const { ContainerSpec, Placement } = service.spec.TaskTemplate;
   // Where there is no room for the new tasks, or their port is another's, they can't show that they fail.
   if (ContainerSpec.Image === BAD_IMAGE && wanted[1] > 0 && !isCrowded && hasItsPorts(service)) {
+    // An update of a global service that found no node to run on is done; what is wrong with it shows when one comes.
+    if (isGlobal(service.spec) && service.updateStatus?.state === "completed") return true;
     // Rolled back, unless what was there before is no better.
     const before = service.previousSpec?.TaskTemplate.ContainerSpec.Image;
     return before === undefined || before === BAD_IMAGE;
