@@ -96,8 +96,10 @@ interface Named {
   readonly digests: readonly string[];
 }
 
-function matchesReference(image: Named, patterns: readonly RegExp[]): boolean {
-  return [...image.tags, ...image.digests].some((name) => {
+/** Those of `names` that a "reference" filter means; all without one. */
+function meantBy(patterns: readonly RegExp[] | undefined, names: readonly string[]): readonly string[] {
+  if (patterns === undefined) return names;
+  return names.filter((name) => {
     const parsed = parseReference(name);
     return patterns.some(
       (pattern) => pattern.test(familiarForm(parsed)) || pattern.test(familiarName(parsed)),
@@ -165,8 +167,9 @@ export function listImages(storage: ImageStorage, options: ListImagesOptions): r
     )
       continue;
     if (isDangling === false && tags.length === 0) continue;
-    const image = { record, document: storage.document(record), tags, digests };
-    if (patterns !== undefined && !matchesReference(image, patterns)) continue;
+    const shown = { tags: meantBy(patterns, tags), digests: meantBy(patterns, digests) };
+    if (patterns !== undefined && shown.tags.length + shown.digests.length === 0) continue;
+    const image = { record, document: storage.document(record), ...shown };
     if (matches(image)) found.push(image);
   }
   found.sort((left, right) => {

