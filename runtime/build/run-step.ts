@@ -84,9 +84,12 @@ async function execute(request: RunRequest, id: string): Promise<number> {
   const kill = (): void => {
     containers.kill(id, "SIGKILL").catch(() => undefined);
   };
+  signal.throwIfAborted();
   signal.addEventListener("abort", kill, { once: true });
   try {
     await containers.start(id);
+    // Left while it was being started: then there was nothing to kill.
+    if (signal.aborted) kill();
     const { exitCode } = await containers.wait(id, "not-running", {});
     signal.throwIfAborted();
     await finished();

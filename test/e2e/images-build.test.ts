@@ -23,11 +23,15 @@ interface Ran {
   readonly env: readonly string[];
 }
 
-/** Containers that don't run: "write PATH TEXT" writes to the layer, "exit N" fails, all else prints itself. */
+/** Containers that don't run: "write PATH TEXT" writes to the layer, "exit N" fails, "sleep" runs until it is killed, all else prints itself. */
 class FakeContainers {
   readonly ran: Ran[] = [];
   readonly removed: string[] = [];
   rootfs: RootfsSource | undefined;
+  /** Called while a container is being started. */
+  onStart = (): void => {};
+  /** Those that run, with what ends them. */
+  readonly #running = new Map<string, PromiseWithResolvers<void>>();
   #count = 0;
   readonly #requests = new Map<string, CreateContainerRequest>();
 
@@ -46,7 +50,11 @@ class FakeContainers {
           output: this.#output(id),
           close: () => {},
         }),
-      start: () => Promise.resolve(true),
+      start: (id: string) => {
+        this.onStart();
+        this.#running.set(id, Promise.withResolvers());
+        return Promise.resolve(true);
+      },
       wait: async (id: string) => {
         const { argv } = this.#note(id);
         const [command = "", file = "", text = ""] = (argv.at(-1) ?? "").split(" ");
@@ -54,6 +62,7 @@ class FakeContainers {
           const layers = await this.rootfs?.layers(id);
           fs.writeFileSync(path.join(layers?.upper ?? "", file), text);
         }
+        if (command === "sleep") await this.#running.get(id)?.promise;
         const exitCode = command === "exit" ? Number(file) : 0;
         return { exitCode, isOomKilled: false, error: "" };
       },
@@ -61,7 +70,10 @@ class FakeContainers {
         this.removed.push(id);
         await this.rootfs?.remove(id);
       },
-      kill: () => Promise.resolve(),
+      kill: (id: string) => {
+        this.#running.get(id)?.resolve();
+        return Promise.resolve();
+      },
     } as unknown as ContainerEngine;
   }
 
@@ -439,6 +451,18 @@ test("a build that nobody reads is ended and its container removed", async () =>
   });
   assert.equal(engine.containers.removed.length, 1);
   assert.equal(engine.containers.ran.length, 1);
+});
+
+test("a build that is left while a step's container is being started is ended too", async () => {
+  const engine = await bench();
+  const leaving = new AbortController();
+  engine.containers.onStart = (): void => leaving.abort();
+  const context = streamOf(tarOf([{ name: "Dockerfile", content: "FROM base:1\nRUN sleep\n" }]));
+  const lines = engine.images.build({ query: new URLSearchParams(), context }, leaving.signal);
+  await assert.rejects(async () => {
+    for await (const line of lines) assert.ok(line);
+  });
+  assert.equal(engine.containers.removed.length, 1);
 });
 
 test("independent stages are told in the order of the Dockerfile", async () => {

@@ -42,6 +42,25 @@ test("TarReader reads sparse files and refuses maps that lie", () => {
   assert.throws(() => new TarReader(sink).feed(build("09")), /sparse map is out of order or outside/);
 });
 
+test("TarReader.finish() forgives missing zeros at the end and nothing else", () => {
+  const tar = tarOf([
+    { name: "a", content: "first" },
+    { name: "b", content: "second" },
+  ]);
+  const ends: number[] = [];
+  const read = (length: number): void => {
+    const reader = new TarReader({ entry: () => {}, data: () => {}, entryEnd: () => ends.push(length) });
+    reader.feed(tar.subarray(0, length));
+    reader.finish();
+  };
+  const contentEnd = 3 * 512 + "second".length;
+  for (const length of [contentEnd, contentEnd + 1, 4 * 512, 4 * 512 + 512]) read(length);
+  assert.equal(ends.length, 8);
+  for (const length of [contentEnd - 1, 3 * 512 - 1, 4 * 512 + 1]) {
+    assert.throws(() => read(length), /unexpected EOF/);
+  }
+});
+
 test("TarReader takes or refuses any bytes, in any pieces, and writes nothing wrong", () => {
   const good = tarOf([
     { name: "a/" },

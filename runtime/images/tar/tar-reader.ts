@@ -98,8 +98,13 @@ export class TarReader {
     }
   }
 
-  /** Call after the last feed: throws if the archive was cut off. */
+  /**
+   * Call after the last feed: throws if the archive was cut off. Only the zeros at the very end may be missing, those after the
+   * last file too: `docker build -f` of a file elsewhere ends its archive so.
+   */
   finish(): void {
+    const isInBody = this.#stage.kind === "file" || this.#stage.kind === "skip";
+    if (isInBody && this.#remaining === 0) this.#endBody();
     const isBetween = this.#stage.kind === "header" && this.#partial.length === 0;
     if (this.#stage.kind !== "done" && !isBetween) throw tarError("unexpected EOF");
   }
