@@ -33,14 +33,12 @@ function makeParents(folder: string, parts: readonly string[], below: LayeredVie
   }
 }
 
-function copyUp(folder: string, target: string, below: LayeredView): void {
-  const parts = pathParts(target);
-  const found = below.find(parts);
+/** What older layers have at `target`, as a file of this layer at `path`. */
+function copyUp(target: string, path: string, below: LayeredView): void {
+  const found = below.find(pathParts(target));
   if (found === undefined || found.stats.isDirectory()) {
     throw tarError(`Cannot unpack layer: hard link to "${toText(target)}", which is in no layer`);
   }
-  makeParents(folder, parts, below);
-  const path = `${folder}/${target}`;
   if (found.stats.isSymbolicLink()) {
     fs.symlinkSync(fsPath(fs.readlinkSync(fsPath(found.absolute), "latin1")), fsPath(path));
   } else if (found.stats.isFile()) {
@@ -55,18 +53,55 @@ function copyUp(folder: string, target: string, below: LayeredView): void {
   copyAttributes(found.absolute, path, found.stats);
 }
 
+/** Folders whose times stay what they are though something is put into them. */
+class KeptTimes {
+  readonly #stats = new Map<string, fs.Stats>();
+
+  /** Call before the first change. */
+  keep(path: string): void {
+    const folder = path.slice(0, path.lastIndexOf("/"));
+    if (!this.#stats.has(folder)) this.#stats.set(folder, fs.lstatSync(fsPath(folder)));
+  }
+
+  restore(): void {
+    for (const [folder, { atimeMs, mtimeMs }] of this.#stats)
+      fs.lutimesSync(fsPath(folder), atimeMs / 1000, mtimeMs / 1000);
+  }
+}
+
+/**
+ * Links to what older layers hold. Where this layer has put something else in the target's place, it did so after the link:
+ * then the links share a copy of what was there, and the target keeps what it is now.
+ */
+function makeLinks(folder: string, links: UnpackedLayer["pendingLinks"], below: LayeredView): void {
+  const times = new KeptTimes();
+  /** Where the file of an older layer is in this one, by its name there. */
+  const copies = new Map<string, string>();
+  for (const { path, target } of links) {
+    const [link, own] = [`${folder}/${path}`, `${folder}/${target}`];
+    const copy = copies.get(target);
+    const isReplaced = fs.lstatSync(fsPath(own), { throwIfNoEntry: false }) !== undefined;
+    const first = copy ?? (isReplaced ? link : own);
+    if (copy === undefined) {
+      if (!isReplaced) makeParents(folder, pathParts(target), below);
+      times.keep(first);
+      copyUp(target, first, below);
+      copies.set(target, first);
+    }
+    if (first === link) continue;
+    times.keep(link);
+    fs.linkSync(fsPath(first), fsPath(link));
+  }
+  times.restore();
+}
+
 /** `folder` and `lower` (newest first) are absolute byte strings. */
 export function settleLayer(
   folder: string,
   layer: Pick<UnpackedLayer, "impliedFolders" | "pendingLinks"> & { readonly lower: readonly string[] },
 ): void {
   const below = new LayeredView(layer.lower);
-  for (const { path, target } of layer.pendingLinks) {
-    const absolute = `${folder}/${target}`;
-    if (fs.lstatSync(fsPath(absolute), { throwIfNoEntry: false }) === undefined)
-      copyUp(folder, target, below);
-    fs.linkSync(fsPath(absolute), fsPath(`${folder}/${path}`));
-  }
+  makeLinks(folder, layer.pendingLinks, below);
   // Deepest first, so that times stay.
   for (const path of [...layer.impliedFolders].sort((left, right) => right.length - left.length)) {
     const found = below.find(pathParts(path));

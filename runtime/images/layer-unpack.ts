@@ -358,9 +358,12 @@ export class LayerUnpacker implements TarSink {
     if (target === path) return;
     const found = this.#lstat(target);
     if (found === undefined) {
-      this.#pendingLinks.set(path, target);
+      // Another such link stands for what it leads to, whatever takes its own place later.
+      this.#pendingLinks.set(path, this.#pendingLinks.get(target) ?? target);
       return;
     }
+    if (this.#whiteouts.has(target))
+      throw tarError(`Cannot unpack layer: hard link to "${toText(target)}", which the layer removes`);
     if (found.isDirectory())
       throw tarError(`Cannot unpack layer: hard link to the folder "${toText(target)}"`);
     fs.linkSync(fsPath(this.#absolute(target)), fsPath(this.#absolute(path)));

@@ -234,6 +234,33 @@ test("a layer's implied folders and foreign hard links are settled from those be
   assert.throws(() => settleLayer(lost.folder, { ...lost, lower: [below.folder] }), /which is in no layer/);
 });
 
+test("a hard link into an older layer keeps what was there when the layer replaces it afterwards", () => {
+  const below = unpack([
+    { name: "d/", mtime: 1_000 },
+    { name: "d/old", content: "below", mode: 0o600 },
+  ]);
+  const layer = unpack([
+    { name: "d/", mtime: 2_000 },
+    { name: "d/first", type: "link", linkName: "d/old" },
+    { name: "d/second", type: "link", linkName: "d/first" },
+    { name: "d/old", content: "above" },
+    { name: "d/third", type: "link", linkName: "d/old" },
+  ]);
+  settleLayer(layer.folder, { ...layer, lower: [below.folder] });
+  const at = (name: string): string => path.join(layer.folder, "d", name);
+  assert.deepEqual(
+    ["first", "second", "old", "third"].map((name) => fs.readFileSync(at(name), "utf8")),
+    ["below", "below", "above", "above"],
+  );
+  assert.equal(fs.statSync(at("first")).ino, fs.statSync(at("second")).ino);
+  assert.equal(fs.statSync(at("first")).mode & 0o7777, 0o600);
+  assert.equal(fs.statSync(path.join(layer.folder, "d")).mtimeMs, 2_000_000);
+  assert.throws(
+    () => unpack([{ name: "d/.wh.old" }, { name: "d/first", type: "link", linkName: "d/old" }]),
+    /hard link to "d\/old", which the layer removes/,
+  );
+});
+
 test("packLayer() gives back what LayerUnpacker took, and always the same bytes", () => {
   const members: readonly TestMember[] = [
     { name: "d/", mode: 0o1755, uid: 1 },

@@ -66,6 +66,17 @@ const BASE: readonly TestMember[] = [
   { name: "kinds/folder-to-file/in", content: "i" },
   { name: "kinds/file-to-link", content: "f" },
   { name: "kinds/link-to-file", type: "symlink", linkName: "file-to-link", mode: 0o777 },
+  // What a name stands for when another is linked to it counts, not what it becomes.
+  { name: "order/", mode: 0o755 },
+  { name: "order/first", content: "old" },
+  { name: "order/linked-before", type: "link", linkName: "order/first" },
+  { name: "order/first", content: "new" },
+  { name: "order/linked-after", type: "link", linkName: "order/first" },
+  { name: "order/below", content: "below" },
+  { name: "order/below-too", content: "below too", mode: 0o600 },
+  { name: "order/replaced-link", type: "link", linkName: "order/below" },
+  // The overlay can't make one file of names in several layers, so what is linked from above has one name below.
+  { name: "order/alone", content: "alone" },
 ];
 
 const CHANGES: readonly TestMember[] = [
@@ -79,6 +90,18 @@ const CHANGES: readonly TestMember[] = [
   { name: "kinds/folder-to-file", content: "f" },
   { name: "kinds/file-to-link", type: "symlink", linkName: "/bin/tool", mode: 0o777 },
   { name: "kinds/link-to-file", content: "now a file" },
+  { name: "order/", mode: 0o755 },
+  { name: "order/to-below", type: "link", linkName: "order/below" },
+  { name: "order/below", content: "above" },
+  { name: "order/to-above", type: "link", linkName: "order/below" },
+  { name: "order/below-too", content: "above too", mode: 0o644 },
+  { name: "order/to-above-too", type: "link", linkName: "order/below-too" },
+  { name: "order/replaced-link", content: "a file of its own" },
+  { name: "order/chain", type: "link", linkName: "order/alone" },
+  { name: "order/chained", type: "link", linkName: "order/chain" },
+  { name: "order/chain", content: "broken" },
+  { name: "order/only-link", type: "link", linkName: "order/linked-before" },
+  { name: "order/.wh.linked-before", content: "" },
   { name: "bin/", mode: 0o755, mtime: 1_300_000_000 },
   { name: "bin/.wh.again", content: "" },
   { name: "data/", mode: 0o1777, uid: 1000, gid: 1000, mtime: 1_400_000_000 },
