@@ -43,7 +43,7 @@ test("resolveOptions() refuses ports and levels out of range", async () => {
   await assert.rejects(resolveOptions({ labels: ["novalue"] }), /label must be KEY=VALUE, got "novalue"/);
   await assert.rejects(
     resolveOptions({ registryMirrors: ["mirror.test"] }),
-    /registry-mirror must be an http or https URL, got "mirror.test"/,
+    /registry-mirror must be an http or https URL without a path, got "mirror.test"/,
   );
   await assert.rejects(
     resolveOptions({ insecureRegistries: ["http://a:5000"] }),

@@ -8,6 +8,7 @@ import { ClusterError } from "../common/errors.ts";
 import type { LogLevel } from "../common/log.ts";
 import { rootlessSide, userFolders } from "./rootless.ts";
 import type { RuntimeConfig } from "../runtime/containers/oci-runtimes.ts";
+import { withoutUser } from "../runtime/registry/registry-config.ts";
 
 export interface TlsFiles {
   readonly verify: boolean;
@@ -179,10 +180,11 @@ function checked(options: DaemonOptions): DaemonOptions {
     }
   }
   for (const mirror of options.registryMirrors) {
-    if (!/^https?:$/.test(URL.parse(mirror)?.protocol ?? "")) {
+    const { protocol = "", pathname = "" } = URL.parse(mirror) ?? {};
+    if (!/^https?:$/.test(protocol) || pathname !== "/") {
       throw new ClusterError(
         "invalid_argument",
-        `registry-mirror must be an http or https URL, got "${mirror}"`,
+        `registry-mirror must be an http or https URL without a path, got "${withoutUser(mirror)}"`,
       );
     }
   }

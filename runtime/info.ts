@@ -6,7 +6,7 @@ import type { JsonObject } from "../model/engine.ts";
 import { DEFAULT_DOMAIN } from "../model/image-reference.ts";
 import type { CgroupHierarchies } from "./containers/cgroups.ts";
 import type { OciRuntimes } from "./containers/oci-runtimes.ts";
-import type { RegistryConfig } from "./registry/registry-config.ts";
+import { type RegistryConfig, withoutUser } from "./registry/registry-config.ts";
 
 const GO_ARCH: Readonly<Record<string, string>> = { x64: "x86_64", arm64: "aarch64" };
 
@@ -59,8 +59,13 @@ export interface InfoInput {
   readonly registry: RegistryConfig;
 }
 
+/** Of the daemon's environment, in either spelling; what is secret in it is not shown. */
+function proxy(name: string): string {
+  return withoutUser(process.env[name] ?? process.env[name.toLowerCase()] ?? "");
+}
+
 function registryInfo({ insecure, mirrors }: RegistryConfig): JsonObject {
-  const hubMirrors = mirrors[DEFAULT_DOMAIN] ?? [];
+  const hubMirrors = (mirrors[DEFAULT_DOMAIN] ?? []).map(withoutUser);
   const hosts = insecure.filter((each) => !each.includes("/"));
   const indexOf = (name: string, isSecure: boolean): JsonObject => ({
     Name: name,
@@ -152,9 +157,9 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
     NCPU: os.cpus().length,
     MemTotal: totalMemoryBytes(),
     GenericResources: null,
-    HttpProxy: "",
-    HttpsProxy: "",
-    NoProxy: "",
+    HttpProxy: proxy("HTTP_PROXY"),
+    HttpsProxy: proxy("HTTPS_PROXY"),
+    NoProxy: proxy("NO_PROXY"),
     Name: os.hostname(),
     Labels: [],
     ExperimentalBuild: false,

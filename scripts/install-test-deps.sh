@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What only the tests need, on top of deploy/install-deps.sh: a static busybox for images, the docker CLI as a client,
-# Debian's registry to push to and pull from, compressors, what a daemon without root needs. As root it installs what is missing; services that come along
+# Debian's registry to push to and pull from, umoci to unpack beside, compressors, what a daemon without root needs. As root it installs what is missing; services that come along
 # are not started.
 set -euo pipefail
 
@@ -12,6 +12,7 @@ command -v docker-registry >/dev/null || missing+=(docker-registry)
 command -v newuidmap >/dev/null || missing+=(uidmap)
 command -v slirp4netns >/dev/null || missing+=(slirp4netns)
 command -v apparmor_parser >/dev/null || missing+=(apparmor)
+command -v umoci >/dev/null || missing+=(umoci)
 command -v openssl >/dev/null || missing+=(openssl)
 command -v xz >/dev/null || missing+=(xz-utils)
 command -v bzip2 >/dev/null || missing+=(bzip2)

@@ -110,25 +110,33 @@ function secureContextOf(trust: HostTrust): tls.SecureContext {
   });
 }
 
+const AGENT_OPTIONS: http.AgentOptions = { keepAlive: true, maxFreeSockets: 4, timeout: SOCKET_IDLE_MS };
+
+/** HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the daemon count, but never for this machine itself. */
+function proxyOptions({ hostname }: URL): http.AgentOptions {
+  const isHere = hostname === "localhost" || hostname === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(hostname);
+  return isHere ? AGENT_OPTIONS : { ...AGENT_OPTIONS, proxyEnv: process.env };
+}
+
 export class HttpCaller {
-  readonly #plain = new http.Agent({ keepAlive: true, maxFreeSockets: 4, timeout: SOCKET_IDLE_MS });
-  /** By what they trust. */
-  readonly #secure = new Map<string, https.Agent>();
+  /** By protocol, what they trust, and whether a proxy may be asked. */
+  readonly #agents = new Map<string, http.Agent>();
 
   #agent({ url, trust }: HttpCall): http.Agent {
-    if (url.protocol === "http:") return this.#plain;
-    const key = JSON.stringify(trust);
-    const known = this.#secure.get(key);
+    const options = proxyOptions(url);
+    const isPlain = url.protocol === "http:";
+    const key = JSON.stringify([isPlain || trust, options === AGENT_OPTIONS]);
+    const known = this.#agents.get(key);
     if (known !== undefined) return known;
-    const agent = new https.Agent({
-      keepAlive: true,
-      maxFreeSockets: 4,
-      timeout: SOCKET_IDLE_MS,
-      rejectUnauthorized: trust.verifiesTls,
-      // Once for all connections: it takes milliseconds.
-      secureContext: secureContextOf(trust),
-    });
-    this.#secure.set(key, agent);
+    const agent = isPlain
+      ? new http.Agent(options)
+      : new https.Agent({
+          ...options,
+          rejectUnauthorized: trust.verifiesTls,
+          // Once for all connections: it takes milliseconds.
+          secureContext: secureContextOf(trust),
+        });
+    this.#agents.set(key, agent);
     return agent;
   }
 
@@ -163,8 +171,7 @@ export class HttpCaller {
   }
 
   close(): void {
-    this.#plain.destroy();
-    for (const agent of this.#secure.values()) agent.destroy();
+    for (const agent of this.#agents.values()) agent.destroy();
   }
 }
 

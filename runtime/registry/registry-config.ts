@@ -108,6 +108,11 @@ export function trustOf(domain: string, config: RegistryConfig): HostTrust {
   };
 }
 
+/** A URL to be shown: who asks, and the password, are not for all to see. */
+export function withoutUser(url: string): string {
+  return url.replace(/\/\/[^/@]*@/, "//xxxxx:xxxxx@");
+}
+
 function mirrorEndpoint(url: string, domain: string, config: RegistryConfig): RegistryEndpoint {
   const parsed = URL.parse(url);
   if (
@@ -116,10 +121,9 @@ function mirrorEndpoint(url: string, domain: string, config: RegistryConfig): Re
     parsed.pathname !== "/" ||
     parsed.search !== ""
   ) {
-    const shown = url.replace(/\/\/[^/@]*@/, "//…@");
     throw new ClusterError(
       "invalid_argument",
-      `Cannot use registry mirror: want an http or https URL without a path, got "${shown}"`,
+      `Cannot use registry mirror: want an http or https URL without a path, got "${withoutUser(url)}"`,
     );
   }
   const [username, password] = [parsed.username, parsed.password].map(decodeURIComponent);

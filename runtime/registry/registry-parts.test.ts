@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { ClusterError } from "../../common/errors.ts";
 import { blobPieces, type BlobSource, SourceScores } from "./blob-stream.ts";
 import { parseChallenge, parseRegistryAuth, parseToken, tokenRequest } from "./registry-auth.ts";
-import { endpointsOf, isInsecure } from "./registry-config.ts";
+import { endpointsOf, isInsecure, withoutUser } from "./registry-config.ts";
 
 test("blobPieces() puts pieces from several sources in order and leaves bad sources out", async () => {
   const bytes = Buffer.from(Array.from({ length: 1000 }, (_, index) => index % 251));
@@ -156,6 +156,12 @@ test("parseChallenge() and tokenRequest() follow the token protocol", () => {
     "base64url",
   );
   assert.deepEqual([parseRegistryAuth(old).username, parseRegistryAuth(old).password], ["u", "p:q"]);
+});
+
+test("withoutUser() shows where a URL leads and not who asks", () => {
+  assert.equal(withoutUser("https://me:secret@mirror.test:5000"), "https://xxxxx:xxxxx@mirror.test:5000");
+  assert.equal(withoutUser("http://mirror.test/a@b"), "http://mirror.test/a@b");
+  assert.equal(withoutUser("localhost,.test"), "localhost,.test");
 });
 
 test("endpointsOf() allows plain HTTP only where it may be", () => {

@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import * as fs from "node:fs";
-import { get } from "node:http";
+import { createServer, get } from "node:http";
+import { type AddressInfo, connect } from "node:net";
+import type { Duplex } from "node:stream";
 import { networkInterfaces, tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -280,6 +282,58 @@ describe("images against docker-registry", { skip: missing }, () => {
       );
       fs.copyFileSync(path.join(folder, "tls.key"), path.join(own, "me.key"));
       assert.match(await pullError(), /^manifest for .* not found: manifest unknown/);
+    },
+  );
+
+  test(
+    "registries that are not of this machine are reached through the daemon's proxy",
+    { skip: OUTER_ADDRESS === undefined ? "this machine has no address beside loopback" : false },
+    async (context) => {
+      const tunnels: string[] = [];
+      const proxy = createServer((request, response) => {
+        tunnels.push(`${request.method} ${request.url}`);
+        const target = new URL(request.url ?? "");
+        get({ host: target.hostname, port: target.port, path: target.pathname }, (answer) => {
+          response.writeHead(answer.statusCode ?? 0, answer.headers);
+          answer.pipe(response);
+        });
+      });
+      proxy.on("connect", (request, client: Duplex) => {
+        tunnels.push(`CONNECT ${request.url}`);
+        const { hostname, port } = new URL(`http://${request.url}`);
+        const server = connect(Number(port), hostname, () => {
+          client.write("HTTP/1.1 200 OK\r\n\r\n");
+          server.pipe(client).pipe(server);
+        });
+        for (const each of [server, client]) each.on("error", () => server.destroy());
+      });
+      await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+      const url = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+      context.after(() => {
+        delete process.env["HTTPS_PROXY"];
+        delete process.env["HTTP_PROXY"];
+        proxy.close();
+        proxy.closeAllConnections();
+      });
+      const tls = `, tls: {certificate: ${folder}/tls.crt, key: ${folder}/tls.key}`;
+      const secureHost = await startRegistry("proxied-tls", tls, { address: OUTER_ADDRESS ?? "" });
+      const plainHost = await startRegistry("proxied", "", { address: OUTER_ADDRESS ?? "" });
+      process.env["HTTPS_PROXY"] = url;
+      process.env["HTTP_PROXY"] = url;
+      const engine = await open({ insecure: [OUTER_ADDRESS ?? ""], mirrors: {}, certificateFolders: [] });
+      const signal = AbortSignal.timeout(30_000);
+      for (const host of [secureHost, plainHost, plain]) {
+        await assert.rejects(linesOf(engine.images.pull({ reference: `${host}/no:1` }, signal)), {
+          message: /manifest unknown/,
+        });
+      }
+      assert.equal(tunnels.includes(`CONNECT ${secureHost}`), true, tunnels.join("\n"));
+      assert.equal(tunnels.includes(`GET http://${plainHost}/v2/no/manifests/1`), true, tunnels.join("\n"));
+      assert.equal(
+        tunnels.some((tunnel) => tunnel.includes(plain)),
+        false,
+        "this machine was asked by a proxy",
+      );
     },
   );
 
