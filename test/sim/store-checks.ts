@@ -3,7 +3,14 @@
  * manager's watch as it is delivered; judges a commit when the first manager tells it, compares when the others do.
  */
 import { rollbackConfigOf, updateConfigOf } from "../../model/defaults.ts";
-import { type Cluster, NodeState, type Service, type StoreEvent, type Task } from "../../model/objects.ts";
+import {
+  type Cluster,
+  type Node,
+  NodeState,
+  type Service,
+  type StoreEvent,
+  type Task,
+} from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
 import type { WatchItem } from "../../manager/store/store.ts";
@@ -30,6 +37,10 @@ export class StoreChecks {
   readonly #runningMs = new Map<string, number>();
   /** When a node's spec or state last changed. */
   readonly #nodeChangedMs = new Map<string, number>();
+  /** When a node was last seen to be anything but ready. */
+  readonly #nodeLostMs = new Map<string, number>();
+  /** When what a service asks for last changed, its task's template or only how many. */
+  readonly #askedMs = new Map<string, number>();
   /** When a task was made, and when it was told to stop: by one plan if at the same moment. */
   readonly #madeMs = new Map<string, number>();
   readonly #toldMs = new Map<string, number>();
@@ -76,7 +87,8 @@ export class StoreChecks {
       this.mirror.apply(event);
       this.#claims.apply(event);
       if (event.table === "cluster") this.#checkRotation(event.object, event.previous);
-      if (event.table === "node") this.#nodeChangedMs.set(event.object.id, this.#nowMs());
+      if (event.table === "node") this.#noteNode(event.object);
+      if (event.table === "service") this.#noteService(event.object, event.previous);
     }
     const touched = new Map<string, Task>();
     for (const event of events) {
@@ -148,6 +160,16 @@ export class StoreChecks {
     }
   }
 
+  #noteNode(node: Node): void {
+    this.#nodeChangedMs.set(node.id, this.#nowMs());
+    if (node.status.state !== NodeState.ready) this.#nodeLostMs.set(node.id, this.#nowMs());
+  }
+
+  #noteService(service: Service, previous: Service | undefined): void {
+    if (JSON.stringify(service.spec) !== JSON.stringify(previous?.spec))
+      this.#askedMs.set(service.id, this.#nowMs());
+  }
+
   /** The task before this one in its slot, if it died by itself under the same spec: this one is its restart. */
   #restartOf(task: Task): { readonly dead: Task; readonly same: readonly Task[] } | undefined {
     const before = this.mirror.slot(slotOf(task)).filter((each) => byAge(each, task) < 0);
@@ -158,8 +180,10 @@ export class StoreChecks {
       return undefined;
     // An update puts it in the place of one that ran on beside the dead: a rollback to a spec that was tried here before.
     if (before.some((each) => this.#isOustedBy(each, task))) return undefined;
-    if (dead === undefined || dead.specVersion !== task.specVersion || !this.#diedMs.has(dead.id))
-      return undefined;
+    const diedMs = dead === undefined ? undefined : this.#diedMs.get(dead.id);
+    if (dead === undefined || dead.specVersion !== task.specVersion || diedMs === undefined) return undefined;
+    // Who asks for something else asks anew for what was given up, as in Swarm.
+    if ((this.#askedMs.get(task.serviceId) ?? -Infinity) > diedMs) return undefined;
     return { dead, same };
   }
 
@@ -244,11 +268,12 @@ export class StoreChecks {
 
   /** The task that an update put `first` in the place of; undefined if it is there for another reason. */
   #replacedBy(first: Task, tasks: readonly Task[], service: Service): Task | undefined {
-    // On a node that went down it is no longer awaited.
+    // On a node that went down it is no longer awaited, and when the node comes back others are under way.
     const node = this.mirror.nodes.get(first.nodeId);
     if (first.nodeId !== "" && node?.status.state !== NodeState.ready) return undefined;
-    const old = tasks.filter((each) => byAge(each, first) < 0);
     const madeMs = this.#madeMs.get(first.id);
+    if ((this.#nodeLostMs.get(first.nodeId) ?? -Infinity) > (madeMs ?? Infinity)) return undefined;
+    const old = tasks.filter((each) => byAge(each, first) < 0);
     // Stopped by the plan that made it, or, where it is to start first, running on.
     const replaced = old.filter((each) => this.#toldMs.get(each.id) === madeMs);
     const overlapped = old.filter((each) => isActive(each) && each.status.state === TaskState.running);
