@@ -18,7 +18,8 @@ import {
   type TarType,
 } from "../images/tar/tar-entry.ts";
 import type { CopyRequest, CopySource } from "./copy-request.ts";
-import { globExpression, IgnorePatterns } from "./ignore-patterns.ts";
+import { pathGlob } from "./glob.ts";
+import { IgnorePatterns } from "./ignore-patterns.ts";
 import type { CopiedThings } from "./history-text.ts";
 import { ownerOf, type Owner } from "./owner.ts";
 
@@ -115,11 +116,11 @@ export class CopySources {
         found = found.map((each) => [...each, part]);
         continue;
       }
-      const expression = globExpression(toText(part));
+      const glob = pathGlob(toText(part));
       found = found.flatMap((each) =>
         view
           .list(view.resolve(each.join("/")))
-          .filter((name) => expression.test(toText(name)))
+          .filter((name) => glob.test(toText(name)))
           .map((name) => [...each, name]),
       );
     }

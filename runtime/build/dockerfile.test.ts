@@ -65,7 +65,8 @@ const REFUSED: readonly (readonly [string, RegExp])[] = [
   ["ONBUILD FROM x", /FROM isn't allowed as an ONBUILD trigger/],
   ["HEALTHCHECK --interval=5 CMD x", /invalid duration "5"/],
   ["HEALTHCHECK FOO x", /Unknown type "FOO"/],
-  ["RUN --mount=type=cache,target=/x y", /--mount option requires BuildKit/],
+  ["RUN --security=insecure y", /--security option requires BuildKit/],
+  ["RUN --mount=type=nosuch,target=/x y", /unsupported mount type "nosuch"/],
 ];
 
 for (const [text, message] of REFUSED) {

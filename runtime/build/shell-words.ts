@@ -3,6 +3,7 @@
  * :- - :+ + :? ? # ## % %% / and //. Not a shell: nothing is run and no file is looked at. Pure.
  */
 import { ClusterError } from "../../common/errors.ts";
+import { type Glob, shellGlob } from "./glob.ts";
 
 export type Variables = ReadonlyMap<string, string>;
 
@@ -12,12 +13,32 @@ function wordError(why: string, text: string): ClusterError {
   return new ClusterError("invalid_argument", `failed to process ${JSON.stringify(text)}: ${why}`);
 }
 
-/** A shell pattern as a regular expression's source; shortest match where `isShort`. */
-function patternSource(pattern: string, isShort: boolean): string {
-  return pattern.replace(/[.+^${}()|[\]\\*?]/g, (char) => {
-    if (char === "*") return isShort ? "[^]*?" : "[^]*";
-    return char === "?" ? "[^]" : `\\${char}`;
-  });
+/** Each place of a longer text would be tried with all that follow. */
+const REPLACED_LENGTH_MAX = 16_384;
+
+/** Longest matches first from the left, none of them empty. */
+function replaced(
+  text: string,
+  glob: Glob,
+  options: { readonly by: string; readonly isAll: boolean },
+): string {
+  let result = "";
+  for (let at = 0; at < text.length;) {
+    const length = glob.ends(text, at).at(-1) ?? 0;
+    if (length === 0) {
+      result += text.charAt(at++);
+      continue;
+    }
+    result += options.by;
+    at += length;
+    if (!options.isAll) return result + text.slice(at);
+  }
+  return result;
+}
+
+/** Length of the shortest or longest beginning of `text` that matches, 0 if none does. */
+function matchedLength(text: string, glob: Glob, isShort: boolean): number {
+  return glob.ends(text).at(isShort ? 0 : -1) ?? 0;
 }
 
 class Lexer {
@@ -203,29 +224,24 @@ class Lexer {
   #trimmed(value: string, modifier: string): string {
     const [, cut = "", pattern = ""] = /^(##?|%%?)([^]*)$/.exec(modifier) ?? [];
     if (cut !== "") {
-      const source = patternSource(this.#expand(pattern), cut.length === 1);
-      if (cut.startsWith("#")) return value.replace(new RegExp(`^(?:${source})`), "");
-      return trimSuffix(value, source, cut.length === 1);
+      const glob = shellGlob(this.#expand(pattern));
+      const isShort = cut.length === 1;
+      if (cut.startsWith("#")) return value.slice(matchedLength(value, glob, isShort));
+      const backwards = value.split("").reverse().join("");
+      return value.slice(0, value.length - matchedLength(backwards, glob.reversed(), isShort));
     }
     const [, slashes = "", from = "", to = ""] =
       /^(\/\/?)((?:\\.|[^/\\])*)(?:\/([^]*))?$/.exec(modifier) ?? [];
     if (slashes === "")
       throw wordError(`unsupported modifier (${modifier.charAt(0)}) in substitution`, this.#text);
-    const source = new RegExp(
-      patternSource(this.#expand(from.replace(/\\(.)/g, "$1")), false),
-      slashes === "//" ? "g" : "",
-    );
-    return value.replace(source, () => this.#expand(to));
+    if (value.length > REPLACED_LENGTH_MAX)
+      throw wordError(
+        `value must have at most ${REPLACED_LENGTH_MAX} characters for a replacement`,
+        this.#text,
+      );
+    const glob = shellGlob(this.#expand(from.replace(/\\(.)/g, "$1")));
+    return replaced(value, glob, { by: this.#expand(to), isAll: slashes === "//" });
   }
-}
-
-function trimSuffix(value: string, source: string, isShort: boolean): string {
-  const whole = new RegExp(`^(?:${source})$`);
-  const starts = Array.from({ length: value.length + 1 }, (_, index) =>
-    isShort ? value.length - index : index,
-  );
-  for (const start of starts) if (whole.test(value.slice(start))) return value.slice(0, start);
-  return value;
 }
 
 export interface WordOptions {
