@@ -123,6 +123,8 @@ export class HttpApi {
         ? createHttpServer(options)
         : createHttpsServer({
             minVersion: "TLSv1.2",
+            // As plain sockets are: else our side would end together with the client's.
+            allowHalfOpen: true,
             ...tls,
             // An authority is given to check clients with.
             ...(tls.ca === undefined ? {} : { requestCert: true, rejectUnauthorized: true }),

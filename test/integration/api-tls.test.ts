@@ -1,11 +1,14 @@
 /** The API over TCP with TLS: client certificates are demanded and checked; the docker CLI comes in by context. */
 import assert from "node:assert/strict";
 import { execFile, execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { request } from "node:https";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { addAbortSignal } from "node:stream";
 import { test, type TestContext } from "node:test";
+import { connect } from "node:tls";
 import { realEnv } from "../../common/real-env.ts";
 import {
   createRequest,
@@ -14,10 +17,11 @@ import {
   openIssuer,
   type KeyedCertificate,
 } from "../../manager/ca/certificates.ts";
-import { startApi } from "./api-harness.ts";
+import { call, startApi, type Harness } from "./api-harness.ts";
 
 const DEPS = { random: realEnv.random, nowMs: realEnv.clock.wallMs() };
 const HOUR_MS = 3_600_000;
+const WAIT_MS = 10_000;
 
 async function issue(root: KeyedCertificate): Promise<KeyedCertificate> {
   const { csr, key } = await createRequest();
@@ -33,6 +37,7 @@ async function issue(root: KeyedCertificate): Promise<KeyedCertificate> {
 }
 
 interface TlsHarness {
+  readonly api: Harness;
   readonly port: number;
   readonly root: KeyedCertificate;
   readonly client: KeyedCertificate;
@@ -44,7 +49,7 @@ async function startTls(context: TestContext): Promise<TlsHarness> {
   const [server, client] = [await issue(root), await issue(root)];
   const tls = { cert: server.certificate, key: server.key, ca: root.certificate };
   const port = await api.server.listen({ tcp: { host: "127.0.0.1", port: 0 }, tls });
-  return { port, root, client };
+  return { api, port, root, client };
 }
 
 function ping(harness: TlsHarness, client: KeyedCertificate | undefined): Promise<string> {
@@ -72,6 +77,36 @@ test("TLS: a client of the same authority is served, others are not", async (con
   const stranger = await issue(await createRoot(DEPS));
   await assert.rejects(ping(harness, stranger));
   assert.equal(await ping(harness, harness.client), "OK");
+});
+
+test("TLS: the client's half-close ends stdin of an attach, not its output", async (context) => {
+  const { api, ...harness } = await startTls(context);
+  await call(api, "POST /containers/create?name=c1", { body: { Image: "x" } });
+  const socket = connect({
+    host: "127.0.0.1",
+    port: harness.port,
+    servername: "localhost",
+    ca: harness.root.certificate,
+    cert: harness.client.certificate,
+    key: harness.client.key,
+  });
+  socket.allowHalfOpen = true;
+  socket.write(
+    "POST /v1.50/containers/c1/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n",
+  );
+  const [head] = (await once(socket, "data", { signal: AbortSignal.timeout(WAIT_MS) })) as [Buffer];
+  assert.match(head.toString(), /^HTTP\/1\.1 101 UPGRADED/);
+  const process = api.engine.process("c1");
+  socket.end("typed\n");
+  let typed = "";
+  for await (const chunk of addAbortSignal(AbortSignal.timeout(WAIT_MS), process.stdin))
+    typed += String(chunk);
+  assert.equal(typed, "typed\n");
+  process.write("out\n");
+  process.end(0);
+  let received = "";
+  for await (const chunk of addAbortSignal(AbortSignal.timeout(WAIT_MS), socket)) received += String(chunk);
+  assert.equal(received, "\u0001\0\0\0\0\0\0\u0004out\n");
 });
 
 function hasDocker(): boolean {
