@@ -3,14 +3,25 @@
 # otherwise it names them and fails. Safe to run again; does nothing when all is there.
 set -euo pipefail
 
-declare -A package_of=([ip]=iproute2 [nft]=nftables [make]=make)
+# ps is what `docker top` shows.
+declare -A package_of=([ip]=iproute2 [nft]=nftables [ps]=procps [make]=make [npm]=npm)
+wanted=(ip nft ps)
+cd "$(dirname "$0")/.."
+# An installed tree has its modules, a package its native helper.
+[ -d node_modules ] || wanted+=(npm)
+[ -x runtime/native/build/shoal-runtime ] || wanted+=(make)
 missing=()
-for command in ip nft make; do
+for command in "${wanted[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${package_of[$command]}")
 done
 # The native helper is linked statically against musl, so that it starts fast and stays small.
-command -v musl-gcc >/dev/null || missing+=(musl-tools gcc linux-libc-dev)
-ldconfig -p | grep -q libnftables.so.1 || missing+=(libnftables1)
+if [ ! -x runtime/native/build/shoal-runtime ]; then
+  command -v musl-gcc >/dev/null || missing+=(musl-tools gcc linux-libc-dev)
+fi
+has_library() { PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep -q "$1"; }
+has_library libnftables.so.1 || missing+=(libnftables1)
+# Node.js itself is linked with it, and it comes with compilers only.
+has_library libatomic.so.1 || missing+=(libatomic1)
 
 [ "${#missing[@]}" -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ]; then

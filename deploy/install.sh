@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs Shoal on this machine from a checkout or an unpacked package: system packages, the program under /opt/shoal,
-# the command /usr/local/bin/shoal, the group "shoal" whose members may use the socket, and the systemd unit where there
-# is systemd. Run as root; safe to run again (an upgrade: containers go on, the daemon is restarted).
+# the commands shoal and shoal-oci in /usr/local/bin, the group "shoal" whose members may use the socket, and the systemd
+# unit where there is systemd. Run as root; safe to run again (an upgrade: containers go on, the daemon is restarted).
 #
 #   deploy/install.sh [--prefix DIR] [--no-start]
 set -euo pipefail
@@ -24,22 +24,32 @@ done
 source=$(cd "$(dirname "$0")/.." && pwd)
 cd "$source"
 bash deploy/install-deps.sh
-[ -d node_modules ] || npm ci --ignore-scripts --no-fund --no-audit
-[ -f dist/daemon/main.js ] || npm run -s build
+if [ ! -d node_modules ]; then
+  # A package comes built and without a lock file, a checkout needs what builds it.
+  if [ -f package-lock.json ]; then
+    npm ci --ignore-scripts --no-fund --no-audit
+  else
+    npm install --omit=dev --ignore-scripts --no-package-lock --no-fund --no-audit
+  fi
+fi
+[ -f dist/daemon/main.js ] && [ -x runtime/native/build/shoal-runtime ] || npm run -s build
 
 # A new tree beside the old one, then one rename: a half-copied program is never what starts.
 staged="$prefix.new.$$"
 rm -rf "$staged"
 mkdir -p "$staged"
-cp -a package.json bin dist deploy examples node_modules "$staged/"
-mkdir -p "$staged/runtime/native"
-cp -a runtime/native/build "$staged/runtime/native/"
+cp -a package.json bin dist deploy examples "$staged/"
+mkdir -p "$staged/runtime/native/build" "$staged/api" "$staged/node_modules"
+# It may be a link in a checkout.
+cp -a node_modules/. "$staged/node_modules/"
+cp -a runtime/native/build/shoal-runtime "$staged/runtime/native/build/"
+cp -a api/dashboard "$staged/api/"
 (cd "$staged" && npm prune --omit=dev --ignore-scripts --no-fund --no-audit >/dev/null 2>&1 || true)
 old="$prefix.old.$$"
 [ ! -e "$prefix" ] || mv "$prefix" "$old"
 mv "$staged" "$prefix"
 rm -rf "$old"
-ln -sfn "$prefix/bin/shoal" /usr/local/bin/shoal
+for command in shoal shoal-oci; do ln -sfn "$prefix/bin/$command" "/usr/local/bin/$command"; done
 
 getent group shoal >/dev/null || groupadd --system shoal
 if [ -d /run/systemd/system ]; then
