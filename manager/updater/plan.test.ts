@@ -8,6 +8,7 @@ import { TaskState } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Action } from "../orchestrator/slots.ts";
 import { groupSlots } from "../orchestrator/slots.ts";
+import type { Sighting } from "./plan.ts";
 import { planUpdate } from "./plan.ts";
 
 const { failed, preparing, running, shutdown } = TaskState;
@@ -52,8 +53,12 @@ function task(slot: number, made: Made): Task {
   };
 }
 
-/** What an update to web:2 that has just begun does next, with nothing seen of the tasks before. */
-function nextActions(order: EffectiveUpdateConfig["order"], tasks: readonly Task[]): readonly Action[] {
+/** What an update to web:2 does next that has just begun: it has seen nothing of the tasks before, unless told. */
+function nextActions(
+  order: EffectiveUpdateConfig["order"],
+  tasks: readonly Task[],
+  sightings: ReadonlyMap<string, Sighting> = new Map(),
+): readonly Action[] {
   const service: Service = {
     id: "s",
     version: 2,
@@ -62,7 +67,7 @@ function nextActions(order: EffectiveUpdateConfig["order"], tasks: readonly Task
     spec: {
       Name: "web",
       TaskTemplate: template("web:2"),
-      UpdateConfig: { Parallelism: 1, Order: order },
+      UpdateConfig: { Parallelism: 1, Order: order, FailureAction: "continue" },
     },
     specVersion: 2,
     updateStatus: { state: "updating", startedAt: stamp(100), message: "" },
@@ -72,7 +77,7 @@ function nextActions(order: EffectiveUpdateConfig["order"], tasks: readonly Task
     slots: [...groupSlots(service, tasks).values()],
     isUpToDate: (each) => isTaskUpToDate(service, each, undefined),
     config: updateConfigOf(service.spec),
-    sightings: new Map(),
+    sightings,
     failedTaskIds: new Set(),
     nowMs: 0,
   });
@@ -104,6 +109,11 @@ describe("planUpdate() begun while an earlier update to the same template is und
     assert.deepEqual(nextActions("stop-first", [ended, rolledBack, fresh, waiting]), []);
   });
 
+  it("waits also where the predecessor failed when it was told to stop", () => {
+    const told = task(1, { image: "web:1", state: failed, madeS: 1, writtenS: 91, desiredState: shutdown });
+    assert.deepEqual(nextActions("stop-first", [told, fresh, waiting]), []);
+  });
+
   it("does not wait for one that was made where nothing ran any more", () => {
     const gone = task(1, {
       image: "web:1",
@@ -117,5 +127,32 @@ describe("planUpdate() begun while an earlier update to the same template is und
       { kind: "stop", taskId: waiting.id, desired: "shutdown" },
       { kind: "create", serviceId: "s", slot: 2, nodeId: "" },
     ]);
+  });
+});
+
+describe("planUpdate() of a slot whose new task had to leave its node before it ran", () => {
+  const moved = task(1, {
+    image: "web:2",
+    state: shutdown,
+    madeS: 101,
+    writtenS: 104,
+    desiredState: shutdown,
+  });
+  const successor = task(1, { image: "web:2", state: preparing, madeS: 103 });
+  const waiting = task(2, { image: "web:1", state: running, madeS: 1 });
+  const sightings = new Map<string, Sighting>([
+    [moved.id, { seenMs: -50, endedMs: -10 }],
+    [successor.id, { seenMs: -20 }],
+  ]);
+
+  it("waits for its successor", () => {
+    assert.deepEqual(nextActions("stop-first", [moved, successor, waiting], sightings), []);
+  });
+
+  it("does not wait where it ran, or died by itself", () => {
+    const ran = new Map([...sightings, [moved.id, { seenMs: -50, runningMs: -40, endedMs: -10 }] as const]);
+    assert.equal(nextActions("stop-first", [moved, successor, waiting], ran).length, 2);
+    const dead: Task = { ...moved, status: { ...moved.status, state: failed } };
+    assert.equal(nextActions("stop-first", [dead, successor, waiting], sightings).length, 2);
   });
 });

@@ -49,7 +49,7 @@ interface Progress {
   readonly stale: readonly Task[];
   /** The live task of the new spec. */
   readonly fresh: Task | undefined;
-  /** When a task of the new spec first ran or ended here; undefined while it is awaited. */
+  /** When a task of the new spec first ran here, or died by itself; undefined while it is awaited. */
   readonly settledMs: number | undefined;
 }
 
@@ -75,7 +75,8 @@ function progressOf(slot: Slot, input: UpdateInput): Progress {
   for (const task of slot.tasks) {
     if (!input.isUpToDate(task)) continue;
     const sighting = input.sightings.get(task.id);
-    const ms = sighting?.runningMs ?? sighting?.endedMs;
+    // One that was moved off its node before it ever ran says nothing: its successor is awaited.
+    const ms = sighting?.runningMs ?? (diedByItself(task) ? sighting?.endedMs : undefined);
     if (ms !== undefined) settledMs = Math.min(settledMs ?? ms, ms);
   }
   return { slot, live, stale, fresh, settledMs };
@@ -176,8 +177,8 @@ function isTakingOver({ slot, fresh }: Progress, input: UpdateInput): boolean {
   return older.some(
     (task) =>
       !input.isUpToDate(task) &&
-      !diedByItself(task) &&
-      (!isTerminal(task.status.state) || task.updatedAt >= fresh.createdAt),
+      // Ended since, be it with a failure. One that was dead before was last written with the new one, if not earlier.
+      (!isTerminal(task.status.state) || task.updatedAt > fresh.createdAt),
   );
 }
 

@@ -11,7 +11,7 @@ import type { StoreView } from "../../model/store-view.ts";
 import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Action, Slot } from "../orchestrator/slots.ts";
-import { groupSlots, isNodeLost, isOccupied } from "../orchestrator/slots.ts";
+import { diedByItself, groupSlots, isNodeLost, isOccupied } from "../orchestrator/slots.ts";
 import { applyAction } from "../orchestrator/actions.ts";
 import type { LoopDeps } from "../reconcile-loop.ts";
 import { ReconcileLoop } from "../reconcile-loop.ts";
@@ -112,8 +112,10 @@ export class Updater implements Component {
     const { state, timestamp } = task.status;
     const isEnd = isTerminal(state);
     if (before === undefined) {
-      // Ended before we ever saw it, under an earlier leader: it ran at most as long as it existed.
-      const ageMs = isEnd ? Math.max(0, parseRfc3339(timestamp) - parseRfc3339(task.createdAt)) : 0;
+      // Died before we ever saw it, under an earlier leader: it ran at most as long as it existed. One that was told to
+      // stop may never have run.
+      const ageMs =
+        isEnd && diedByItself(task) ? Math.max(0, parseRfc3339(timestamp) - parseRfc3339(task.createdAt)) : 0;
       const ran =
         state === TaskState.running ? { runningMs: nowMs } : ageMs > 0 ? { runningMs: nowMs - ageMs } : {};
       session.sightings.set(task.id, { seenMs: nowMs, ...ran, ...(isEnd ? { endedMs: nowMs } : {}) });
