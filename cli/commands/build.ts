@@ -21,13 +21,14 @@ function ignoreRule(line: string): IgnoreRule {
   const isExcept = line.startsWith("!");
   const body = path.posix.normalize(line.replace(/^!/, "").trim()).replace(/^\/+|\/+$/g, "");
   const source = body
-    .split(/(\*\*\/?|\*|\?|\[[^\]]*\])/)
+    .split(/(\\.|\*\*\/?|\*|\?|\[[^\]]*\])/)
     .map((part) => {
       if (part === "**/") return "(?:.*/)?";
       if (part === "**") return ".*";
       if (part === "*") return "[^/]*";
       if (part === "?") return "[^/]";
-      if (part.startsWith("[") && part.endsWith("]")) return part;
+      if (part.startsWith("[") && part.endsWith("]")) return part.replace(/^\[!/, "[^");
+      if (part.length === 2 && part.startsWith("\\")) return `\\${part.charAt(1)}`;
       return part.replaceAll(/[.+^${}()|\\]/g, "\\$&");
     })
     .join("");

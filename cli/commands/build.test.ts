@@ -1,0 +1,29 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { isIgnored } from "./build.ts";
+
+test("isIgnored() goes by the last pattern that names the path or a folder above", () => {
+  const rules = [
+    "# note",
+    "*.log",
+    "  d/ ",
+    "",
+    "!keep.log",
+    "!d/in",
+    "**/tmp",
+    "/rooted",
+    "x[0-9]",
+    "y[!0-9]",
+    "a\\*b",
+  ];
+  const names = ["a.log", "s/a.log", "keep.log", "d", "d/out", "d/in", "d/in/deep", "tmp", "s/t/tmp/x"];
+  assert.deepEqual(
+    names.filter((name) => isIgnored(rules, name)),
+    ["a.log", "d", "d/out", "tmp", "s/t/tmp/x"],
+  );
+  const others = ["rooted", "s/rooted", "x5", "xa", "y5", "ya", "a*b", "axb", "d.log", "note"];
+  assert.deepEqual(
+    others.filter((name) => isIgnored(rules, name)),
+    ["rooted", "x5", "ya", "a*b", "d.log"],
+  );
+});
