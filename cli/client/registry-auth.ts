@@ -60,8 +60,10 @@ function fromHelper(helper: string, registry: string, env: Env): Record<string, 
   });
   const said = `${result.stdout ?? ""}${result.stderr ?? ""}`.trim();
   if (NOT_FOUND.test(said)) return undefined;
-  if (result.error !== undefined || result.status !== 0) {
-    const why = result.error?.message ?? `exit status ${result.status ?? "unknown"}`;
+  // A helper that knows its answer need not read the question.
+  const error = result.error !== undefined && isBrokenPipe(result.error) ? undefined : result.error;
+  if (error !== undefined || result.status !== 0) {
+    const why = error?.message ?? `exit status ${result.status ?? "unknown"}`;
     throw new ClusterError(
       "failed_precondition",
       `error getting credentials - err: ${program}: ${why}, out: "${said.slice(0, 200)}"`,
@@ -72,6 +74,10 @@ function fromHelper(helper: string, registry: string, env: Env): Record<string, 
   return Username === TOKEN_USER
     ? { identitytoken: Secret, serveraddress: registry }
     : { username: Username, password: Secret, serveraddress: registry };
+}
+
+function isBrokenPipe(error: Error): boolean {
+  return "code" in error && error.code === "EPIPE";
 }
 
 function helperAnswer(
