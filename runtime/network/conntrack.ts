@@ -6,7 +6,10 @@ import { addressBytes, bytesToAddress } from "./addresses.ts";
 import { addressBytes6 } from "./addresses6.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { NetworkNamespace } from "./namespace.ts";
+import { NETLINK_NETFILTER } from "./netlink-socket.ts";
 import { decodeAttributes, nested, attribute, u8, u32 } from "./netlink-wire.ts";
+import type { Request } from "./netlink-wire.ts";
+import { ENOENT } from "./routing.ts";
 
 const CTNETLINK = 1;
 const GET_FLOWS = (CTNETLINK << 8) | 1;
@@ -29,8 +32,7 @@ export interface FlowFilter {
   readonly protocol?: keyof typeof PROTOCOLS;
 }
 
-/** Forgets all flows that match. Open connections are not told: the next packet starts a new flow. */
-export function deleteFlows(namespace: NetworkNamespace, filter: FlowFilter): void {
+function flowDeletion(filter: FlowFilter): Request {
   const protocol = filter.protocol === undefined ? undefined : PROTOCOLS[filter.protocol];
   const flags = FILTER_SOURCE | (protocol === undefined ? 0 : FILTER_PROTOCOL);
   const isIpv6 = filter.replySource.includes(":");
@@ -46,11 +48,26 @@ export function deleteFlows(namespace: NetworkNamespace, filter: FlowFilter): vo
     ),
     nested(CTA_FILTER, u32(CTA_FILTER_ORIG_FLAGS, 0), u32(CTA_FILTER_REPLY_FLAGS, flags)),
   ]);
-  const ENOENT = 2;
-  namespace.netfilter.send(
-    [{ type: DELETE_FLOWS, flags: 0, body, action: `forget connections to ${filter.replySource}` }],
-    { tolerate: [ENOENT] },
-  );
+  return { type: DELETE_FLOWS, flags: 0, body, action: `forget connections to ${filter.replySource}` };
+}
+
+/** Forgets all flows that match. Open connections are not told: the next packet starts a new flow. */
+export function deleteFlows(namespace: NetworkNamespace, filter: FlowFilter): void {
+  namespace.netfilter.send([flowDeletion(filter)], { tolerate: [ENOENT] });
+}
+
+/** Forgets the flows of these endpoints off this thread, on a socket that nobody else uses. */
+export async function deleteFlowsElsewhere(
+  namespace: NetworkNamespace,
+  replySources: readonly string[],
+): Promise<void> {
+  const socket = namespace.openSocket(NETLINK_NETFILTER);
+  try {
+    const requests = replySources.map((replySource) => flowDeletion({ replySource }));
+    await socket.sendElsewhere(requests, { tolerate: [ENOENT] });
+  } finally {
+    socket.close();
+  }
 }
 
 export interface Flow {

@@ -3,6 +3,7 @@
  * over all of them. Made when a network is first used, found again after a restart. Called by local-networks.ts.
  */
 import { existsSync } from "node:fs";
+import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import { formatBlock, macOf, parseAddress, parseBlock, splitCidr } from "./addresses.ts";
@@ -30,6 +31,7 @@ import {
   MAIN_TABLE,
   setLink,
 } from "./routing.ts";
+import type { LinkState } from "./routing.ts";
 
 const DEFAULT_MTU_BYTES = 1_500;
 const ICC = "com.docker.network.bridge.enable_icc";
@@ -41,6 +43,13 @@ const LINK_NAME_LENGTH_MAX = 15;
 interface Bridge {
   readonly facts: BridgeFacts;
   readonly dns: DnsServer;
+}
+
+/** The bridge as ports are put on it. */
+export interface BridgeLink {
+  readonly index: number;
+  /** For new ports. */
+  readonly mtu: number;
 }
 
 export interface LocalBridgesDeps {
@@ -97,10 +106,16 @@ export class LocalBridges {
     );
   }
 
-  /** MTU of new interfaces: what was asked for, else that of the way out. */
-  mtuOf(record: LocalNetworkRecord): number {
+  /** What was asked for, if anything. */
+  #askedMtu(record: LocalNetworkRecord): number | undefined {
     const asked = Number(record.options[MTU] ?? "");
-    if (Number.isInteger(asked) && asked >= 68) return asked;
+    return Number.isInteger(asked) && asked >= 68 ? asked : undefined;
+  }
+
+  /** MTU of a new bridge: what was asked for, else that of the way out. */
+  #newMtu(record: LocalNetworkRecord): number {
+    const asked = this.#askedMtu(record);
+    if (asked !== undefined) return asked;
     const { root } = this.#deps;
     const out = listRoutes(root.route).find(
       (route) => route.table === MAIN_TABLE && route.prefixLength === 0 && route.device > 0,
@@ -114,10 +129,14 @@ export class LocalBridges {
   }
 
   /** Makes the bridge, or takes over what is there. `record` must have its subnet. */
-  async ensure(record: LocalNetworkRecord): Promise<BridgeFacts> {
+  async ensure(record: LocalNetworkRecord): Promise<BridgeLink> {
     const known = this.#bridges.get(record.id);
-    if (known !== undefined && findLink(this.#deps.root.route, known.facts.device) !== undefined)
-      return known.facts;
+    const found = known === undefined ? undefined : findLink(this.#deps.root.route, known.facts.device);
+    const link = found ?? (await this.#make(record, known));
+    return { index: link.index, mtu: this.#askedMtu(record) ?? link.mtu };
+  }
+
+  async #make(record: LocalNetworkRecord, known: Bridge | undefined): Promise<LinkState> {
     const [plan] = record.plans;
     if (plan?.Gateway === undefined)
       throw new ClusterError(
@@ -125,7 +144,7 @@ export class LocalBridges {
         `Cannot make the bridge of network "${record.name}": it has no subnet`,
       );
     const device = bridgeName(record);
-    this.#makeDevice(device, plan.Gateway, splitCidr(plan.Subnet).prefixLength, this.mtuOf(record));
+    this.#makeDevice(device, plan.Gateway, splitCidr(plan.Subnet).prefixLength, this.#newMtu(record));
     const { ipv6Plan } = record;
     if (ipv6Plan !== undefined) this.#addIpv6(device, ipv6Plan);
     await known?.dns.stop();
@@ -142,7 +161,7 @@ export class LocalBridges {
     };
     this.#bridges.set(record.id, { facts, dns });
     await this.#applyFilter();
-    return facts;
+    return must(findLink(this.#deps.root.route, device), "a bridge that was just made is there");
   }
 
   /** The packet filter follows what is published now. */

@@ -3,6 +3,7 @@ import { ClusterError } from "../../common/errors.ts";
 import { addPair, freeInterfaceName, interfaceWithAddress, linkIndex } from "./container-link.ts";
 import type { Ipv6Endpoint } from "./local-describe.ts";
 import { NetworkNamespace } from "./namespace.ts";
+import type { Request } from "./netlink-wire.ts";
 import {
   addAddress,
   addRoute,
@@ -19,7 +20,7 @@ import {
 
 export interface BridgedLink {
   readonly hostName: string;
-  readonly bridge: string;
+  readonly bridgeIndex: number;
   readonly pid: number;
   readonly mtu: number;
   readonly mac: string;
@@ -42,20 +43,24 @@ export async function plugBridged(root: NetworkNamespace, link: BridgedLink): Pr
   try {
     const { mac, mtu, hostName } = link;
     const name = await addPair(root, container, {
-      pair: { hostName, host: { mtu, master: linkIndex(root, link.bridge) }, inside: { mac, mtu } },
+      pair: { hostName, host: { mtu, master: link.bridgeIndex }, inside: { mac, mtu } },
       isWanted: () => false,
     });
     if (name === undefined) return;
     root.route.send([setLink(hostName, { isUp: true })]);
     if (link.isReflecting) root.route.send([reflectOnPort(linkIndex(root, hostName))]);
     const index = linkIndex(container, name);
-    container.route.send([
-      setLink("lo", { isUp: true }),
-      addAddress(index, { address: link.address, prefixLength: link.prefixLength }),
-      setLink(name, { isUp: true }),
-    ]);
-    if (link.gateway !== "" && (name === "eth0" || !hasDefaultRoute(container)))
-      addFirstDefaultRoute(container, index, link.gateway);
+    const leadsOut = link.gateway !== "" && (name === "eth0" || !hasDefaultRoute(container));
+    container.route.send(
+      [
+        setLink("lo", { isUp: true }),
+        addAddress(index, { address: link.address, prefixLength: link.prefixLength }),
+        setLink(name, { isUp: true }),
+        ...(leadsOut ? [firstDefaultRoute(index, link.gateway)] : []),
+      ],
+      // A default route that is there stays as it is; nothing else can be refused with this.
+      { tolerate: [EEXIST] },
+    );
     if (link.ipv6 !== undefined) addIpv6(container, { index, name, ipv6: link.ipv6 });
   } finally {
     container.close();
@@ -136,10 +141,9 @@ function addDefaultRoute(container: NetworkNamespace, device: number, gateway: s
   container.route.send([replaceRoute({ destination: "0.0.0.0", prefixLength: 0, device, via: gateway })]);
 }
 
-/** Leaves one that is there as it is. */
-function addFirstDefaultRoute(container: NetworkNamespace, device: number, gateway: string): void {
-  const route = addRoute({ destination: "0.0.0.0", prefixLength: 0, device, via: gateway });
-  container.route.send([route], { tolerate: [EEXIST] });
+/** Refused where there is one. */
+function firstDefaultRoute(device: number, gateway: string): Request {
+  return addRoute({ destination: "0.0.0.0", prefixLength: 0, device, via: gateway });
 }
 
 /** After a network was taken away: another leads out, if the lost one did. */

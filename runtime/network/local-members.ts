@@ -6,14 +6,16 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
 import type { Cancel, Env } from "../../common/env.ts";
+import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { newHexId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
 import type { EndpointSettings } from "../../model/engine.ts";
 import type { ContainerNetworkResult } from "../ports.ts";
 import { bytesToMac, macBytes, macOf } from "./addresses.ts";
-import { deleteFlows } from "./conntrack.ts";
-import type { LocalBridges } from "./local-bridges.ts";
+import { deleteFlowsElsewhere } from "./conntrack.ts";
+import { FlowRemoval } from "./flow-removal.ts";
+import type { BridgeLink, LocalBridges } from "./local-bridges.ts";
 import type { NetworkCatalog } from "./local-catalog.ts";
 import { describeEndpoint } from "./local-describe.ts";
 import type { EndpointOwner, Ipv6Endpoint, LocalEndpoint } from "./local-describe.ts";
@@ -61,12 +63,17 @@ export class Members {
   readonly #reservations: PortReservations;
   readonly #members = new Map<string, Member>();
   readonly #timers = new Set<Cancel>();
+  readonly #flows: FlowRemoval;
   /** Grows with every change, so that what is derived can tell that it is old. */
   generation = 0;
 
   constructor(deps: MembersDeps) {
     this.#deps = deps;
     this.#reservations = new PortReservations(deps.outside);
+    this.#flows = new FlowRemoval({
+      forget: (addresses) => deleteFlowsElsewhere(deps.root, addresses),
+      log: deps.log,
+    });
   }
 
   get size(): number {
@@ -97,10 +104,12 @@ export class Members {
     settings: EndpointSettings,
   ): Promise<Member> {
     const record = await this.#deps.catalog.withSubnet(incomplete);
-    if (record.driver === "bridge") await this.#deps.bridges.ensure(record);
+    const bridge = await this.#bridgeOf(record);
     const endpoint = this.#newEndpoint(record, settings, member);
     const next = this.#remember({ ...member, endpoints: { ...member.endpoints, [record.id]: endpoint } });
-    await this.#plug(next, record, endpoint);
+    await this.#flows.settled(endpoint.ip);
+    if (endpoint.ipv6 !== undefined) await this.#flows.settled(endpoint.ipv6.ip);
+    await this.#plug(next, record, { endpoint, bridge });
     return next;
   }
 
@@ -147,13 +156,13 @@ export class Members {
     this.#members.delete(member.containerId);
     this.generation += 1;
     rmSync(this.#file(member.containerId), { force: true });
-    await this.publish();
+    if (member.ports.length > 0) await this.publish();
     for (const port of member.ports) await this.#reservations.release(port);
     for (const [networkId, endpoint] of Object.entries(member.endpoints)) {
       const record = this.#deps.catalog.get(networkId);
       if (record !== undefined) this.#giveBack(record, endpoint);
-      deleteFlows(this.#deps.root, { replySource: endpoint.ip });
-      if (endpoint.ipv6 !== undefined) deleteFlows(this.#deps.root, { replySource: endpoint.ipv6.ip });
+      this.#flows.add(endpoint.ip);
+      if (endpoint.ipv6 !== undefined) this.#flows.add(endpoint.ipv6.ip);
     }
     this.#sweepLater(member);
   }
@@ -217,6 +226,7 @@ export class Members {
 
   async close(): Promise<void> {
     for (const cancel of this.#timers) cancel();
+    await this.#flows.close();
     await this.#reservations.close();
   }
 
@@ -277,8 +287,18 @@ export class Members {
     if (endpoint.ipv6 !== undefined) this.#deps.catalog.addresses6Of(record)?.release(endpoint.ipv6.ip);
   }
 
-  async #plug(member: Member, record: LocalNetworkRecord, endpoint: LocalEndpoint): Promise<void> {
-    const { bridges, root } = this.#deps;
+  /** Undefined for networks without one. */
+  async #bridgeOf(record: LocalNetworkRecord): Promise<BridgeLink | undefined> {
+    return record.driver === "bridge" ? this.#deps.bridges.ensure(record) : undefined;
+  }
+
+  async #plug(
+    member: Member,
+    record: LocalNetworkRecord,
+    place: { readonly endpoint: LocalEndpoint; readonly bridge: BridgeLink | undefined },
+  ): Promise<void> {
+    const { root } = this.#deps;
+    const { endpoint, bridge } = place;
     const { driver } = record;
     if (driver === "macvlan" || driver === "ipvlan")
       return plugShared(root, {
@@ -293,9 +313,9 @@ export class Members {
       });
     await plugBridged(root, {
       hostName: this.#linkName(member.containerId, record.id),
-      bridge: bridges.facts(record.id)?.device ?? "",
+      bridgeIndex: must(bridge, "a network with a subnet of its own is on a bridge").index,
       pid: member.pid,
-      mtu: bridges.mtuOf(record),
+      mtu: must(bridge, "as above").mtu,
       mac: endpoint.mac,
       address: endpoint.ip,
       prefixLength: endpoint.prefixLength,
@@ -341,10 +361,11 @@ export class Members {
       for (const [networkId, endpoint] of Object.entries(member.endpoints)) {
         const record = this.#deps.catalog.get(networkId);
         if (record === undefined) continue;
-        if (record.driver === "bridge") await this.#deps.bridges.ensure(record);
+        const bridge = await this.#bridgeOf(record);
         this.#deps.catalog.addressesOf(record).claim(endpoint.ip);
         if (endpoint.ipv6 !== undefined) this.#deps.catalog.addresses6Of(record)?.claim(endpoint.ipv6.ip);
-        if (interfaceOf(member.pid, endpoint.ip) === undefined) await this.#plug(member, record, endpoint);
+        if (interfaceOf(member.pid, endpoint.ip) === undefined)
+          await this.#plug(member, record, { endpoint, bridge });
       }
       for (const port of member.ports) await this.#hold(asRequest(port), member.containerId);
     } catch (caught) {

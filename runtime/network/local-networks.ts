@@ -389,7 +389,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
       for (const { record, settings } of byGateway(wanted))
         member = await this.#members.addEndpoint(member, record, settings);
       for (const port of ports) member = await this.#members.addPort(member, port);
-      await this.#members.publish();
+      if (ports.length > 0) await this.#members.publish();
     } catch (caught) {
       await this.#members.drop(this.#members.get(member.containerId) ?? member);
       throw publishFailure(caught, request.name, Object.values(member.endpoints)[0]?.endpointId ?? "");

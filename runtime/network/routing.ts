@@ -60,6 +60,8 @@ const IFLA_MASTER = 10;
 const IFLA_LINKINFO = 18;
 const IFLA_IFALIAS = 20;
 const IFLA_NET_NS_FD = 28;
+const IFLA_NUM_TX_QUEUES = 31;
+const IFLA_NUM_RX_QUEUES = 32;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const IFF_UP = 1;
@@ -71,6 +73,8 @@ function isIpv6(address: string): boolean {
 function bytesOf(address: string): Buffer {
   return isIpv6(address) ? addressBytes6(address) : addressBytes(address);
 }
+
+const ONE_QUEUE: readonly Buffer[] = [u32(IFLA_NUM_TX_QUEUES, 1), u32(IFLA_NUM_RX_QUEUES, 1)];
 
 interface LinkHeader {
   readonly index?: number;
@@ -133,6 +137,7 @@ export function addBridge(name: string, settings: LinkSettings = {}): Request {
   return createLink(name, "bridge", [u32(IFLA_BR_FORWARD_DELAY, 0), u32(IFLA_BR_STP_STATE, 0)], settings);
 }
 
+/** With one queue each: left to itself the kernel makes one for each CPU, which only programs on the packets' way (XDP) would use. */
 export function addVeth(
   name: string,
   settings: LinkSettings,
@@ -144,8 +149,10 @@ export function addVeth(
     linkHeader(),
     text(IFLA_IFNAME, peer.name),
     ...settingAttributes(peer),
+    ...ONE_QUEUE,
   );
-  return createLink(name, "veth", [data], settings);
+  const request = createLink(name, "veth", [data], settings);
+  return { ...request, body: Buffer.concat([request.body, ...ONE_QUEUE]) };
 }
 
 export interface VxlanOptions {
