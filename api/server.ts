@@ -2,12 +2,7 @@
  * The HTTP server: listeners on UNIX sockets and TCP (with TLS), versions, headers, dispatch, errors, upgrades. The
  * daemon makes one and adds listeners; routes/ does the work. A request may fail in any way without harm to others.
  */
-import {
-  createServer as createHttpServer,
-  ServerResponse,
-  type IncomingMessage,
-  type Server,
-} from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { createServer as createHttpsServer } from "node:https";
 import type { Socket } from "node:net";
 import { hostname } from "node:os";
@@ -33,6 +28,10 @@ import { Router, type RouteMatch } from "./router.ts";
 import type { Route } from "./routes/table.ts";
 import { checkHost, checkOrigin, checkReadOnly } from "./safety.ts";
 import { minorOf, negotiate, splitPath } from "./versions.ts";
+
+// Not imported: that reads all that the module exports, which makes Node load its WebSocket and with that a second HTTP client.
+const { createServer: createHttpServer, ServerResponse: HttpResponse } =
+  process.getBuiltinModule("node:http");
 
 export interface ListenOptions {
   /** Refuses everything that changes something. */
@@ -154,7 +153,7 @@ export class HttpApi {
 
   #upgrade(request: IncomingMessage, socket: Duplex, extra: UpgradeExtra): void {
     if (extra.head.byteLength > 0) socket.unshift(extra.head);
-    const response = new ServerResponse(request);
+    const response = new HttpResponse(request);
     response.shouldKeepAlive = false;
     response.assignSocket(request.socket);
     response.once("finish", () => {

@@ -16,18 +16,12 @@ import type {
 } from "../model/cluster-control.ts";
 import type { ResolvedImage, SessionInfo } from "../model/dispatch.ts";
 import type { Engine, ImageDescription } from "../model/engine.ts";
-import { tlsInfoOf } from "../manager/ca/certificates.ts";
 import type { NodeDescription } from "../model/objects.ts";
 import type { NodeRole } from "../model/specs.ts";
-import { restoreCluster } from "../manager/backup.ts";
-import { joinCluster, renewCertificate } from "../manager/ca/ca-client.ts";
-import { createCluster } from "../manager/ca/new-cluster.ts";
-import { Manager, type LeaderFigures, type ManagerMode, type RaftFigures } from "../manager/manager.ts";
-import { dial } from "../proto/rpc-client.ts";
-import { LiveIdentity } from "../proto/rpc-identity.ts";
+import type { LeaderFigures, Manager, ManagerMode, RaftFigures } from "../manager/manager.ts";
+import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import type { NodeIdentity } from "../proto/rpc.ts";
-import { RpcServer } from "../proto/rpc-server.ts";
-import { nodeService } from "../proto/services.ts";
+import type { RpcServer } from "../proto/rpc-server.ts";
 import type { WorkerNetwork } from "../worker/network/worker-network.ts";
 import {
   advertiseAddress,
@@ -38,15 +32,14 @@ import {
   listenError,
   parseHostPort,
 } from "./addresses.ts";
-import { ClusterBlobPeers } from "./blob-peers.ts";
+import type { ClusterBlobPeers } from "./blob-peers.ts";
 import { resolveClusterImage } from "./cluster-images.ts";
-import { CertificateRenewal } from "./certificate-renewal.ts";
-import { grpcConnector } from "./dispatcher-connector.ts";
+import type { CertificateRenewal } from "./certificate-renewal.ts";
+import type * as MemberParts from "./member-parts.ts";
 import type { NodeState, NodeStateStore } from "./node-state.ts";
-import { nodeServiceHandlers } from "./node-service.ts";
 import type { DaemonOptions } from "./options.ts";
 import { remoteManagers } from "./remote-managers.ts";
-import { WorkerNode } from "./worker-node.ts";
+import type { WorkerNode } from "./worker-node.ts";
 
 /** How long init and join wait for the node's first session before they say that it goes on in the background. */
 const READY_TIMEOUT_MS = 20_000;
@@ -145,7 +138,10 @@ export class SwarmNode implements SwarmLifecycle {
       const { env, store, log } = this.#options;
       const saved = await store.load();
       if (saved === undefined) return;
-      if (saved.state.role === "manager" && (await Manager.isLocked(env, store.managerFolder))) {
+      if (
+        saved.state.role === "manager" &&
+        (await (await loadManager()).isLocked(env, store.managerFolder))
+      ) {
         log.warn("this manager is locked: give it the key with `shoal swarm unlock`");
         this.#phase = "locked";
         return;
@@ -184,6 +180,7 @@ export class SwarmNode implements SwarmLifecycle {
       const addresses = await this.#addresses(request);
       if (request.restore !== undefined)
         return this.#restore(request.restore, addresses, request.availability);
+      const { createCluster } = await import("../manager/ca/new-cluster.ts");
       const { identity, newCluster } = await createCluster({
         env,
         dataPathPort: request.dataPathPort || daemon.dataPathPort,
@@ -204,6 +201,7 @@ export class SwarmNode implements SwarmLifecycle {
     addresses: Pick<NodeState, "listenAddr" | "advertiseAddr" | "dataPathAddr">,
     availability: SwarmInitRequest["availability"],
   ): Promise<string> {
+    const { restoreCluster } = await import("../manager/backup.ts");
     const { identity, restored } = await restoreCluster({ env: this.#options.env, file, availability });
     const state = this.#newState(identity, addresses, { availability, managers: [] });
     await this.#enterNew(state, identity, { kind: "restore", restored });
@@ -219,6 +217,7 @@ export class SwarmNode implements SwarmLifecycle {
       const remoteAddrs = request.remoteAddrs.map((each) =>
         formatHostPort(parseHostPort(each, "RemoteAddrs")),
       );
+      const { joinCluster } = await import("../manager/ca/ca-client.ts");
       const identity = await joinCluster({
         remoteAddrs,
         token: request.joinToken,
@@ -363,11 +362,12 @@ export class SwarmNode implements SwarmLifecycle {
   /** All that a node of the cluster consists of, not started yet. */
   async #assemble(state: NodeState, identity: NodeIdentity): Promise<Membership> {
     const { env, log, engine } = this.#options;
-    const live = new LiveIdentity(identity);
-    const server = new RpcServer({ identity, log: log.child({ part: "rpc" }) });
+    const parts = await import("./member-parts.ts");
+    const live = new parts.LiveIdentity(identity);
+    const server = new parts.RpcServer({ identity, log: log.child({ part: "rpc" }) });
     server.addService(
-      nodeService,
-      nodeServiceHandlers(engine, (reference) => this.#resolveImage(reference)),
+      parts.nodeService,
+      parts.nodeServiceHandlers(engine, (reference) => this.#resolveImage(reference)),
       {
         resolveImage: "members",
         describeImage: "members",
@@ -375,15 +375,15 @@ export class SwarmNode implements SwarmLifecycle {
         taskLogs: "managers",
       },
     );
-    const worker = await this.#assembleWorker(state, live);
-    const peers = new ClusterBlobPeers({
+    const worker = await this.#assembleWorker(state, live, parts);
+    const peers = new parts.ClusterBlobPeers({
       peers: () => worker.peers,
       managers: () =>
         (this.#membership?.state.managers ?? state.managers).filter((addr) => addr !== state.advertiseAddr),
       resolveHere: (reference) => this.#resolveImage(reference).catch(() => undefined),
-      dial: (addr, options) => dial(addr, live, { ...options, channel: BLOB_CHANNEL }),
+      dial: (addr, options) => parts.dial(addr, live, { ...options, channel: BLOB_CHANNEL }),
     });
-    const renewal = new CertificateRenewal({
+    const renewal = new parts.CertificateRenewal({
       env,
       log,
       identity: () => live.current,
@@ -394,20 +394,24 @@ export class SwarmNode implements SwarmLifecycle {
     return { state, identity: live, server, worker, peers, renewal, manager: undefined, toldManagers: [] };
   }
 
-  async #assembleWorker(state: NodeState, live: LiveIdentity): Promise<WorkerNode> {
+  async #assembleWorker(
+    state: NodeState,
+    live: LiveIdentity,
+    parts: typeof MemberParts,
+  ): Promise<WorkerNode> {
     const { env, log, engine, store } = this.#options;
     const network = await this.#options.createNetwork({
       nodeId: state.nodeId,
       dataPathAddress: state.dataPathAddr,
     });
-    return new WorkerNode({
+    return new parts.WorkerNode({
       env,
       log,
       engine,
       network,
       folder: store.workerFolder,
-      connect: grpcConnector((addr) => dial(dialAddress(addr, state), live, { manager: true })),
-      description: describedBy(this.#options.description, live),
+      connect: parts.grpcConnector((addr) => parts.dial(dialAddress(addr, state), live, { manager: true })),
+      description: describedBy(this.#options.description, { live, tlsInfoOf: parts.tlsInfoOf }),
       rpcAddress: state.advertiseAddr,
       addr: parseHostPort(state.advertiseAddr, "advertise-addr").host,
       dataPathAddress: state.dataPathAddr,
@@ -423,7 +427,8 @@ export class SwarmNode implements SwarmLifecycle {
   async #startManager(membership: Membership, mode: ManagerMode): Promise<void> {
     const { env, log, store, fatal } = this.#options;
     await env.disk.makeFolder(store.managerFolder);
-    const manager = new Manager({
+    const Loaded = await loadManager();
+    const manager = new Loaded({
       env,
       log: log.child({ part: "manager" }),
       identity: membership.identity,
@@ -511,6 +516,7 @@ export class SwarmNode implements SwarmLifecycle {
     const membership = this.#membership;
     if (membership === undefined || hasRole(membership, role)) return;
     const { managers } = membership.state;
+    const { renewCertificate } = await import("../manager/ca/ca-client.ts");
     const identity = await renewCertificate({
       identity: membership.identity.current,
       managers: managers.map((addr) => dialAddress(addr, membership.state)),
@@ -602,8 +608,16 @@ function hasRole(membership: Membership, role: NodeRole): boolean {
   return membership.state.role === role && (role === "worker" || membership.manager !== undefined);
 }
 
+/** Managers and certificates are half of what the daemon could have in memory: a machine without a cluster loads neither. */
+async function loadManager(): Promise<typeof Manager> {
+  return (await import("../manager/manager.ts")).Manager;
+}
+
 /** Description with the facts of the root: read once for each root, since every task that starts asks. */
-function describedBy(description: () => NodeDescription, live: LiveIdentity): () => NodeDescription {
+function describedBy(
+  description: () => NodeDescription,
+  { live, tlsInfoOf }: { readonly live: LiveIdentity } & Pick<typeof MemberParts, "tlsInfoOf">,
+): () => NodeDescription {
   let known: { readonly rootCa: string; readonly description: NodeDescription } | undefined;
   return () => {
     const { rootCa } = live.current;

@@ -2,12 +2,13 @@
  * One HTTP request to a registry, with its errors in the words that Docker's users know ("dial tcp …: connect: connection
  * refused"). Redirects are followed by the caller (registry-client.ts), who knows what may be sent where.
  */
-import * as http from "node:http";
+import type * as http from "node:http";
 import * as https from "node:https";
 import { readFileSync } from "node:fs";
 import type { Readable } from "node:stream";
 import * as tls from "node:tls";
 import { ClusterError } from "../../common/errors.ts";
+import { plainHttp } from "../node-http.ts";
 import type { HostTrust } from "./registry-config.ts";
 
 export interface HttpCall {
@@ -129,7 +130,7 @@ export class HttpCaller {
     const known = this.#agents.get(key);
     if (known !== undefined) return known;
     const agent = isPlain
-      ? new http.Agent(options)
+      ? new plainHttp.Agent(options)
       : new https.Agent({
           ...options,
           rejectUnauthorized: trust.verifiesTls,
@@ -144,7 +145,7 @@ export class HttpCaller {
     const { method, url, headers, body, signal } = call;
     return new Promise((resolve, reject) => {
       const options = { method, headers, agent: this.#agent(call), signal };
-      const module = url.protocol === "http:" ? http : https;
+      const module = url.protocol === "http:" ? plainHttp : https;
       const request = module.request(url, options, (response) => {
         clearTimeout(timer);
         resolve({ status: response.statusCode ?? 0, headers: response.headers, body: response, url });

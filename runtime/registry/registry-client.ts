@@ -4,8 +4,8 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Readable } from "node:stream";
-import { STATUS_CODES } from "node:http";
 import { ClusterError, type ErrorCode } from "../../common/errors.ts";
+import { plainHttp } from "../node-http.ts";
 import { readBody, type HttpAnswer, type HttpCaller } from "./http-call.ts";
 import {
   ANONYMOUS,
@@ -289,7 +289,7 @@ async function registryError(answer: HttpAnswer, origin: string): Promise<Cluste
   const said = isTooWeak ? DENIED : (parseMessage(body.toString("utf8"), status) ?? UNSAID[status]);
   const text =
     said === undefined
-      ? `received unexpected HTTP status: ${status} ${STATUS_CODES[status] ?? ""}`.trimEnd()
+      ? `received unexpected HTTP status: ${status} ${plainHttp.STATUS_CODES[status] ?? ""}`.trimEnd()
       : `${said.code.toLowerCase().replace(/_/g, " ")}: ${said.message}`;
   const waitMs = retryAfterMs(answer);
   return new ClusterError(isTooWeak ? "permission_denied" : codeOf(status), text, {

@@ -3,10 +3,10 @@
  * a plugins folder. A plugin that is slow or gone fails the call it was asked for, and nothing else.
  */
 import { closeSync, constants, openSync, readdirSync } from "node:fs";
-import { request } from "node:http";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ClusterError, type ErrorCode, hasCode } from "../../common/errors.ts";
+import { plainHttp } from "../node-http.ts";
 import type { DriverVolume, VolumeDriver } from "./volume-driver.ts";
 
 /** A plugin may have to reach for storage far away. */
@@ -50,7 +50,7 @@ function post(socketPath: string, { call, body, timeoutMs }: PluginCall): Promis
         ClusterError.from(caught).code === "not_found" ? "unavailable" : "internal",
       );
     }
-    const outgoing = request(
+    const outgoing = plainHttp.request(
       {
         // A socket's path has at most 107 bytes; that of its folder may have more.
         socketPath: `/proc/self/fd/${folder}/${path.basename(socketPath)}`,
