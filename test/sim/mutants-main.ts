@@ -44,13 +44,14 @@ async function judge(mutant: Mutant, budget: Budget): Promise<Outcome> {
   const args = [script, String(mutant.number), budget.seeds, budget.seconds];
   const env = { ...process.env, NODE_COMPILE_CACHE: budget.cache };
   const ended = await run(process.execPath, args, { env, timeout, killSignal: "SIGKILL" }).catch(
-    (caught: unknown) => {
-      if (caught instanceof Error && "killed" in caught && caught.killed === true) return undefined;
-      throw caught;
-    },
+    (caught: unknown) => (caught instanceof Error ? caught : new Error(String(caught))),
   );
-  if (ended === undefined)
-    return { mutant, found: true, check: "hang", text: "a seed never ended", seeds: 0 };
+  if (ended instanceof Error) {
+    if ("killed" in ended && ended.killed === true)
+      return { mutant, found: true, check: "hang", text: "a seed never ended", seeds: 0 };
+    // No reason to lose what the others show: it counts as one that survived.
+    return { mutant, found: false, check: "", text: ended.message, seeds: 0 };
+  }
   const { stdout } = ended;
   const parsed: unknown = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
   if (!isOutcome(parsed)) throw new Error(`mutant ${mutant.number} printed "${stdout}"`);

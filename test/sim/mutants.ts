@@ -184,7 +184,7 @@ export const MUTANTS: readonly Mutant[] = [
       [
         NODE,
         "    const changes = this.#options.stateMachine.takeCheckpoint();",
-        "    await this.#pause(60);\n    const changes = this.#options.stateMachine.takeCheckpoint();",
+        "    await this.#pauses.wait(60);\n    const changes = this.#options.stateMachine.takeCheckpoint();",
       ],
     ],
   }),
