@@ -2,8 +2,8 @@
  * Engines that benches compare: Shoal's daemon and Debian's dockerd, each started by the bench itself with folders and a
  * socket of its own, and taken away again with all that it left. Needs root.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { packageRoot } from "../common/package-root.ts";
@@ -52,6 +52,13 @@ function processesOf(mark: string): readonly number[] {
     .filter((pid) => pid !== process.pid);
 }
 
+/** A folder in memory for what an engine keeps while it runs: /run is, where these are by default. Returns what takes it away. */
+export function memoryFolder(folder: string): () => void {
+  mkdirSync(folder, { recursive: true });
+  execFileSync("mount", ["-t", "tmpfs", "-o", "mode=0711", "bench", folder]);
+  return () => execFileSync("umount", ["--lazy", folder]);
+}
+
 async function startContender(
   name: string,
   program: readonly string[],
@@ -59,6 +66,7 @@ async function startContender(
 ): Promise<Contender> {
   const folder = mkdtempSync(path.join(tmpdir(), `shoal-bench-${name}-`));
   const socket = path.join(folder, "api.sock");
+  const leaveMemory = memoryFolder(path.join(folder, "run"));
   const command = [
     // Not `ip netns exec`: its own view of /sys has no cgroups.
     ...(options.namespace === undefined ? [] : ["nsenter", `--net=/run/netns/${options.namespace}`]),
@@ -79,6 +87,7 @@ async function startContender(
     await options.beforeStop?.(socket).catch(() => undefined);
     await stopChild(child);
     for (const pid of processesOf(folder)) process.kill(pid, "SIGKILL");
+    leaveMemory();
     rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
   };
   try {

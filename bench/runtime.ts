@@ -29,7 +29,7 @@ import {
   start,
   startEngine,
 } from "./container-lives.ts";
-import { type Contender, hasDocker, startDocker, startShoal } from "./contenders.ts";
+import { type Contender, hasDocker, memoryFolder, startDocker, startShoal } from "./contenders.ts";
 import { idleCost, kernelBytes, processesWith, residentBytes } from "./idle-memory.ts";
 import { median } from "./statistics.ts";
 import { busyboxTar } from "./test-image.ts";
@@ -98,6 +98,7 @@ async function libraryLife(containers: ContainerEngine): Promise<void> {
 }
 
 async function measureLibrary(root: string, rounds: number): Promise<void> {
+  const leaveMemory = ["run", "runc"].map((name) => memoryFolder(path.join(root, name)));
   const engine = await createEngine({
     env: realEnv,
     log: silentLogger,
@@ -129,6 +130,7 @@ async function measureLibrary(root: string, rounds: number): Promise<void> {
     );
   } finally {
     await engine.stop();
+    for (const leave of leaveMemory) leave();
   }
 }
 
