@@ -470,7 +470,9 @@ class FullRun {
     // What is decided now is known to the one that goes on alone.
     for (const { parts } of this.#brains.values()) parts.stop();
     this.#isFurnished = false;
-    await this.#until("managers are equal before the disaster", () => this.#areEqual());
+    // What is in the log only counts as decided for the one that is alone.
+    const isApplied = (): boolean => node.core.status.lastIndex === node.appliedIndex;
+    await this.#until("managers are equal before the disaster", () => isApplied() && this.#areEqual());
     for (const machine of this.#live()) if (machine !== leader.machine) machine.kill();
     await forceNewCluster(leader.machine, options);
   }

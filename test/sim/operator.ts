@@ -9,6 +9,7 @@ import type { MemoryStore } from "../../manager/store/memory-store.ts";
 import type { Transaction } from "../../manager/store/store.ts";
 import type { Secret, Service } from "../../model/objects.ts";
 import type { ServiceSpec, UpdateConfig } from "../../model/specs.ts";
+import { isWanted } from "./store-mirror.ts";
 import type { World } from "./world.ts";
 
 const SERVICE_COUNT_MAX = 8;
@@ -173,10 +174,11 @@ export class Operator {
     this.#replace(tx, service, { ...service.spec, Mode: { Replicated: { Replicas } } });
   }
 
-  /** Only where a rollback follows may it be to what does not start. */
+  /** Only where a rollback follows may it be to what does not start; without tasks to replace there is no update. */
   #update(tx: Transaction, service: Service): void {
     const { TaskTemplate, UpdateConfig } = service.spec;
-    const isBad = UpdateConfig?.FailureAction === "rollback" && this.#chance(0.3);
+    const hasTasks = tx.list("task", { kind: "service", serviceId: service.id }).some(isWanted);
+    const isBad = UpdateConfig?.FailureAction === "rollback" && this.#chance(0.3) && hasTasks;
     const Image = isBad ? BAD_IMAGE : `model:${1 + this.#random.below(50)}`;
     const ContainerSpec = { ...TaskTemplate.ContainerSpec, Image };
     this.#replace(tx, service, { ...service.spec, TaskTemplate: { ...TaskTemplate, ContainerSpec } });
