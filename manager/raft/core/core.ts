@@ -176,7 +176,8 @@ export class RaftCore {
     }
     // It can't win, so it has nothing to hurry for: voters that encourage it wait for it.
     this.#hurriedCampaigns = 0;
-    this.#resetElection();
+    // Nor does it stay loyal to who is silent: its vote may be the one that another lacks, if it counts there as a voter already.
+    this.#becomeFollower(this.#term, 0);
     this.#askWhetherRemoved();
   }
 
