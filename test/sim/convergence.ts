@@ -56,11 +56,13 @@ function isReached(view: StoreView, { active, isCrowded, running, service, wante
   if (active.some(({ status }) => status.state >= TaskState.assigned && status.state < TaskState.running)) {
     return false;
   }
+  // A rollback that fails too waits for somebody; what it had not come to runs on as it was.
+  const isHalted = service.updateStatus?.state === "rollback_paused";
   return running.every((task) => {
     const node = view.get("node", task.nodeId);
     const isPlaceRight = Placement?.Constraints === undefined || node?.spec.Labels?.["zone"] === "a";
     return (
-      (isCrowded || task.spec.ContainerSpec.Image === ContainerSpec.Image) &&
+      (isCrowded || isHalted || task.spec.ContainerSpec.Image === ContainerSpec.Image) &&
       node?.spec.Availability === "active" &&
       isPlaceRight
     );
