@@ -22,6 +22,8 @@ import { Violation } from "./world.ts";
 export const LIE = "not my task";
 /** Restart delays are measured by the managers' clocks, in whole milliseconds, and from the commit on. */
 const DELAY_TOLERANCE_MS = 50;
+/** How fast the fastest of those clocks is (profiles.ts, clockDrift). */
+const CLOCK_RATE_MAX = 1.2;
 /** How long a loop may act on what was. */
 const PLAN_MS = 2_000;
 
@@ -201,7 +203,7 @@ export class StoreChecks {
     if (diedMs === undefined) return;
     const delayMs = (task.spec.RestartPolicy?.Delay ?? 5e9) / 1e6;
     const waitedMs = this.#nowMs() - diedMs;
-    if (waitedMs < delayMs - DELAY_TOLERANCE_MS) {
+    if (waitedMs < delayMs / CLOCK_RATE_MAX - DELAY_TOLERANCE_MS) {
       throw new Violation(
         "U10",
         `task ${task.id} starts ${waitedMs.toFixed(0)} ms after a death, want ${delayMs}`,
