@@ -235,11 +235,7 @@ export class StoreChecks {
     if (this.#nowMs() - (this.#runningMs.get(task.id) ?? 0) < PLAN_MS) return;
     const others = this.mirror.slot(slotOf(task)).filter((each) => each.id !== task.id);
     // One that ran and died since the plan was made is the updater's bad luck.
-    if (
-      others.some(
-        (each) => each.status.state >= TaskState.running && each.specVersion === service.specVersion,
-      )
-    )
+    if (others.some((each) => each.status.state >= TaskState.running && each.specVersion > task.specVersion))
       return;
     if (others.some((each) => isActive(each) && each.status.state === TaskState.running)) return;
     throw new Violation("U12", `task ${task.id} is stopped before another one of its slot runs`);
