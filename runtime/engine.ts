@@ -103,39 +103,60 @@ async function openCgroups(options: EngineOptions): Promise<Cgroups> {
   return cgroups;
 }
 
-export async function createEngine(options: EngineOptions): Promise<Engine & Component> {
+/** What all parts stand on. */
+interface Ground {
+  readonly id: string;
+  readonly appArmor: AppArmor;
+  readonly runtimes: OciRuntimes;
+  readonly idMaps: Awaited<ReturnType<typeof resolveRemap>>;
+  readonly events: EventRing;
+}
+
+async function openGround(options: EngineOptions): Promise<Ground> {
   const { env, log, dataRoot, execRoot, nativeBinary } = options;
   await fs.mkdir(dataRoot, { recursive: true, mode: 0o711 });
   await fs.mkdir(execRoot, { recursive: true, mode: 0o711 });
   for (const folder of ["", "network", "images"]) removeTornWrites(path.join(dataRoot, folder));
-  const id = await engineId(options);
-  const appArmor = await AppArmor.open(log);
-  const runtimes = new OciRuntimes({
-    configured: options.runtimes ?? {},
-    defaultName: options.defaultRuntime ?? "",
-    execRoot,
-    nativeBinary,
-  });
-  const idMaps = await resolveRemap(options.usernsRemap ?? "");
-  const events = new EventRing({ timers: env.timers, wallMs: () => env.clock.wallMs() });
-  let containers: LocalContainerEngine | undefined;
-  let plugins: ManagedPlugins | undefined;
-  const imageParts = await createImageEngine({
+  return {
+    id: await engineId(options),
+    appArmor: await AppArmor.open(log),
+    runtimes: new OciRuntimes({
+      configured: options.runtimes ?? {},
+      defaultName: options.defaultRuntime ?? "",
+      execRoot,
+      nativeBinary,
+    }),
+    idMaps: await resolveRemap(options.usernsRemap ?? ""),
+    events: new EventRing({ timers: env.timers, wallMs: () => env.clock.wallMs() }),
+  };
+}
+
+/** Images, volumes and networks may be asked who uses them before there are containers and plugins. */
+interface LateParts {
+  containers?: LocalContainerEngine;
+  plugins?: ManagedPlugins;
+}
+
+type Stores = Awaited<ReturnType<typeof openStores>>;
+
+async function openStores(options: EngineOptions, { events }: Ground, late: LateParts) {
+  const { env, log, dataRoot, execRoot } = options;
+  const images = await createImageEngine({
     env,
     log: log.child({ part: "images" }),
     events,
     dataRoot,
-    containers: () => containers,
+    containers: () => late.containers,
     ...(options.registry === undefined ? {} : { registry: options.registry }),
   });
-  const volumeParts = await createVolumeEngine({
+  const volumes = await createVolumeEngine({
     env,
     log: log.child({ part: "volumes" }),
     events,
     dataRoot,
-    managed: { find: (name) => plugins?.find(name), names: () => plugins?.names() ?? [] },
+    managed: { find: (name) => late.plugins?.find(name), names: () => late.plugins?.names() ?? [] },
   });
-  const localNetworks = await createLocalNetworks({
+  const networks = await createLocalNetworks({
     env,
     log: log.child({ part: "networks" }),
     dataRoot,
@@ -145,10 +166,94 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
       ? { outsidePorts: new SlirpPorts(path.join(execRoot, "slirp.sock")) }
       : {}),
   });
+  return { images, volumes, networks };
+}
+
+async function openPlugins(
+  options: EngineOptions,
+  { appArmor, events, runtimes }: Ground,
+  { cgroups, stores }: { readonly cgroups: Cgroups; readonly stores: Stores },
+): Promise<ManagedPlugins> {
+  const { env, log, dataRoot, execRoot, nativeBinary } = options;
+  return ManagedPlugins.open({
+    env,
+    log: log.child({ part: "plugins" }),
+    dataRoot,
+    events,
+    registry: options.registry ?? DEFAULT_REGISTRY_CONFIG,
+    volumeCount: stores.volumes.countOf,
+    runner: {
+      execRoot: path.join(execRoot, "managed"),
+      nativeBinary,
+      cgroups,
+      volumes: stores.volumes.source,
+      networks: stores.networks.containers,
+      appArmor,
+      runtimes,
+    },
+  });
+}
+
+interface EngineParts {
+  readonly ground: Ground;
+  readonly stores: Stores;
+  readonly cgroups: Cgroups;
+  readonly containers: LocalContainerEngine;
+}
+
+async function engineInfo(
+  options: EngineOptions,
+  { ground, stores, cgroups, containers }: EngineParts,
+): Promise<JsonObject> {
+  const images = await stores.images.images.list({
+    all: false,
+    digests: false,
+    sharedSize: false,
+    manifests: false,
+    filters: new Map(),
+  });
+  return machineInfo({
+    id: ground.id,
+    version: options.version ?? "0.1.0",
+    dataRoot: options.dataRoot,
+    counts: containers.counts,
+    imageCount: images.length,
+    hierarchies: cgroups.hierarchies,
+    isRemapped: ground.idMaps !== undefined,
+    hasAppArmor: ground.appArmor.isEnabled,
+    isRootless: options.isRootless === true,
+    runtimes: ground.runtimes,
+    volumeDrivers: stores.volumes.driverNames(),
+    nowIso: new Date(options.env.clock.wallMs()).toISOString(),
+    registry: options.registry ?? DEFAULT_REGISTRY_CONFIG,
+  });
+}
+
+/** `types`: of Docker's disk usage; none means all. */
+async function engineDiskUsage(
+  { stores, containers }: EngineParts,
+  types: readonly string[],
+): Promise<JsonObject> {
+  const wants = (type: string): boolean => types.length === 0 || types.includes(type);
+  return {
+    ...(await stores.images.diskUsage({ images: wants("image"), buildCache: wants("build-cache") })),
+    Containers: wants("container")
+      ? [...(await containers.list({ all: true, size: true, filters: new Map() }))]
+      : [],
+    Volumes: wants("volume") ? [...usageJson(await stores.volumes.usage())] : [],
+  };
+}
+
+export async function createEngine(options: EngineOptions): Promise<Engine & Component> {
+  const { env, log, dataRoot, execRoot, nativeBinary } = options;
+  const ground = await openGround(options);
+  const { appArmor, events, idMaps, runtimes } = ground;
+  const late: LateParts = {};
+  const stores = await openStores(options, ground, late);
   const cgroups = await openCgroups(options);
   const launcher = new NativeLauncher({ execRoot, nativeBinary, log: log.child({ part: "launcher" }) });
   await launcher.start();
-  const own = new LocalContainerEngine({
+  const containers = new LocalContainerEngine({
     env,
     log: log.child({ part: "containers" }),
     dataRoot,
@@ -156,87 +261,40 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     nativeBinary,
     launcher,
     cgroups,
-    rootfs: imageParts.rootfs,
-    volumes: volumeParts.source,
-    networks: localNetworks.containers,
+    rootfs: stores.images.rootfs,
+    volumes: stores.volumes.source,
+    networks: stores.networks.containers,
     events,
     idMaps,
     appArmor,
     runtimes,
   });
-  containers = own;
-  localNetworks.setContainers(own.directory());
-  const managed = await ManagedPlugins.open({
-    env,
-    log: log.child({ part: "plugins" }),
-    dataRoot,
-    events,
-    registry: options.registry ?? DEFAULT_REGISTRY_CONFIG,
-    volumeCount: volumeParts.countOf,
-    runner: {
-      execRoot: path.join(execRoot, "managed"),
-      nativeBinary,
-      cgroups,
-      volumes: volumeParts.source,
-      networks: localNetworks.containers,
-      appArmor,
-      runtimes,
-    },
-  });
-  plugins = managed;
+  late.containers = containers;
+  stores.networks.setContainers(containers.directory());
+  const plugins = await openPlugins(options, ground, { cgroups, stores });
+  late.plugins = plugins;
+  const parts: EngineParts = { ground, stores, cgroups, containers };
   return {
-    containers: own,
-    images: imageParts.images,
-    networks: localNetworks.networks,
-    volumes: volumeParts.volumes,
-    plugins: managed,
+    containers,
+    images: stores.images.images,
+    networks: stores.networks.networks,
+    volumes: stores.volumes.volumes,
+    plugins,
     events: (range, signal) => events.read(range, signal),
-    info: async () => {
-      const images = await imageParts.images.list({
-        all: false,
-        digests: false,
-        sharedSize: false,
-        manifests: false,
-        filters: new Map(),
-      });
-      return machineInfo({
-        id,
-        version: options.version ?? "0.1.0",
-        dataRoot,
-        counts: own.counts,
-        imageCount: images.length,
-        hierarchies: cgroups.hierarchies,
-        isRemapped: idMaps !== undefined,
-        hasAppArmor: appArmor.isEnabled,
-        isRootless: options.isRootless === true,
-        runtimes,
-        volumeDrivers: volumeParts.driverNames(),
-        nowIso: new Date(env.clock.wallMs()).toISOString(),
-        registry: options.registry ?? DEFAULT_REGISTRY_CONFIG,
-      });
-    },
-    diskUsage: async (types) => {
-      const wants = (type: string): boolean => types.length === 0 || types.includes(type);
-      return {
-        ...(await imageParts.diskUsage({ images: wants("image"), buildCache: wants("build-cache") })),
-        Containers: wants("container")
-          ? [...(await own.list({ all: true, size: true, filters: new Map() }))]
-          : [],
-        Volumes: wants("volume") ? [...usageJson(await volumeParts.usage())] : [],
-      };
-    },
+    info: () => engineInfo(options, parts),
+    diskUsage: (types) => engineDiskUsage(parts, types),
     /** Takes over what a former daemon left running. */
     start: async () => {
       // Containers may use volumes of theirs.
-      await managed.start();
-      await own.open();
+      await plugins.start();
+      await containers.open();
     },
     /** Containers go on running; the launcher and the monitors stay for them. */
     stop: async () => {
-      own.close();
-      await managed.stop();
-      await localNetworks.close();
-      await imageParts.stop();
+      containers.close();
+      await plugins.stop();
+      await stores.networks.close();
+      await stores.images.stop();
       launcher.stop();
       await cgroups.removeParent();
     },

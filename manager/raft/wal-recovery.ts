@@ -108,6 +108,24 @@ function checkIdentity(found: WalIdentity, wanted: WalIdentity): void {
   );
 }
 
+/** What keeps a segment from being the continuation of those before it; undefined if nothing does. */
+function brokenChain(
+  {
+    name,
+    sequence,
+    header,
+  }: { readonly name: string; readonly sequence: number; readonly header: SegmentHeader | undefined },
+  previous: SegmentRange | undefined,
+  chain: number | undefined,
+): string | undefined {
+  if (header === undefined || header.sequence !== sequence) return `segment ${name} has no valid header`;
+  if (previous !== undefined && previous.sequence !== sequence - 1)
+    return `a segment before ${name} is missing`;
+  if (chain !== undefined && header.chain !== chain)
+    return `segment ${name} does not continue the one before it`;
+  return undefined;
+}
+
 export async function recoverWal(
   disk: Disk,
   folder: string,
@@ -129,15 +147,7 @@ export async function recoverWal(
     const header = decodeSegmentHeader(segment);
     const previous = segments.at(-1);
     if (header !== undefined) checkIdentity(header.identity, options.identity);
-    if (replay.corruption === undefined) {
-      if (header === undefined || header.sequence !== sequence) {
-        replay.corruption = `segment ${name} has no valid header`;
-      } else if (previous !== undefined && previous.sequence !== sequence - 1) {
-        replay.corruption = `a segment before ${name} is missing`;
-      } else if (chain !== undefined && header.chain !== chain) {
-        replay.corruption = `segment ${name} does not continue the one before it`;
-      }
-    }
+    replay.corruption ??= brokenChain({ name, sequence, header }, previous, chain);
     if (header !== undefined) {
       const keys = segmentKeys(header, options.encryptionKey);
       chain = header.chain;

@@ -27,7 +27,7 @@ import type {
 } from "../../model/engine.ts";
 import type { Labels } from "../../model/specs.ts";
 import { LaterRemoval } from "../later-removal.ts";
-import type { ContainerDirectory, EventSink } from "../ports.ts";
+import type { ContainerDirectory, ContainerNetworkRequest, EventSink } from "../ports.ts";
 import { Archives } from "./archives.ts";
 import { attachContainer } from "./attach.ts";
 import { commitContainer, type CommitRequest } from "./commit.ts";
@@ -246,7 +246,7 @@ export class LocalContainerEngine implements ContainerEngine {
   async create(
     request: CreateContainerRequest,
   ): Promise<{ readonly Id: string; readonly Warnings: readonly string[] }> {
-    const { rootfs, volumes, networks, env } = this.#options;
+    const { rootfs, volumes, env } = this.#options;
     const reference = request.config.Image ?? "";
     if (reference === "") throw new ClusterError("invalid_argument", "no image specified");
     await this.#turn();
@@ -260,12 +260,6 @@ export class LocalContainerEngine implements ContainerEngine {
         ? this.#index.makeName(env.random)
         : request.name.replace(/^\//, "");
     const hostConfig = this.#withFullIds(request.hostConfig);
-    const mode = hostConfig.NetworkMode ?? "default";
-    const isOurNetwork =
-      request.task?.attachNetwork === undefined &&
-      sharedWith(mode) === undefined &&
-      mode !== "host" &&
-      mode !== "none";
     for (const link of hostConfig.Links ?? []) {
       const target = link.split(":")[0] ?? "";
       this.#findOther(target, `could not get container for ${target}: `);
@@ -273,15 +267,7 @@ export class LocalContainerEngine implements ContainerEngine {
     this.#index.reserve(name, id);
     const folder = path.join(this.#root, id);
     try {
-      if (isOurNetwork) {
-        const wanted = { name, hostname: config.Hostname ?? "", hostConfig, config };
-        await networks
-          .validate({ ...wanted, networkingConfig: request.networkingConfig })
-          // Looked for at each start, as by Docker: clients take a 404 here for an image to be pulled.
-          .catch((caught: unknown) => {
-            if (ClusterError.from(caught).code !== "not_found") throw caught;
-          });
-      }
+      await this.#validateNetworks(request, { name, hostname: config.Hostname ?? "", hostConfig, config });
       // First of all, so that a daemon that finds it without a record knows what else to clear.
       mkdirSync(folder, { mode: 0o710 });
       await rootfs.prepare(id, image.imageId);
@@ -322,6 +308,26 @@ export class LocalContainerEngine implements ContainerEngine {
       await fs.rm(folder, { recursive: true, force: true });
       throw caught;
     }
+  }
+
+  /** Rejects what its networks would refuse at the start. Nothing to ask where the container has none of this machine's. */
+  async #validateNetworks(
+    { networkingConfig, task }: CreateContainerRequest,
+    wanted: Omit<ContainerNetworkRequest, "target" | "networkingConfig">,
+  ): Promise<void> {
+    const mode = wanted.hostConfig.NetworkMode ?? "default";
+    const hasOurs =
+      task?.attachNetwork === undefined &&
+      sharedWith(mode) === undefined &&
+      mode !== "host" &&
+      mode !== "none";
+    if (!hasOurs) return;
+    await this.#options.networks
+      .validate({ ...wanted, networkingConfig })
+      // Looked for at each start, as by Docker: clients take a 404 here for an image to be pulled.
+      .catch((caught: unknown) => {
+        if (ClusterError.from(caught).code !== "not_found") throw caught;
+      });
   }
 
   /** A turn of the event loop for each creation: it is half a millisecond of calls into the kernel, and a hundred come at once. */

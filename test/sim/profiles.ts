@@ -132,6 +132,19 @@ function pick<T>(random: SeededRandom, values: readonly [T, ...T[]]): T {
   return values[random.below(values.length)] ?? values[0];
 }
 
+function cutoff(random: SeededRandom, memberCount: number): Profile {
+  return {
+    ...CALM,
+    name: "cutoff",
+    memberCount,
+    clientCount: 8,
+    thinkMs: 30,
+    diskLatencyMs: 5,
+    every: { ...NEVER, cutLeader: 2, crash: pick(random, [0, 2, 6]) },
+    limits: { ...SMALL, appendCountMax: 2 },
+  };
+}
+
 export function profileOf(name: ProfileName, random: SeededRandom): Profile {
   const memberCount = pick(random, [3, 3, 5, 5, 4, 7]);
   switch (name) {
@@ -140,16 +153,7 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
     case "quiet":
       return { ...CALM, name, memberCount, thinkMs: 2_000, every: { ...NEVER, lonelyFollower: 4 } };
     case "cutoff":
-      return {
-        ...CALM,
-        name,
-        memberCount,
-        clientCount: 8,
-        thinkMs: 30,
-        diskLatencyMs: 5,
-        every: { ...NEVER, cutLeader: 2, crash: pick(random, [0, 2, 6]) },
-        limits: { ...SMALL, appendCountMax: 2 },
-      };
+      return cutoff(random, memberCount);
     case "stuck":
       return { ...CALM, name, memberCount, every: { ...NEVER, badLeader: 2 } };
     case "network":
