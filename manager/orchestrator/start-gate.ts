@@ -105,7 +105,10 @@ export class StartGate implements Component {
     const { clock } = this.#deps;
     const nowMs = clock.monotonicMs();
     const before = predecessors(view, service, task);
-    const last = before.toSorted(byAge).at(-1);
+    const aged = before.toSorted(byAge);
+    // The one that it was made for was told to stop in the same transaction; one that an update had begun beside it may be
+    // younger.
+    const last = aged.findLast((each) => each.updatedAt === task.createdAt) ?? aged.at(-1);
     const policy = restartPolicyOf(task.spec);
     const node = last === undefined ? undefined : view.get("node", last.nodeId);
     // An update that replaces a dead task does not wait; a crash of the same version does, also of one that an update or

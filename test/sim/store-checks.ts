@@ -176,7 +176,8 @@ export class StoreChecks {
   #restartOf(task: Task): { readonly dead: Task; readonly same: readonly Task[] } | undefined {
     const before = this.mirror.slot(slotOf(task)).filter((each) => byAge(each, task) < 0);
     const same = before.filter((each) => each.specVersion === task.specVersion);
-    const dead = before.at(-1);
+    // Where an update starts first two may have died: it is the restart of the one that was told to stop for it.
+    const dead = before.findLast((each) => this.#isOnePlan(each, task)) ?? before.at(-1);
     // One that is moved off its node is replaced at once, whatever became of others in its slot.
     if (before.some((each) => this.#displaced.has(each.id) && !isTerminal(each.status.state)))
       return undefined;
@@ -189,11 +190,15 @@ export class StoreChecks {
     return { dead, same };
   }
 
+  /** `old` was told to stop by the plan that made `task`. */
+  #isOnePlan(old: Task, task: Task): boolean {
+    const toldMs = this.#toldMs.get(old.id);
+    return toldMs !== undefined && toldMs === this.#madeMs.get(task.id);
+  }
+
   /** Alive, of another spec, and told to stop by the plan that made `task`. */
   #isOustedBy(old: Task, task: Task): boolean {
-    const toldMs = this.#toldMs.get(old.id);
-    const isOnePlan = toldMs !== undefined && toldMs === this.#madeMs.get(task.id);
-    return isOnePlan && old.specVersion !== task.specVersion && !this.#diedMs.has(old.id);
+    return this.#isOnePlan(old, task) && old.specVersion !== task.specVersion && !this.#diedMs.has(old.id);
   }
 
   /** U10: a task that died is not started again before its delay has passed. */
