@@ -2,6 +2,8 @@
 import { arch, cpus, hostname, totalmem } from "node:os";
 import type { NodeDescription } from "../model/objects.ts";
 import type { GenericResource } from "../model/specs.ts";
+import type { LiveIdentity } from "../proto/rpc-identity.ts";
+import type * as MemberParts from "./member-parts.ts";
 
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: "x86_64", arm64: "aarch64" };
 
@@ -43,5 +45,20 @@ export function describeNode(options: {
         { Type: "Volume", Name: "local" },
       ],
     },
+  };
+}
+
+/** Description with the facts of the root: read once for each root, since every task that starts asks. */
+export function describedBy(
+  description: () => NodeDescription,
+  { live, tlsInfoOf }: { readonly live: LiveIdentity } & Pick<typeof MemberParts, "tlsInfoOf">,
+): () => NodeDescription {
+  let known: { readonly rootCa: string; readonly description: NodeDescription } | undefined;
+  return () => {
+    const { rootCa } = live.current;
+    if (known?.rootCa !== rootCa) {
+      known = { rootCa, description: { ...description(), TLSInfo: tlsInfoOf(rootCa) } };
+    }
+    return known.description;
   };
 }

@@ -36,6 +36,7 @@ import type { ClusterBlobPeers } from "./blob-peers.ts";
 import { resolveClusterImage } from "./cluster-images.ts";
 import type { CertificateRenewal } from "./certificate-renewal.ts";
 import type * as MemberParts from "./member-parts.ts";
+import { describedBy } from "./node-description.ts";
 import type { NodeState, NodeStateStore } from "./node-state.ts";
 import type { DaemonOptions } from "./options.ts";
 import { remoteManagers } from "./remote-managers.ts";
@@ -611,19 +612,4 @@ function hasRole(membership: Membership, role: NodeRole): boolean {
 /** Managers and certificates are half of what the daemon could have in memory: a machine without a cluster loads neither. */
 async function loadManager(): Promise<typeof Manager> {
   return (await import("../manager/manager.ts")).Manager;
-}
-
-/** Description with the facts of the root: read once for each root, since every task that starts asks. */
-function describedBy(
-  description: () => NodeDescription,
-  { live, tlsInfoOf }: { readonly live: LiveIdentity } & Pick<typeof MemberParts, "tlsInfoOf">,
-): () => NodeDescription {
-  let known: { readonly rootCa: string; readonly description: NodeDescription } | undefined;
-  return () => {
-    const { rootCa } = live.current;
-    if (known?.rootCa !== rootCa) {
-      known = { rootCa, description: { ...description(), TLSInfo: tlsInfoOf(rootCa) } };
-    }
-    return known.description;
-  };
 }

@@ -58,6 +58,7 @@ function nextActions(
   order: EffectiveUpdateConfig["order"],
   tasks: readonly Task[],
   sightings: ReadonlyMap<string, Sighting> = new Map(),
+  wanted: TaskSpec = template("web:2"),
 ): readonly Action[] {
   const service: Service = {
     id: "s",
@@ -66,7 +67,7 @@ function nextActions(
     updatedAt: stamp(100),
     spec: {
       Name: "web",
-      TaskTemplate: template("web:2"),
+      TaskTemplate: wanted,
       UpdateConfig: { Parallelism: 1, Order: order, FailureAction: "continue" },
     },
     specVersion: 2,
@@ -93,6 +94,23 @@ describe("planUpdate() begun while an earlier update to the same template is und
     madeS: 50,
     writtenS: 51,
     desiredState: shutdown,
+  });
+
+  it("start-first: a new task without attempts left is not made again beside the old one", () => {
+    const policies = [{ Condition: "none" as const }, { Condition: "any" as const }];
+    const kinds = policies.map((RestartPolicy) => {
+      const wanted = { ...template("web:2"), RestartPolicy };
+      const dead = task(1, {
+        image: "web:2",
+        state: failed,
+        madeS: 20,
+        writtenS: 30,
+        desiredState: shutdown,
+      });
+      const tasks = [task(1, { image: "web:1", state: running, madeS: 10 }), { ...dead, spec: wanted }];
+      return nextActions("start-first", tasks, new Map(), wanted).map((action) => action.kind);
+    });
+    assert.deepEqual(kinds, [[], ["add"]]);
   });
 
   it("waits for a task that starts beside a running one, whatever failed in the slot since that was made", () => {

@@ -7,7 +7,7 @@ import type { Service, Task, UpdateStatus } from "../../model/objects.ts";
 import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { UPDATE_PROGRESS_DEADLINE_MS } from "../limits.ts";
 import type { Action, Slot } from "../orchestrator/slots.ts";
-import { diedByItself, isLive } from "../orchestrator/slots.ts";
+import { diedByItself, isLive, shouldRestart } from "../orchestrator/slots.ts";
 
 /** What the updater saw of a task with its own clock. Lost with the leader, then made up for on the safe side. */
 export interface Sighting {
@@ -45,7 +45,7 @@ export interface UpdatePlan {
 interface Progress {
   readonly slot: Slot;
   readonly live: readonly Task[];
-  /** Live tasks of an older spec, or the dead one that holds the slot. */
+  /** Live tasks of an older spec, or the dead one that holds the slot. None where the new one was given up beside them. */
   readonly stale: readonly Task[];
   /** The live task of the new spec. */
   readonly fresh: Task | undefined;
@@ -70,7 +70,9 @@ function progressOf(slot: Slot, input: UpdateInput): Progress {
   const fresh = live.findLast((task) => input.isUpToDate(task));
   const last = slot.tasks.at(-1);
   const holders = live.length > 0 || last === undefined ? live : [last];
-  const stale = holders.filter((task) => task !== fresh && !input.isUpToDate(task));
+  const stale = isGivenUp(slot, live, input)
+    ? []
+    : holders.filter((task) => task !== fresh && !input.isUpToDate(task));
   let settledMs: number | undefined;
   for (const task of slot.tasks) {
     if (!input.isUpToDate(task)) continue;
@@ -80,6 +82,16 @@ function progressOf(slot: Slot, input: UpdateInput): Progress {
     if (ms !== undefined) settledMs = Math.min(settledMs ?? ms, ms);
   }
   return { slot, live, stale, fresh, settledMs };
+}
+
+/**
+ * The new task died, has no attempts left, and what it was to replace still runs (start-first): the update is through with the
+ * slot. Another task of the same spec would be one attempt more, and another after it, without end.
+ */
+function isGivenUp(slot: Slot, live: readonly Task[], input: UpdateInput): boolean {
+  const newest = slot.tasks.findLast((task) => input.isUpToDate(task));
+  if (newest === undefined || isLive(newest) || live.length === 0) return false;
+  return diedByItself(newest) && !shouldRestart(newest, slot);
 }
 
 /** Tasks of the new spec that count as failed by now. */
