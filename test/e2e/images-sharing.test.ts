@@ -269,10 +269,10 @@ describe("images that the cluster keeps", () => {
   });
 
   function arrivingBytes(host: DevHost): number {
-    const ingest = path.join(host.folder, "data", "images", "ingest");
-    return readdirSync(ingest).reduce((sum, name) => {
+    const unfinished = path.join(host.folder, "data", "images", "unfinished");
+    return readdirSync(unfinished).reduce((sum, name) => {
       try {
-        return sum + statSync(path.join(ingest, name)).size;
+        return sum + statSync(path.join(unfinished, name)).size;
       } catch {
         // It was whole in this very moment.
         return sum;
