@@ -8,7 +8,7 @@ import { TaskState } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Action } from "../orchestrator/slots.ts";
 import { groupSlots } from "../orchestrator/slots.ts";
-import type { Sighting } from "./plan.ts";
+import type { Sighting, UpdatePlan } from "./plan.ts";
 import { planUpdate } from "./plan.ts";
 
 const { failed, preparing, running, shutdown } = TaskState;
@@ -54,12 +54,12 @@ function task(slot: number, made: Made): Task {
 }
 
 /** What an update to web:2 does next that has just begun: it has seen nothing of the tasks before, unless told. */
-function nextActions(
+function planOf(
   order: EffectiveUpdateConfig["order"],
   tasks: readonly Task[],
   sightings: ReadonlyMap<string, Sighting> = new Map(),
   wanted: TaskSpec = template("web:2"),
-): readonly Action[] {
+): UpdatePlan {
   const service: Service = {
     id: "s",
     version: 2,
@@ -73,7 +73,7 @@ function nextActions(
     specVersion: 2,
     updateStatus: { state: "updating", startedAt: stamp(100), message: "" },
   };
-  const plan = planUpdate({
+  return planUpdate({
     service,
     slots: [...groupSlots(service, tasks).values()],
     isUpToDate: (each) => isTaskUpToDate(service, each, undefined),
@@ -82,7 +82,10 @@ function nextActions(
     failedTaskIds: new Set(),
     nowMs: 0,
   });
-  return plan.actions;
+}
+
+function nextActions(...update: Parameters<typeof planOf>): readonly Action[] {
+  return planOf(...update).actions;
 }
 
 describe("planUpdate() begun while an earlier update to the same template is under way", () => {
@@ -96,9 +99,9 @@ describe("planUpdate() begun while an earlier update to the same template is und
     desiredState: shutdown,
   });
 
-  it("start-first: a new task without attempts left is not made again beside the old one", () => {
+  it("start-first: a new task without attempts left is not made again beside the old one, and counts as failed unseen", () => {
     const policies = [{ Condition: "none" as const }, { Condition: "any" as const }];
-    const kinds = policies.map((RestartPolicy) => {
+    const plans = policies.map((RestartPolicy) => {
       const wanted = { ...template("web:2"), RestartPolicy };
       const dead = task(1, {
         image: "web:2",
@@ -108,9 +111,13 @@ describe("planUpdate() begun while an earlier update to the same template is und
         desiredState: shutdown,
       });
       const tasks = [task(1, { image: "web:1", state: running, madeS: 10 }), { ...dead, spec: wanted }];
-      return nextActions("start-first", tasks, new Map(), wanted).map((action) => action.kind);
+      const { actions, failedTaskIds } = planOf("start-first", tasks, new Map(), wanted);
+      return [actions.map((action) => action.kind), [...failedTaskIds]];
     });
-    assert.deepEqual(kinds, [[], ["add"]]);
+    assert.deepEqual(plans, [
+      [[], ["t-1-20"]],
+      [["add"], []],
+    ]);
   });
 
   it("waits for a task that starts beside a running one, whatever failed in the slot since that was made", () => {

@@ -70,9 +70,10 @@ function progressOf(slot: Slot, input: UpdateInput): Progress {
   const fresh = live.findLast((task) => input.isUpToDate(task));
   const last = slot.tasks.at(-1);
   const holders = live.length > 0 || last === undefined ? live : [last];
-  const stale = isGivenUp(slot, live, input)
-    ? []
-    : holders.filter((task) => task !== fresh && !input.isUpToDate(task));
+  const stale =
+    givenUp(slot, input) === undefined
+      ? holders.filter((task) => task !== fresh && !input.isUpToDate(task))
+      : [];
   let settledMs: number | undefined;
   for (const task of slot.tasks) {
     if (!input.isUpToDate(task)) continue;
@@ -88,17 +89,21 @@ function progressOf(slot: Slot, input: UpdateInput): Progress {
  * The new task died, has no attempts left, and what it was to replace still runs (start-first): the update is through with the
  * slot. Another task of the same spec would be one attempt more, and another after it, without end.
  */
-function isGivenUp(slot: Slot, live: readonly Task[], input: UpdateInput): boolean {
+function givenUp(slot: Slot, input: UpdateInput): Task | undefined {
   const newest = slot.tasks.findLast((task) => input.isUpToDate(task));
-  if (newest === undefined || isLive(newest) || live.length === 0) return false;
-  return diedByItself(newest) && !shouldRestart(newest, slot);
+  if (newest === undefined || isLive(newest) || !slot.tasks.some(isLive)) return undefined;
+  return diedByItself(newest) && !shouldRestart(newest, slot) ? newest : undefined;
 }
 
 /** Tasks of the new spec that count as failed by now. */
 function newFailures(input: UpdateInput): readonly { readonly task: Task; readonly isLate: boolean }[] {
   const failures: { task: Task; isLate: boolean }[] = [];
   for (const slot of input.slots) {
+    // Whoever leads by now need not have seen it die.
+    const lost = givenUp(slot, input);
+    if (lost !== undefined && !input.failedTaskIds.has(lost.id)) failures.push({ task: lost, isLate: false });
     for (const task of slot.tasks) {
+      if (task === lost) continue;
       const sighting = input.sightings.get(task.id);
       if (sighting === undefined || input.failedTaskIds.has(task.id) || !input.isUpToDate(task)) continue;
       const { runningMs, endedMs } = sighting;
