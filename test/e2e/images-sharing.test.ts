@@ -230,6 +230,7 @@ describe("images that the cluster keeps", () => {
   });
 
   test("an image arrives though one source dies and another is cut off in the middle", async () => {
+    await cluster.importImages();
     await build(cluster.first, "shop/big:1", { big: randomBytes(96 * MIB) });
     await shoal(cluster.first.name, "image", "push", "shop/big:1");
     const image = await kept("shop/big:1");

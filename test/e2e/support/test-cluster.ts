@@ -54,7 +54,7 @@ export class TestCluster {
     const name = `${prefix}${folder.slice(-6).toLowerCase()}`;
     const dev = await startDevCluster({ name, stateFolder: folder, ...size });
     const cluster = new TestCluster(dev, folder);
-    await cluster.#importImages();
+    await cluster.importImages();
     return cluster;
   }
 
@@ -70,7 +70,8 @@ export class TestCluster {
     return host;
   }
 
-  async #importImages(): Promise<void> {
+  /** web:1 and web:2, on the first manager; again, where a test has pruned them. */
+  async importImages(): Promise<void> {
     for (const version of ["1", "2"]) {
       const changes = encodeURIComponent(`CMD ${webCommand(version)}`);
       await ask(
