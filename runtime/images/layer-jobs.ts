@@ -217,6 +217,8 @@ export interface JobMessage {
 
 /** From a worker. */
 export type WorkerMessage =
+  /** First of all: the thread's modules are there. */
+  | { readonly kind: "loaded" }
   | { readonly jobId: number; readonly kind: "done"; readonly answer: LayerAnswer }
   | { readonly jobId: number; readonly kind: "failed"; readonly code: string; readonly message: string }
   /** A member of an archive is whole. */

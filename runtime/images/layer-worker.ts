@@ -351,3 +351,5 @@ function failureOf(caught: unknown): ClusterError {
   }
   return ClusterError.from(caught);
 }
+
+parentPort?.postMessage({ kind: "loaded" } satisfies WorkerMessage);

@@ -42,6 +42,8 @@ interface WaitingJob {
 
 interface Slot {
   readonly worker: Worker;
+  /** Its modules are there, or it is gone: a thread that is ended while it loads a native module takes the process along. */
+  readonly loaded: Promise<void>;
   running: WaitingJob | undefined;
   cancelIdle: Cancel | undefined;
 }
@@ -94,7 +96,7 @@ export class WorkerPool {
     }
     const slots = [...this.#slots];
     for (const slot of slots) slot.cancelIdle?.();
-    await Promise.all(slots.map((slot) => slot.worker.terminate()));
+    await Promise.all(slots.map((slot) => slot.loaded.then(() => slot.worker.terminate())));
   }
 
   #dispatch(): void {
@@ -108,7 +110,10 @@ export class WorkerPool {
   #grow(): Slot | undefined {
     if (this.#slots.size >= this.#threadCount) return undefined;
     const worker = new Worker(workerFile(), { name: "shoal-layers" });
-    const slot: Slot = { worker, running: undefined, cancelIdle: undefined };
+    const { promise: loaded, resolve } = Promise.withResolvers<void>();
+    worker.once("message", () => resolve());
+    worker.once("exit", () => resolve());
+    const slot: Slot = { worker, loaded, running: undefined, cancelIdle: undefined };
     this.#slots.add(slot);
     worker.on("message", (message: WorkerMessage) => this.#onMessage(slot, message));
     worker.on("error", (error: Error) => this.#onGone(slot, error));
@@ -135,6 +140,7 @@ export class WorkerPool {
   }
 
   #onMessage(slot: Slot, message: WorkerMessage): void {
+    if (message.kind === "loaded") return;
     const running = slot.running;
     if (running?.jobId !== message.jobId) return;
     switch (message.kind) {
