@@ -96,6 +96,8 @@ export class WorkerPool {
     }
     const slots = [...this.#slots];
     for (const slot of slots) slot.cancelIdle?.();
+    // Referenced, or a process with nothing else to do would end in the middle of this.
+    for (const slot of slots) slot.worker.ref();
     await Promise.all(slots.map((slot) => slot.loaded.then(() => slot.worker.terminate())));
   }
 
