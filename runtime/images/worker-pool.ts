@@ -166,7 +166,7 @@ export class WorkerPool {
 
   #free(slot: Slot): void {
     slot.running = undefined;
-    slot.worker.unref();
+    if (!this.#isStopped) slot.worker.unref();
     this.#dispatch();
     if (slot.running !== undefined || this.#isStopped) return;
     slot.cancelIdle = this.#timers.after(IDLE_MS, () => {
