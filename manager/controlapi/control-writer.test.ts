@@ -359,6 +359,29 @@ test("updateService() keeps, replaces and restores registry credentials", async 
   assert.equal(fixture.get(id).registryAuth, "one");
 });
 
+test("updateService() refuses credentials of a previous spec that there is not, unless it is given others", async () => {
+  const fixture = new Fixture();
+  const { id } = await fixture.writer.createService({ id: fixture.id(), spec: web(), registryAuth: "one" });
+  const ask = (version: number, registryAuth = ""): Promise<unknown> =>
+    fixture.writer.updateService(id, {
+      version,
+      spec: web({ Labels: { a: "1" } }),
+      registryAuth,
+      registryAuthFrom: "previous-spec",
+    });
+  for (const version of [fixture.get(id).version, 99_999]) {
+    await assert.rejects(
+      ask(version),
+      (error) => hasCode(error, "internal") && error.message === "service does not have a previous spec",
+    );
+  }
+  assert.equal(fixture.get(id).registryAuth, "one");
+  await ask(fixture.get(id).version, "two");
+  assert.equal(fixture.get(id).registryAuth, "two");
+  await ask(fixture.get(id).version);
+  assert.equal(fixture.get(id).registryAuth, "one");
+});
+
 test("updateService() runs a job anew only when its spec changed", async () => {
   const fixture = new Fixture();
   const job = (image: string): unknown =>

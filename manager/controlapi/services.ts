@@ -54,6 +54,7 @@ export interface UpdateServicePlan extends Omit<UpdateServiceOptions, "spec"> {
 /** New spec, previous spec and cleared update status in one write, so that no reader sees an old "completed". */
 export function updateService(tx: Transaction, plan: UpdateServicePlan): undefined {
   const service = existing(tx, "service", plan.id);
+  checkAuthSource(service, plan);
   checkVersion(service, plan.version);
   if (plan.rollback === true) {
     tx.update("service", rolledBack(service, plan.now));
@@ -68,6 +69,13 @@ export function updateService(tx: Transaction, plan: UpdateServicePlan): undefin
   }
   tx.update("service", respecified(service, spec, plan));
   return undefined;
+}
+
+/** Docker's engine looks for the credentials first: whatever else is wrong, this is what it says, with its status 500. */
+function checkAuthSource(service: Service, plan: UpdateServicePlan): void {
+  const isAsked = plan.registryAuthFrom === "previous-spec" && !plan.registryAuth;
+  if (!isAsked || service.previousSpec !== undefined) return;
+  throw new ClusterError("internal", "service does not have a previous spec");
 }
 
 function respecified(service: Service, spec: ServiceSpec, plan: UpdateServicePlan): Service {
