@@ -18,13 +18,15 @@ class Fixture {
       for (const { nodeId } of event.object.holders) if (this.#fetching.has(nodeId)) this.say(nodeId, true);
     });
     const ids: string[] = [];
-    for (let index = 0; index < count; index += 1) {
-      const id = await this.cluster.addNode();
-      ids.push(id);
-      this.say(id, false);
-      this.#fetching.add(id);
-    }
+    for (let index = 0; index < count; index += 1) ids.push(await this.addNode());
     return ids;
+  }
+
+  async addNode(): Promise<string> {
+    const id = await this.cluster.addNode();
+    this.say(id, false);
+    this.#fetching.add(id);
+    return id;
   }
 
   /** As a session does, a moment later. */
@@ -112,6 +114,25 @@ test("ImageKeeper moves copies off drained and removed nodes", async () => {
     "a copy for that of the removed node",
     () => fixture.complete.length === 3 && !fixture.complete.includes(second),
   );
+  await fixture.cluster.stop();
+});
+
+test("ImageKeeper gives a new node the copy that nobody was left for when another one left", async () => {
+  const fixture = new Fixture();
+  const [first = "", drained = "", lost = ""] = await fixture.nodes(3);
+  await fixture.put(first);
+  await fixture.cluster.until("three copies", () => fixture.complete.length === 3);
+  await fixture.cluster.changeNode(drained, (node) => ({
+    ...node,
+    spec: { ...node.spec, Availability: "drain" },
+  }));
+  await fixture.cluster.killNode(lost);
+  await fixture.cluster.advance(IMAGE_NODE_PATIENCE_MS * 2);
+  for (let count = 0; count < 2; count += 1) {
+    const added = await fixture.addNode();
+    await fixture.cluster.until("a copy on the new node", () => fixture.complete.includes(added));
+  }
+  assert.equal(fixture.complete.includes(drained), false);
   await fixture.cluster.stop();
 });
 

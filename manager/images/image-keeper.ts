@@ -27,6 +27,8 @@ export class ImageKeeper implements Component {
   readonly #missedSinceMs = new Map<string, number>();
   /** Images to look at, by id. */
   readonly #dirty = new Set<string>();
+  /** A node may have come to be usable since images that lack copies were looked at. */
+  #hasNewRoom = false;
   #unsubscribe: (() => void) | undefined;
 
   constructor(deps: LoopDeps, images: NodeImages) {
@@ -79,17 +81,26 @@ export class ImageKeeper implements Component {
     const isChanged =
       object.status.state !== previous?.status.state ||
       object.spec.Availability !== previous.spec.Availability;
-    // Those that lack copies may find a keeper in it.
-    return isChanged && this.#noteHolder(object.id, true);
+    if (!isChanged) return false;
+    this.#noteHolder(object.id);
+    this.#hasNewRoom = true;
+    return true;
   }
 
-  /** Notes images that the node holds, and those that lack copies if asked. True if there are any. */
-  #noteHolder(nodeId: string, alsoLacking = false): boolean {
+  /** Notes images that the node holds. True if any image is to be looked at. */
+  #noteHolder(nodeId: string): boolean {
     for (const image of this.#deps.store.view().list("image")) {
-      const isHeld = image.holders.some((holder) => holder.nodeId === nodeId);
-      if (isHeld || (alsoLacking && image.holders.length < IMAGE_COPY_COUNT)) this.#dirty.add(image.id);
+      if (image.holders.some((holder) => holder.nodeId === nodeId)) this.#dirty.add(image.id);
     }
     return this.#dirty.size > 0;
+  }
+
+  /** Notes images that lack copies, which may find a keeper in a new node. */
+  #noteLacking(view: StoreView, facts: ReadonlyMap<string, NodeFacts>): void {
+    for (const { id, holders } of view.list("image")) {
+      const usable = holders.filter((holder) => facts.get(holder.nodeId)?.isUsable === true);
+      if (usable.length < IMAGE_COPY_COUNT) this.#dirty.add(id);
+    }
   }
 
   #noteState(node: Node): void {
@@ -103,11 +114,13 @@ export class ImageKeeper implements Component {
     const { store, log } = this.#deps;
     for (const nodeId of this.#patienceEnded()) this.#noteHolder(nodeId);
     this.#wakeWhenPatienceEnds();
-    if (this.#dirty.size === 0) return;
-    const ids = [...this.#dirty];
-    this.#dirty.clear();
+    if (this.#dirty.size === 0 && !this.#hasNewRoom) return;
     const view = store.view();
     const facts = this.#factsOf(view);
+    if (this.#hasNewRoom) this.#noteLacking(view, facts);
+    this.#hasNewRoom = false;
+    const ids = [...this.#dirty];
+    this.#dirty.clear();
     const kept = new KeptImages(view);
     await store.batch(
       ids,
