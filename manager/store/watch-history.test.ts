@@ -37,6 +37,15 @@ test("both bounds forget the oldest, and what was forgotten is not passed over i
   assert.deepEqual(versions(byBytes, 6), [7]);
 });
 
+test("what is forgotten is let go of, also where few commits fill the room", () => {
+  const history = new WatchHistory();
+  for (let version = 1; version <= 3000; version += 1) {
+    history.push(commit(version, { bytes: WATCH_HISTORY_BYTES_MAX / 4 }));
+    assert.ok(history.heldCount <= 2 * 4 + 1, `${history.heldCount} commits in memory for the newest 4`);
+  }
+  assert.deepEqual(versions(history, 2996), [2997, 2998, 2999, 3000]);
+});
+
 test("reset() forgets all before the new state", () => {
   const history = new WatchHistory();
   history.push(commit(1));

@@ -13,9 +13,6 @@ export interface CommittedEvents {
   readonly bytes: number;
 }
 
-/** Dropped commits at the front of the array that make it worth moving the rest. */
-const COMPACT_COUNT = 1024;
-
 export class WatchHistory {
   #commits: CommittedEvents[] = [];
   /** Commits before this place are dropped. */
@@ -32,6 +29,11 @@ export class WatchHistory {
     while (this.#eventCount > WATCH_HISTORY_EVENT_COUNT_MAX || this.#bytes > WATCH_HISTORY_BYTES_MAX) {
       this.#dropFirst();
     }
+  }
+
+  /** Commits in memory, dropped ones that were not cleared away yet among them. */
+  get heldCount(): number {
+    return this.#commits.length;
   }
 
   /** Commits after `version`, oldest first; undefined if some of them are forgotten. */
@@ -63,7 +65,8 @@ export class WatchHistory {
     this.#bytes -= first.bytes;
     this.#forgottenVersion = first.version;
     this.#head += 1;
-    if (this.#head < COMPACT_COUNT) return;
+    // Not one by one, or each would move all the rest; nor at a fixed number: a few hundred may hold megabytes each.
+    if (this.#head <= this.#commits.length / 2) return;
     this.#commits = this.#commits.slice(this.#head);
     this.#head = 0;
   }
