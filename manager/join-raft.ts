@@ -31,9 +31,11 @@ export async function reachManager(identity: LiveIdentity, addr: string, nodeId:
 
 /** The members, this one among them as a learner. */
 export async function joinRaft(options: JoinRaftOptions): Promise<readonly Member[]> {
-  const { addr, raftId } = options;
-  const answer = await askLeader(options, JOIN_WAIT_MS, (client) =>
-    callUnary(client, controlService.joinRaft, { addr, raftId }, { deadlineMs: 10_000 }),
+  const { addr, raftId, identity } = options;
+  const answer = await askLeader(options, JOIN_WAIT_MS, (address) =>
+    callManager(identity, address, (client) =>
+      callUnary(client, controlService.joinRaft, { addr, raftId }, { deadlineMs: 10_000 }),
+    ),
   );
   return (answer.members ?? []).map((member) => ({
     raftId: member.raftId ?? 0,
@@ -47,23 +49,30 @@ export async function joinRaft(options: JoinRaftOptions): Promise<readonly Membe
 export async function withdrawFromRaft(
   options: Pick<JoinRaftOptions, "identity" | "remoteAddrs" | "clock" | "timers">,
 ): Promise<void> {
-  await askLeader(options, WITHDRAW_WAIT_MS, (client) =>
-    callUnary(client, controlService.leaveRaft, { force: false }, { deadlineMs: WITHDRAW_WAIT_MS }),
+  await askLeader(options, WITHDRAW_WAIT_MS, (address) =>
+    callManager(options.identity, address, (client) =>
+      callUnary(client, controlService.leaveRaft, { force: false }, { deadlineMs: WITHDRAW_WAIT_MS }),
+    ),
   );
 }
 
-async function askLeader<T>(
-  options: Pick<JoinRaftOptions, "identity" | "remoteAddrs" | "clock" | "timers">,
+/** Asks managers, on to the leader that they name, until one answers; rejects with what none of them would do. */
+export async function askLeader<T>(
+  options: Pick<JoinRaftOptions, "remoteAddrs" | "clock" | "timers">,
   waitMs: number,
-  ask: (client: Client) => Promise<T>,
+  ask: (address: string) => Promise<T>,
 ): Promise<T> {
   const deadlineMs = options.clock.monotonicMs() + waitMs;
   let last: ClusterError | undefined;
   while (options.clock.monotonicMs() < deadlineMs) {
-    let candidates = [...options.remoteAddrs];
+    // Each once: two that take each other for the leader must not be asked without a pause.
+    const asked = new Set<string>();
+    const candidates = [...options.remoteAddrs];
     for (let address = candidates.shift(); address !== undefined; address = candidates.shift()) {
+      if (asked.has(address)) continue;
+      asked.add(address);
       try {
-        return await askOne(options.identity, address, ask);
+        return await ask(address);
       } catch (caught) {
         last = ClusterError.from(caught);
         if (
@@ -74,8 +83,7 @@ async function askLeader<T>(
           throw last;
         }
         const leader = last.notLeader?.leaderAddress ?? "";
-        if (leader !== "" && leader !== address)
-          candidates = [leader, ...candidates.filter((each) => each !== leader)].slice(0, 16);
+        if (leader !== "") candidates.unshift(leader);
       }
     }
     await new Promise<void>((resolve) => options.timers.after(LEADER_RETRY_MS * 4, resolve));
@@ -86,14 +94,14 @@ async function askLeader<T>(
   );
 }
 
-async function askOne<T>(
+async function callManager<T>(
   identity: LiveIdentity,
   address: string,
-  ask: (client: Client) => Promise<T>,
+  call: (client: Client) => Promise<T>,
 ): Promise<T> {
   const client = dial(address, identity, { manager: true });
   try {
-    return await ask(client);
+    return await call(client);
   } finally {
     client.close();
   }
