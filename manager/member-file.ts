@@ -5,7 +5,7 @@
 import { createCipheriv, createDecipheriv, scryptSync } from "node:crypto";
 import type { Disk, Random } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
-import { refuseNewerFormat } from "./raft/format-version.ts";
+import { parseVersioned } from "./raft/format-version.ts";
 
 export interface MemberSecrets {
   readonly raftId: number;
@@ -114,19 +114,12 @@ export class MemberFile {
         `Cannot open the manager's state: "${this.#path}" must be there, it holds the state's key`,
       );
     }
-    const parsed = parseJson(await this.#disk.readFile(this.#path));
-    if (typeof parsed === "object" && parsed !== null && "version" in parsed)
-      refuseNewerFormat(`"${this.#path}"`, parsed.version, FORMAT_VERSION);
+    const parsed = parseVersioned(await this.#disk.readFile(this.#path), {
+      what: `"${this.#path}"`,
+      known: FORMAT_VERSION,
+    });
     if (isStoredMember(parsed)) return parsed;
     throw new ClusterError("failed_precondition", `Cannot read "${this.#path}": it is not a member file`);
-  }
-}
-
-function parseJson(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(Buffer.from(bytes).toString());
-  } catch {
-    return undefined;
   }
 }
 

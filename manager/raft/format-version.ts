@@ -11,6 +11,22 @@ export function refuseNewerFormat(what: string, version: unknown, known: number)
   );
 }
 
+/** The JSON in `bytes`, undefined if it is none. Throws unimplemented where its `version` is above the highest one known. */
+export function parseVersioned(
+  bytes: Uint8Array,
+  { what, known }: { readonly what: string; readonly known: number },
+): unknown {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(Buffer.from(bytes).toString());
+  } catch {
+    return undefined;
+  }
+  if (typeof parsed === "object" && parsed !== null && "version" in parsed)
+    refuseNewerFormat(what, parsed.version, known);
+  return parsed;
+}
+
 export function isNewerFormat(caught: unknown): boolean {
   return hasCode(caught, "unimplemented");
 }

@@ -18,7 +18,7 @@ import type { Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { CheckpointStore, LoadedCheckpoint, StateEntry } from "./checkpoint-store.ts";
 import type { SnapshotMeta } from "./core/messages.ts";
-import { refuseNewerFormat, isNewerFormat } from "./format-version.ts";
+import { isNewerFormat, parseVersioned } from "./format-version.ts";
 import type { Checkpoint } from "./replicated-log.ts";
 import { seal, unseal } from "./wal-format.ts";
 
@@ -182,9 +182,8 @@ export class LevelCheckpoints implements CheckpointStore {
   async #read(): Promise<LoadedCheckpoint | undefined> {
     const bytes = await this.#db.get(META_KEY);
     if (bytes === undefined) return undefined;
-    const parsed: unknown = JSON.parse(Buffer.from(this.#open(bytes)).toString());
-    if (typeof parsed === "object" && parsed !== null && "version" in parsed)
-      refuseNewerFormat(`the state in "${this.#folder}"`, parsed.version, FORMAT_VERSION);
+    const what = `the state in "${this.#folder}"`;
+    const parsed = parseVersioned(this.#open(bytes), { what, known: FORMAT_VERSION });
     if (!isStoredMeta(parsed)) throw new ClusterError("failed_precondition", "its description is damaged");
     const prefix = this.#prefix(parsed.generation);
     const entries: StateEntry[] = [];

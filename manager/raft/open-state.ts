@@ -15,7 +15,7 @@ import type { Configuration, Entry, HardState, SnapshotMeta } from "./core/messa
 import { EntryKind } from "./core/messages.ts";
 import type { RestoredState } from "./core/options.ts";
 import type { EntryEncoder } from "./entry-codec.ts";
-import { refuseNewerFormat, isNewerFormat } from "./format-version.ts";
+import { isNewerFormat, parseVersioned } from "./format-version.ts";
 import type { Member } from "./replicated-log.ts";
 import { rebuildWal, Wal, type WalOptions } from "./wal.ts";
 import type { WalIdentity } from "./wal-format.ts";
@@ -68,20 +68,11 @@ interface Current {
 const FORMAT_VERSION = 1;
 const EMPTY_META: SnapshotMeta = { index: 0, term: 0, config: [], configIndex: 0 };
 
-function parseJson(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(Buffer.from(bytes).toString());
-  } catch {
-    return undefined;
-  }
-}
-
 async function readCurrent(options: Pick<OpenOptions, "disk" | "folder">): Promise<Current | undefined> {
   const path = `${options.folder}/CURRENT`;
   if (!(await options.disk.exists(path))) return undefined;
-  const parsed = parseJson(await options.disk.readFile(path));
-  if (typeof parsed === "object" && parsed !== null && "version" in parsed)
-    refuseNewerFormat(`the raft state in "${options.folder}"`, parsed.version, FORMAT_VERSION);
+  const what = `the raft state in "${options.folder}"`;
+  const parsed = parseVersioned(await options.disk.readFile(path), { what, known: FORMAT_VERSION });
   if (
     typeof parsed !== "object" ||
     parsed === null ||
