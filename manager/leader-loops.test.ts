@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import type { Task } from "../model/objects.ts";
 import type { ServiceSpec } from "../model/specs.ts";
 import { TaskState } from "../model/task-state.ts";
 import { ModelCluster } from "./testing/model-cluster.ts";
@@ -94,6 +95,37 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       await cluster.advance(30_000);
       assert.equal(cluster.tasks(id).length, 3);
       assert(cluster.tasks(id).every((task) => task.status.state === TaskState.failed));
+    });
+  });
+
+  it("keep to a restart delay under the next leader, whatever was written to the slot's other tasks meanwhile", async () => {
+    await withCluster(1, async (cluster) => {
+      const template = {
+        ContainerSpec: { Image: "crash:100" },
+        RestartPolicy: { Condition: "any", Delay: 2 * SECOND },
+      } as const;
+      const id = await cluster.createService({ ...spec("web", 1), TaskTemplate: template });
+      const dead = (): Task | undefined =>
+        cluster.tasks(id).find((task) => task.desiredState === TaskState.shutdown);
+      await cluster.until("a crash that was answered", () => dead() !== undefined);
+      const startMs = cluster.clock.monotonicMs();
+      await cluster.write((tx) => {
+        const task = dead();
+        assert(task !== undefined);
+        const { version: _version, createdAt: _created, updatedAt: _updated, ...rest } = task;
+        // What an update tried beside it, and then its node saying again how the first one ended.
+        tx.create("task", {
+          ...rest,
+          id: "tried",
+          specVersion: 99,
+          spec: { ContainerSpec: { Image: "tried" } },
+        });
+        tx.update("task", { ...task, status: { ...task.status, message: "said again" } });
+      });
+      await cluster.failOver();
+      await cluster.until("restarted", () => cluster.running(id).length === 1);
+      const tookMs = cluster.clock.monotonicMs() - startMs;
+      assert(tookMs >= 1_900 && tookMs < 2_300, `restart took ${tookMs} ms`);
     });
   });
 

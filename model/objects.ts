@@ -208,6 +208,8 @@ export interface Task extends ObjectMeta {
   /** Published and host ports of the service when the task was allocated. */
   readonly ports: readonly Required<Omit<PortConfig, "Name">>[];
   readonly jobIteration?: number;
+  /** The task that died by itself and whose restart this is: it starts after the restart delay. */
+  readonly restartOf?: string;
   readonly registryAuth?: string;
   readonly assignedGenericResources?: readonly GenericResource[];
   /** The cluster's default when the task was made; absent where the spec names a driver itself. */

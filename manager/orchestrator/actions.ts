@@ -138,9 +138,13 @@ function applyReplace(
   // It may have died since the plan was made to move it, and is restarted then as any that died.
   const hasDied = isTerminal(task.status.state) && diedByItself(task);
   const isDelayed = (action.isDelayed || hasDied) && restartPolicyOf(task.spec).delayMs > 0;
-  if (isDelayed)
-    tx.create("task", newTask(tx, service, place, { ...context, desiredState: TaskState.ready }));
-  else if (others.length > 0)
+  if (isDelayed) {
+    // An update that replaces a dead task does not wait.
+    const isRestart =
+      task.specVersion === service.specVersion || isTaskUpToDate(service, task, nodeOf(task.nodeId));
+    const made = newTask(tx, service, place, { ...context, desiredState: TaskState.ready });
+    tx.create("task", isRestart ? { ...made, restartOf: task.id } : made);
+  } else if (others.length > 0)
     tx.create("task", newTask(tx, service, place, { ...context, desiredState: workingState(service) }));
   else createAfter(tx, service, place, context);
 }

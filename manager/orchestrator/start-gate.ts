@@ -1,7 +1,8 @@
 /**
  * Lets replacements start: a task that waits with desired state READY (image pulled, container made) is told to run
  * once its predecessors in the slot have stopped and, after a crash, the restart delay has passed. Whether there is a
- * delay is read from the store, so a new leader goes on where the last one was.
+ * delay was written into the task as it was made, so a new leader goes on where the last one was, whatever became of the
+ * slot's other tasks meanwhile.
  */
 import type { Component } from "../../common/env.ts";
 import { parseRfc3339 } from "../../common/time.ts";
@@ -9,12 +10,11 @@ import { isGlobal, restartPolicyOf, stopGraceMsOf } from "../../model/defaults.t
 import type { Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";
-import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import { STOP_WAIT_MARGIN_MS } from "../limits.ts";
 import type { LoopDeps } from "../reconcile-loop.ts";
 import { ReconcileLoop } from "../reconcile-loop.ts";
 import { workingState } from "./actions.ts";
-import { byAge, diedByItself, isLive, isStopped } from "./slots.ts";
+import { isLive, isStopped } from "./slots.ts";
 
 interface Waiting {
   /** Monotonic time before which it must not start. */
@@ -105,20 +105,9 @@ export class StartGate implements Component {
     const { clock } = this.#deps;
     const nowMs = clock.monotonicMs();
     const before = predecessors(view, service, task);
-    const aged = before.toSorted(byAge);
-    // The one that it was made for was told to stop in the same transaction; one that an update had begun beside it may be
-    // younger.
-    const last = aged.findLast((each) => each.updatedAt === task.createdAt) ?? aged.at(-1);
-    const policy = restartPolicyOf(task.spec);
-    const node = last === undefined ? undefined : view.get("node", last.nodeId);
-    // An update that replaces a dead task does not wait; a crash of the same version does, also of one that an update or
-    // its rollback has overtaken meanwhile.
-    const isRestart =
-      last !== undefined &&
-      diedByItself(last) &&
-      (last.specVersion === task.specVersion || isTaskUpToDate(service, last, node));
     const ageMs = Math.max(0, clock.wallMs() - parseRfc3339(task.createdAt));
-    const delayMs = isRestart ? Math.max(0, policy.delayMs - ageMs) : 0;
+    const delayMs =
+      task.restartOf === undefined ? 0 : Math.max(0, restartPolicyOf(task.spec).delayMs - ageMs);
     const graceMs = Math.max(0, ...before.map((each) => stopGraceMsOf(each.spec)));
     return { dueMs: nowMs + delayMs, giveUpMs: nowMs + graceMs + STOP_WAIT_MARGIN_MS };
   }

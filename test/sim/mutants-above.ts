@@ -147,7 +147,7 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
     [FILTERS, "if (wanted.maxReplicas > 0 && ", "if (wanted.maxReplicas > 99 && "],
   ]),
   above(219, "a task that died is started again without delay", "safety", [
-    [GATE, "const delayMs = isRestart ?", "const delayMs = isRestart && nowMs < 0 ?"],
+    [GATE, "task.restartOf === undefined ? 0", "task.restartOf === undefined || nowMs >= 0 ? 0"],
   ]),
   above(220, "restarts go on beyond the attempts allowed", "safety", [
     [SLOTS, "return policy.maxAttempts === 0 ||", "return policy.maxAttempts >= 0 ||"],
