@@ -79,7 +79,7 @@ export class LeaderParts implements Component {
       log,
       failed: (error) => this.#failed(term, error),
     });
-    const roles = new RoleKeeper({ store, raft, timers, log });
+    const roles = new RoleKeeper({ store, raft, clock, timers, log });
     const loops = new LeaderLoops(
       { store, clock, timers, random, log, ...(tally === undefined ? {} : { tally }) },
       images,

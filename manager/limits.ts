@@ -95,7 +95,7 @@ export const WITHDRAW_WAIT_MS: number = 5_000;
 export const AUTOLOCK_RETRY_MS: number = 5_000;
 /** A write that the leader made is waited for here so long before the answer says so. */
 export const LOCAL_COPY_WAIT_MS: number = 2_000;
-/** A learner has so long to catch up before it is given up. */
+/** A learner has so long to catch up, and may be silent for so long, before it is given up. */
 export const LEARNER_WAIT_MS: number = 600_000;
 /** How often the leader compares Raft membership, roles and node objects. */
 export const ROLE_CHECK_MS: number = 500;

@@ -6,6 +6,7 @@ import { FakeClock } from "../common/testing/fake-clock.ts";
 import type { Node } from "../model/objects.ts";
 import type { NodeSpec } from "../model/specs.ts";
 import { updateNode } from "./controlapi/nodes.ts";
+import { LEARNER_WAIT_MS } from "./limits.ts";
 import { RoleKeeper } from "./role-keeper.ts";
 import { MemoryStore } from "./store/memory-store.ts";
 import { SingleMemberLog } from "./store/testing/single-member-log.ts";
@@ -102,7 +103,7 @@ test("RoleKeeper expels whom it can, also when another one can't leave yet", asy
   const { clock, store, raft, demote } = await managersOf(5, [1, 2, 3, 4, 5]);
   await demote("n2");
   await demote("n4");
-  const keeper = new RoleKeeper({ store, raft, timers: clock, log: silentLogger });
+  const keeper = new RoleKeeper({ store, raft, clock, timers: clock, log: silentLogger });
   keeper.start();
   await clock.advanceAsync(2_000);
   keeper.stop();
@@ -114,10 +115,31 @@ test("RoleKeeper expels whom it can, also when another one can't leave yet", asy
 test("RoleKeeper lets a leader that is demoted hand over first", async () => {
   const { clock, store, raft, demote } = await managersOf(2, [1, 2]);
   await demote("n1");
-  const keeper = new RoleKeeper({ store, raft, timers: clock, log: silentLogger });
+  const keeper = new RoleKeeper({ store, raft, clock, timers: clock, log: silentLogger });
   keeper.start();
   await clock.advanceAsync(100);
   keeper.stop();
   assert.ok(raft.handovers.length > 0);
   assert.deepEqual(raft.removed, []);
+});
+
+test("RoleKeeper gives up a learner that is silent for long, but no voter, and none that was heard meanwhile", async () => {
+  const { clock, store, raft } = await managersOf(5, [1, 2]);
+  for (const { raftId } of raft.members.slice(3)) {
+    Object.assign(raft.members[raftId - 1] ?? {}, { isLearner: true });
+  }
+  const keeper = new RoleKeeper({ store, raft, clock, timers: clock, log: silentLogger });
+  keeper.start();
+  await clock.advanceAsync(LEARNER_WAIT_MS - 2_000);
+  Object.assign(raft, { reachable: new Set([1, 2, 4]) });
+  await clock.advanceAsync(1_000);
+  Object.assign(raft, { reachable: new Set([1, 2]) });
+  assert.deepEqual(raft.removed, []);
+  await clock.advanceAsync(2_000);
+  assert.deepEqual(raft.removed, [5], "4 was heard, 3 is a voter");
+  assert.equal(store.view().get("node", "n5")?.manager, undefined);
+  assert.equal(store.view().get("node", "n4")?.manager?.raftId, 4);
+  await clock.advanceAsync(LEARNER_WAIT_MS);
+  keeper.stop();
+  assert.deepEqual(raft.removed, [5, 4]);
 });

@@ -3,19 +3,22 @@
  * leader only; looks again at every change and twice a second, so that running it twice changes nothing.
  *
  * Promotion: the node gets a manager's certificate and asks to join (membership.ts of Raft makes it a learner, then a
- * voter). Demotion: the member leaves Raft here first, and only then gets a worker's certificate.
+ * voter). Demotion: the member leaves Raft here first, and only then gets a worker's certificate. A learner that is silent
+ * for long is taken out: its machine is gone, or holds nothing that it ever promised. Should it come back, it is told so,
+ * begins with an empty state, and asks to join again.
  */
-import type { Cancel, Component, Timers } from "../common/env.ts";
+import type { Cancel, Clock, Component, Timers } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { Node } from "../model/objects.ts";
-import { ROLE_CHECK_MS } from "./limits.ts";
+import { LEARNER_WAIT_MS, ROLE_CHECK_MS } from "./limits.ts";
 import type { Member, ReplicatedLog } from "./raft/replicated-log.ts";
 import type { Store } from "./store/store.ts";
 
 export interface RoleKeeperDeps {
   readonly store: Store;
   readonly raft: ReplicatedLog;
+  readonly clock: Pick<Clock, "monotonicMs">;
   readonly timers: Timers;
   readonly log: Logger;
 }
@@ -23,6 +26,8 @@ export interface RoleKeeperDeps {
 export class RoleKeeper implements Component {
   readonly #deps: RoleKeeperDeps;
   readonly #cancels: Cancel[] = [];
+  /** Since when learners are silent, by Raft id: monotonic time. */
+  readonly #silentMs = new Map<number, number>();
   #isRunning = false;
   #isStopped = false;
   #lastProblem = "";
@@ -78,7 +83,28 @@ export class RoleKeeper implements Component {
         problem ??= caught;
       });
     }
+    await this.#giveUpLearners().catch((caught: unknown) => {
+      problem ??= caught;
+    });
     if (problem !== undefined) throw problem;
+  }
+
+  /** Voters stay, however long they are silent: the quorum is of all of them, and who goes is the operator's to say. */
+  async #giveUpLearners(): Promise<void> {
+    const { clock, log, raft } = this.#deps;
+    const nowMs = clock.monotonicMs();
+    const silent = raft.members.filter(({ isLearner, raftId }) => isLearner && !raft.reachable.has(raftId));
+    for (const raftId of this.#silentMs.keys()) {
+      if (!silent.some((member) => member.raftId === raftId)) this.#silentMs.delete(raftId);
+    }
+    for (const { nodeId, raftId } of silent) {
+      const sinceMs = this.#silentMs.get(raftId) ?? nowMs;
+      this.#silentMs.set(raftId, sinceMs);
+      if (nowMs - sinceMs < LEARNER_WAIT_MS || this.#isStopped || !raft.isLeader) continue;
+      await raft.removeMember(raftId, { force: false, onlyLearner: true });
+      log.warn("manager that never became a voter is given up", { nodeId, raftId });
+      await this.#recordMembership();
+    }
   }
 
   /** Writes into node objects who is a member. */

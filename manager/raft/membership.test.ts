@@ -11,9 +11,14 @@ interface Scene {
 }
 
 /** A leader with voters 1 to `count`, of which `healthy` are. `answers`: those that turn healthy at the next tick. */
-function lead(count: number, healthy: readonly number[], answers: readonly number[] = []): Scene {
+function lead(
+  count: number,
+  healthy: readonly number[],
+  answers: readonly number[] = [],
+  learner = 0,
+): Scene {
   const config = Array.from({ length: count }, (_, at) => {
-    return { raftId: at + 1, nodeId: `n${at + 1}`, addr: `h${at + 1}:1`, isLearner: false };
+    return { raftId: at + 1, nodeId: `n${at + 1}`, addr: `h${at + 1}:1`, isLearner: at + 1 === learner };
   });
   let proposed: Configuration | undefined;
   let isNew = answers.length > 0;
@@ -63,7 +68,7 @@ test("Membership.remove() takes out a dead voter, but no healthy one whose votes
   ]) {
     const { membership, proposed } = lead(count, healthy);
     const what = `remove ${victim} of ${count}, healthy ${healthy.join(",")}`;
-    const removal = membership.remove(victim, false);
+    const removal = membership.remove(victim, { force: false });
     if (want === undefined) await assert.rejects(removal, { code: "failed_precondition" }, what);
     else await removal;
     assert.deepEqual(proposed(), want, what);
@@ -72,13 +77,24 @@ test("Membership.remove() takes out a dead voter, but no healthy one whose votes
 
 test("Membership.remove() by force takes out any but the last", async () => {
   const forced = lead(3, [1, 2]);
-  await forced.membership.remove(2, true);
+  await forced.membership.remove(2, { force: true });
   assert.deepEqual(forced.proposed(), [1, 3]);
-  await assert.rejects(lead(1, [1]).membership.remove(1, true), /it is the last one/);
+  await assert.rejects(lead(1, [1]).membership.remove(1, { force: true }), /it is the last one/);
 });
 
 test("Membership.remove() lets a new leader hear of the others first", async () => {
   const { membership, proposed } = lead(3, [1], [3]);
-  await membership.remove(2, false);
+  await membership.remove(2, { force: false });
   assert.deepEqual(proposed(), [1, 3]);
+});
+
+test("Membership.remove() of a learner only leaves one alone that has become a voter", async () => {
+  for (const { learner, want } of [
+    { learner: 3, want: [1, 2] },
+    { learner: 0, want: undefined },
+  ]) {
+    const { membership, proposed } = lead(3, [1, 2], [], learner);
+    await membership.remove(3, { force: false, onlyLearner: true });
+    assert.deepEqual(proposed(), want);
+  }
 });

@@ -7,7 +7,7 @@ import type { Leader } from "./core/leader.ts";
 import type { Configuration } from "./core/messages.ts";
 import type { ConfigOutcome, CoreStatus } from "./core/options.ts";
 import { quorumOf } from "./core/quorum.ts";
-import type { Member } from "./replicated-log.ts";
+import type { Member, RemoveOptions } from "./replicated-log.ts";
 
 /** What is used of the core. */
 export interface MembershipCore {
@@ -60,7 +60,7 @@ export class Membership {
     await this.#settled(signal);
   }
 
-  async remove(raftId: number, force: boolean): Promise<void> {
+  async remove(raftId: number, { force, onlyLearner = false }: RemoveOptions): Promise<void> {
     // A leader learns who is healthy from the answers to its first heartbeats.
     while (this.#host.core.leadership?.isNew === true && !force && this.#lacks(this.#without(raftId)) > 0) {
       await this.#host.nextTick(undefined);
@@ -70,6 +70,8 @@ export class Membership {
       if (rest.length === config.length) {
         throw new ClusterError("not_found", `Cannot remove manager: no member has raft id ${raftId}`);
       }
+      const isLearner = config.some((each) => each.raftId === raftId && each.isLearner);
+      if (onlyLearner && !isLearner) return undefined;
       this.#checkQuorum(rest, force);
       return rest;
     });

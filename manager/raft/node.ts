@@ -24,6 +24,7 @@ import type {
   LeadershipChange,
   Member,
   ProposeOptions,
+  RemoveOptions,
   ReplicatedLog,
   StateMachine,
 } from "./replicated-log.ts";
@@ -305,8 +306,8 @@ export class RaftNode implements ReplicatedLog {
     await this.#membership.add(member, signal);
   }
 
-  async removeMember(raftId: number, options: { readonly force: boolean }): Promise<void> {
-    await this.#membership.remove(raftId, options.force);
+  async removeMember(raftId: number, options: RemoveOptions): Promise<void> {
+    await this.#membership.remove(raftId, options);
   }
 
   async updateMember(member: Omit<Member, "isLearner">): Promise<void> {

@@ -57,6 +57,12 @@ export interface ProposeOptions {
   readonly signal?: AbortSignal;
 }
 
+export interface RemoveOptions {
+  readonly force: boolean;
+  /** Does nothing if it has become a voter meanwhile. */
+  readonly onlyLearner?: boolean;
+}
+
 export interface ReplicatedLog extends Component {
   readonly raftId: number;
   readonly isLeader: boolean;
@@ -84,7 +90,7 @@ export interface ReplicatedLog extends Component {
   /** Adds a learner that becomes a voter once it has caught up. Resolves when it is a voter. Leader only. */
   addMember(member: Omit<Member, "isLearner">, signal: AbortSignal): Promise<void>;
   /** Leader only. Rejects with failed_precondition if the rest could not form a quorum of healthy members, unless forced. */
-  removeMember(raftId: number, options: { readonly force: boolean }): Promise<void>;
+  removeMember(raftId: number, options: RemoveOptions): Promise<void>;
   /** Records a member's new address. Leader only. */
   updateMember(member: Omit<Member, "isLearner">): Promise<void>;
   /** Hands leadership to `to`, or to the most up-to-date follower. Resolves when another leads. */
