@@ -139,7 +139,11 @@ interface LateParts {
 
 type Stores = Awaited<ReturnType<typeof openStores>>;
 
-async function openStores(options: EngineOptions, { events }: Ground, late: LateParts) {
+async function openStores(
+  options: EngineOptions,
+  { events }: Ground,
+  { late, launcher }: { readonly late: LateParts; readonly launcher: NativeLauncher },
+) {
   const { env, log, dataRoot, execRoot } = options;
   const images = await createImageEngine({
     env,
@@ -147,6 +151,7 @@ async function openStores(options: EngineOptions, { events }: Ground, late: Late
     events,
     dataRoot,
     containers: () => late.containers,
+    removeTrees: (folders) => launcher.removeTrees(folders),
     ...(options.registry === undefined ? {} : { registry: options.registry }),
   });
   const volumes = await createVolumeEngine({
@@ -249,9 +254,9 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
   const ground = await openGround(options);
   const { appArmor, events, idMaps, runtimes } = ground;
   const late: LateParts = {};
-  const stores = await openStores(options, ground, late);
-  const cgroups = await openCgroups(options);
   const launcher = new NativeLauncher({ execRoot, nativeBinary, log: log.child({ part: "launcher" }) });
+  const stores = await openStores(options, ground, { late, launcher });
+  const cgroups = await openCgroups(options);
   await launcher.start();
   const containers = new LocalContainerEngine({
     env,
@@ -291,7 +296,7 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     },
     /** Containers go on running; the launcher and the monitors stay for them. */
     stop: async () => {
-      containers.close();
+      await containers.close();
       await plugins.stop();
       await stores.networks.close();
       await stores.images.stop();

@@ -8,87 +8,94 @@ import { FakeClock } from "../common/testing/fake-clock.ts";
 import { LaterRemoval } from "./later-removal.ts";
 
 const MINUTE_MS = 60_000;
+const QUIET_SPELL_MS = 500;
 
 describe("later removal", () => {
   let root = "";
   let clock: FakeClock;
-  let large: string[] = [];
   let removal: LaterRemoval;
+  let rounds: (readonly string[])[] = [];
+  /** What the next round ends with. */
+  let answer = Promise.withResolvers<void>();
+
   beforeEach(() => {
     root = mkdtempSync(path.join(tmpdir(), "later-removal-"));
     clock = new FakeClock();
-    large = [];
-    const removeLarge = (folder: string): Promise<void> => {
-      large.push(folder);
-      return Promise.resolve();
+    rounds = [];
+    answer = Promise.withResolvers();
+    const remove = (folders: readonly string[]): Promise<void> => {
+      rounds.push(folders);
+      return answer.promise;
     };
-    removal = new LaterRemoval({ timers: clock, log: silentLogger, removeLarge });
+    removal = new LaterRemoval({ timers: clock, log: silentLogger, remove });
   });
   afterEach(() => rmSync(root, { recursive: true, force: true }));
 
-  function tree(name: string, files: readonly string[]): string {
-    const folder = path.join(root, name);
-    mkdirSync(folder);
-    for (const file of files) {
-      mkdirSync(path.dirname(path.join(folder, file)), { recursive: true });
-      writeFileSync(path.join(folder, file), "");
-    }
-    return folder;
+  async function answered(): Promise<void> {
+    answer.resolve();
+    await new Promise(setImmediate);
   }
 
-  test("small folders go after a quiet spell, all of them", () => {
-    const folders = ["a", "b", "c"].map((name) => tree(name, ["x", "deep/y"]));
-    for (const folder of folders) removal.add(folder);
-    assert.ok(
-      folders.every((folder) => existsSync(folder)),
-      "not at once",
-    );
+  test("all that came go together, after a quiet spell", () => {
+    for (const folder of ["a", "b", "c"]) removal.add(folder);
+    assert.deepEqual(rounds, [], "not at once");
     clock.advance(MINUTE_MS);
+    assert.deepEqual(rounds, [["a", "b", "c"]]);
+  });
+
+  test("what is added all the time does not put the first off for ever", () => {
+    removal.add("first");
+    for (let count = 0; count < 100 && rounds.length === 0; count++) {
+      removal.add(`more-${count}`);
+      clock.advance(100);
+    }
+    assert.equal(rounds[0]?.[0], "first");
+  });
+
+  test("what comes during a round goes with the next one, when that has ended", async () => {
+    removal.add("a");
+    clock.advance(QUIET_SPELL_MS);
+    removal.add("b");
+    clock.advance(MINUTE_MS);
+    assert.deepEqual(rounds, [["a"]]);
+    await answered();
+    clock.advance(MINUTE_MS);
+    assert.deepEqual(rounds, [["a"], ["b"]]);
+  });
+
+  test("where it fails the folders are removed here", async () => {
+    const folders = ["one", "two"].map((name) => path.join(root, name));
+    for (const folder of folders) {
+      mkdirSync(path.join(folder, "deep"), { recursive: true });
+      writeFileSync(path.join(folder, "deep", "file"), "");
+      removal.add(folder);
+    }
+    clock.advance(QUIET_SPELL_MS);
+    answer.reject(new Error("no launcher"));
+    await removal.close();
     assert.deepEqual(
       folders.filter((folder) => existsSync(folder)),
       [],
     );
-    assert.deepEqual(large, []);
   });
 
-  test("what is added all the time does not put the first off for ever", () => {
-    const first = tree("first", ["x"]);
-    removal.add(first);
-    for (let count = 0; count < 100 && existsSync(first); count++) {
-      removal.add(tree(`more-${count}`, []));
-      clock.advance(100);
-    }
-    assert.ok(!existsSync(first));
+  test("closing removes what waits and resolves when it is gone; what still comes goes too", async () => {
+    removal.add("before");
+    let isClosed = false;
+    const closed = removal.close().then(() => (isClosed = true));
+    assert.deepEqual(rounds, [["before"]]);
+    await new Promise(setImmediate);
+    assert.equal(isClosed, false);
+    await answered();
+    await closed;
+    removal.add("after");
+    assert.deepEqual(rounds, [["before"], ["after"]]);
   });
 
-  test("many entries, deep ones and long files are not this thread's", () => {
-    const many = tree(
-      "many",
-      Array.from({ length: 30 }, (_, index) => `f${index}`),
-    );
-    const deep = tree("deep", ["1/2/3/4/x"]);
-    const long = tree("long", ["x"]);
-    writeFileSync(path.join(long, "log"), Buffer.alloc(2 * 1024 * 1024));
-    for (const folder of [many, deep, long]) removal.add(folder);
+  test("closing does not wait for ever", async () => {
+    removal.add("endless");
+    const closed = removal.close();
     clock.advance(MINUTE_MS);
-    assert.deepEqual(large, [many, deep, long]);
-    assert.ok(existsSync(path.join(long, "x")), "nothing of it is touched before");
-  });
-
-  test("a folder that is gone meanwhile holds up no other", () => {
-    removal.add(path.join(root, "nosuch"));
-    const other = tree("other", ["x"]);
-    removal.add(other);
-    clock.advance(MINUTE_MS);
-    assert.ok(!existsSync(other));
-  });
-
-  test("closing takes away what waits, and what still comes", () => {
-    const [before, after] = [tree("before", ["x"]), tree("after", ["x"])];
-    removal.add(before);
-    removal.close();
-    assert.ok(!existsSync(before));
-    removal.add(after);
-    assert.ok(!existsSync(after));
+    await closed;
   });
 });

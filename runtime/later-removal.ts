@@ -1,10 +1,9 @@
 /**
- * Folders that nobody needs any more, removed a little later and one at a time. Taking the few files of a container away costs more
- * calls than making them, and nobody waits for it: whoever hands a folder over has renamed it out of everybody's way, and a daemon
- * that is killed meanwhile finds it at its next start. Used for containers' folders and for their writable layers.
+ * Folders that nobody needs any more, removed a little later and together. An unlink may wait for the disk (for long, where one is told
+ * of each block that gets free), and nobody waits for these: whoever hands a folder over has renamed it out of everybody's way, and a
+ * daemon that is killed meanwhile finds it at its next start. Used for containers' folders and for their writable layers.
  */
-import { lstatSync, readdirSync, rmdirSync, unlinkSync } from "node:fs";
-import path from "node:path";
+import * as fs from "node:fs/promises";
 import type { Cancel, Timers } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
 
@@ -12,53 +11,22 @@ import type { Logger } from "../common/log.ts";
 const QUIET_MS = 200;
 /** Under steady load the first one waits no longer than this. */
 const WAIT_MS_MAX = 2_000;
-/** Beyond these a tree is not removed on this thread. A deep one could hold up the event loop, a large file too. */
-const SMALL_ENTRIES_MAX = 24;
-const SMALL_DEPTH_MAX = 3;
-const SMALL_FILE_BYTES_MAX = 1024 * 1024;
+/** A daemon that ends waits no longer for what is being removed. */
+const CLOSE_MS_MAX = 2_000;
 
-interface Tree {
-  /** Deepest last. */
-  readonly folders: string[];
-  readonly files: string[];
-}
-
-/** What is in the folder, as long as that is little; false: it is not. */
-function collect(folder: string, depth: number, tree: Tree): boolean {
-  tree.folders.push(folder);
-  for (const entry of readdirSync(folder, { withFileTypes: true })) {
-    const place = path.join(folder, entry.name);
-    if (tree.files.length + tree.folders.length >= SMALL_ENTRIES_MAX) return false;
-    if (entry.isDirectory()) {
-      if (depth >= SMALL_DEPTH_MAX || !collect(place, depth + 1, tree)) return false;
-    } else if (lstatSync(place).size > SMALL_FILE_BYTES_MAX) {
-      return false;
-    } else {
-      tree.files.push(place);
-    }
-  }
-  return true;
-}
-
-/** Removes a small tree at once; false if it is not small, and nothing was touched then. */
-export function removeSmallTree(folder: string): boolean {
-  const tree: Tree = { folders: [], files: [] };
-  if (!collect(folder, 1, tree)) return false;
-  for (const file of tree.files) unlinkSync(file);
-  for (const each of tree.folders.toReversed()) rmdirSync(each);
-  return true;
-}
+/** Removes trees, away from this thread. Fine if one is gone already; rejects if one is left. */
+export type RemoveTrees = (folders: readonly string[]) => Promise<unknown>;
 
 export interface LaterRemovalDeps {
   readonly timers: Timers;
   readonly log: Logger;
-  /** Removes what is too much for this thread. Fine if it is gone already. */
-  readonly removeLarge: (folder: string) => Promise<unknown>;
+  readonly remove: RemoveTrees;
 }
 
 export class LaterRemoval {
   readonly #deps: LaterRemovalDeps;
-  readonly #waiting: string[] = [];
+  #waiting: string[] = [];
+  #running: Promise<void> | undefined;
   #cancel: Cancel | undefined;
   #waitedMs = 0;
   #isClosed = false;
@@ -69,15 +37,23 @@ export class LaterRemoval {
 
   add(folder: string): void {
     this.#waiting.push(folder);
-    if (this.#isClosed) this.#removeNext();
-    else if (this.#waiting.length === 1) this.#wait();
+    if (this.#isClosed) this.#removeAll();
+    else if (this.#waiting.length === 1 && this.#running === undefined) this.#wait();
   }
 
-  /** Removes now what is small; the rest goes at the next start. */
-  close(): void {
+  /** Removes at once what waits, and what still comes. Resolves when it is gone, or too long in going: the rest goes at the next start. */
+  async close(): Promise<void> {
     this.#isClosed = true;
     this.#cancel?.();
-    while (this.#waiting.length > 0) this.#removeNext();
+    this.#removeAll();
+    let isLate = false;
+    const late = Promise.withResolvers<void>();
+    const cancel = this.#deps.timers.after(CLOSE_MS_MAX, () => {
+      isLate = true;
+      late.resolve();
+    });
+    while (this.#running !== undefined && !isLate) await Promise.race([this.#running, late.promise]);
+    cancel();
   }
 
   /** Until nothing was added for QUIET_MS, or for WAIT_MS_MAX. */
@@ -91,27 +67,29 @@ export class LaterRemoval {
     });
   }
 
-  /** One for each turn of the loop. */
+  /** One round at a time: what comes meanwhile is the next one's. */
   #removeAll(): void {
-    this.#removeNext();
-    this.#cancel = this.#waiting.length === 0 ? undefined : this.#deps.timers.soon(() => this.#removeAll());
-  }
-
-  #removeNext(): void {
-    const folder = this.#waiting.shift();
-    if (folder === undefined) return;
-    try {
-      if (!removeSmallTree(folder) && !this.#isClosed) this.#removeLarge(folder);
-    } catch (caught) {
-      // In part, perhaps: what is left is asked for once more.
-      this.#deps.log.debug("removed in another way", { folder, error: caught });
-      if (!this.#isClosed) this.#removeLarge(folder);
-    }
-  }
-
-  #removeLarge(folder: string): void {
-    this.#deps.removeLarge(folder).catch((error: unknown) => {
-      this.#deps.log.warn("removal left something", { folder, error });
+    if (this.#running !== undefined || this.#waiting.length === 0) return;
+    const folders = this.#waiting;
+    this.#waiting = [];
+    this.#running = this.#remove(folders).finally(() => {
+      this.#running = undefined;
+      if (this.#isClosed) this.#removeAll();
+      else if (this.#waiting.length > 0) this.#wait();
     });
+  }
+
+  async #remove(folders: readonly string[]): Promise<void> {
+    const { log, remove } = this.#deps;
+    try {
+      await remove(folders);
+    } catch (caught) {
+      log.debug("removed in another way", { error: caught });
+      for (const folder of folders) {
+        await fs.rm(folder, { recursive: true, force: true }).catch((error: unknown) => {
+          log.warn("removal left something", { folder, error });
+        });
+      }
+    }
   }
 }

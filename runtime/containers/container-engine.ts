@@ -111,7 +111,7 @@ export class LocalContainerEngine implements ContainerEngine {
     this.#removal = new LaterRemoval({
       timers: env.timers,
       log,
-      removeLarge: (folder) => fs.rm(folder, { recursive: true, force: true }),
+      remove: (folders) => launcher.removeTrees(folders),
     });
     this.#lifecycle = new Lifecycle({
       ...options,
@@ -212,9 +212,8 @@ export class LocalContainerEngine implements ContainerEngine {
   }
 
   /** Containers go on; restarts, health checks and timers end. */
-  close(): void {
+  async close(): Promise<void> {
     this.#lifecycle.stop();
-    this.#removal.close();
     this.#cancelCompression?.();
     for (const live of this.#index.all) {
       live.cancelRestart?.();
@@ -224,6 +223,7 @@ export class LocalContainerEngine implements ContainerEngine {
       connection?.close();
       live.ending?.close();
     }
+    await this.#removal.close();
   }
 
   #add(record: ContainerRecord, file: RecordFile, task: CreateContainerRequest["task"]): LiveContainer {

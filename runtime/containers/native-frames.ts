@@ -13,6 +13,7 @@ export const FrameType = {
   hold: 3,
   archive: 4,
   spare: 6,
+  remove: 7,
   start: 10,
   signal: 11,
   resize: 12,

@@ -112,6 +112,16 @@ export class NativeLauncher {
     });
   }
 
+  /** Removes folders (absolute paths), in a process of its own; rejects if one is left. One that is gone already is fine. */
+  async removeTrees(folders: readonly string[]): Promise<void> {
+    const connection = await this.#connect();
+    try {
+      await connection.ask(FrameType.remove, Buffer.from(folders.map((folder) => `${folder}\0`).join("")));
+    } finally {
+      connection.close();
+    }
+  }
+
   /** Connects to a container's monitor by its socket name; `unavailable` or `not_found` if there is none. */
   connectMonitor(socket: string): Promise<NativeConnection> {
     return NativeConnection.connect(this.#place(socket));
@@ -135,9 +145,10 @@ export class NativeLauncher {
   }
 
   async #connect(): Promise<NativeConnection> {
+    const place = this.#place("launcher.sock");
     for (let attempt = 1; ; attempt++) {
       try {
-        return await NativeConnection.connect(this.#place("launcher.sock"));
+        return await NativeConnection.connect(place);
       } catch (caught) {
         if (attempt >= CONNECT_ATTEMPTS_MAX || !hasCode(caught, "not_found", "unavailable")) throw caught;
         await this.#spawn();

@@ -240,7 +240,7 @@ export async function createImageEngine(options: ImageEngineOptions): Promise<Im
     diskUsage: (wanted) => imageDiskUsage(storage, wanted, options.containers),
     stop: async () => {
       cancelSync();
-      storage.removal.close();
+      await storage.removal.close();
       transfers.stop();
       await storage.pool.stop();
     },

@@ -7,7 +7,7 @@ import { availableParallelism } from "node:os";
 import type { Env } from "../../common/env.ts";
 import type { Logger } from "../../common/log.ts";
 import { rfc3339 } from "../../common/time.ts";
-import { LaterRemoval } from "../later-removal.ts";
+import { LaterRemoval, type RemoveTrees } from "../later-removal.ts";
 import type { EventSink } from "../ports.ts";
 import { SnapshotStore } from "../snapshots/snapshot-store.ts";
 import { CacheMounts } from "./cache-mounts.ts";
@@ -57,6 +57,8 @@ export interface ImageStorageOptions {
   readonly events: EventSink;
   /** The data root of the daemon; images get a folder in it. */
   readonly dataRoot: string;
+  /** Default: in a thread of the pool. */
+  readonly removeTrees?: RemoveTrees;
 }
 
 export async function openImageStorage(options: ImageStorageOptions): Promise<ImageStorage> {
@@ -97,7 +99,9 @@ export async function openImageStorage(options: ImageStorageOptions): Promise<Im
   const removal = new LaterRemoval({
     timers: env.timers,
     log,
-    removeLarge: (folder) => pool.run({ kind: "remove", path: folder }),
+    remove:
+      options.removeTrees ??
+      ((folders) => Promise.all(folders.map((folder) => pool.run({ kind: "remove", path: folder })))),
   });
   const unfinished = new UnfinishedBlobs(root, { random, clock: env.clock });
   const now = (): string => rfc3339(env.clock.wallMs());

@@ -18,6 +18,7 @@ enum frame_type {
   F_ARCHIVE = 4,
   F_RETIRE = 5,
   F_SPARE = 6, /* prepares for a creation, whose frame comes later */
+  F_REMOVE = 7, /* folders; its payload is no job but their paths */
   /* to a monitor */
   F_START = 10,
   F_SIGNAL = 11,

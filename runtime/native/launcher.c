@@ -25,6 +25,7 @@
 #include "job.h"
 #include "monitor.h"
 #include "mounts.h"
+#include "remove.h"
 #include "spare.h"
 #include "sys.h"
 #include "util.h"
@@ -94,6 +95,7 @@ static _Noreturn void serve(int connection) {
   job_length = total;
   job_bytes = mmap(NULL, job_length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (job_bytes == MAP_FAILED || !read_all(connection, job_bytes, total - 1)) _exit(1);
+  if (head[4] == F_REMOVE) remove_serve((const char *)job_bytes, total - 1, connection);
   struct job job;
   const char *error = job_parse(&job, job_bytes, total - 1);
   if (error == NULL && head[4] == F_CREATE) monitor_create(&job, connection);

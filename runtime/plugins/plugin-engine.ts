@@ -94,7 +94,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
 
   async stop(): Promise<void> {
     await this.#turn;
-    this.#runner.close();
+    await this.#runner.close();
     await this.#bundles?.stop();
     this.#caller.close();
   }

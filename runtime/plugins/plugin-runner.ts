@@ -87,8 +87,8 @@ export class PluginRunner {
   }
 
   /** Plugins go on. */
-  close(): void {
-    this.#engine?.close();
+  async close(): Promise<void> {
+    await this.#engine?.close();
     this.#launcher?.stop();
   }
 
