@@ -13,8 +13,11 @@ import { ControlApi, type ControlApiDeps } from "./control-api.ts";
 import { ControlWriter } from "./control-writer.ts";
 
 /** A follower's API; the leader makes every write at version 9, which this replica doesn't have. */
-function follower(clock: FakeClock, readBarrier: ReplicatedLog["readBarrier"]): ControlApi {
-  const store = new MemoryStore({ clock, timers: clock, log: silentLogger });
+function follower(
+  clock: FakeClock,
+  readBarrier: ReplicatedLog["readBarrier"],
+  store = new MemoryStore({ clock, timers: clock, log: silentLogger }),
+): ControlApi {
   const raft = Object.assign(new SingleMemberLog({ machine: store, timers: clock }), { readBarrier });
   const { random } = realEnv;
   const run = <T>(): Promise<T> => Promise.resolve({ id: "made", warnings: ["w"], version: 9 } as T);
@@ -64,4 +67,31 @@ test("a write is answered without a word more once the replica has it", async ()
     id: "made",
     warnings: ["w"],
   });
+});
+
+test("a watch ends with its signal, also one that nobody has begun to read, and with the manager", async () => {
+  const clock = new FakeClock();
+  const store = new MemoryStore({ clock, timers: clock, log: silentLogger });
+  const viewAndWatch = store.viewAndWatch.bind(store);
+  const open = new Set<object>();
+  const noting: MemoryStore["viewAndWatch"] = (options, listener) => {
+    const { view, watch } = viewAndWatch(options, listener);
+    open.add(watch);
+    const cancel = (): void => {
+      open.delete(watch);
+      watch.cancel();
+    };
+    return { view, watch: { cancel } };
+  };
+  const api = follower(clock, () => Promise.resolve(), Object.assign(store, { viewAndWatch: noting }));
+  const unread = new AbortController();
+  api.watch(unread.signal);
+  unread.abort();
+  assert.equal(open.size, 0, "the unread one");
+  const read = api.watch(new AbortController().signal)[Symbol.asyncIterator]();
+  const next = read.next();
+  assert.equal(open.size, 1);
+  api.stop();
+  assert.equal((await next).done, true);
+  assert.equal(open.size, 0, "all");
 });

@@ -40,7 +40,7 @@ import type { Attempt, LeaderLink } from "../leader-link.ts";
 import { CONTROL_WATCH_COUNT_MAX, LOCAL_COPY_WAIT_MS } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
 import type { ReplicatedLog, StateMachine } from "../raft/replicated-log.ts";
-import type { Store, Watch, WatchItem } from "../store/store.ts";
+import type { Store, WatchItem } from "../store/store.ts";
 import type { ControlWriter, Outcome } from "./control-writer.ts";
 import { readTaskLogs } from "./task-logs.ts";
 import { isSameJson } from "./validate/rules.ts";
@@ -131,7 +131,16 @@ export class ControlApi implements ClusterControl {
       after === undefined ? store.viewAndWatch({}, receive).watch : store.watchAfter(after, {}, receive);
     if (watch === undefined)
       throw new ClusterError("expired", `Changes after version ${after} are not kept any more: start afresh`);
-    return this.#untilEnded(queue, watch, signal);
+    const any = AbortSignal.any([signal, this.#stopping.signal]);
+    const end = (): void => {
+      watch.cancel();
+      any.removeEventListener("abort", end);
+      queue.close();
+    };
+    // From now on, not from the first item that is asked for: a reader may go without having asked.
+    any.addEventListener("abort", end);
+    if (any.aborted) end();
+    return drain(queue, end);
   }
 
   managers(): readonly ManagerReachability[] {
@@ -353,19 +362,6 @@ export class ControlApi implements ClusterControl {
     return newObjectId(this.#deps.env.random);
   }
 
-  async *#untilEnded<T>(queue: BoundedQueue<T>, watch: Watch, signal: AbortSignal): AsyncGenerator<T, void> {
-    const end = (): void => queue.close();
-    const any = AbortSignal.any([signal, this.#stopping.signal]);
-    any.addEventListener("abort", end, { once: true });
-    if (any.aborted) end();
-    try {
-      yield* queue;
-    } finally {
-      watch.cancel();
-      any.removeEventListener("abort", end);
-    }
-  }
-
   async #write<Request>(write: Write<Request>): Promise<Written> {
     const { id, warnings, version } = await this.#deps.link.run({
       local: (attempt) => this.#recognise(write, attempt, write.local),
@@ -418,6 +414,14 @@ export class ControlApi implements ClusterControl {
   async #forward<Request>(client: Client, write: Write<Request>, signal: AbortSignal): Promise<Outcome> {
     const answer = await callUnary(client, write.method, write.request, { signal });
     return { id: answer.id ?? "", warnings: answer.warnings ?? [], version: answer.version ?? 0 };
+  }
+}
+
+async function* drain<T>(queue: BoundedQueue<T>, ended: () => void): AsyncGenerator<T, void> {
+  try {
+    yield* queue;
+  } finally {
+    ended();
   }
 }
 
