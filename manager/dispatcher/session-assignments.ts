@@ -234,8 +234,9 @@ export class SessionAssignments {
     "meshJson" | "peers" | "removedPeers" | "ingressPorts" | "removedIngressPorts"
   > {
     const subnet = picture.node(this.#nodeId)?.meshSubnet;
-    const [cluster] = subnet === undefined ? [] : view.list("cluster");
-    if (subnet === undefined || cluster === undefined) return {};
+    if (subnet === undefined) return {};
+    const [cluster] = view.list("cluster");
+    if (cluster === undefined) return {};
     const base = meshBase(cluster, subnet);
     const peers = differences(picture.peers, this.#peersEnd, this.#nodeId);
     const ingress = differences(picture.ingress, this.#ingressEnd);

@@ -247,7 +247,7 @@ export class RaftNode implements ReplicatedLog {
     this.#checkpointDueMs = env.clock.monotonicMs() + this.#limits.checkpointMs;
     this.#cancelTicks = env.timers.every(this.#limits.tickMs, () => this.#tick());
     this.#wal.prepareSpare();
-    const { voters } = { voters: this.members.filter((member) => !member.isLearner) };
+    const voters = this.members.filter((member) => !member.isLearner);
     if (voters.length === 1 && voters[0]?.raftId === this.raftId) this.#core.campaign();
     this.#wake();
   }
