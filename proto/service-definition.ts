@@ -14,11 +14,11 @@ export interface MethodOptions {
 
 /**
  * A method of `service` ("shoal.v1.Dispatcher") named `name`. Request and response are generated classes; the types are
- * those that their encode() takes, so that plain objects can be sent.
+ * those that their encode() takes, so that plain objects can be sent; they come from what the method is declared to be.
  */
 export function method<Request, Response>(
   path: { readonly service: string; readonly name: string },
-  codecs: { readonly request: Codec<Request>; readonly response: Codec<Response> },
+  codecs: { readonly request: Codec<NoInfer<Request>>; readonly response: Codec<NoInfer<Response>> },
   options: MethodOptions = {},
 ): MethodDefinition<Request, Response> {
   const { request, response } = codecs;

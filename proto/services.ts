@@ -9,6 +9,12 @@ type Shape<K extends keyof M> = M[K] extends { encode(message: infer S, ...rest:
   ? S
   : never;
 
+/** By the names of what is asked and answered. */
+type Method<Request extends keyof M, Response extends keyof M> = MethodDefinition<
+  Shape<Request>,
+  Shape<Response>
+>;
+
 const DISPATCHER = "shoal.v1.Dispatcher";
 const NODE = "shoal.v1.Node";
 const RAFT = "shoal.v1.Raft";
@@ -16,9 +22,9 @@ const CA = "shoal.v1.Ca";
 const CONTROL = "shoal.v1.Control";
 
 export const dispatcherService: {
-  readonly session: MethodDefinition<Shape<"AgentMessage">, Shape<"DispatcherMessage">>;
+  readonly session: Method<"AgentMessage", "DispatcherMessage">;
 } = {
-  session: method<Shape<"AgentMessage">, Shape<"DispatcherMessage">>(
+  session: method(
     { service: DISPATCHER, name: "Session" },
     { request: v1.AgentMessage, response: v1.DispatcherMessage },
     { requestStream: true, responseStream: true },
@@ -26,25 +32,25 @@ export const dispatcherService: {
 };
 
 export const nodeService: {
-  readonly resolveImage: MethodDefinition<Shape<"ResolveImageRequest">, Shape<"ResolveImageResponse">>;
-  readonly describeImage: MethodDefinition<Shape<"DescribeImageRequest">, Shape<"DescribeImageResponse">>;
-  readonly fetchBlob: MethodDefinition<Shape<"FetchBlobRequest">, Shape<"BlobChunk">>;
-  readonly taskLogs: MethodDefinition<Shape<"TaskLogsRequest">, Shape<"TaskLogLine">>;
+  readonly resolveImage: Method<"ResolveImageRequest", "ResolveImageResponse">;
+  readonly describeImage: Method<"DescribeImageRequest", "DescribeImageResponse">;
+  readonly fetchBlob: Method<"FetchBlobRequest", "BlobChunk">;
+  readonly taskLogs: Method<"TaskLogsRequest", "TaskLogLine">;
 } = {
-  resolveImage: method<Shape<"ResolveImageRequest">, Shape<"ResolveImageResponse">>(
+  resolveImage: method(
     { service: NODE, name: "ResolveImage" },
     { request: v1.ResolveImageRequest, response: v1.ResolveImageResponse },
   ),
-  describeImage: method<Shape<"DescribeImageRequest">, Shape<"DescribeImageResponse">>(
+  describeImage: method(
     { service: NODE, name: "DescribeImage" },
     { request: v1.DescribeImageRequest, response: v1.DescribeImageResponse },
   ),
-  fetchBlob: method<Shape<"FetchBlobRequest">, Shape<"BlobChunk">>(
+  fetchBlob: method(
     { service: NODE, name: "FetchBlob" },
     { request: v1.FetchBlobRequest, response: v1.BlobChunk },
     { responseStream: true },
   ),
-  taskLogs: method<Shape<"TaskLogsRequest">, Shape<"TaskLogLine">>(
+  taskLogs: method(
     { service: NODE, name: "TaskLogs" },
     { request: v1.TaskLogsRequest, response: v1.TaskLogLine },
     { responseStream: true },
@@ -52,15 +58,15 @@ export const nodeService: {
 };
 
 export const raftService: {
-  readonly messages: MethodDefinition<Shape<"RaftBatch">, Shape<"RaftBatch">>;
-  readonly snapshot: MethodDefinition<Shape<"SnapshotPart">, Shape<"SnapshotAnswer">>;
+  readonly messages: Method<"RaftBatch", "RaftBatch">;
+  readonly snapshot: Method<"SnapshotPart", "SnapshotAnswer">;
 } = {
-  messages: method<Shape<"RaftBatch">, Shape<"RaftBatch">>(
+  messages: method(
     { service: RAFT, name: "Messages" },
     { request: v1.RaftBatch, response: v1.RaftBatch },
     { requestStream: true, responseStream: true },
   ),
-  snapshot: method<Shape<"SnapshotPart">, Shape<"SnapshotAnswer">>(
+  snapshot: method(
     { service: RAFT, name: "Snapshot" },
     { request: v1.SnapshotPart, response: v1.SnapshotAnswer },
     { requestStream: true, responseStream: true },
@@ -68,49 +74,46 @@ export const raftService: {
 };
 
 export const caService: {
-  readonly getRootCertificate: MethodDefinition<
-    Shape<"GetRootCertificateRequest">,
-    Shape<"GetRootCertificateResponse">
-  >;
-  readonly issueCertificate: MethodDefinition<Shape<"IssueCertificateRequest">, Shape<"IssuedCertificate">>;
-  readonly renewCertificate: MethodDefinition<Shape<"RenewCertificateRequest">, Shape<"IssuedCertificate">>;
+  readonly getRootCertificate: Method<"GetRootCertificateRequest", "GetRootCertificateResponse">;
+  readonly issueCertificate: Method<"IssueCertificateRequest", "IssuedCertificate">;
+  readonly renewCertificate: Method<"RenewCertificateRequest", "IssuedCertificate">;
 } = {
-  getRootCertificate: method<Shape<"GetRootCertificateRequest">, Shape<"GetRootCertificateResponse">>(
+  getRootCertificate: method(
     { service: CA, name: "GetRootCertificate" },
     { request: v1.GetRootCertificateRequest, response: v1.GetRootCertificateResponse },
   ),
-  issueCertificate: method<Shape<"IssueCertificateRequest">, Shape<"IssuedCertificate">>(
+  issueCertificate: method(
     { service: CA, name: "IssueCertificate" },
     { request: v1.IssueCertificateRequest, response: v1.IssuedCertificate },
   ),
-  renewCertificate: method<Shape<"RenewCertificateRequest">, Shape<"IssuedCertificate">>(
+  renewCertificate: method(
     { service: CA, name: "RenewCertificate" },
     { request: v1.RenewCertificateRequest, response: v1.IssuedCertificate },
   ),
 };
 
-type Create = MethodDefinition<Shape<"CreateRequest">, Shape<"WriteResponse">>;
-type Update = MethodDefinition<Shape<"UpdateRequest">, Shape<"WriteResponse">>;
-type Remove = MethodDefinition<Shape<"RemoveRequest">, Shape<"WriteResponse">>;
+type Create = Method<"CreateRequest", "WriteResponse">;
+type Update = Method<"UpdateRequest", "WriteResponse">;
+type Remove = Method<"RemoveRequest", "WriteResponse">;
 
 function create(name: string): Create {
   const codecs = { request: v1.CreateRequest, response: v1.WriteResponse };
-  return method<Shape<"CreateRequest">, Shape<"WriteResponse">>({ service: CONTROL, name }, codecs);
+  return method({ service: CONTROL, name }, codecs);
 }
 
 function update(name: string): Update {
   const codecs = { request: v1.UpdateRequest, response: v1.WriteResponse };
-  return method<Shape<"UpdateRequest">, Shape<"WriteResponse">>({ service: CONTROL, name }, codecs);
+  return method({ service: CONTROL, name }, codecs);
 }
 
 function remove(name: string): Remove {
   const codecs = { request: v1.RemoveRequest, response: v1.WriteResponse };
-  return method<Shape<"RemoveRequest">, Shape<"WriteResponse">>({ service: CONTROL, name }, codecs);
+  return method({ service: CONTROL, name }, codecs);
 }
 
 export const controlService: {
   readonly createService: Create;
-  readonly updateService: MethodDefinition<Shape<"UpdateServiceRequest">, Shape<"WriteResponse">>;
+  readonly updateService: Method<"UpdateServiceRequest", "WriteResponse">;
   readonly removeService: Remove;
   readonly updateNode: Update;
   readonly removeNode: Remove;
@@ -122,16 +125,16 @@ export const controlService: {
   readonly createConfig: Create;
   readonly updateConfig: Update;
   readonly removeConfig: Remove;
-  readonly putImage: MethodDefinition<Shape<"PutImageRequest">, Shape<"WriteResponse">>;
+  readonly putImage: Method<"PutImageRequest", "WriteResponse">;
   readonly removeImage: Remove;
-  readonly listNodeImages: MethodDefinition<Shape<"ListNodeImagesRequest">, Shape<"ListNodeImagesResponse">>;
-  readonly listImageNodes: MethodDefinition<Shape<"ListImageNodesRequest">, Shape<"ListImageNodesResponse">>;
-  readonly updateCluster: MethodDefinition<Shape<"UpdateClusterRequest">, Shape<"WriteResponse">>;
-  readonly joinRaft: MethodDefinition<Shape<"JoinRaftRequest">, Shape<"JoinRaftResponse">>;
-  readonly leaveRaft: MethodDefinition<Shape<"LeaveRaftRequest">, Shape<"WriteResponse">>;
+  readonly listNodeImages: Method<"ListNodeImagesRequest", "ListNodeImagesResponse">;
+  readonly listImageNodes: Method<"ListImageNodesRequest", "ListImageNodesResponse">;
+  readonly updateCluster: Method<"UpdateClusterRequest", "WriteResponse">;
+  readonly joinRaft: Method<"JoinRaftRequest", "JoinRaftResponse">;
+  readonly leaveRaft: Method<"LeaveRaftRequest", "WriteResponse">;
 } = {
   createService: create("CreateService"),
-  updateService: method<Shape<"UpdateServiceRequest">, Shape<"WriteResponse">>(
+  updateService: method(
     { service: CONTROL, name: "UpdateService" },
     { request: v1.UpdateServiceRequest, response: v1.WriteResponse },
   ),
@@ -146,28 +149,28 @@ export const controlService: {
   createConfig: create("CreateConfig"),
   updateConfig: update("UpdateConfig"),
   removeConfig: remove("RemoveConfig"),
-  putImage: method<Shape<"PutImageRequest">, Shape<"WriteResponse">>(
+  putImage: method(
     { service: CONTROL, name: "PutImage" },
     { request: v1.PutImageRequest, response: v1.WriteResponse },
   ),
   removeImage: remove("RemoveImage"),
-  listNodeImages: method<Shape<"ListNodeImagesRequest">, Shape<"ListNodeImagesResponse">>(
+  listNodeImages: method(
     { service: CONTROL, name: "ListNodeImages" },
     { request: v1.ListNodeImagesRequest, response: v1.ListNodeImagesResponse },
   ),
-  listImageNodes: method<Shape<"ListImageNodesRequest">, Shape<"ListImageNodesResponse">>(
+  listImageNodes: method(
     { service: CONTROL, name: "ListImageNodes" },
     { request: v1.ListImageNodesRequest, response: v1.ListImageNodesResponse },
   ),
-  updateCluster: method<Shape<"UpdateClusterRequest">, Shape<"WriteResponse">>(
+  updateCluster: method(
     { service: CONTROL, name: "UpdateCluster" },
     { request: v1.UpdateClusterRequest, response: v1.WriteResponse },
   ),
-  joinRaft: method<Shape<"JoinRaftRequest">, Shape<"JoinRaftResponse">>(
+  joinRaft: method(
     { service: CONTROL, name: "JoinRaft" },
     { request: v1.JoinRaftRequest, response: v1.JoinRaftResponse },
   ),
-  leaveRaft: method<Shape<"LeaveRaftRequest">, Shape<"WriteResponse">>(
+  leaveRaft: method(
     { service: CONTROL, name: "LeaveRaft" },
     { request: v1.LeaveRaftRequest, response: v1.WriteResponse },
   ),
