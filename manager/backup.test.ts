@@ -7,21 +7,14 @@ import { realEnv } from "../common/real-env.ts";
 import type { Cluster } from "../model/objects.ts";
 import { readBackup, writeBackup } from "./backup.ts";
 import { createCluster } from "./ca/new-cluster.ts";
+import { PLAIN_CLUSTER } from "./testing/plain-cluster.ts";
 import type { StateEntry } from "./raft/checkpoint-store.ts";
 
 let cluster: Cluster;
 let file: Buffer;
 
 before(async () => {
-  const { newCluster } = await createCluster({
-    env: realEnv,
-    dataPathPort: 4789,
-    defaultAddressPool: ["10.0.0.0/8"],
-    subnetSize: 24,
-    autoLockManagers: false,
-    spec: { Name: "default", Labels: {} },
-    availability: "active",
-  });
+  const { newCluster } = await createCluster({ ...PLAIN_CLUSTER, env: realEnv });
   cluster = { ...newCluster.cluster, version: 1, createdAt: "", updatedAt: "" } as Cluster;
   const entries: StateEntry[] = [
     [`cluster/${cluster.id}`, Buffer.from(JSON.stringify(cluster))],

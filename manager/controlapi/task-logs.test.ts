@@ -8,20 +8,13 @@ import { LiveIdentity } from "../../proto/rpc-identity.ts";
 import { RpcServer } from "../../proto/rpc-server.ts";
 import { nodeService } from "../../proto/services.ts";
 import { createCluster } from "../ca/new-cluster.ts";
+import { PLAIN_CLUSTER } from "../testing/plain-cluster.ts";
 import { MemoryStore } from "../store/memory-store.ts";
 import { SingleMemberLog } from "../store/testing/single-member-log.ts";
 import { readTaskLogs } from "./task-logs.ts";
 
 test("logs of tasks of the own node are read where it listens, not at the address that only others reach", async (t) => {
-  const { identity } = await createCluster({
-    env: realEnv,
-    dataPathPort: 4789,
-    defaultAddressPool: ["10.0.0.0/8"],
-    subnetSize: 24,
-    autoLockManagers: false,
-    spec: { Name: "default", Labels: {} },
-    availability: "active",
-  });
+  const { identity } = await createCluster({ ...PLAIN_CLUSTER, env: realEnv });
   const server = new RpcServer({ identity, log: silentLogger });
   t.after(() => server.stop());
   const refuse = (): never => assert.fail("only logs are asked for");

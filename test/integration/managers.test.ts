@@ -9,6 +9,7 @@ import { realEnv } from "../../common/real-env.ts";
 import { restoreCluster } from "../../manager/backup.ts";
 import { joinCluster, renewCertificate } from "../../manager/ca/ca-client.ts";
 import { createCluster } from "../../manager/ca/new-cluster.ts";
+import { PLAIN_CLUSTER } from "../../manager/testing/plain-cluster.ts";
 import { Manager, type ManagerMode } from "../../manager/manager.ts";
 import type { ClusterControl } from "../../model/cluster-control.ts";
 import type { NodeRole, ServiceSpec } from "../../model/specs.ts";
@@ -145,15 +146,7 @@ class Fleet {
   }
 
   async #init(): Promise<void> {
-    const { identity, newCluster } = await createCluster({
-      env: realEnv,
-      spec: undefined,
-      availability: "active",
-      defaultAddressPool: [],
-      subnetSize: 0,
-      dataPathPort: 0,
-      autoLockManagers: false,
-    });
+    const { identity, newCluster } = await createCluster({ ...PLAIN_CLUSTER, env: realEnv });
     const machine = await this.add(identity);
     await machine.start({ kind: "bootstrap", newCluster });
   }

@@ -6,6 +6,7 @@
 import { silentLogger } from "../../common/log.ts";
 import { SeededRandom } from "../../common/testing/seeded-random.ts";
 import { createCluster, type NewCluster } from "../../manager/ca/new-cluster.ts";
+import { PLAIN_CLUSTER } from "../../manager/testing/plain-cluster.ts";
 import { LeaderParts } from "../../manager/leader-parts.ts";
 import { MemoryStore } from "../../manager/store/memory-store.ts";
 import type { WatchItem } from "../../manager/store/store.ts";
@@ -296,15 +297,7 @@ class FullRun {
   async #newCluster(): Promise<NewCluster["cluster"]> {
     const { env } = this.#leader()?.machine ?? {};
     if (env === undefined) throw new Violation("O10", "nobody leads");
-    const made = await createCluster({
-      env,
-      spec: { Name: "default", Labels: {} },
-      availability: "active",
-      defaultAddressPool: [],
-      subnetSize: 0,
-      dataPathPort: 0,
-      autoLockManagers: false,
-    });
+    const made = await createCluster({ ...PLAIN_CLUSTER, env });
     return made.newCluster.cluster;
   }
 
