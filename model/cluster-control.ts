@@ -88,6 +88,11 @@ export interface ClusterControl {
   /** The local replica as it is now, without asking anyone. */
   staleView(): StoreView;
   /**
+   * False for a version that this cluster has never come to: one who was given it saw what is not in the backup that the
+   * cluster was restored from. Asks the others only if this replica may be behind.
+   */
+  hasReached(version: number, signal: AbortSignal): Promise<boolean>;
+  /**
    * Commits from now on, or after a version that any manager of the cluster gave. Ends with `resource_exhausted` if the reader falls
    * too far behind (it may go on after the version it saw last), with `expired` if what came after `after` isn't kept any more.
    */

@@ -97,6 +97,10 @@ async function watch(exchange: Exchange, context: ApiContext): Promise<void> {
   if (given !== undefined && given < 0)
     throw badParameter(`invalid value for "after": wanted a version, got ${given}`);
   const after = given ?? control.staleView().version;
+  if (!(await control.hasReached(after, exchange.signal))) {
+    // As where a backup was restored: all up to there would be passed over in silence.
+    throw new ClusterError("expired", `The cluster never came to version ${after}: start afresh`);
+  }
   // Refused before the head of the answer, if at all.
   const commits = control.watch(exchange.signal, after);
   const sink = exchange.stream("application/json");

@@ -267,6 +267,7 @@ export class FakeSwarm implements SwarmLifecycle {
     return {
       view: async () => store,
       staleView: () => store,
+      hasReached: (version) => Promise.resolve(version <= store.version),
       watch: (signal, after) => store.watch(signal, after),
       managers: () => [
         {

@@ -69,6 +69,19 @@ test("a write is answered without a word more once the replica has it", async ()
   });
 });
 
+test("hasReached() asks the others only where this replica may be behind", async () => {
+  let askedCount = 0;
+  const api = follower(new FakeClock(), () => {
+    askedCount += 1;
+    return Promise.resolve();
+  });
+  const { signal } = new AbortController();
+  assert.equal(await api.hasReached(0, signal), true);
+  assert.equal(askedCount, 0);
+  assert.equal(await api.hasReached(5, signal), false);
+  assert.equal(askedCount, 1);
+});
+
 test("a watch ends with its signal, also one that nobody has begun to read, and with the manager", async () => {
   const clock = new FakeClock();
   const store = new MemoryStore({ clock, timers: clock, log: silentLogger });

@@ -111,6 +111,13 @@ export class ControlApi implements ClusterControl {
     return this.#deps.store.view();
   }
 
+  async hasReached(version: number, signal: AbortSignal): Promise<boolean> {
+    const { raft } = this.#deps;
+    // Not the store's version: a replica that began with a snapshot counts from its index, whatever entry has it.
+    if (version > raft.appliedIndex) await raft.readBarrier({ signal });
+    return version <= raft.appliedIndex;
+  }
+
   watch(signal: AbortSignal, after?: number): AsyncIterable<CommittedChanges> {
     const queue = new BoundedQueue<CommittedChanges>(CONTROL_WATCH_COUNT_MAX);
     const lost = (): void =>

@@ -186,6 +186,10 @@ test("/shoal/v1/watch goes on after a version, marks the ends of transactions, t
   const gone = await call(api, `GET /shoal/v1/watch?after=${start}`);
   assert.equal(gone.status, 410);
   assert.match(gone.text, /not kept any more/);
+  // As a client asks whose cluster was restored from a backup.
+  const ahead = await call(api, `GET /shoal/v1/watch?after=${store.version + 1}`);
+  assert.equal(ahead.status, 410);
+  assert.match(ahead.text, /never came to version/);
   for (const query of ["after=x", "after=-1", "table=nosuch"])
     assert.equal((await call(api, `GET /shoal/v1/watch?${query}`)).status, 400, query);
 });
