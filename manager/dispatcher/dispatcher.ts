@@ -172,10 +172,16 @@ export class Dispatcher implements Component {
     else if (message.statuses) this.#reported(session, message.statuses);
     else if (message.ack) this.#acknowledged(session, message.ack);
     else if (message.guestNetworks) this.#guests(session, message.guestNetworks.references ?? []);
-    else if (message.images) this.#deps.images.report(session.nodeId, message.images);
+    else if (message.images) this.#reportedImages(session, message.images);
     else if (message.description?.descriptionJson) {
       this.#nodes.describe(session.nodeId, message.description.descriptionJson);
     }
+  }
+
+  /** Differences are to what was said in the same session: late ones of a former session would spoil the next one's whole. */
+  #reportedImages(session: Session, report: shoal.v1.ImageReport.$Properties): void {
+    const { images } = this.#deps;
+    if (this.#sessions.get(session.nodeId) === session) images.report(session.nodeId, report);
   }
 
   #guests(session: Session, references: readonly string[]): void {

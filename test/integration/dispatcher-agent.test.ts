@@ -298,6 +298,9 @@ test("Dispatcher takes in what nodes say of their images, and tells holders what
   assert.equal(b.messages.length, sentCount + 1);
   const again = await fixture.agent("b");
   assert.deepEqual([...again.state.current().images.keys()], ["image1"], "a new session is told again");
+  again.receive({ images: { full: true, added: [] } });
+  b.receive({ images: { added: ["docker.io/library/web:1"] } });
+  assert.deepEqual(fixture.images.of("b"), [], "what a former session still had to say counts no more");
   await fixture.store.update((tx) => tx.remove("image", "image1"));
   await fixture.run();
   assert.equal(again.state.current().images.size, 0);
