@@ -32,6 +32,8 @@ function task(id: string, desired: TaskState = TaskState.running): Task {
 }
 
 class ModelController implements TaskController {
+  /** As it was handed over. */
+  task: Task | undefined;
   readonly calls: string[] = [];
   prepareError: ClusterError | undefined;
   #end: ((end: TaskEnd) => void) | undefined;
@@ -89,13 +91,19 @@ class Fixture {
       random: new SeededRandom(1),
       log: silentLogger,
       db,
-      controllers: { create: (each) => this.controller(each.id) },
+      controllers: { create: (each) => this.#create(each) },
       report: (id, status) => {
         this.reported.push(`${id} ${taskStateName(status.state)}`);
         this.last.set(id, status);
       },
       forget: (id) => this.reported.push(`${id} forgotten`),
     });
+  }
+
+  #create(made: Task): ModelController {
+    const controller = this.controller(made.id);
+    controller.task = made;
+    return controller;
   }
 
   controller(id: string): ModelController {
@@ -171,6 +179,7 @@ test("TaskManager.start() watches what a former daemon left running, and holds t
   await fixture.manager.start();
   await settle();
   assert.deepEqual(fixture.controller("a").calls, ["watch"]);
+  assert.equal(fixture.controller("a").task?.status.meshIp, "100.64.0.2", "what the former daemon observed");
   assert.deepEqual(fixture.controller("b").calls, []);
   await fixture.apply(task("a"), task("b"));
   assert.deepEqual(fixture.controller("b").calls, ["start", "watch"]);

@@ -83,7 +83,8 @@ export class TaskManager implements Component {
         timers,
         random,
         log,
-        controller: this.#deps.controllers.create(task),
+        // With what was observed last: a container of a former daemon is known by its addresses.
+        controller: this.#deps.controllers.create({ ...task, status }),
         startSlots: this.#startSlots,
         dependencies: () => this.#dependencies,
         report: (current, next) => this.#reported(current, next),
