@@ -139,11 +139,14 @@ function applyReplace(
   const hasDied = isTerminal(task.status.state) && diedByItself(task);
   const isDelayed = (action.isDelayed || hasDied) && restartPolicyOf(task.spec).delayMs > 0;
   if (isDelayed) {
-    // An update that replaces a dead task does not wait.
-    const isRestart =
-      task.specVersion === service.specVersion || isTaskUpToDate(service, task, nodeOf(task.nodeId));
+    // An update that replaces a dead task does not wait, unless what it had begun beside that one is dead as well.
+    const restarted = [task, ...others].find(
+      (each) =>
+        diedByItself(each) &&
+        (each.specVersion === service.specVersion || isTaskUpToDate(service, each, nodeOf(each.nodeId))),
+    );
     const made = newTask(tx, service, place, { ...context, desiredState: TaskState.ready });
-    tx.create("task", isRestart ? { ...made, restartOf: task.id } : made);
+    tx.create("task", restarted === undefined ? made : { ...made, restartOf: restarted.id });
   } else if (others.length > 0)
     tx.create("task", newTask(tx, service, place, { ...context, desiredState: workingState(service) }));
   else createAfter(tx, service, place, context);
