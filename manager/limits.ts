@@ -70,6 +70,8 @@ export const FAILURE_WINDOW_MS: number = 300_000;
 export const CLUSTER_IMAGE_COUNT_MAX: number = 2_000;
 /** A node that is gone for longer is replaced as keeper of copies. A reboot takes less, and copying costs traffic. */
 export const IMAGE_NODE_PATIENCE_MS: number = 30_000;
+/** A node that has not fetched an image after this gets another one beside it: its disk may be full. 30 GB at a gigabit. */
+export const IMAGE_FETCH_PATIENCE_MS: number = 300_000;
 /** Reports of several nodes are judged together. */
 export const IMAGE_KEEP_DEBOUNCE_MS: number = 20;
 /** Names and digests that one node may say to have: about 1,000 images. */

@@ -5,13 +5,17 @@ import type { ImageHolder } from "../../model/objects.ts";
 import { IMAGE_COPY_COUNT } from "../../model/cluster-images.ts";
 import { type Keeper, planHolders } from "./image-copies.ts";
 
+const IDLE = {
+  isUsable: true,
+  isMissed: false,
+  isStalled: false,
+  hasImage: undefined,
+  keepsSibling: false,
+  keptCount: 0,
+};
+
 function nodes(...keepers: readonly (Partial<Keeper> & { readonly nodeId: string })[]): Map<string, Keeper> {
-  return new Map(
-    keepers.map((keeper) => [
-      keeper.nodeId,
-      { isUsable: true, isMissed: false, hasImage: undefined, keepsSibling: false, keptCount: 0, ...keeper },
-    ]),
-  );
+  return new Map(keepers.map((keeper) => [keeper.nodeId, { ...IDLE, ...keeper }]));
 }
 
 function holder(nodeId: string, isComplete = true): ImageHolder {
@@ -51,14 +55,7 @@ test("planHolders() keeps a drained node until enough others have the image", ()
   const all = nodes({ nodeId: "a", isUsable: false }, { nodeId: "b" }, { nodeId: "c" }, { nodeId: "d" });
   const fetching = planHolders([holder("a"), holder("b"), holder("c")], all);
   assert.equal(text(fetching), "a b c d?");
-  all.set("d", {
-    nodeId: "d",
-    isUsable: true,
-    isMissed: false,
-    hasImage: true,
-    keepsSibling: false,
-    keptCount: 1,
-  });
+  all.set("d", { ...IDLE, nodeId: "d", hasImage: true, keptCount: 1 });
   assert.equal(text(planHolders(fetching, all)), "b c d");
 });
 
@@ -67,7 +64,7 @@ test("planHolders() waits for a node that is only just missed", () => {
   const holders = [holder("a"), holder("b"), holder("c")];
   const all = nodes(away, { nodeId: "b" }, { nodeId: "c" }, { nodeId: "d" });
   assert.equal(planHolders(holders, all), holders);
-  all.set("a", { ...away, isMissed: false, hasImage: undefined, keepsSibling: false, keptCount: 1 });
+  all.set("a", { ...IDLE, ...away, isMissed: false, keptCount: 1 });
   assert.equal(text(planHolders(holders, all)), "a b c d?");
 });
 
@@ -76,10 +73,33 @@ test("planHolders() forgets a removed node, and counts a node that lost the imag
   assert.equal(text(planHolders([holder("a"), holder("b"), holder("c")], all)), "b? c d?");
 });
 
+test("planHolders() asks another node beside one that stalls, and lets that one go when there are enough", () => {
+  const all = nodes({ nodeId: "a" }, { nodeId: "b" }, { nodeId: "c", isStalled: true }, { nodeId: "d" });
+  const holders = [holder("a"), holder("b"), holder("c", false)];
+  const asked = planHolders(holders, all);
+  assert.equal(text(asked), "a b c? d?");
+  all.set("d", { ...IDLE, nodeId: "d", hasImage: true });
+  assert.equal(text(planHolders(asked, all)), "a b d");
+  all.set("c", { ...IDLE, nodeId: "c", isStalled: true, hasImage: true });
+  assert.equal(text(planHolders(holders, all)), "a b c", "late is good enough");
+});
+
+test("planHolders() blames nobody while nobody can serve the image", () => {
+  const all = nodes(
+    { nodeId: "a", isUsable: false, isMissed: true },
+    { nodeId: "b", isStalled: true },
+    { nodeId: "c", isStalled: true },
+    { nodeId: "d" },
+  );
+  const holders = [holder("a"), holder("b", false), holder("c", false)];
+  assert.equal(planHolders(holders, all), holders);
+});
+
 test("planHolders() never lets go of a copy before there are enough, and settles", () => {
   const keeper = fc.record({
     isUsable: fc.boolean(),
     isMissed: fc.boolean(),
+    isStalled: fc.boolean(),
     hasImage: fc.constantFrom(true, false, undefined),
     keepsSibling: fc.boolean(),
     keptCount: fc.nat(5),
@@ -89,9 +109,15 @@ test("planHolders() never lets go of a copy before there are enough, and settles
       fc.array(keeper, { maxLength: 8 }),
       fc.array(fc.tuple(fc.nat(9), fc.boolean()), { maxLength: 6 }),
       (keepers, held) => {
-        const all = nodes(...keepers.map((each, index) => ({ ...each, nodeId: `n${index}` })));
         const holders = [...new Map(held).entries()].map(([index, isComplete]) =>
           holder(`n${index}`, isComplete),
+        );
+        const isHeld = (nodeId: string): boolean => holders.some((each) => each.nodeId === nodeId);
+        const all = nodes(
+          ...keepers.map((each, index) => {
+            const nodeId = `n${index}`;
+            return { ...each, nodeId, isStalled: each.isStalled && isHeld(nodeId) };
+          }),
         );
         const planned = planHolders(holders, all);
         const safe = planned.filter((each) => each.isComplete && all.get(each.nodeId)?.isUsable === true);
@@ -100,11 +126,19 @@ test("planHolders() never lets go of a copy before there are enough, and settles
         );
         if (dropped.length > 0) assert.ok(safe.length >= IMAGE_COPY_COUNT, "enough remain");
         const usable = [...all.values()].filter((each) => each.isUsable).length;
+        const hasSource =
+          safe.length > 0 || [...all.values()].some((each) => each.isUsable && each.hasImage === true);
+        const stalled = planned.filter(({ isComplete, nodeId }) => {
+          const node = all.get(nodeId);
+          return !isComplete && node?.isStalled === true && node.isUsable && !node.isMissed;
+        }).length;
+        const blamed = hasSource ? stalled : 0;
         const counted = planned.filter((each) => {
           const node = all.get(each.nodeId);
           return node?.isUsable === true || node?.isMissed === true;
         }).length;
         assert.ok(counted >= Math.min(usable, IMAGE_COPY_COUNT), "enough are asked");
+        assert.ok(counted - blamed >= Math.min(usable - blamed, IMAGE_COPY_COUNT), "enough do not stall");
         assert.equal(new Set(planned.map((each) => each.nodeId)).size, planned.length);
         assert.equal(planHolders(planned, all), planned, "a second look changes nothing");
       },

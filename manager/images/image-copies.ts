@@ -12,6 +12,8 @@ export interface KeeperState {
   readonly isUsable: boolean;
   /** Not usable for so short a time that it may well be restarting: it is neither replaced nor given more. */
   readonly isMissed: boolean;
+  /** Told to keep it for so long, and still without it, that its disk may be full: another one is asked beside it. */
+  readonly isStalled: boolean;
   /** Whether it has the image; undefined while it has not said. */
   readonly hasImage: boolean | undefined;
 }
@@ -41,9 +43,13 @@ export function planHolders(holders: readonly ImageHolder[], nodes: Keepers): re
 }
 
 function additions(present: readonly ImageHolder[], nodes: Keepers): ImageHolder[] {
-  const counted = present.filter(({ nodeId }) => {
-    const node = nodes.get(nodeId);
-    return node?.isUsable === true || node?.isMissed === true;
+  const isStalled = (holder: ImageHolder): boolean =>
+    !holder.isComplete && nodes.get(holder.nodeId)?.isStalled === true;
+  // Where nobody can serve it, those that are to fetch it can't be blamed, and others would fare no better.
+  const isBlamed = present.some(isStalled) && hasSource(present, nodes);
+  const counted = present.filter((holder) => {
+    const node = nodes.get(holder.nodeId);
+    return node?.isMissed === true || (node?.isUsable === true && !(isBlamed && isStalled(holder)));
   }).length;
   const missing = IMAGE_COPY_COUNT - counted;
   if (missing <= 0) return [];
@@ -53,6 +59,13 @@ function additions(present: readonly ImageHolder[], nodes: Keepers): ImageHolder
     .sort(byPreference)
     .slice(0, missing)
     .map((node) => ({ nodeId: node.nodeId, isComplete: node.hasImage === true }));
+}
+
+function hasSource(present: readonly ImageHolder[], nodes: Keepers): boolean {
+  return (
+    present.some((holder) => holder.isComplete && nodes.get(holder.nodeId)?.isUsable === true) ||
+    [...nodes.values()].some((node) => node.isUsable && node.hasImage === true)
+  );
 }
 
 /** Nodes that have the image need not fetch it, siblings share layers; else those that keep the fewest. */

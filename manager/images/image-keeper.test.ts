@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ClusterImage } from "../../model/objects.ts";
-import { IMAGE_NODE_PATIENCE_MS } from "../limits.ts";
+import { IMAGE_FETCH_PATIENCE_MS, IMAGE_NODE_PATIENCE_MS } from "../limits.ts";
 import { ModelCluster } from "../testing/model-cluster.ts";
 
 const DIGEST = `sha256:${"a".repeat(64)}`;
@@ -38,6 +38,10 @@ class Fixture {
 
   stopsFetching(nodeId: string): void {
     this.#fetching.delete(nodeId);
+  }
+
+  fetches(nodeId: string): void {
+    this.#fetching.add(nodeId);
   }
 
   async put(nodeId: string): Promise<void> {
@@ -114,6 +118,24 @@ test("ImageKeeper moves copies off drained and removed nodes", async () => {
     "a copy for that of the removed node",
     () => fixture.complete.length === 3 && !fixture.complete.includes(second),
   );
+  await fixture.cluster.stop();
+});
+
+test("ImageKeeper asks another node where one does not come to have the image, e.g. for want of room", async () => {
+  const fixture = new Fixture();
+  const [first = "", second = "", ...others] = await fixture.nodes(4);
+  for (const id of others) fixture.stopsFetching(id);
+  await fixture.put(first);
+  await fixture.cluster.until("two copies", () => fixture.complete.length === 2);
+  await fixture.cluster.advance(IMAGE_FETCH_PATIENCE_MS / 2);
+  assert.equal(fixture.image.holders.length, 3);
+  const waits = fixture.image.holders.find((each) => !each.isComplete)?.nodeId;
+  const [spare = ""] = others.filter((id) => id !== waits);
+  fixture.fetches(spare);
+  await fixture.cluster.advance(IMAGE_FETCH_PATIENCE_MS / 2);
+  await fixture.cluster.until("a third copy", () => fixture.complete.length === 3, 1_000);
+  assert.deepEqual(fixture.complete.toSorted(), [first, second, spare].toSorted());
+  assert.equal(fixture.image.holders.length, 3, "the one that did not come to have it is let go");
   await fixture.cluster.stop();
 });
 

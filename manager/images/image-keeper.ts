@@ -1,6 +1,6 @@
 /**
  * The loop that keeps enough copies of every image that was put into the cluster: chooses nodes, notes which of them have
- * the image by now, and chooses others when one is lost, drained or removed. The nodes themselves fetch (they are told
+ * the image by now, and chooses others when one is lost, drained or removed, or does not come to have it. The nodes themselves fetch (they are told
  * through their sessions). Runs on the leader only.
  */
 import type { Component } from "../../common/env.ts";
@@ -8,7 +8,7 @@ import { type ClusterImage, type Node, NodeState, type StoreEvent } from "../../
 import { IMAGE_COPY_COUNT } from "../../model/cluster-images.ts";
 import { canonicalName, parseReference } from "../../model/image-reference.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import { IMAGE_KEEP_DEBOUNCE_MS, IMAGE_NODE_PATIENCE_MS } from "../limits.ts";
+import { IMAGE_FETCH_PATIENCE_MS, IMAGE_KEEP_DEBOUNCE_MS, IMAGE_NODE_PATIENCE_MS } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import { type Keepers, type KeeperState, planHolders } from "./image-copies.ts";
@@ -25,6 +25,8 @@ export class ImageKeeper implements Component {
   readonly #loop: ReconcileLoop;
   /** Since when (monotonic) a node is not ready. A new leader counts from its own start. */
   readonly #missedSinceMs = new Map<string, number>();
+  /** Since when (monotonic) a holder lacks an image, by image and node. A new leader counts from its own start. */
+  readonly #fetchingSinceMs = new Map<string, ReadonlyMap<string, number>>();
   /** Images to look at, by id. */
   readonly #dirty = new Set<string>();
   /** A node may have come to be usable since images that lack copies were looked at. */
@@ -61,14 +63,17 @@ export class ImageKeeper implements Component {
   #load(view: StoreView): void {
     this.#dirty.clear();
     for (const image of view.list("image")) this.#dirty.add(image.id);
+    this.#fetchingSinceMs.clear();
     this.#missedSinceMs.clear();
     for (const node of view.list("node")) this.#noteState(node);
   }
 
   #observe(event: StoreEvent): boolean {
     if (event.table === "image") {
-      if (event.action === "remove") this.#dirty.delete(event.object.id);
-      else this.#dirty.add(event.object.id);
+      if (event.action === "remove") {
+        this.#dirty.delete(event.object.id);
+        this.#fetchingSinceMs.delete(event.object.id);
+      } else this.#dirty.add(event.object.id);
       return event.action !== "remove";
     }
     if (event.table !== "node") return false;
@@ -113,9 +118,11 @@ export class ImageKeeper implements Component {
   async #reconcile(signal: AbortSignal): Promise<void> {
     const { store, log } = this.#deps;
     for (const nodeId of this.#patienceEnded()) this.#noteHolder(nodeId);
+    for (const [id, fetching] of this.#fetchingSinceMs) if (this.#hasStalled(fetching)) this.#dirty.add(id);
+    const view = store.view();
+    for (const id of this.#dirty) this.#noteFetching(view, id);
     this.#wakeWhenPatienceEnds();
     if (this.#dirty.size === 0 && !this.#hasNewRoom) return;
-    const view = store.view();
     const facts = this.#factsOf(view);
     if (this.#hasNewRoom) this.#noteLacking(view, facts);
     this.#hasNewRoom = false;
@@ -153,6 +160,7 @@ export class ImageKeeper implements Component {
     const stateOf = (nodeId: string, node: NodeFacts): KeeperState => ({
       nodeId,
       ...node,
+      isStalled: this.#isStalled(this.#fetchingSinceMs.get(image.id)?.get(nodeId)),
       hasImage: this.#images.has(nodeId, image.spec.Digest),
     });
     return {
@@ -179,12 +187,34 @@ export class ImageKeeper implements Component {
       .map(([nodeId]) => nodeId);
   }
 
+  /** Takes down which of the image's holders lack it, and since when. */
+  #noteFetching(view: StoreView, imageId: string): void {
+    const before = this.#fetchingSinceMs.get(imageId);
+    const nowMs = this.#deps.clock.monotonicMs();
+    const fetching = new Map<string, number>();
+    for (const { isComplete, nodeId } of view.get("image", imageId)?.holders ?? []) {
+      if (!isComplete) fetching.set(nodeId, before?.get(nodeId) ?? nowMs);
+    }
+    if (fetching.size > 0) this.#fetchingSinceMs.set(imageId, fetching);
+    else this.#fetchingSinceMs.delete(imageId);
+  }
+
+  #isStalled(sinceMs: number | undefined): boolean {
+    return sinceMs !== undefined && this.#deps.clock.monotonicMs() - sinceMs >= IMAGE_FETCH_PATIENCE_MS;
+  }
+
+  #hasStalled(fetching: ReadonlyMap<string, number>): boolean {
+    return [...fetching.values()].some((sinceMs) => this.#isStalled(sinceMs));
+  }
+
   #wakeWhenPatienceEnds(): void {
     const nowMs = this.#deps.clock.monotonicMs();
-    const ends = [...this.#missedSinceMs.values()]
-      .map((sinceMs) => sinceMs + IMAGE_NODE_PATIENCE_MS)
-      .filter((endMs) => endMs > nowMs);
-    if (ends.length > 0) this.#loop.wakeAt(Math.min(...ends));
+    const ends = [...this.#missedSinceMs.values()].map((sinceMs) => sinceMs + IMAGE_NODE_PATIENCE_MS);
+    for (const fetching of this.#fetchingSinceMs.values()) {
+      for (const sinceMs of fetching.values()) ends.push(sinceMs + IMAGE_FETCH_PATIENCE_MS);
+    }
+    const next = Math.min(...ends.filter((endMs) => endMs > nowMs));
+    if (next !== Infinity) this.#loop.wakeAt(next);
   }
 }
 
