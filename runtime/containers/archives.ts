@@ -165,6 +165,8 @@ export class Archives {
   }
 
   async #job(live: LiveContainer, mode: number, place: string, prefix: string): Promise<ArchiveJob> {
+    // The layers are to be mounted again: those of the last run must not be any more.
+    if (!live.isRunning) await live.ending?.closed;
     const { pid } = live.record.state;
     const stateDir = path.join(this.#deps.execRoot, "c", live.id);
     await fs.mkdir(stateDir, { recursive: true, mode: 0o711 });

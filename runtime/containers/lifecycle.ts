@@ -204,7 +204,14 @@ export class Lifecycle {
     live.files.prepare(hostnameOf(live.record), live.record.hostConfig, {
       isNamedLater: isConnectedLater(live),
     });
-    const { connection, pid } = await this.#deps.launcher.run("create", await this.#job(live, layers));
+    let started: Promise<unknown> | undefined;
+    const sent = (to: NativeConnection): void => {
+      this.#watch(live, to);
+      // Nothing has to be done between: the word is there when the container is ready for it.
+      started = startsAtOnce(live) ? to.ask(FrameType.start, u32(0)) : undefined;
+      started?.catch(() => undefined);
+    };
+    const { connection, pid } = await this.#deps.launcher.run("create", await this.#job(live, layers), sent);
     undo.push(async () => {
       connection.send(FrameType.signal, u32(SIGKILL));
       await connection.closed;
@@ -215,7 +222,7 @@ export class Lifecycle {
     }
     live.pendingAttachments.clear();
     this.#adoptConnection(live, connection);
-    await connection.ask(FrameType.start, u32(0));
+    await (started ?? connection.ask(FrameType.start, u32(0)));
     void this.#deps.launcher.prepareSpare("create");
     const state: PersistedState = {
       ...live.record.state,
@@ -230,12 +237,16 @@ export class Lifecycle {
     if (mayRestart(live.record)) await live.synced();
   }
 
-  /** From here on the monitor's exit frame ends the run. */
+  /** From here on the container can be told things. */
   #adoptConnection(live: LiveContainer, connection: NativeConnection): void {
     live.connection = connection;
     live.ended = new Promise((resolve) => {
       live.resolveEnded = resolve;
     });
+  }
+
+  /** The monitor's exit frame ends the run, when what goes on with the container by then has ended. */
+  #watch(live: LiveContainer, connection: NativeConnection): void {
     let isReported = false;
     connection.handle({
       exit: (exit) => {
@@ -245,16 +256,17 @@ export class Lifecycle {
       },
       oom: () => this.#deps.events(live.record, "oom"),
       closed: () => {
-        if (isReported || live.connection !== connection) return;
         // The monitor was killed: its file may still say how it ended.
-        if (!this.#isStopped) this.#endSoon(live, undefined);
+        if (!isReported && !this.#isStopped) this.#endSoon(live, undefined, connection);
       },
     });
   }
 
-  #endSoon(live: LiveContainer, exit: NativeExit | undefined): void {
+  #endSoon(live: LiveContainer, exit: NativeExit | undefined, of?: NativeConnection): void {
     live
-      .exclusive(() => this.#end(live, exit))
+      .exclusive(async () => {
+        if (of === undefined || live.connection === of) await this.#end(live, exit);
+      })
       .catch((caught: unknown) => {
         this.#deps.log.error("end of container not handled", { containerId: live.id, error: caught });
       });
@@ -635,8 +647,8 @@ export class Lifecycle {
     const { rootfs, volumes, execRoot, log, removal } = this.#deps;
     const failed = (error: unknown): void =>
       log.warn("removal left something", { containerId: live.id, error });
-    // The monitor tells of the end first, then takes the groups away, then hangs up.
-    await live.ending?.closed;
+    // The monitor tells of the end first, then takes the groups away, then unmounts, then hangs up.
+    await live.ending?.gone;
     // From here on it is no container any more: a daemon that finds the folder under this name only clears up.
     const trash = `${live.folder}${withVolumes ? REMOVED_WITH_VOLUMES_SUFFIX : REMOVED_SUFFIX}`;
     try {
@@ -686,6 +698,7 @@ export class Lifecycle {
       return;
     }
     this.#adoptConnection(live, connection);
+    this.#watch(live, connection);
     const wasPaused = live.record.state.status === "paused";
     live.changeState({
       status: wasPaused ? "paused" : "running",
@@ -740,6 +753,12 @@ function isConnectedLater({ record, task }: LiveContainer): boolean {
   const { NetworkMode: mode } = record.hostConfig;
   if (task?.attachNetwork !== undefined) return true;
   return mode !== "host" && mode !== "none" && sharedWith(mode) === undefined;
+}
+
+/** Whether nobody has to see it between its making and its start: no network is attached to it, and nobody's terminal. */
+function startsAtOnce(live: LiveContainer): boolean {
+  const isOnItsOwn = sharedWith(live.record.hostConfig.NetworkMode) === undefined && !isConnectedLater(live);
+  return isOnItsOwn && live.pendingAttachments.size === 0;
 }
 
 /** A loss of power must not change whether it runs afterwards. */

@@ -39,7 +39,7 @@ export class LiveContainer {
 
   /** To the monitor, while there is one. */
   connection: NativeConnection | undefined;
-  /** To the monitor of the last run, which closes it when nothing of the run is left. */
+  /** To the monitor of the last run, which tells when its groups are gone and closes it when nothing of the run is left. */
   ending: NativeConnection | undefined;
   /** Resolves when the present run has ended and is cleaned up. */
   ended: Promise<ExitStatus> | undefined;

@@ -28,6 +28,7 @@ export const FrameType = {
   stderr: 23,
   exit: 24,
   oom: 25,
+  gone: 26,
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
@@ -95,6 +96,7 @@ export class NativeConnection {
   #partBytes = 0;
   #isClosed = false;
   readonly #closed = Promise.withResolvers<void>();
+  readonly #gone = Promise.withResolvers<void>();
 
   private constructor(socket: Socket) {
     this.#socket = socket;
@@ -120,6 +122,11 @@ export class NativeConnection {
   /** Resolves when the other side is gone, whoever handles the frames by then. */
   get closed(): Promise<void> {
     return this.#closed.promise;
+  }
+
+  /** Resolves when the run that this was a monitor's connection of is in nobody's way any more; only unmounting may be left. */
+  get gone(): Promise<void> {
+    return this.#gone.promise;
   }
 
   get isClosed(): boolean {
@@ -203,6 +210,9 @@ export class NativeConnection {
       case FrameType.exit:
         this.#handlers.exit?.(parseExit(payload));
         return;
+      case FrameType.gone:
+        this.#gone.resolve();
+        return;
       case FrameType.oom:
         this.#handlers.oom?.();
         return;
@@ -214,6 +224,7 @@ export class NativeConnection {
     this.#isClosed = true;
     for (const asked of this.#asked.splice(0)) asked.reject(gone());
     this.#handlers.closed?.();
+    this.#gone.resolve();
     this.#closed.resolve();
   }
 }

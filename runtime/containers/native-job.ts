@@ -61,6 +61,7 @@ export const JobFlag = {
   newUser: 1024,
   fillDev: 2048,
   discardOutput: 4096,
+  unmountLate: 131072,
 } as const;
 
 export const NamespaceFlag = {

@@ -54,18 +54,25 @@ export class NativeLauncher {
     this.#rootFd = undefined;
   }
 
-  /** Sends a job; resolves with the connection and the process's number once it waits for its start. */
-  async run(kind: JobKind, job: Uint8Array): Promise<{ connection: NativeConnection; pid: number }> {
+  /**
+   * Sends a job; resolves with the connection and the process's number once it waits for its start. `sent` is called when the job is on its
+   * way, and again where another process has to do it: what it asks is answered after that.
+   */
+  async run(
+    kind: JobKind,
+    job: Uint8Array,
+    sent?: (connection: NativeConnection) => void,
+  ): Promise<{ connection: NativeConnection; pid: number }> {
     const spare = this.#takeSpare(kind);
     if (spare !== undefined) {
       try {
-        return await ask(spare, kind, job);
+        return await ask(spare, { kind, job, sent });
       } catch (caught) {
         // It was killed while it waited, and nothing runs: what it may have begun is what any start finds that follows a failed one.
         if (!hasCode(caught, "unavailable")) throw caught;
       }
     }
-    return ask(await this.#connect(), kind, job);
+    return ask(await this.#connect(), { kind, job, sent });
   }
 
   /** For the next job of the kind, at a time when nobody waits: a process that has done already what doesn't depend on the job. */
@@ -206,11 +213,16 @@ export class NativeLauncher {
 
 async function ask(
   connection: NativeConnection,
-  kind: JobKind,
-  job: Uint8Array,
+  request: {
+    readonly kind: JobKind;
+    readonly job: Uint8Array;
+    readonly sent: ((connection: NativeConnection) => void) | undefined;
+  },
 ): Promise<{ connection: NativeConnection; pid: number }> {
   try {
-    const answer = await connection.ask(FrameType[kind], job);
+    const asked = connection.ask(FrameType[request.kind], request.job);
+    request.sent?.(connection);
+    const answer = await asked;
     return { connection, pid: answer.readUInt32LE(0) };
   } catch (caught) {
     connection.close();

@@ -373,6 +373,8 @@ function flagsOf(record: ContainerRecord): number {
   return (
     JobFlag.fillDev |
     (config.Tty === true ? JobFlag.tty : 0) |
+    // A folder or device of somebody else's must be free when the end is told.
+    (record.mounts.every(({ Type }) => Type === "tmpfs") ? JobFlag.unmountLate : 0) |
     (config.OpenStdin === true ? JobFlag.openStdin : 0) |
     (config.StdinOnce === true ? JobFlag.stdinOnce : 0) |
     (hostConfig.ReadonlyRootfs === true ? JobFlag.readonlyRoot : 0) |

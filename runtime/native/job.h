@@ -35,6 +35,7 @@ enum frame_type {
   F_STDERR = 23,
   F_EXIT = 24,
   F_OOM = 25,
+  F_GONE = 26, /* after F_EXIT: the groups are gone, and what is left is only the file systems' unmounting */
 };
 
 enum { JOB_BYTES_MAX = 32 << 20, PATH_BYTES_MAX = 4096 };
@@ -102,6 +103,8 @@ enum job_flag {
   J_HOST_MOUNTS = 1 << 14,
   J_NO_PIVOT = 1 << 15,
   J_SAME_KEYRING = 1 << 16,
+  /* Nothing of the host's is mounted in it: its file systems may go after its end was told, which may wait for the disk. */
+  J_UNMOUNT_LATE = 1 << 17,
 };
 
 enum mount_kind { M_BIND = 1, M_FILESYSTEM = 2 };

@@ -284,6 +284,14 @@ static const char *lock_state(const struct job *job, int *lock) {
   return NULL;
 }
 
+/* Keeps what is mounted there from going with the last process. -1 if it may. */
+static int hold_mounts(const struct job *job, int pid) {
+  char path[64];
+  if ((job->flags & J_UNMOUNT_LATE) == 0 || delegate_wanted(job)) return -1;
+  snprintf(path, sizeof path, "/proc/%d/ns/mnt", pid);
+  return open(path, O_RDONLY | O_CLOEXEC);
+}
+
 static void name_process(const struct job *job) {
   char name[16];
   snprintf(name, sizeof name, "shoal-%.8s", job->id == NULL ? "" : job->id);
@@ -354,6 +362,7 @@ void monitor_create(struct job *job, int connection) {
     if (streams.pidfd >= 0) x_pidfd_signal(streams.pidfd, SIGKILL);
     refuse(job, connection, error);
   }
+  int mounts = hold_mounts(job, streams.pid);
   streams.job = job;
   uint32_t pid = (uint32_t)streams.pid;
   send_frame(connection, F_DONE, &pid, sizeof pid);
@@ -371,9 +380,11 @@ void monitor_create(struct job *job, int connection) {
     streams.listener = -1;
     unlink(job->socket);
   }
-  /* The end is told before the groups are gone: whoever needs them gone (a removal, the next start) waits for this process or its lock. */
+  /* The end is told before the groups are gone: whoever needs them gone (a removal, the next start) waits for the next word, this process, or its lock. */
   streams_tell_exit(&streams, &record, sizeof record);
   cgroup_remove(job);
+  streams_tell_gone(&streams);
+  if (mounts >= 0) close(mounts);
   close(lock);
   streams_finish(&streams);
   _exit(0);

@@ -381,6 +381,14 @@ void streams_tell_exit(struct streams *streams, const void *exit_frame, uint32_t
   forget_dead(streams);
 }
 
+void streams_tell_gone(struct streams *streams) {
+  for (struct client *client = streams->clients; client != NULL; client = client->next) {
+    if (client->is_watching) queue_frame(client, F_GONE, NULL, 0);
+    else if (client->out_length == 0) client->is_dead = true;
+  }
+  forget_dead(streams);
+}
+
 void streams_finish(struct streams *streams) {
   static struct pollfd polls[CLIENT_COUNT_MAX];
   static struct client *owners[CLIENT_COUNT_MAX];

@@ -45,6 +45,8 @@ struct client *streams_add_client(struct streams *streams, int fd, uint32_t flag
 void streams_run(struct streams *streams, void (*on_exit_reached)(void *), void *context);
 /* Sends the exit to those who watch, as far as they take it at once. */
 void streams_tell_exit(struct streams *streams, const void *exit_frame, uint32_t length);
+/* Tells those who watch that nothing of the run is in anybody's way any more, and hangs up on the others that have got all. */
+void streams_tell_gone(struct streams *streams);
 /* Goes on until every client has got all, or has gone. */
 void streams_finish(struct streams *streams);
 
