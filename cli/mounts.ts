@@ -32,7 +32,6 @@ interface Field {
   readonly mount: Draft<Mount>;
   /** The whole word, for errors. */
   readonly text: string;
-  readonly key: string;
   readonly given: string;
   readonly isSet: () => boolean;
 }
@@ -127,7 +126,7 @@ const FIELDS: Readonly<Record<string, (field: Field) => void>> = {
 function applyField(mount: Draft<Mount>, text: string, key: string, value: string | undefined): void {
   const apply = Object.hasOwn(FIELDS, key) ? FIELDS[key] : undefined;
   if (apply === undefined) throw refuse(text, `unknown field "${key}"`);
-  apply({ mount, text, key, given: value ?? "", isSet: () => flagValue(text, key, value) });
+  apply({ mount, text, given: value ?? "", isSet: () => flagValue(text, key, value) });
 }
 
 /** `--mount type=volume,source=data,target=/var/lib/data`. */

@@ -11,12 +11,12 @@ import { bytesFlag, parsePairs } from "../flag-values.ts";
 import type { ProgressLine } from "../output/json-progress.ts";
 import { showProgress } from "../output/json-progress.ts";
 
-interface IgnoreRule {
+export interface IgnoreRule {
   readonly pattern: RegExp;
   readonly isExcept: boolean;
 }
 
-/** Docker's patterns: `*`, `?`, `**`, classes; later rules win; `!` brings back. */
+/** Docker's patterns: `*`, `?`, `**`, classes; `!` brings back. Throws a SyntaxError for a class that is none. */
 function ignoreRule(line: string): IgnoreRule {
   const isExcept = line.startsWith("!");
   const body = path.posix.normalize(line.replace(/^!/, "").trim()).replace(/^\/+|\/+$/g, "");
@@ -35,15 +35,25 @@ function ignoreRule(line: string): IgnoreRule {
   return { pattern: new RegExp(`^${source}(?:/.*)?$`), isExcept };
 }
 
-/** True if the rules leave `name` (with forward slashes, relative) out. */
-export function isIgnored(rules: readonly string[], name: string): boolean {
-  let ignored = false;
-  for (const line of rules) {
-    if (line.trim() === "" || line.startsWith("#")) continue;
-    const rule = ignoreRule(line);
-    if (rule.pattern.test(name)) ignored = !rule.isExcept;
-  }
-  return ignored;
+/** The rules of a .dockerignore, in order. Throws invalid_argument for a line that is no pattern. */
+export function ignoreRules(content: string): readonly IgnoreRule[] {
+  return content.split(/\r?\n/).flatMap((line, index) => {
+    if (line.trim() === "" || line.startsWith("#")) return [];
+    try {
+      return [ignoreRule(line)];
+    } catch (caught) {
+      throw new ClusterError(
+        "invalid_argument",
+        `Cannot read .dockerignore: line ${index + 1} must be a pattern of file names, got "${line}"`,
+        { cause: caught },
+      );
+    }
+  });
+}
+
+/** True if the rules leave `name` (with forward slashes, relative) out: the last one that fits it decides. */
+export function isIgnored(rules: readonly IgnoreRule[], name: string): boolean {
+  return rules.findLast((rule) => rule.pattern.test(name))?.isExcept === false;
 }
 
 async function addEntry(pack: Pack, file: string, name: string): Promise<void> {
@@ -64,10 +74,10 @@ async function addEntry(pack: Pack, file: string, name: string): Promise<void> {
 async function packFolder(
   pack: Pack,
   folder: string,
-  rules: readonly string[],
+  rules: readonly IgnoreRule[],
   always: ReadonlySet<string>,
 ): Promise<void> {
-  const hasExcepts = rules.some((line) => line.startsWith("!"));
+  const hasExcepts = rules.some((rule) => rule.isExcept);
   const walk = async (relative: string): Promise<void> => {
     const names = (await readdir(path.join(folder, relative))).sort();
     for (const base of names) {
@@ -100,7 +110,7 @@ async function contextStream(context: CommandContext): Promise<{ content: Readab
     throw new ClusterError("not_found", `Cannot build: there is no "${path.join(place, dockerfile)}"`);
   }
   const ignoreFile = path.join(place, ".dockerignore");
-  const rules = existsSync(ignoreFile) ? readFileSync(ignoreFile, "utf8").split(/\r?\n/) : [];
+  const rules = existsSync(ignoreFile) ? ignoreRules(readFileSync(ignoreFile, "utf8")) : [];
   const { pack: createPack } = await import("tar-stream");
   const pack = createPack();
   packFolder(pack, place, rules, new Set([dockerfile, ".dockerignore"])).catch((caught: unknown) => {
