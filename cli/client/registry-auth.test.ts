@@ -83,3 +83,28 @@ test("registryAuthHeader() takes a helper without credentials for nobody, and na
   );
   assert.throws(() => authFor("d.test/app"), /docker-credential-missing: .*ENOENT/);
 });
+
+test("registryAuthHeader() takes null for nothing, and names a file that it cannot understand", () => {
+  const write = (text: string): void => writeFileSync(path.join(folder, "config.json"), text);
+  for (const text of ["null", '{"auths":null}', '{"auths":{"a.test":null}}', '{"credsStore":null}']) {
+    write(text);
+    assert.equal(authFor("a.test/app"), undefined, text);
+  }
+  write('{"auths":{"a.test":{"email":null,"auth":5}}}');
+  assert.deepEqual(authFor("a.test/app"), {
+    username: "",
+    password: "",
+    serveraddress: "a.test",
+    identitytoken: "",
+  });
+  for (const [text, why] of [
+    ['{"auths": s3cret', /Cannot read credentials from ".*config.json": it must be JSON$/],
+    ["[]", /it must be an object$/],
+    ['{"auths":["a"]}', /auths must be an object$/],
+    ['{"auths":{"a.test":"me"}}', /auths of "a.test" must be an object$/],
+    ['{"credsStore":5}', /credsStore must be a string$/],
+  ] as const) {
+    write(text);
+    assert.throws(() => authFor("a.test/app"), why, text);
+  }
+});

@@ -37,12 +37,49 @@ export function registryOf(image: string): string {
 
 function readConfig(env: Env): DockerConfig {
   const file = path.join(env["DOCKER_CONFIG"] ?? path.join(homedir(), ".docker"), "config.json");
+  let text: string;
   try {
-    return JSON.parse(readFileSync(file, "utf8")) as DockerConfig;
+    text = readFileSync(file, "utf8");
   } catch {
     // No credentials are the normal case.
     return {};
   }
+  const problem = (what: string): ClusterError =>
+    new ClusterError("failed_precondition", `Cannot read credentials from "${file}": ${what}`);
+  let config: unknown;
+  try {
+    config = JSON.parse(text);
+  } catch {
+    // The text itself may hold the secret.
+    throw problem("it must be JSON");
+  }
+  const { auths = {}, credHelpers = {}, credsStore } = record(config, "it", problem);
+  if (credsStore !== undefined && typeof credsStore !== "string")
+    throw problem("credsStore must be a string");
+  const entries = Object.entries(record(auths, "auths", problem));
+  return {
+    auths: Object.fromEntries(
+      entries.map(([key, entry]) => [key, strings(entry, `auths of "${key}"`, problem)]),
+    ),
+    credHelpers: strings(credHelpers, "credHelpers", problem),
+    ...(credsStore === undefined ? {} : { credsStore }),
+  };
+}
+
+type Problem = (what: string) => ClusterError;
+
+/** Docker writes null for what is empty. */
+function record(value: unknown, what: string, problem: Problem): Record<string, unknown> {
+  if (typeof value !== "object" || Array.isArray(value)) throw problem(`${what} must be an object`);
+  return Object.fromEntries(Object.entries(value ?? {}).filter(([, each]) => each !== null));
+}
+
+/** The object's fields that are strings. What else an entry may have is not for us. */
+function strings(value: unknown, what: string, problem: Problem): Record<string, string> {
+  const fields = Object.entries(record(value, what, problem));
+  return Object.fromEntries(
+    fields.filter((field): field is [string, string] => typeof field[1] === "string"),
+  );
 }
 
 /** What the helper says when it simply has none. */
