@@ -385,12 +385,17 @@ export class RaftNode implements ReplicatedLog {
 
   /**
    * Proposals of one turn share messages and the write. A turn with hundreds of them would leave followers and disks idle
-   * until its end, though: they get them in portions.
+   * until its end, though: they get them in portions. A lone one has nothing to wait for: its messages are to be with the
+   * connections before the turn ends, and the write, which costs a wake-up of another thread, comes after them.
    */
   #proposed(): void {
     this.#proposedCount += 1;
-    if (this.#proposedCount % this.#limits.gatherCountMax === 0) queueMicrotask(() => this.#pump());
-    else this.#wake();
+    if (this.#proposedCount % this.#limits.gatherCountMax === 0) {
+      queueMicrotask(() => this.#pump());
+      return;
+    }
+    if (this.#waiters.size === 0) queueMicrotask(() => this.#pump("messages"));
+    this.#wake();
   }
 
   /** One pump after the current turn, so that everything of this turn shares messages and the write. */
@@ -403,7 +408,7 @@ export class RaftNode implements ReplicatedLog {
     });
   }
 
-  #pump(): void {
+  #pump(what: "all" | "messages" = "all"): void {
     if (this.#isPumping || this.#isStopped) return;
     this.#isPumping = true;
     this.#proposedCount = 0;
@@ -413,7 +418,7 @@ export class RaftNode implements ReplicatedLog {
       // disk is not among them. Then the write, so that the disk works while entries are applied.
       const output = this.#core.takeOutput();
       if (output.messages.length > 0) this.#options.transport.send(output.messages);
-      const append = this.#core.takeAppend();
+      const append = what === "all" ? this.#core.takeAppend() : undefined;
       if (append !== undefined) this.#startWrite(append);
       if (output.committed.length > 0) this.#apply(output.committed);
       if (output.reads.length > 0) this.#reads.answered(output.reads, this.#appliedIndex);
