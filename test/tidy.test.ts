@@ -1,9 +1,8 @@
 /**
- * Our own linter of last resort: what no other tool checks. Reads the tracked files as they are in the tree.
+ * Our own linter of last resort: what no other tool checks. Reads the tree itself, which may have come without git.
  */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { packageRoot } from "../common/package-root.ts";
@@ -20,14 +19,19 @@ const LONG_FILES: ReadonlyMap<string, string> = new Map([
   ["runtime/containers/container-engine.ts", "one method for each verb of the engine, each a few lines"],
 ]);
 
-function trackedFiles(): readonly string[] {
-  const listed = execFileSync("git", ["ls-files", "-z"], { cwd: root, encoding: "utf8" });
-  return listed
-    .split("\0")
-    .filter((name) => name !== "" && !name.startsWith("proto/gen/") && existsSync(path.join(root, name)));
+/** What is made from the sources, by folder: .gitignore says the same. */
+const MADE =
+  /^(?:\.git|\.cache|proto\/gen|runtime\/native\/build|examples\/[^/]+\/build)$|(?:^|\/)(?:node_modules|dist)$/;
+
+function filesBelow(folder: string): readonly string[] {
+  return readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
+    const name = path.join(folder, entry.name);
+    if (MADE.test(name)) return [];
+    return entry.isDirectory() ? filesBelow(name) : [name];
+  });
 }
 
-const files: readonly string[] = trackedFiles();
+const files: readonly string[] = filesBelow("");
 const sources: readonly string[] = files.filter((name) => SOURCE.test(name));
 
 function text(name: string): string {

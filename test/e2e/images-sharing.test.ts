@@ -10,6 +10,7 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { ask } from "../../bench/docker-http.ts";
 import type { DevHost } from "../../dev/cluster.ts";
+import { requestOverSocket } from "../../dev/socket-request.ts";
 import { TestCluster } from "./support/test-cluster.ts";
 import { until } from "./support/wait.ts";
 
@@ -133,15 +134,12 @@ describe("images that the cluster keeps", () => {
     );
     const [worker] = cluster.dev.workers;
     assert.match(await failure(worker?.name ?? "", "image", "push", "web:1"), /not a swarm manager/);
-    const bad = await cluster.on(
-      name,
-      "curl",
-      "-s",
-      "--unix-socket",
-      cluster.first.socketPath,
-      "http://x/shoal/v1/images?nmae=x",
-    );
-    assert.match(bad, /unknown parameter \\"nmae\\"/);
+    const bad = await requestOverSocket(cluster.first.socketPath, {
+      method: "GET",
+      path: "/shoal/v1/images?nmae=x",
+    });
+    assert.equal(bad.status, 400);
+    assert.match(String(bad.body), /unknown parameter \\"nmae\\"/);
   });
 
   test("an image of a worker is put in by name of the node, and of the next version only new layers travel", async () => {
