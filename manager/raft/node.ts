@@ -201,7 +201,7 @@ export class RaftNode implements ReplicatedLog {
   }
 
   get members(): readonly Member[] {
-    return this.#core.status.config;
+    return this.#core.config;
   }
 
   get reachable(): ReadonlySet<number> {
@@ -367,6 +367,7 @@ export class RaftNode implements ReplicatedLog {
   }
 
   #wakeTickWaiters(): void {
+    if (this.#tickWaiters.size === 0) return;
     const waiters = [...this.#tickWaiters];
     this.#tickWaiters.clear();
     for (const wake of waiters) wake();
@@ -376,7 +377,7 @@ export class RaftNode implements ReplicatedLog {
   #maybeSeal(): void {
     const isIdle = !this.#isWriting && !this.#hasWritten && !this.#isStopped;
     this.#hasWritten = false;
-    if (!isIdle) return;
+    if (!isIdle || this.#wal.isSealed) return;
     this.#wal.seal().catch((caught: unknown) => {
       // Nothing is lost: the next idle moment tries again, and the next write finds out whether there is room.
       if (!isErrno(caught, "ENOSPC")) this.#fatal(caught);
@@ -519,28 +520,22 @@ export class RaftNode implements ReplicatedLog {
 
   /** Tells what changed since the last turn. */
   #announce(): void {
-    const { config, configIndex, leader, role, term, isRecovering } = this.#core.status;
+    const { config, configIndex, leader, leadership, term, isRecovering } = this.#core;
     const { isLeader } = this;
+    const leads = leadership !== undefined;
     if (configIndex !== this.#peersConfigIndex && config.length > 0) {
       this.#peersConfigIndex = configIndex;
       this.#options.transport.setPeers(config);
       this.#notePeers(config);
     }
-    if (role !== "leader" && this.#waiters.size > 0) this.#failWaiters("leadership was lost");
-    const change = {
-      isLeader,
-      term,
-      leader: role === "leader" && !isLeader ? 0 : leader,
-    };
+    if (!leads && this.#waiters.size > 0) this.#failWaiters("leadership was lost");
+    const announced = leads && !isLeader ? 0 : leader;
     const before = this.#announced;
-    if (
-      change.isLeader !== before.isLeader ||
-      change.leader !== before.leader ||
-      change.term !== before.term
-    ) {
+    if (isLeader !== before.isLeader || announced !== before.leader || term !== before.term) {
+      const change = { isLeader, term, leader: announced };
       this.#announced = change;
-      if (change.leader !== before.leader) {
-        this.#options.log.info("raft leader changed", { leader: change.leader, term, raftId: this.raftId });
+      if (announced !== before.leader) {
+        this.#options.log.info("raft leader changed", { leader: announced, term, raftId: this.raftId });
         this.#reads.leaderChanged();
         // Who hands over waits for this, not for the next tick.
         this.#wakeTickWaiters();
@@ -578,14 +573,14 @@ export class RaftNode implements ReplicatedLog {
   }
 
   #announceRemoval(): void {
-    const { wasRemoved } = this.#core.status;
+    const { wasRemoved } = this.#core;
     const { config, configIndex } = this.#core.configAt(this.#appliedIndex);
+    const isMember = config.some((member) => member.raftId === this.raftId);
     if (configIndex !== this.#appliedConfigIndex || !this.#wasMember) {
       this.#appliedConfigIndex = configIndex;
-      if (config.some((member) => member.raftId === this.raftId)) this.#wasMember = true;
+      if (isMember) this.#wasMember = true;
     }
-    const isRemoved =
-      wasRemoved || (this.#wasMember && !config.some((member) => member.raftId === this.raftId));
+    const isRemoved = wasRemoved || (this.#wasMember && !isMember);
     if (!isRemoved || this.#isRemovedTold) return;
     this.#isRemovedTold = true;
     this.#options.log.warn("raft member was removed from the cluster", { raftId: this.raftId });

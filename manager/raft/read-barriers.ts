@@ -112,6 +112,7 @@ export class ReadBarriers {
 
   /** Once per tick: puts unanswered questions again and ends those that waited too long. */
   tick(): void {
+    if (this.#asked.size === 0 && this.#unasked.length === 0 && this.#confirmed.length === 0) return;
     const nowMs = this.#options.nowMs();
     for (const [readId, question] of this.#asked) {
       if (nowMs - question.askedMs < this.#options.retryMs) continue;

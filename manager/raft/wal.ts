@@ -123,6 +123,11 @@ export class Wal {
     this.#lastIndex = append.entries.at(-1)?.index ?? append.base?.index ?? this.#lastIndex;
   }
 
+  /** The last record is one without content: seal() would do nothing. */
+  get isSealed(): boolean {
+    return this.#isSealed;
+  }
+
   /**
    * Writes a record without content behind the last one, unless that is one already. The last record of a log can't be told
    * from an unfinished write if it is damaged later; with this one behind it, damage shows. For moments when nothing else

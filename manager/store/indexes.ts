@@ -69,17 +69,29 @@ function sameValues<T>(
   valueOf: (each: T) => string,
 ): boolean {
   if (before === after) return true;
-  if ((before?.length ?? 0) !== (after?.length ?? 0)) return false;
-  return before?.every((each, at) => valueOf(each) === valueOf(after?.[at] ?? each)) ?? true;
+  const count = before?.length ?? 0;
+  if (count !== (after?.length ?? 0)) return false;
+  for (let at = 0; at < count; at += 1) {
+    const old = before?.[at];
+    const now = after?.[at];
+    if (old !== undefined && now !== undefined && valueOf(old) !== valueOf(now)) return false;
+  }
+  return true;
 }
+
+const targetOf = (each: NetworkAttachmentConfig): string => each.Target;
+const secretOf = (each: { readonly SecretID: string }): string => each.SecretID;
+const configOf = (each: { readonly ConfigID: string }): string => each.ConfigID;
+const networkOf = (each: { readonly networkId: string }): string => each.networkId;
 
 function sameReferences(before: TaskSpec | undefined, after: TaskSpec | undefined): boolean {
   if (before === after) return true;
-  const [old, now] = [before?.ContainerSpec, after?.ContainerSpec];
+  const old = before?.ContainerSpec;
+  const now = after?.ContainerSpec;
   return (
-    sameValues(before?.Networks, after?.Networks, (each) => each.Target) &&
-    sameValues(old?.Secrets, now?.Secrets, (each) => each.SecretID) &&
-    sameValues(old?.Configs, now?.Configs, (each) => each.ConfigID)
+    sameValues(before?.Networks, after?.Networks, targetOf) &&
+    sameValues(old?.Secrets, now?.Secrets, secretOf) &&
+    sameValues(old?.Configs, now?.Configs, configOf)
   );
 }
 
@@ -89,11 +101,12 @@ function sameReferences(before: TaskSpec | undefined, after: TaskSpec | undefine
  */
 export function onlyNodeDiffers(table: string, before: StoredObject, after: StoredObject): boolean {
   if (table !== "task") return false;
-  const [old, now] = [before as Task, after as Task];
+  const old = before as Task;
+  const now = after as Task;
   return (
     old.serviceId === now.serviceId &&
     old.slot === now.slot &&
-    sameValues(old.networks, now.networks, (each) => each.networkId) &&
+    sameValues(old.networks, now.networks, networkOf) &&
     sameReferences(old.spec, now.spec)
   );
 }

@@ -79,6 +79,8 @@ export class MemoryStore implements Store, StateMachine {
   #sequence = 0;
   /** Of the newest stamp given or seen, in microseconds since 1970. */
   #lastStampMicros = 0;
+  /** Of the newest change that was not planned here, "" if it is counted already. Only who plans has to read it. */
+  #seenStamp = "";
   readonly #flights = new Map<number, Flight>();
   /** Entries applied that were not planned here: after one, what was planned before may have missed it. */
   #foreignCount = 0;
@@ -184,11 +186,11 @@ export class MemoryStore implements Store, StateMachine {
     this.#view = undefined;
     this.#applied.version = entry.index;
     const events: StoreEvent[] = [];
-    for (const operation of isOwn ? flight.operations : decodeOperations(entry.payload)) {
+    for (const operation of isOwn ? flight.operations : decodeOperations(entry.payload, entry.index)) {
       this.#applyOperation(operation, entry.index, events);
     }
     if (this.#newest === flight) this.#landed();
-    if (!isOwn) this.#sawStamp(events.at(-1)?.object.updatedAt);
+    if (!isOwn) this.#seenStamp = events.at(-1)?.object.updatedAt ?? this.#seenStamp;
     this.#unpublished.push({ events, version: entry.index, bytes: entry.payload.byteLength });
     return { isAccepted: true, version: entry.index };
   }
@@ -253,21 +255,15 @@ export class MemoryStore implements Store, StateMachine {
         pushEvent(events, { table, action: "remove", object: previous, version: index });
       return;
     }
-    const object: StoredObject = { ...operation.object, version: index };
+    const { object: planned } = operation;
+    // What was read from the log has its version already, and is nobody else's.
+    const object: StoredObject = planned.version === index ? planned : { ...planned, version: index };
     const previous = this.#applied.put(table, object);
-    const action = previous === undefined ? "create" : "update";
-    pushEvent(events, {
-      table,
-      action,
-      object,
-      version: index,
-      ...(previous === undefined ? {} : { previous }),
-    });
+    if (previous === undefined) pushEvent(events, { table, action: "create", object, version: index });
+    else pushEvent(events, { table, action: "update", object, version: index, previous });
     // Later plans must see the version that clients see, unless a later flight has written the object again.
-    const planned = this.#planned;
-    if (planned !== undefined && planned.find(table, id)?.version === operation.object.version) {
-      planned.put(table, object);
-    }
+    const state = this.#planned;
+    if (state !== undefined && state.find(table, id)?.version === planned.version) state.put(table, object);
   }
 
   #begin(): PlannedTransaction {
@@ -279,16 +275,16 @@ export class MemoryStore implements Store, StateMachine {
     });
   }
 
-  #sawStamp(stamp: string | undefined): void {
-    const ms = stamp === undefined ? Number.NaN : parseRfc3339(stamp);
-    if (ms * 1000 > this.#lastStampMicros) this.#lastStampMicros = Math.ceil(ms * 1000);
-  }
-
   /**
    * A stamp later than every one before, also than those of earlier leaders whose clock is ahead a little: objects made
    * one after the other can be put in order by createdAt.
    */
   #stamp(): string {
+    if (this.#seenStamp !== "") {
+      const seenMicros = Math.ceil(parseRfc3339(this.#seenStamp) * 1000);
+      if (seenMicros > this.#lastStampMicros) this.#lastStampMicros = seenMicros;
+      this.#seenStamp = "";
+    }
     const nowMicros = Math.floor(this.#clock.wallMs() * 1000);
     const isAhead = this.#lastStampMicros - nowMicros < STAMP_AHEAD_MICROS_MAX;
     const micros = isAhead ? Math.max(nowMicros, this.#lastStampMicros + 1) : nowMicros;

@@ -58,12 +58,14 @@ export function decodeHeader(payload: Uint8Array): PayloadHeader {
   return { sequence: head.s, after: head.a };
 }
 
-export function decodeOperations(payload: Uint8Array): readonly Operation[] {
+/** `version`: that the objects have from now on. */
+export function decodeOperations(payload: Uint8Array, version: number): readonly Operation[] {
   const buffer = asBuffer(payload);
   const start = HEADER_OFFSET + buffer.readUInt32BE(1);
   const list = JSON.parse(buffer.toString("utf8", start)) as [string, string, unknown][];
   return list.map(([code, table, value]): Operation => {
     if (code === "d") return { action: "remove", table, id: value as string };
+    (value as { version: number }).version = version;
     const object = value as StoredObject;
     return { action: code === "c" ? "create" : "update", table, id: object.id, object };
   });

@@ -500,7 +500,8 @@ class FullRun {
   }
 
   #afterEvent(): void {
-    for (const { node, raftId } of this.#machines) {
+    // Those that run: over the run they become few among all that ever were.
+    for (const { node, raftId } of this.#brains.keys()) {
       if (node?.core.leadership !== undefined) this.#checks.led({ raftId, core: node.core });
     }
     this.#eventsToDeepCheck -= 1;

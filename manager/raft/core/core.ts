@@ -93,6 +93,24 @@ export class RaftCore {
     this.#resetElection();
   }
 
+  /** Members of the newest configuration in the log. */
+  get config(): Configuration {
+    return this.#configs.current;
+  }
+
+  /** Index of the entry that made it. */
+  get configIndex(): number {
+    return this.#configs.currentIndex;
+  }
+
+  get isRecovering(): boolean {
+    return this.#isRecovering;
+  }
+
+  get wasRemoved(): boolean {
+    return this.#wasRemoved;
+  }
+
   get status(): CoreStatus {
     return {
       role: this.#role,

@@ -12,7 +12,14 @@ export function quorumOf(voterCount: number): number {
  */
 export function quorumIndex(voters: readonly number[], reached: (voter: number) => number): number {
   if (voters.length === 0) return 0;
-  const sorted = voters.map(reached).sort((a, b) => b - a);
+  // Sorted by insertion, greatest first: of so few nothing is faster, and it is asked for with each acknowledgement.
+  const sorted: number[] = [];
+  for (const voter of voters) {
+    const index = reached(voter);
+    let at = sorted.length;
+    for (; at > 0 && (sorted[at - 1] ?? 0) < index; at -= 1) sorted[at] = sorted[at - 1] ?? 0;
+    sorted[at] = index;
+  }
   return sorted[quorumOf(voters.length) - 1] ?? 0;
 }
 
