@@ -8,7 +8,7 @@ import { ClusterError } from "../../common/errors.ts";
 import { newObjectId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
 import { certificateRoleOf, mustRenewCertificate } from "../../model/node-role.ts";
-import type { Task, TaskStatus } from "../../model/objects.ts";
+import type { Cluster, Node, Task, TaskStatus } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { NodeImages } from "../node-images.ts";
@@ -67,6 +67,8 @@ interface Session {
   guestNetworks: readonly string[];
   /** Role and managers as last told. */
   info: string;
+  /** Of what that was made. */
+  infoOf: { readonly node: Node | undefined; readonly cluster: Cluster | undefined; readonly text: string };
 }
 
 export class Dispatcher implements Component {
@@ -145,6 +147,7 @@ export class Dispatcher implements Component {
       hasTaskChanges: true,
       guestNetworks: [],
       info: "",
+      infoOf: { node: undefined, cluster: undefined, text: "" },
     };
     return {
       receive: (message) => {
@@ -219,6 +222,7 @@ export class Dispatcher implements Component {
     const role = node === undefined ? "worker" : certificateRoleOf(node);
     const renewCertificate = node !== undefined && mustRenewCertificate(common.cluster, node);
     session.info = `${common.text} ${role} ${renewCertificate}`;
+    session.infoOf = { node, cluster: common.cluster, text: common.text };
     return { heartbeatMs: common.heartbeatMs, role, managers: [...common.managers], renewCertificate };
   }
 
@@ -361,7 +365,9 @@ export class Dispatcher implements Component {
   }
 
   #tellInfo(session: Session, common: CommonInfo): void {
-    const before = session.info;
+    const { infoOf, info: before } = session;
+    const node = this.#deps.store.view().get("node", session.nodeId);
+    if (infoOf.node === node && infoOf.cluster === common.cluster && infoOf.text === common.text) return;
     const info = this.#info(session, common);
     if (before !== session.info) session.stream.send({ update: info });
   }

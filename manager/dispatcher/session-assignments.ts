@@ -111,16 +111,17 @@ export class SessionAssignments {
 
   /** Messages that bring the worker up to date, in order; the first of a session is full. Empty if nothing has changed. */
   next(options: NextOptions): readonly AssignmentsMessage[] {
-    const message: AssignmentsMessage = {
-      ...(options.tasksChanged || this.#isFirst ? this.#ownChanges(options) : {}),
-      ...this.#networkChanges(options),
-      ...this.#meshChanges(options),
-      ...this.#imageChanges(options),
-    };
-    if (!this.#isFirst && isEmpty(message)) return [];
+    const own = options.tasksChanged || this.#isFirst ? this.#ownChanges(options) : NOTHING;
+    const parts = [
+      own,
+      this.#networkChanges(options),
+      this.#meshChanges(options),
+      this.#imageChanges(options),
+    ];
+    if (!this.#isFirst && parts.every(isEmpty)) return NO_MESSAGES;
     const full = this.#isFirst;
     this.#isFirst = false;
-    return this.#cut({ ...message, full });
+    return this.#cut(Object.assign({}, ...parts, { full }) as AssignmentsMessage);
   }
 
   #ownChanges(options: NextOptions): AssignmentsMessage {
@@ -182,7 +183,7 @@ export class SessionAssignments {
   }
 
   #imageChanges({ picture }: NextOptions): Pick<AssignmentsMessage, "images" | "removedImages"> {
-    if (this.#imagesVersion === picture.imagesVersion) return {};
+    if (this.#imagesVersion === picture.imagesVersion) return NOTHING;
     this.#imagesVersion = picture.imagesVersion;
     const kept = picture.imagesOf(this.#nodeId);
     const removedImages = [...this.#images.keys()].filter((id) => !kept.has(id));
@@ -200,11 +201,11 @@ export class SessionAssignments {
   #networkChanges({
     picture,
   }: NextOptions): Pick<AssignmentsMessage, "networks" | "removedNetworks" | "networkChanges"> {
-    const guests = this.#guestNetworks.map((reference) => picture.attachable(reference)?.id);
-    const wanted = new Set([...this.#wantedNetworks, ...guests.filter((id) => id !== undefined)]);
+    const wanted = this.#allNetworks(picture);
     const networks: Document[] = [];
     const changes: NetworkChange[] = [];
-    const removedNetworks = [...this.#networks.keys()].filter((id) => !wanted.has(id));
+    const removedNetworks: string[] = [];
+    for (const id of this.#networks.keys()) if (!wanted.has(id)) removedNetworks.push(id);
     for (const id of removedNetworks) this.#networks.delete(id);
     for (const id of wanted) {
       const json = networkBase(picture.network(id));
@@ -223,7 +224,19 @@ export class SessionAssignments {
       if (change !== undefined) changes.push(change);
       this.#networks.set(id, { table, base: json, endpointsEnd, servicesEnd });
     }
+    if (networks.length === 0 && removedNetworks.length === 0 && changes.length === 0) return NOTHING;
     return { networks, removedNetworks, networkChanges: changes };
+  }
+
+  /** Ids of the networks that the node's tasks use, and its guests. */
+  #allNetworks(picture: ClusterPicture): ReadonlySet<string> {
+    if (this.#guestNetworks.length === 0) return this.#wantedNetworks;
+    const wanted = new Set(this.#wantedNetworks);
+    for (const reference of this.#guestNetworks) {
+      const id = picture.attachable(reference)?.id;
+      if (id !== undefined) wanted.add(id);
+    }
+    return wanted;
   }
 
   #meshChanges({
@@ -234,10 +247,12 @@ export class SessionAssignments {
     "meshJson" | "peers" | "removedPeers" | "ingressPorts" | "removedIngressPorts"
   > {
     const subnet = picture.node(this.#nodeId)?.meshSubnet;
-    if (subnet === undefined) return {};
+    if (subnet === undefined) return NOTHING;
     const [cluster] = view.list("cluster");
-    if (cluster === undefined) return {};
+    if (cluster === undefined) return NOTHING;
     const base = meshBase(cluster, subnet);
+    const isSame = this.#peersEnd === picture.peers.end && this.#ingressEnd === picture.ingress.end;
+    if (isSame && base === this.#meshBase) return NOTHING;
     const peers = differences(picture.peers, this.#peersEnd, this.#nodeId);
     const ingress = differences(picture.ingress, this.#ingressEnd);
     this.#peersEnd = picture.peers.end;
@@ -279,8 +294,13 @@ function isOnlyStatus(sent: Task, task: Task): boolean {
   );
 }
 
+const NOTHING: AssignmentsMessage = {};
+const NO_MESSAGES: readonly AssignmentsMessage[] = [];
+
 function isEmpty(message: AssignmentsMessage): boolean {
-  return Object.values(message).every((value) => Array.isArray(value) && value.length === 0);
+  return (
+    message === NOTHING || Object.values(message).every((value) => Array.isArray(value) && value.length === 0)
+  );
 }
 
 function changedObjects<T extends { readonly version: number }>(
@@ -328,7 +348,43 @@ function describeNetwork(
   };
 }
 
+/** The newest change of each network's tables: most sessions have been told the same before, and are told the same now. */
+const lastChanges = new WeakMap<
+  NetworkTable,
+  {
+    readonly fromEndpoints: number | undefined;
+    readonly fromServices: number | undefined;
+    readonly endpointsEnd: number;
+    readonly servicesEnd: number;
+    readonly change: NetworkChange | undefined;
+  }
+>();
+
 function networkChange(
+  networkId: string,
+  table: NetworkTable,
+  sent: SentNetwork | undefined,
+): NetworkChange | undefined {
+  const known = lastChanges.get(table);
+  const isKnown =
+    known !== undefined &&
+    known.fromEndpoints === sent?.endpointsEnd &&
+    known.fromServices === sent?.servicesEnd &&
+    known.endpointsEnd === table.endpoints.end &&
+    known.servicesEnd === table.services.end;
+  if (isKnown) return known.change;
+  const change = makeNetworkChange(networkId, table, sent);
+  lastChanges.set(table, {
+    fromEndpoints: sent?.endpointsEnd,
+    fromServices: sent?.servicesEnd,
+    endpointsEnd: table.endpoints.end,
+    servicesEnd: table.services.end,
+    change,
+  });
+  return change;
+}
+
+function makeNetworkChange(
   networkId: string,
   table: NetworkTable,
   sent: SentNetwork | undefined,
@@ -357,6 +413,20 @@ function networkChange(
   };
 }
 
-function meshBase({ dataPathPort, meshPool }: Cluster, subnet: string): string {
-  return JSON.stringify({ pool: meshPool, subnet, vni: MESH_VNI, dataPathPort });
+/** Of each cluster object, by subnet. */
+const meshBases = new WeakMap<Cluster, Map<string, string>>();
+
+function meshBase(cluster: Cluster, subnet: string): string {
+  let bases = meshBases.get(cluster);
+  if (bases === undefined) {
+    bases = new Map();
+    meshBases.set(cluster, bases);
+  }
+  let json = bases.get(subnet);
+  if (json === undefined) {
+    const { dataPathPort, meshPool } = cluster;
+    json = JSON.stringify({ pool: meshPool, subnet, vni: MESH_VNI, dataPathPort });
+    bases.set(subnet, json);
+  }
+  return json;
 }

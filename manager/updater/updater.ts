@@ -24,6 +24,8 @@ interface Session {
   readonly startedAt: string;
   readonly startedMs: number;
   readonly sightings: Map<string, Sighting>;
+  /** Ids of tasks that were there before the update began. */
+  readonly older: Set<string>;
   failedTaskIds: ReadonlySet<string>;
 }
 
@@ -77,6 +79,7 @@ export class Updater implements Component {
         startedAt: status.startedAt,
         startedMs: parseRfc3339(status.startedAt),
         sightings: new Map(),
+        older: new Set(),
         failedTaskIds: new Set(),
       });
     }
@@ -107,7 +110,11 @@ export class Updater implements Component {
   /** Notes when a task of the update was first seen, first ran and ended, by our own clock. */
   #see(session: Session, task: Task): void {
     const before = session.sightings.get(task.id);
-    if (before === undefined && !(parseRfc3339(task.createdAt) >= session.startedMs)) return;
+    if (before === undefined && session.older.has(task.id)) return;
+    if (before === undefined && !(parseRfc3339(task.createdAt) >= session.startedMs)) {
+      session.older.add(task.id);
+      return;
+    }
     const nowMs = this.#deps.clock.monotonicMs();
     const { state, timestamp } = task.status;
     const isEnd = isTerminal(state);
@@ -151,7 +158,16 @@ export class Updater implements Component {
 
   #plan(view: StoreView, service: Service): UpdatePlan {
     const session = this.#sessions.get(service.id);
-    const isUpToDate = (task: Task): boolean => isTaskUpToDate(service, task, view.get("node", task.nodeId));
+    const verdicts = new Map<Task, boolean>();
+    // Asked several times of each task.
+    const isUpToDate = (task: Task): boolean => {
+      let verdict = verdicts.get(task);
+      if (verdict === undefined) {
+        verdict = isTaskUpToDate(service, task, view.get("node", task.nodeId));
+        verdicts.set(task, verdict);
+      }
+      return verdict;
+    };
     const tasks = view.list("task", { kind: "service", serviceId: service.id });
     if (session !== undefined) for (const task of tasks) this.#see(session, task);
     const config = isRollingBack(service.updateStatus)

@@ -190,8 +190,8 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
   above(226, "applying depends on the member's clock", "safety", [
     [
       STORE,
-      "const object: StoredObject = { ...operation.object, version: index };",
-      "const object: StoredObject = { ...operation.object, version: index, updatedAt: new Date(this.#clock.wallMs()).toISOString() };",
+      "const object: StoredObject = planned.version === index ? planned : { ...planned, version: index };",
+      "const object: StoredObject = { ...planned, version: index, updatedAt: new Date(this.#clock.wallMs()).toISOString() };",
     ],
   ]),
   above(227, "differences are sent before the whole", "safety", [

@@ -304,11 +304,7 @@ export const MUTANTS: readonly Mutant[] = [
         'if (waiter.term === entry.term) waiter.resolve(outcome);\n      else waiter.reject(lost("another leader\'s entry took its place"));',
         "waiter.resolve(outcome);",
       ],
-      [
-        NODE,
-        'if (role !== "leader" && this.#waiters.size > 0) this.#failWaiters("leadership was lost");',
-        "",
-      ],
+      [NODE, 'if (!leads && this.#waiters.size > 0) this.#failWaiters("leadership was lost");', ""],
     ],
   }),
   mutant(105, "a quorum is half", "safety", {

@@ -35,7 +35,8 @@ const runPromiseCallbacks = tickCallback();
 
 function tickCallback(): () => void {
   const found: unknown = Reflect.get(process, "_tickCallback");
-  if (typeof found !== "function") throw new Error(`the simulator wants process._tickCallback, got ${typeof found}`);
+  if (typeof found !== "function")
+    throw new Error(`the simulator wants process._tickCallback, got ${typeof found}`);
   return found as () => void;
 }
 
