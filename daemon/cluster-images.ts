@@ -33,7 +33,7 @@ export async function resolveClusterImage(
       digest: record.spec.Digest,
       holders: [...new Set([...holders, ...others])],
       isKept: true,
-      taggedAt: record.updatedAt,
+      taggedAt: record.pushedAt ?? record.updatedAt,
     };
   }
   const own = images.describe(name);

@@ -244,6 +244,8 @@ export interface ImageHolder {
 /** A name under which the cluster itself keeps an image: nodes resolve it without a registry and fetch from each other. */
 export interface ClusterImage extends ObjectMeta {
   readonly spec: ImageSpec;
+  /** RFC 3339: when the name was given to this image. Absent in records of programs that did not note it. */
+  readonly pushedAt?: string;
   /** Nodes that are told to keep the image, oldest first. Written by the image keeper; the first is where it came from. */
   readonly holders: readonly ImageHolder[];
 }

@@ -51,6 +51,7 @@ function imageJson(view: StoreView, image: ClusterImage): JsonObject {
     Platform: { OS: spec.Platform?.OS ?? "", Architecture: spec.Platform?.Architecture ?? "" },
     CreatedAt: image.createdAt,
     UpdatedAt: image.updatedAt,
+    PushedAt: image.pushedAt ?? image.createdAt,
     Copies: holders.map(({ nodeId, isComplete }) => ({
       NodeID: nodeId,
       Node: nameOfNode(view, nodeId),

@@ -13,8 +13,7 @@ interface ClusterImage {
   readonly Digest: string;
   readonly ImageID: string;
   readonly Size: number;
-  readonly CreatedAt: string;
-  readonly UpdatedAt: string;
+  readonly PushedAt: string;
   readonly Copies: readonly { readonly NodeID: string; readonly Node: string; readonly State: string }[];
 }
 
@@ -50,7 +49,7 @@ function clusterImageList(isTruncated: boolean, nowMs: number): ListFormat<Clust
       Size: { header: "SIZE", get: (image) => humanSize(image.Size, 3) },
       Pushed: {
         header: "PUSHED",
-        get: (image) => `${humanDuration(Math.max(0, nowMs - Date.parse(image.CreatedAt)))} ago`,
+        get: (image) => `${humanDuration(Math.max(0, nowMs - Date.parse(image.PushedAt)))} ago`,
       },
       Copies: { header: "COPIES", get: copiesText },
       Nodes: {

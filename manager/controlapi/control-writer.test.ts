@@ -5,6 +5,7 @@ import { newObjectId } from "../../common/ids.ts";
 import { silentLogger } from "../../common/log.ts";
 import { FakeClock } from "../../common/testing/fake-clock.ts";
 import { SeededRandom } from "../../common/testing/seeded-random.ts";
+import { rfc3339 } from "../../common/time.ts";
 import { NodeState, type Node, type Service } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { MemoryStore } from "../store/memory-store.ts";
@@ -582,6 +583,11 @@ test("putImage() gives a name one image: again changes nothing, another image re
       ?.holders.map((each) => each.nodeId),
     ["n2", "n1"],
   );
+  const pushedAt = (): string | undefined => fixture.store.view().get("image", first.id)?.pushedAt;
+  const firstAt = pushedAt();
+  fixture.clock.advance(60_000);
+  await fixture.writer.putImage({ id: fixture.id(), spec: IMAGE, nodeId: "n1" });
+  assert.equal(pushedAt(), firstAt, "the same image has its name since then");
   const Digest = `sha256:${"c".repeat(64)}`;
   const other = await fixture.writer.putImage({
     id: fixture.id(),
@@ -589,6 +595,7 @@ test("putImage() gives a name one image: again changes nothing, another image re
     nodeId: "n2",
   });
   assert.equal(other.id, first.id);
+  assert.equal(pushedAt(), rfc3339(fixture.clock.wallMs()));
   assert.deepEqual(fixture.store.view().get("image", first.id)?.holders, [
     { nodeId: "n2", isComplete: true },
     { nodeId: "n1", isComplete: false },

@@ -92,8 +92,11 @@ export class ControlWriter {
   }
 
   /** The outcome's id is that of the name's record, which may be older than the request. */
-  async putImage(request: PutImagePlan): Promise<Outcome> {
-    const { result, version } = await this.#deps.store.update((tx) => putImage(tx, request));
+  async putImage(request: Omit<PutImagePlan, "now">): Promise<Outcome> {
+    const { store, clock } = this.#deps;
+    const { result, version } = await store.update((tx) =>
+      putImage(tx, { ...request, now: rfc3339(clock.wallMs()) }),
+    );
     return { id: result, warnings: [], version };
   }
 

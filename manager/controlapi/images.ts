@@ -20,6 +20,8 @@ export interface PutImagePlan {
   readonly spec: unknown;
   /** The node that has the image. */
   readonly nodeId: string;
+  /** RFC 3339. */
+  readonly now: string;
 }
 
 /** Returns the id of the record: that of the name, if the cluster has it already. */
@@ -36,7 +38,7 @@ export function putImage(tx: Transaction, plan: PutImagePlan): string {
         `the cluster keeps at most ${CLUSTER_IMAGE_COUNT_MAX} images: remove some with \`shoal image rm --cluster\``,
       );
     }
-    tx.create("image", { id: plan.id, spec, holders: [origin] });
+    tx.create("image", { id: plan.id, spec, pushedAt: plan.now, holders: [origin] });
     return plan.id;
   }
   if (present.spec.Digest !== spec.Digest) {
@@ -44,7 +46,7 @@ export function putImage(tx: Transaction, plan: PutImagePlan): string {
     const former = present.holders
       .filter((holder) => holder.nodeId !== plan.nodeId)
       .map((holder) => ({ ...holder, isComplete: false }));
-    tx.update("image", { ...present, spec, holders: [origin, ...former] });
+    tx.update("image", { ...present, spec, pushedAt: plan.now, holders: [origin, ...former] });
   }
   // The same image again: copies that are there stay.
   else if (!present.holders.some((holder) => holder.nodeId === plan.nodeId && holder.isComplete)) {

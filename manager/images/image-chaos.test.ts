@@ -219,7 +219,7 @@ class History {
     const spec = { Name: nameOf(at), Digest, ...size };
     this.#nodes.arrive(nodeId, Digest);
     await this.#nodes.cluster.write((tx) => {
-      putImage(tx, { id: `image${this.#digestCount}`, spec, nodeId });
+      putImage(tx, { id: `image${this.#digestCount}`, spec, nodeId, now: "" });
     });
   }
 }

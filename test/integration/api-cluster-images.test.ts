@@ -83,6 +83,7 @@ test("a push answers with each copy as it comes and ends when there are enough",
   >[];
   assert.equal(list[0]?.["Name"], "web:1");
   assert.deepEqual(list[0]?.["Platform"], { OS: "linux", Architecture: "amd64" });
+  assert.equal(list[0]?.["PushedAt"], list[0]?.["CreatedAt"], "records of before this was noted");
   const one = JSON.parse((await call(api, "GET /shoal/v1/images/web:1")).text) as Record<string, unknown>;
   assert.deepEqual((one["Copies"] as readonly unknown[]).at(1), {
     NodeID: "other1",
