@@ -235,7 +235,8 @@ const calls: AgentCalls = {
     const found = await guests.open(reference);
     if (found === undefined) throw new Error(`network ${reference} not found`);
     const target = { containerId, pid };
-    const attached = await guests.attach({ target, networkIds: [found.id], nameservers: [], ports: [] });
+    const places = [{ networkId: found.id, names: [containerId], address: "" }];
+    const attached = await guests.attach({ target, places, nameservers: [], ports: [] });
     return attached.endpoints[found.name]?.IPAddress ?? "";
   },
   guestGone: (containerId) => requireNetwork().guests.detach(containerId),

@@ -109,7 +109,7 @@ export class WorkerNode implements Component {
     await this.#kept.start();
     await this.#tasks.start();
     const { network, engine } = this.#options;
-    network.onGuestNetworks((references) => this.#agent.setGuestNetworks(references));
+    network.onGuests((report) => this.#agent.setGuests(report));
     engine.networks.setGuests?.(network.guests);
     this.#endImageWatch = engine.images.onChange(() => this.#reportImagesSoon());
     this.#reportImages();

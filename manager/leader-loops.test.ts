@@ -498,4 +498,53 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
     assert(runs[0] !== undefined && runs[0].length > 100);
     assert.deepEqual(runs[0], runs[1]);
   });
+
+  it("give containers outside of services addresses: any, the one asked for, and none that another has", async () => {
+    await withCluster(2, async (cluster) => {
+      const net = await cluster.addNetwork({ Name: "net", Driver: "overlay", Attachable: true });
+      const closed = await cluster.addNetwork({ Name: "closed", Driver: "overlay" });
+      const report = (nodeId: string, ...wishes: readonly (readonly [string, string, string])[]) =>
+        cluster.changeNode(nodeId, (node) => ({
+          ...node,
+          guests: wishes.map(([containerId, networkId, wanted]) => {
+            const former = node.guests?.find((each) => each.containerId === containerId);
+            const keeps = former?.wanted === wanted ? former.address : "";
+            return { containerId, networkId, names: [containerId], wanted, address: keeps };
+          }),
+        }));
+      const address = (nodeId: string, containerId: string): string | undefined =>
+        cluster.store
+          .view()
+          .get("node", nodeId)
+          ?.guests?.find((guest) => guest.containerId === containerId)?.address;
+      const first = "node0001";
+      const second = "node0002";
+      await report(first, ["a", net, ""], ["b", net, "10.0.0.77"], ["c", closed, ""]);
+      await cluster.until("b has what it asked for", () => address(first, "b") === "10.0.0.77/24");
+      assert.match(address(first, "a") ?? "", /^10\.0\.0\.\d+\/24$/);
+      await report(
+        second,
+        ["d", net, "10.0.0.77"],
+        ["e", net, "10.9.9.9"],
+        ["f", net, "10.0.0.255"],
+        ["g", net, ""],
+      );
+      await cluster.until("g has one", () => address(second, "g") !== "");
+      assert.notEqual(address(second, "g"), address(first, "a"));
+      for (const id of ["d", "e", "f"]) assert.equal(address(second, id), "", id);
+      assert.equal(address(first, "c"), "", "a closed network takes no guests");
+
+      await cluster.failOver();
+      const kept = address(first, "a");
+      await report(first, ["a", net, ""], ["b2", net, ""]);
+      await cluster.until("d has what b gave back", () => address(second, "d") === "10.0.0.77/24");
+      assert.equal(address(first, "a"), kept, "kept by the next leader");
+      await cluster.write((tx) => tx.remove("node", second));
+      await report(first, ["a", net, ""], ["h", net, "10.0.0.77"]);
+      await cluster.until(
+        "h has what the removed node's d had",
+        () => address(first, "h") === "10.0.0.77/24",
+      );
+    });
+  });
 });

@@ -6,9 +6,11 @@
 import type { NodeRole, PortConfig } from "./specs.ts";
 import type { Config, Secret, Task } from "./objects.ts";
 
-/** One task's end on a network, as other nodes need to know it. */
+/** One task's end on a network, as other nodes need to know it; or that of a container outside of any service. */
 export interface RemoteEndpoint {
+  /** Or the container's id. */
   readonly taskId: string;
+  /** Empty for a container outside of any service. */
   readonly serviceId: string;
   readonly nodeId: string;
   /** Without mask. */
@@ -96,6 +98,23 @@ export interface ResolvedImage {
   readonly isKept: boolean;
   /** RFC 3339 with nanoseconds: when the name was given to it. Of several managers' own images the newest counts. */
   readonly taggedAt: string;
+}
+
+/** A container outside of any service that is on a network, or about to be. */
+export interface ReportedGuest {
+  readonly containerId: string;
+  readonly networkId: string;
+  /** Names that shall resolve to it on the network. */
+  readonly names: readonly string[];
+  /** Without mask: chosen by the user, or held already. Empty: any. */
+  readonly address: string;
+}
+
+/** What a node asks for its containers outside of services; the whole of it each time. */
+export interface GuestReport {
+  /** Attachable networks, by name or id, that the node has to be told of. */
+  readonly references: readonly string[];
+  readonly guests: readonly ReportedGuest[];
 }
 
 /** The whole of what a worker shall do; differences are against the last one acknowledged in the same session. */

@@ -178,6 +178,8 @@ export interface AttachedNetworks {
   readonly nameService?: string;
   readonly searchDomains: readonly string[];
   readonly dnsOptions: readonly string[];
+  /** Address on the cluster's mesh, of a container that is on its networks outside of any service. */
+  readonly meshIp?: string;
 }
 
 export interface CreateContainerRequest {
@@ -535,10 +537,19 @@ export interface BlobPeers {
   ): Promise<Readable>;
 }
 
+/** Where a guest is on one network. */
+export interface GuestPlace {
+  readonly networkId: string;
+  /** Names that resolve to it there; the first is the container's. */
+  readonly names: readonly string[];
+  /** Chosen by the user, without mask, or held already, with it. Empty: any. */
+  readonly address: string;
+}
+
 /** A container outside of any service on networks of the cluster. */
 export interface Guest {
   readonly target: NetworkNamespaceTarget;
-  readonly networkIds: readonly string[];
+  readonly places: readonly GuestPlace[];
   /** Name servers of its own; empty: the host's. */
   readonly nameservers: readonly string[];
   readonly ports: readonly {
@@ -554,8 +565,8 @@ export interface GuestNetworks {
   open(reference: string): Promise<{ readonly id: string; readonly name: string } | undefined>;
   attach(guest: Guest): Promise<AttachedNetworks>;
   detach(containerId: string): Promise<void>;
-  /** A guest that runs since before this daemon, with the address it had. */
-  adopt(guest: Guest, address: string): Promise<void>;
+  /** A guest that runs since before this daemon, with the address that it has on the mesh. */
+  adopt(guest: Guest, meshIp: string): Promise<void>;
 }
 
 export interface LocalNetworkEngine {

@@ -103,6 +103,18 @@ export interface NodeDescription {
 export const NodeState = { unknown: 0, down: 1, ready: 2, disconnected: 3 } as const;
 export type NodeState = (typeof NodeState)[keyof typeof NodeState];
 
+/** A container outside of any service, on one attachable network. Its node reports it, the allocator gives the address. */
+export interface NodeGuest {
+  readonly containerId: string;
+  readonly networkId: string;
+  /** Names that resolve to it on the network. */
+  readonly names: readonly string[];
+  /** Without mask: chosen by the user, or held already. Empty: any. */
+  readonly wanted: string;
+  /** With mask; empty until the allocator has given one. */
+  readonly address: string;
+}
+
 export interface Node extends ObjectMeta, UserVersioned {
   readonly spec: NodeSpec;
   /** Absent until the node's first session. */
@@ -119,6 +131,8 @@ export interface Node extends ObjectMeta, UserVersioned {
   readonly dataPathAddress: string;
   /** CIDR block of the mesh; written by the allocator. */
   readonly meshSubnet?: string;
+  /** In the order in which the node reports them; absent if it never had any. */
+  readonly guests?: readonly NodeGuest[];
   /** Set while the node is a Raft member. */
   readonly manager?: { readonly raftId: number; readonly addr: string };
   /** What the certificate said when the node joined; differs from spec.Role during promotion. */

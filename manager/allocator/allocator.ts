@@ -10,6 +10,7 @@ import type {
   Network,
   NetworkAttachment,
   Node,
+  NodeGuest,
   Service,
   StoreEvent,
   Task,
@@ -25,6 +26,7 @@ import { Ledger, needsAllocation } from "./ledger.ts";
 
 type Grant =
   | { readonly kind: "node"; readonly id: string; readonly meshSubnet: string }
+  | { readonly kind: "guests"; readonly id: string; readonly guests: readonly NodeGuest[] }
   | { readonly kind: "network"; readonly id: string; readonly allocation: NonNullable<Network["allocation"]> }
   | { readonly kind: "service"; readonly id: string; readonly endpoint: Endpoint }
   | {
@@ -40,6 +42,8 @@ export class Allocator implements Component {
   readonly #loop: ReconcileLoop;
   #ledger: Ledger | undefined;
   readonly #nodes = new Set<string>();
+  /** Nodes with containers outside of services that have no address yet. */
+  readonly #hosts = new Set<string>();
   readonly #networks = new Set<string>();
   readonly #services = new Set<string>();
   readonly #tasks = new Set<string>();
@@ -49,7 +53,12 @@ export class Allocator implements Component {
   readonly #endpoints = new Map<string, Endpoint>();
   #retry: Cancel | undefined;
   /** What was refused waits here until something is given back. */
-  readonly #waiting = { networks: new Set<string>(), services: new Set<string>(), tasks: new Set<string>() };
+  readonly #waiting = {
+    networks: new Set<string>(),
+    services: new Set<string>(),
+    tasks: new Set<string>(),
+    hosts: new Set<string>(),
+  };
 
   constructor(deps: LoopDeps) {
     this.#deps = deps;
@@ -79,6 +88,7 @@ export class Allocator implements Component {
     this.#endpoints.clear();
     for (const set of [
       this.#nodes,
+      this.#hosts,
       this.#networks,
       this.#services,
       this.#tasks,
@@ -86,7 +96,10 @@ export class Allocator implements Component {
     ]) {
       set.clear();
     }
-    for (const node of view.list("node")) if (node.meshSubnet === undefined) this.#nodes.add(node.id);
+    for (const node of view.list("node")) {
+      if (node.meshSubnet === undefined) this.#nodes.add(node.id);
+      if (lacksAddress(node)) this.#hosts.add(node.id);
+    }
     for (const network of view.list("network")) {
       if (network.allocation === undefined && needsAllocation(network)) this.#networks.add(network.id);
     }
@@ -131,11 +144,14 @@ export class Allocator implements Component {
   #observeNode(node: Node, action: StoreEvent["action"], nowMs: number): boolean {
     if (action === "remove") {
       this.#ledger?.releaseNode(node.id, nowMs);
+      this.#ledger?.releaseGuests(node.id, [], nowMs);
       return this.#retryWaiting();
     }
-    if (node.meshSubnet !== undefined) return false;
-    this.#nodes.add(node.id);
-    return true;
+    const isFreed = this.#ledger?.releaseGuests(node.id, node.guests ?? [], nowMs) === true;
+    const hasWork = isFreed && this.#retryWaiting();
+    if (lacksAddress(node)) this.#hosts.add(node.id);
+    if (node.meshSubnet === undefined) this.#nodes.add(node.id);
+    return hasWork || lacksAddress(node) || node.meshSubnet === undefined;
   }
 
   #observeTask(task: Task, action: StoreEvent["action"], nowMs: number): boolean {
@@ -151,12 +167,13 @@ export class Allocator implements Component {
 
   /** Something was given back: whoever waits may have it. True if anyone does. */
   #retryWaiting(): boolean {
-    const { networks, services, tasks } = this.#waiting;
-    const isAny = networks.size + services.size + tasks.size > 0;
+    const { networks, services, tasks, hosts } = this.#waiting;
+    const isAny = networks.size + services.size + tasks.size + hosts.size > 0;
     for (const id of networks) this.#networks.add(id);
     for (const id of services) this.#services.add(id);
     for (const id of tasks) this.#tasks.add(id);
-    for (const set of [networks, services, tasks]) set.clear();
+    for (const id of hosts) this.#hosts.add(id);
+    for (const set of [networks, services, tasks, hosts]) set.clear();
     return isAny;
   }
 
@@ -172,7 +189,9 @@ export class Allocator implements Component {
     if (isNetworkNew) this.#retryWaiting();
     this.#planServices(ledger, view, nowMs, grants);
     this.#planTasks(ledger, view, nowMs, grants);
-    if (this.#waiting.tasks.size + this.#waiting.services.size > 0) this.#retryAt(ledger.nextFreeMs());
+    this.#planGuests(ledger, view, nowMs, grants);
+    const { tasks, services, hosts } = this.#waiting;
+    if (tasks.size + services.size + hosts.size > 0) this.#retryAt(ledger.nextFreeMs());
     if (grants.length === 0) return;
     const timestamp = rfc3339(clock.wallMs());
     await store.batch(grants, (tx, grant) => applyGrant(tx, grant, timestamp), {
@@ -201,6 +220,17 @@ export class Allocator implements Component {
       else this.#deps.log.warn("node gets no mesh block", { nodeId: id, reason: granted.refusal });
     }
     this.#nodes.clear();
+  }
+
+  #planGuests(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): void {
+    for (const id of this.#hosts) {
+      const node = view.get("node", id);
+      if (node === undefined || !lacksAddress(node)) continue;
+      const guests = ledger.grantGuests(node, view, nowMs);
+      if (guests.some((guest) => guest.address === "")) this.#waiting.hosts.add(id);
+      if (!deepEqual(guests, node.guests)) grants.push({ kind: "guests", id, guests });
+    }
+    this.#hosts.clear();
   }
 
   #planNetworks(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): boolean {
@@ -273,6 +303,10 @@ export class Allocator implements Component {
   }
 }
 
+function lacksAddress(node: Node): boolean {
+  return node.guests?.some((guest) => guest.address === "") === true;
+}
+
 function isNew(task: Task): boolean {
   return task.status.state === TaskState.new && task.desiredState <= TaskState.complete;
 }
@@ -294,6 +328,13 @@ function applyGrant(tx: Transaction, grant: Grant, timestamp: string): void {
       if (network !== undefined) tx.update("network", { ...network, allocation: grant.allocation });
       return;
     }
+    case "guests": {
+      const node = tx.get("node", grant.id);
+      // What the node has reported meanwhile causes another grant.
+      if (node?.guests !== undefined)
+        tx.update("node", { ...node, guests: withAddresses(node.guests, grant.guests) });
+      return;
+    }
     case "service": {
       // A spec that came meanwhile causes another grant.
       const service = tx.get("service", grant.id);
@@ -313,4 +354,16 @@ function applyGrant(tx: Transaction, grant: Grant, timestamp: string): void {
       tx.update("task", { ...task, networks: grant.networks, ports: grant.ports, status });
     }
   }
+}
+
+function withAddresses(guests: readonly NodeGuest[], granted: readonly NodeGuest[]): readonly NodeGuest[] {
+  return guests.map((guest) => {
+    const grant = granted.find(
+      (each) =>
+        each.containerId === guest.containerId &&
+        each.networkId === guest.networkId &&
+        each.wanted === guest.wanted,
+    );
+    return guest.address !== "" || grant === undefined ? guest : { ...guest, address: grant.address };
+  });
 }

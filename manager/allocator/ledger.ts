@@ -8,6 +8,7 @@ import type {
   Network,
   NetworkAttachment,
   Node,
+  NodeGuest,
   Service,
   Task,
 } from "../../model/objects.ts";
@@ -61,6 +62,10 @@ function isHost(port: PortConfig): boolean {
   return port.PublishMode === "host";
 }
 
+function guestKey({ containerId, networkId }: NodeGuest): string {
+  return `${containerId} ${networkId}`;
+}
+
 export class Ledger {
   readonly #subnets: SubnetTable;
   readonly #vnis = new NumberPool({ first: VNI_FIRST, last: VNI_LAST, quarantineMs: ADDRESS_QUARANTINE_MS });
@@ -79,6 +84,12 @@ export class Ledger {
   readonly #taskAddresses = new Map<
     string,
     readonly { readonly networkId: string; readonly address: string }[]
+  >();
+
+  /** Node id to guest to what it holds. */
+  readonly #guestAddresses = new Map<
+    string,
+    Map<string, { readonly networkId: string; readonly address: string }>
   >();
 
   constructor(view: StoreView) {
@@ -108,6 +119,7 @@ export class Ledger {
       if (network.allocation !== undefined) this.#adoptNetwork(network);
     for (const service of view.list("service")) this.#adoptService(service);
     for (const task of view.list("task")) if (!isTerminal(task.status.state)) this.#adoptTask(task);
+    for (const node of view.list("node")) this.#adoptGuests(node);
   }
 
   grantNode(node: Node, nowMs: number): Granted<string> {
@@ -227,6 +239,42 @@ export class Ledger {
     if (held === undefined) return false;
     for (const { networkId, address } of held) this.#pools.get(networkId)?.release(address, nowMs);
     return this.#taskAddresses.delete(taskId);
+  }
+
+  /**
+   * The node's guests with the addresses that they can have now: what they hold, what they ask for, or any. One whose wish
+   * another holds, or whose network is not for them, stays without.
+   */
+  grantGuests(node: Node, view: StoreView, nowMs: number): readonly NodeGuest[] {
+    const held = this.#guestAddresses.get(node.id) ?? new Map();
+    this.#guestAddresses.set(node.id, held);
+    return (node.guests ?? []).map((guest) => {
+      const { networkId, wanted } = guest;
+      const network = view.get("network", networkId);
+      const pool = this.#pools.get(networkId);
+      if (network?.spec.Attachable !== true || pool === undefined) return guest;
+      const key = guestKey(guest);
+      const address = held.get(key)?.address ?? takeAddress(pool, wanted, nowMs);
+      if (address === undefined) return guest;
+      held.set(key, { networkId, address });
+      return { ...guest, address: pool.withMask(address) };
+    });
+  }
+
+  /** Takes back what guests that are gone from the node held, or that want another address now. True if that was anything. */
+  releaseGuests(nodeId: string, guests: readonly NodeGuest[], nowMs: number): boolean {
+    const wishes = new Map(guests.map((guest) => [guestKey(guest), guest.wanted]));
+    let isAny = false;
+    const held = this.#guestAddresses.get(nodeId);
+    for (const [key, { networkId, address }] of held ?? []) {
+      const wish = wishes.get(key);
+      if (wish === "" || wish === address) continue;
+      this.#pools.get(networkId)?.release(address, nowMs);
+      held?.delete(key);
+      isAny = true;
+    }
+    if (held?.size === 0) this.#guestAddresses.delete(nodeId);
+    return isAny;
   }
 
   /** When the next address of any network leaves quarantine. */
@@ -378,6 +426,25 @@ export class Ledger {
     }
     if (held.length > 0) this.#taskAddresses.set(task.id, held);
   }
+
+  #adoptGuests(node: Node): void {
+    const held = new Map<string, { readonly networkId: string; readonly address: string }>();
+    for (const guest of node.guests ?? []) {
+      const [address = ""] = guest.address.split("/");
+      if (address === "" || this.#pools.get(guest.networkId)?.reserve(address) !== true) continue;
+      held.set(guestKey(guest), { networkId: guest.networkId, address });
+    }
+    if (held.size > 0) this.#guestAddresses.set(node.id, held);
+  }
+}
+
+function takeAddress(pool: NetworkPool, wanted: string, nowMs: number): string | undefined {
+  if (wanted !== "") return pool.isHost(wanted) && pool.reserve(wanted) ? wanted : undefined;
+  const taken = pool.take(nowMs);
+  if (taken === undefined) return undefined;
+  const [address, ...others] = taken;
+  for (const other of others) pool.release(other, nowMs);
+  return address;
 }
 
 function portKey(protocol: Protocol, number: number): string {

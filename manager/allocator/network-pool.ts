@@ -37,6 +37,15 @@ export class NetworkPool {
     return taken;
   }
 
+  /** True if the address is of one of the subnets and a host may have it. */
+  isHost(address: string): boolean {
+    const found = this.#find(address);
+    if (found === undefined) return false;
+    const { family, count, prefix } = found.subnet.cidr;
+    if (family === 4 && prefix >= 31) return true;
+    return found.offset > 0 && (family === 6 || BigInt(found.offset) < count - 1n);
+  }
+
   /** False if another holder has it. Addresses outside every subnet are nobody's. */
   reserve(address: string): boolean {
     const found = this.#find(address);

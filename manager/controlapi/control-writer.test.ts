@@ -503,6 +503,36 @@ test("removeNetwork() counts services and not the tasks that still stop", async 
   await fixture.writer.removeNetwork(id);
 });
 
+test("removeNetwork() refuses while a container outside of services is on it, unless its node is down", async () => {
+  const fixture = new Fixture();
+  const { id } = await fixture.writer.createNetwork({ id: fixture.id(), spec: { Name: "net" } });
+  const guest = { containerId: "0123456789abcdef", networkId: id, names: [], wanted: "", address: "" };
+  const change = (state: NodeState): Promise<unknown> =>
+    fixture.store.update((tx) => {
+      const node = tx.get("node", "n9");
+      if (node !== undefined) tx.update("node", { ...node, status: { ...node.status, state } });
+      else
+        tx.create("node", {
+          id: "n9",
+          spec: { Role: "worker", Availability: "active" },
+          status: { state, message: "", addr: "" },
+          rpcAddress: "",
+          dataPathAddress: "",
+          certificateRole: "worker",
+          guests: [guest],
+        });
+    });
+  await change(NodeState.ready);
+  await assert.rejects(
+    fixture.writer.removeNetwork(id),
+    (error) =>
+      hasCode(error, "failed_precondition") &&
+      error.message === `network ${id} is in use by container 0123456789ab on node n9`,
+  );
+  await change(NodeState.down);
+  await fixture.writer.removeNetwork(id);
+});
+
 test("removeNode() takes only a node that is down or forced, orphans its tasks and remembers its id", async () => {
   const fixture = new Fixture();
   await fixture.store.update((tx) =>

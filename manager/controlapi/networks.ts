@@ -1,6 +1,6 @@
 /** Creating and removing networks: plans of transactions. Addresses and VNIs are the allocator's. */
 import { ClusterError } from "../../common/errors.ts";
-import type { Network, Service } from "../../model/objects.ts";
+import { type Network, NodeState, type Service } from "../../model/objects.ts";
 import type { Transaction } from "../store/store.ts";
 import { checkNameFree, existing } from "./lookup.ts";
 import { checkNetworkSpec, parseCidr } from "./validate/other-specs.ts";
@@ -45,7 +45,7 @@ function subnetsOf(network: Network): readonly string[] {
   return network.allocation === undefined ? asked : network.allocation.subnets.map((each) => each.subnet);
 }
 
-/** Only services count: tasks that are still stopping give the network up by themselves. */
+/** Services and containers outside of them count: tasks that are still stopping give the network up by themselves. */
 export function removeNetwork(tx: Transaction, id: string): undefined {
   const network = existing(tx, "network", id);
   const users = network.spec.Ingress === true ? ingressUsers(tx) : attachedServices(tx, id);
@@ -59,8 +59,23 @@ export function removeNetwork(tx: Transaction, id: string): undefined {
       { details: { networkId: network.id, serviceId: user.id } },
     );
   }
+  refuseIfJoined(tx, network);
   tx.remove("network", id);
   return undefined;
+}
+
+/** What a node that is down has said of its containers holds nobody up. */
+function refuseIfJoined(tx: Transaction, { id }: Network): void {
+  for (const node of tx.list("node")) {
+    if (node.status.state === NodeState.down) continue;
+    const guest = node.guests?.find((each) => each.networkId === id);
+    if (guest === undefined) continue;
+    throw new ClusterError(
+      "failed_precondition",
+      `network ${id} is in use by container ${guest.containerId.slice(0, 12)} on node ${node.id}`,
+      { details: { networkId: id, nodeId: node.id } },
+    );
+  }
 }
 
 function attachedServices(tx: Transaction, id: string): readonly Service[] {

@@ -16,6 +16,7 @@ import {
   attachments,
   endpointOf,
   endpointState,
+  guestEndpoint,
   ingressPortKey,
   ingressPorts,
   isServing,
@@ -221,6 +222,7 @@ export class ClusterPicture {
     const peer = peerOf(node);
     if (peer !== undefined) this.#peers.set(node.id, peer);
     this.#changedNodes.add(node.id);
+    this.#setGuests(node, before);
     // Nothing is sent to a node that is down, and everything again once it is back.
     if (before !== undefined && isServing(before) !== isServing(node)) this.#nodeServingChanged(node.id);
   }
@@ -228,7 +230,24 @@ export class ClusterPicture {
   #removeNode(node: Node): void {
     this.#nodes.delete(node.id);
     this.#peers.delete(node.id);
+    for (const { networkId, containerId } of node.guests ?? [])
+      this.table(networkId).endpoints.delete(containerId);
     this.#nodeServingChanged(node.id);
+  }
+
+  #setGuests(node: Node, before: Node | undefined): void {
+    for (const { networkId, containerId } of before?.guests ?? []) {
+      const stays = node.guests?.some(
+        (each) => each.containerId === containerId && each.networkId === networkId,
+      );
+      if (stays !== true) this.table(networkId).endpoints.delete(containerId);
+    }
+    for (const guest of node.guests ?? []) {
+      const endpoint = isServing(node) ? guestEndpoint(guest, node.id) : undefined;
+      const { endpoints } = this.table(guest.networkId);
+      if (endpoint === undefined) endpoints.delete(guest.containerId);
+      else endpoints.set(guest.containerId, endpoint);
+    }
   }
 
   #nodeServingChanged(nodeId: string): void {

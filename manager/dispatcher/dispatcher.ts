@@ -174,7 +174,7 @@ export class Dispatcher implements Component {
     else if (message.heartbeat) session.stream.send({ heartbeat: {} });
     else if (message.statuses) this.#reported(session, message.statuses);
     else if (message.ack) this.#acknowledged(session, message.ack);
-    else if (message.guestNetworks) this.#guests(session, message.guestNetworks.references ?? []);
+    else if (message.guestNetworks) this.#guests(session, message.guestNetworks);
     else if (message.images) this.#reportedImages(session, message.images);
     else if (message.description?.descriptionJson) {
       this.#nodes.describe(session.nodeId, message.description.descriptionJson);
@@ -187,9 +187,13 @@ export class Dispatcher implements Component {
     if (this.#sessions.get(session.nodeId) === session) images.report(session.nodeId, report);
   }
 
-  #guests(session: Session, references: readonly string[]): void {
+  #guests(session: Session, report: shoal.v1.GuestNetworks.$Properties): void {
+    // What a former session says late is not so any more.
+    if (this.#sessions.get(session.nodeId) !== session) return;
+    const references = report.references ?? [];
     session.guestNetworks = references;
     session.assignments.setGuestNetworks(references);
+    this.#nodes.setGuests(session.nodeId, report.guests ?? []);
     this.#flushSoon();
   }
 

@@ -1,6 +1,6 @@
 /** What other nodes must know of a task or service, derived from the store's objects. Pure. */
 import type { IngressPort, NetworkServiceRecord, PeerNode, RemoteEndpoint } from "../../model/dispatch.ts";
-import { type Node, NodeState, type Service, type Task } from "../../model/objects.ts";
+import { type Node, type NodeGuest, NodeState, type Service, type Task } from "../../model/objects.ts";
 import type { NetworkAttachmentConfig } from "../../model/specs.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
 
@@ -30,8 +30,20 @@ export function endpointOf(task: Task, networkId: string): RemoteEndpoint | unde
   };
 }
 
+/** The end of a container outside of any service; undefined until it has an address. */
+export function guestEndpoint(guest: NodeGuest, nodeId: string): RemoteEndpoint | undefined {
+  if (guest.address === "") return undefined;
+  const ip = guest.address.split("/")[0] ?? guest.address;
+  return { taskId: guest.containerId, serviceId: "", nodeId, ip, state: "ready", names: guest.names };
+}
+
 export function sameEndpoint(left: RemoteEndpoint, right: RemoteEndpoint): boolean {
-  return left.state === right.state && left.ip === right.ip && left.nodeId === right.nodeId;
+  return (
+    left.state === right.state &&
+    left.ip === right.ip &&
+    left.nodeId === right.nodeId &&
+    left.names.join() === right.names.join()
+  );
 }
 
 export function attachments(service: Service): readonly NetworkAttachmentConfig[] {

@@ -30,3 +30,7 @@ export const SILENCE_CHECK_MS = 250;
 export const MESH_VNI = 4095;
 /** Networks that one node may ask for beyond those of its tasks. */
 export const GUEST_NETWORK_COUNT_MAX = 256;
+/** Places of containers outside of services on networks, of one node: about 200 bytes each in the node's object. */
+export const GUEST_COUNT_MAX = 1024;
+/** Names of one such place. */
+export const GUEST_NAME_COUNT_MAX = 32;

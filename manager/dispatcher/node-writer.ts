@@ -1,10 +1,10 @@
 /** Writes what sessions say about nodes: here, gone, described. Bursts (a new leader, a rack that failed) are one transaction. */
 import type { Cancel, Timers } from "../../common/env.ts";
-import { type Node, type NodeDescription, NodeState } from "../../model/objects.ts";
+import { type Node, type NodeDescription, type NodeGuest, NodeState } from "../../model/objects.ts";
 import { deepEqual } from "../../model/up-to-date.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { Store } from "../store/store.ts";
-import { STATUS_COALESCE_MS } from "./limits.ts";
+import { GUEST_COUNT_MAX, GUEST_NAME_COUNT_MAX, STATUS_COALESCE_MS } from "./limits.ts";
 
 export interface NodeWriterDeps {
   readonly store: Store;
@@ -17,6 +17,33 @@ const decoder = new TextDecoder();
 function parseDescription(json: Uint8Array | null | undefined): NodeDescription | undefined {
   if (json === null || json === undefined || json.byteLength === 0) return undefined;
   return JSON.parse(decoder.decode(json)) as NodeDescription;
+}
+
+function textsOf(guest: shoal.v1.Guest.$Properties): {
+  readonly containerId: string;
+  readonly networkId: string;
+  readonly address: string;
+} {
+  return {
+    containerId: guest.containerId ?? "",
+    networkId: guest.networkId ?? "",
+    address: guest.address ?? "",
+  };
+}
+
+/** The node's guests as it reports them now, with the addresses that they have from us. */
+export function mergeGuests(
+  known: readonly NodeGuest[],
+  reported: readonly shoal.v1.Guest.$Properties[],
+): readonly NodeGuest[] {
+  return reported.slice(0, GUEST_COUNT_MAX).map((each) => {
+    const { containerId, networkId, address: wanted } = textsOf(each);
+    const names = (each.names ?? []).slice(0, GUEST_NAME_COUNT_MAX);
+    const former = known.find((one) => one.containerId === containerId && one.networkId === networkId);
+    const address = former?.address ?? "";
+    const keeps = wanted === "" || address.split("/")[0] === wanted;
+    return { containerId, networkId, names, wanted, address: keeps ? address : "" };
+  });
 }
 
 export class NodeWriter {
@@ -52,6 +79,14 @@ export class NodeWriter {
     const description = parseDescription(json);
     if (description === undefined) return;
     this.#change(nodeId, (node) => ({ ...node, description: { ...node.description, ...description } }));
+  }
+
+  setGuests(nodeId: string, reported: readonly shoal.v1.Guest.$Properties[]): void {
+    this.#change(nodeId, (node) =>
+      node.guests === undefined && reported.length === 0
+        ? node
+        : { ...node, guests: mergeGuests(node.guests ?? [], reported) },
+    );
   }
 
   markDown(nodeId: string, message: string): void {

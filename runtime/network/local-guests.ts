@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
-import type { Guest, GuestNetworks, NetworkNamespaceTarget } from "../../model/engine.ts";
+import type { Guest, GuestNetworks, GuestPlace, NetworkNamespaceTarget } from "../../model/engine.ts";
 import type { ContainerNetworkRequest, ContainerNetworkResult } from "../ports.ts";
 import type { NetworkCatalog } from "./local-catalog.ts";
 import { portRequests } from "./local-ports.ts";
@@ -19,6 +19,23 @@ function references(request: Request): string[] {
   const mode = request.hostConfig.NetworkMode ?? "";
   const asked = Object.keys(request.networkingConfig?.EndpointsConfig ?? {});
   return [...new Set([mode === "" ? "default" : mode, ...asked])];
+}
+
+/** The container's names on the network and the address that it asks for there. */
+function placeOf(
+  request: ContainerNetworkRequest,
+  reference: string,
+  network: { readonly id: string; readonly name: string },
+): GuestPlace {
+  const settings = request.networkingConfig?.EndpointsConfig ?? {};
+  const endpoint = settings[reference] ?? settings[network.name] ?? settings[network.id];
+  const shortId = request.target.containerId.slice(0, 12);
+  const names = [request.name, ...(endpoint?.Aliases ?? []), shortId, request.hostname];
+  return {
+    networkId: network.id,
+    names: [...new Set(names.filter((name) => name !== ""))],
+    address: endpoint?.IPAMConfig?.IPv4Address ?? "",
+  };
 }
 
 /** Host ports as asked for; on networks of the cluster each must be named. */
@@ -39,7 +56,7 @@ export class LocalGuests {
   readonly #log: Logger;
   readonly #attached = new Set<string>();
   /** Found at the daemon's start, before the cluster was there. */
-  readonly #pending = new Map<string, { readonly guest: Guest; readonly address: string }>();
+  readonly #pending = new Map<string, { readonly guest: Guest; readonly meshIp: string }>();
   #guests: GuestNetworks | undefined;
 
   constructor(catalog: NetworkCatalog, log: Logger) {
@@ -50,9 +67,9 @@ export class LocalGuests {
   set(guests: GuestNetworks | undefined): void {
     this.#guests = guests;
     if (guests === undefined) return;
-    for (const { guest, address } of this.#pending.values()) {
+    for (const { guest, meshIp } of this.#pending.values()) {
       this.#attached.add(guest.target.containerId);
-      guests.adopt(guest, address).catch((caught: unknown) =>
+      guests.adopt(guest, meshIp).catch((caught: unknown) =>
         this.#log.warn("a container's place on a network of the cluster could not be taken over", {
           containerId: guest.target.containerId,
           error: ClusterError.from(caught),
@@ -82,12 +99,18 @@ export class LocalGuests {
 
   async attach(request: ContainerNetworkRequest): Promise<ContainerNetworkResult> {
     const guests = this.#require();
-    const opened = await Promise.all(references(request).map((reference) => guests.open(reference)));
+    const places = await Promise.all(
+      references(request).map(async (reference) => {
+        const opened = await guests.open(reference);
+        if (opened === undefined) throw new ClusterError("not_found", `network ${reference} not found`);
+        return placeOf(request, reference, opened);
+      }),
+    );
     const ports = publishedPorts(request);
     const { target, hostConfig } = request;
     const attached = await guests.attach({
       target,
-      networkIds: opened.flatMap((network) => (network === undefined ? [] : [network.id])),
+      places,
       nameservers: hostConfig.Dns ?? [],
       ports,
     });
@@ -123,13 +146,17 @@ export class LocalGuests {
   ): Promise<boolean> {
     const endpoints = Object.entries(result.endpoints);
     const isLocal = endpoints.some(([name, { NetworkID }]) => this.#catalog.lookup(NetworkID ?? name));
-    const address = endpoints[0]?.[1].IPAddress ?? "";
-    if (isLocal || address === "") return false;
-    const networkIds = endpoints.flatMap(([, { NetworkID }]) => (NetworkID === undefined ? [] : [NetworkID]));
+    const { meshIp } = result;
+    if (isLocal || meshIp === undefined) return false;
+    const places = endpoints.flatMap(([, endpoint]) => {
+      const { NetworkID: networkId, IPAddress, IPPrefixLen, DNSNames } = endpoint;
+      if (networkId === undefined) return [];
+      return [{ networkId, names: DNSNames ?? [], address: `${IPAddress}/${IPPrefixLen}` }];
+    });
     const { containerId, pid, dns } = container;
     const target = { containerId, pid };
-    const guest = { target, networkIds, nameservers: dns, ports: publishedOf(result.ports) };
-    this.#pending.set(containerId, { guest, address });
+    const guest = { target, places, nameservers: dns, ports: publishedOf(result.ports) };
+    this.#pending.set(containerId, { guest, meshIp });
     if (this.#guests !== undefined) this.set(this.#guests);
     return true;
   }

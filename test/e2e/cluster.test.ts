@@ -293,6 +293,69 @@ describe("a cluster of three managers and two workers", () => {
     );
   });
 
+  test("containers outside of services on an attachable network reach each other, and tasks, by name", async () => {
+    const [here, there] = [cluster.dev.hosts[3], cluster.dev.hosts[4]];
+    assert.ok(here && there);
+    const [onHere, onThere] = [here, there].map(
+      ({ name }) =>
+        (...args: readonly string[]): Promise<string> =>
+          cluster.dockerOn(name, ...args),
+    );
+    assert.ok(onHere && onThere);
+    await cluster.docker(
+      "network",
+      "create",
+      "--driver=overlay",
+      "--attachable",
+      "--subnet=10.88.0.0/24",
+      "yard",
+    );
+    const service = ["service", "create", "--quiet", "--detach", "--name=shed", "--network=yard"];
+    await cluster.docker(...service, "--mode=global", "--constraint=node.role==worker", IMAGE_V1);
+    const tasks = await cluster.untilRunning("shed", 2);
+    const names = await cluster.nodeNames();
+    const own = tasks.find((task) => names.get(task.NodeID) === here.name);
+    const shed = own?.Status.ContainerStatus?.ContainerID ?? "";
+    await onHere("run", "--detach", "--name=cat", "--network=yard", "--network-alias=puss", IMAGE_V1);
+    await onThere("run", "--detach", "--name=dog", "--network=yard", "--ip=10.88.0.77", IMAGE_V1);
+    const address = "{{.NetworkSettings.Networks.yard.IPAddress}}";
+    assert.equal((await onThere("inspect", "--format", address, "dog")).trim(), "10.88.0.77");
+    const meet = async (): Promise<void> => {
+      for (const name of ["cat", "puss", "shed"])
+        assert.match(await onThere("exec", "dog", "sh", "-c", ask(name)), /version 1/, name);
+      for (const inside of ["cat", shed])
+        assert.match(await onHere("exec", inside, "sh", "-c", ask("dog")), /version 1/, inside);
+    };
+    await until("all know each other", 10_000, () =>
+      meet().then(
+        () => true,
+        () => undefined,
+      ),
+    );
+    await cluster.dev.killDaemon(here.name);
+    await cluster.dev.startDaemon(here.name);
+    const { stdout } = await cluster.dev.docker(cluster.first.name, ["service", "ps", "--no-trunc", "shed"]);
+    await meet().catch((caught: unknown) => assert.fail(`${String(caught)}\n${stdout}`));
+    const taken = await cluster.dev.docker(here.name, [
+      "run",
+      "--rm",
+      "--network=yard",
+      "--ip=10.88.0.77",
+      IMAGE_V1,
+    ]);
+    assert.match(taken.stderr, /Address already in use: 10\.88\.0\.77 on network yard/);
+    await cluster.docker("service", "rm", "shed");
+    const refused = await cluster.dev.docker(cluster.first.name, ["network", "rm", "yard"]);
+    assert.match(refused.stderr, /is in use by container/);
+    await onHere("rm", "--force", "cat");
+    await onThere("rm", "--force", "dog");
+    await until(
+      "the network can be removed",
+      20_000,
+      async () => (await cluster.dev.docker(cluster.first.name, ["network", "rm", "yard"])).status === 0,
+    );
+  });
+
   test("a bridge's name server answers under 127.0.0.11, also for a container that joins later", async () => {
     const onHost = (...args: readonly string[]): Promise<string> => cluster.dockerOn("worker1", ...args);
     await onHost("network", "create", "town");

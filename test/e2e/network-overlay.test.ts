@@ -35,6 +35,8 @@ class Cluster {
   readonly lab = new NetworkLab();
   readonly nodes: Node[] = [];
   readonly running: Running[] = [];
+  /** Ends of containers outside of services. */
+  readonly guests: RemoteEndpoint[] = [];
 
   async addNode(name: string): Promise<Node> {
     const host = this.lab.addHost(name);
@@ -72,7 +74,7 @@ class Cluster {
   /** Every node is told the whole state, as a new session would. */
   async tell(nodes: readonly Node[] = this.nodes): Promise<void> {
     const endpoints = this.running
-      .map((each) => ({
+      .map((each): RemoteEndpoint => ({
         taskId: each.task.id,
         serviceId: "web",
         nodeId: each.node.nodeId,
@@ -80,6 +82,7 @@ class Cluster {
         state: each.state,
         names: [each.task.name],
       }))
+      .concat(this.guests)
       .toSorted((one, other) => (one.taskId < other.taskId ? -1 : 1));
     const services = [{ serviceId: "web", name: "web", aliases: ["www"], vip: VIP }];
     for (const node of nodes) {
@@ -262,22 +265,40 @@ describe("overlay networks", () => {
     async () => {
       const guest = await lab().lab.container();
       const request = { network: "backnet", containerId: "guest", pid: guest.pid };
-      const address = await idle.agent.call("guest", request);
-      assert.match(address, /^10\.210\.4\./);
+      const ip = "10.77.1.40";
+      const { guests, nodes } = lab();
+      guests.push({
+        taskId: "guest",
+        serviceId: "",
+        nodeId: idle.nodeId,
+        ip,
+        state: "ready",
+        names: ["buddy"],
+      });
+      const asked = idle.agent.call("guest", request);
+      await lab().tell(nodes);
+      assert.equal(await asked, ip);
       const server = "10.210.4.1";
       assert.deepEqual(await guest.call("resolve", { server, name: "web", kind: "A" }), [VIP]);
       const names = new Set<string>();
       for (let count = 0; count < 8; count += 1) {
         const [name = "", from] = (await guest.call("http", { url: `http://${VIP}/` })).split(" ");
-        assert.equal(from, "10.77.1.1", "tasks see the network's gateway");
+        assert.equal(from, ip, "tasks see its own address");
         names.add(name);
       }
       assert.deepEqual([...names].toSorted(), ["a", "b"]);
+      await guest.call("serve", { port: 80, name: "guest" });
+      assert.deepEqual(await a.process.call("resolve", { server: "10.210.0.1", name: "buddy", kind: "A" }), [
+        ip,
+      ]);
+      assert.equal(await a.process.call("http", { url: `http://${ip}/` }), `guest ${a.ip}`);
       await assert.rejects(
         idle.agent.call("guest", { ...request, network: "nosuch" }),
         /network nosuch not found/,
       );
       await idle.agent.call("guestGone", "guest");
+      guests.pop();
+      await lab().tell(nodes);
       await guest.kill();
     },
   );

@@ -86,7 +86,7 @@ class Fixture {
       }
       tx.create("network", {
         id: NETWORK,
-        spec: { Name: "back", Driver: "overlay" },
+        spec: { Name: "back", Driver: "overlay", Attachable: true },
         allocation: { vni: 4096, subnets: [{ subnet: "10.0.1.0/24", gateway: "10.0.1.1" }] },
       });
     });
@@ -309,4 +309,46 @@ test("Dispatcher takes in what nodes say of their images, and tells holders what
   await fixture.store.update((tx) => tx.remove("node", "a"));
   await fixture.run();
   assert.equal(fixture.images.of("a"), undefined);
+});
+
+test("a container outside of services is an endpoint for all nodes on its network from when it has an address", async () => {
+  const fixture = new Fixture();
+  await fixture.start("node1", "node2");
+  const [first, second] = [await fixture.agent("node1"), await fixture.agent("node2")];
+  await fixture.task("t1", "node2", TaskState.running);
+  const guest = { containerId: "c1", networkId: NETWORK, names: ["db"], address: "" };
+  const tell = async (guests: readonly object[]): Promise<void> => {
+    first.receive({ guestNetworks: { references: ["back"], guests } });
+    await fixture.run();
+  };
+  const give = async (address: string): Promise<void> => {
+    await fixture.store.update((tx) => {
+      const node = tx.get("node", "node1");
+      assert.ok(node);
+      tx.update("node", { ...node, guests: (node.guests ?? []).map((each) => ({ ...each, address })) });
+    });
+    await fixture.run();
+  };
+  await tell([guest]);
+  assert.deepEqual(second.endpoints(), ["t1 ready"]);
+  await give("10.0.1.9/24");
+  for (const agent of [first, second]) assert.deepEqual(agent.endpoints(), ["c1 ready", "t1 ready"]);
+  await tell([{ ...guest, names: ["db", "store"] }]);
+  const endpoint = second.state.current().networks.get(NETWORK)?.endpoints[0];
+  assert.deepEqual([endpoint?.ip, endpoint?.names], ["10.0.1.9", ["db", "store"]]);
+  await tell([{ ...guest, address: "10.0.1.50" }]);
+  assert.deepEqual(second.endpoints(), ["t1 ready"], "it asks for another address");
+  await give("10.0.1.50/24");
+  assert.deepEqual(second.endpoints(), ["c1 ready", "t1 ready"]);
+  first.ended();
+  for (let ms = 0; ms < NODE_DOWN_MS + 2_000; ms += 1_000) {
+    await fixture.run(1_000);
+    second.receive({ heartbeat: {} });
+  }
+  assert.deepEqual(second.endpoints(), ["t1 ready"], "its node is down");
+  const again = await fixture.agent("node1");
+  again.receive({ guestNetworks: { references: [], guests: [] } });
+  await fixture.run();
+  assert.deepEqual(second.endpoints(), ["t1 ready"]);
+  assert.deepEqual(fixture.store.view().get("node", "node1")?.guests, []);
 });

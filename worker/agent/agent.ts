@@ -6,7 +6,7 @@ import { Backoff } from "../../common/backoff.ts";
 import type { Cancel, Clock, Component, Random, Timers } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
-import type { AssignmentSet, SessionInfo } from "../../model/dispatch.ts";
+import type { AssignmentSet, GuestReport, SessionInfo } from "../../model/dispatch.ts";
 import type { NodeDescription, TaskStatus } from "../../model/objects.ts";
 import type { NodeAvailability, NodeRole } from "../../model/specs.ts";
 import type { shoal } from "../../proto/messages.ts";
@@ -90,7 +90,7 @@ export class Agent implements Component {
   #heartbeatMs = DEFAULT_HEARTBEAT_MS;
   #session: OpenSession | undefined;
   #cancelRetry: Cancel | undefined;
-  #guestNetworks: readonly string[] = [];
+  #guests: GuestReport = { references: [], guests: [] };
   /** Images that the node has; undefined before it was looked. */
   #images: ReadonlySet<string> | undefined;
   /** As the manager was told in this session. */
@@ -137,14 +137,20 @@ export class Agent implements Component {
     this.#session?.stream.send({ description: { descriptionJson: this.#description() } });
   }
 
-  /** Networks that containers outside of any service use here: the manager describes them too. */
-  setGuestNetworks(references: readonly string[]): void {
-    this.#guestNetworks = references;
-    if (this.isConnected) this.#tellGuestNetworks();
+  /** Containers outside of any service on networks of the cluster: the manager gives them addresses and describes the networks. */
+  setGuests(report: GuestReport): void {
+    this.#guests = report;
+    if (this.isConnected) this.#tellGuests();
   }
 
-  #tellGuestNetworks(): void {
-    this.#session?.stream.send({ guestNetworks: { references: [...this.#guestNetworks] } });
+  #tellGuests(): void {
+    const { references, guests } = this.#guests;
+    this.#session?.stream.send({
+      guestNetworks: {
+        references: [...references],
+        guests: guests.map((guest) => ({ ...guest, names: [...guest.names] })),
+      },
+    });
   }
 
   /** Images that the node has, as canonical names with tag and digests; the manager is told what is new. */
@@ -239,7 +245,8 @@ export class Agent implements Component {
     this.#backoff.reset();
     this.#deps.log.info("session opened", { manager: session.addr, session: opened.sessionId });
     if (opened.info) this.#update(opened.info);
-    if (this.#guestNetworks.length > 0) this.#tellGuestNetworks();
+    // Also when there are none: the managers may remember some of before.
+    this.#tellGuests();
     this.#toldImages = undefined;
     this.#tellImages();
     this.#reporter.sessionOpened((batch) => session.stream.send({ statuses: batch }));

@@ -1,46 +1,58 @@
 /**
- * Containers outside of any service that join attachable networks of the cluster (`docker run --network`). A network that no
- * task of this node is on is asked for at the managers and waited for. Connecting itself is worker-network.ts's work.
+ * Containers outside of any service that join attachable networks of the cluster (`docker run --network`). The managers are
+ * told of them, give them addresses and tell all nodes their names. Connecting itself is worker-network.ts's work.
  */
 import type { Timers } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
-import type { NetworkAssignment } from "../../model/dispatch.ts";
-import type { AttachedNetworks, Guest, GuestNetworks } from "../../model/engine.ts";
-import { GUEST_NETWORK_WAIT_MS } from "./limits.ts";
+import type { GuestReport, NetworkAssignment, RemoteEndpoint } from "../../model/dispatch.ts";
+import type { AttachedNetworks, Guest, GuestNetworks, GuestPlace } from "../../model/engine.ts";
+import {
+  contains,
+  parseAddress,
+  parseBlock,
+  splitCidr,
+  tryParseAddress,
+} from "../../runtime/network/addresses.ts";
+import { GUEST_ADDRESS_WAIT_MS, GUEST_NETWORK_WAIT_MS } from "./limits.ts";
+
+/** A guest's place with what the managers have said of it. */
+export interface GuestAttachment {
+  readonly network: NetworkAssignment;
+  readonly names: readonly string[];
+  /** With mask. */
+  readonly address: string;
+}
 
 export interface GuestDeps {
   readonly timers: Timers;
   /** Networks that are set up on this node now. */
   readonly networks: () => readonly NetworkAssignment[];
-  readonly connect: (
-    guest: Guest,
-    networks: readonly NetworkAssignment[],
-  ) => Promise<readonly [address: string, attached: AttachedNetworks]>;
-  readonly takeOver: (guest: Guest, networkIds: readonly string[], address: string) => Promise<void>;
+  readonly connect: (guest: Guest, attachments: readonly GuestAttachment[]) => Promise<AttachedNetworks>;
+  readonly takeOver: (guest: Guest, meshIp: string) => Promise<void>;
   readonly disconnect: (containerId: string) => Promise<void>;
 }
 
 export class NodeGuests implements GuestNetworks {
   readonly #deps: GuestDeps;
-  /** Networks that guests are on, by container. */
-  readonly #used = new Map<string, readonly string[]>();
+  /** By container. */
+  readonly #guests = new Map<string, Guest>();
   /** Names or ids that are asked for, and by how many. */
   readonly #asked = new Map<string, number>();
   readonly #waiting = new Set<() => void>();
-  #listener: ((references: readonly string[]) => void) | undefined;
+  #listener: ((report: GuestReport) => void) | undefined;
   #told = "";
 
   constructor(deps: GuestDeps) {
     this.#deps = deps;
   }
 
-  onChange(listener: (references: readonly string[]) => void): void {
+  onChange(listener: (report: GuestReport) => void): void {
     this.#listener = listener;
     this.#told = "";
     this.#tell();
   }
 
-  /** Managers have said something new: who waits for a network looks again. */
+  /** Managers have said something new: who waits for a network or an address looks again. */
   networksChanged(): void {
     for (const look of this.#waiting) look();
   }
@@ -49,7 +61,7 @@ export class NodeGuests implements GuestNetworks {
     this.#asked.set(reference, (this.#asked.get(reference) ?? 0) + 1);
     this.#tell();
     try {
-      const found = await this.#await(reference);
+      const found = await this.#await(() => this.#find(reference), GUEST_NETWORK_WAIT_MS);
       return found === undefined ? undefined : { id: found.networkId, name: found.name };
     } finally {
       this.#forgetLater(reference);
@@ -57,31 +69,46 @@ export class NodeGuests implements GuestNetworks {
   }
 
   async attach(guest: Guest): Promise<AttachedNetworks> {
-    const networks = guest.networkIds.map((id) => this.#require(id));
-    this.#use(guest);
+    const { containerId } = guest.target;
+    for (const place of guest.places) checkWish(this.#require(place.networkId), place, containerId);
+    this.#guests.set(containerId, guest);
+    this.#tell();
     try {
-      const [, attached] = await this.#deps.connect(guest, networks);
-      return attached;
+      const attachments = await Promise.all(guest.places.map((place) => this.#granted(place, containerId)));
+      return await this.#deps.connect(guest, attachments);
     } catch (caught) {
-      await this.detach(guest.target.containerId);
+      await this.detach(containerId);
       throw caught;
     }
   }
 
   async detach(containerId: string): Promise<void> {
-    if (!this.#used.delete(containerId)) return;
+    if (!this.#guests.delete(containerId)) return;
     await this.#deps.disconnect(containerId);
     this.#tell();
   }
 
-  async adopt(guest: Guest, address: string): Promise<void> {
-    this.#use(guest);
-    await this.#deps.takeOver(guest, guest.networkIds, address);
+  async adopt(guest: Guest, meshIp: string): Promise<void> {
+    this.#guests.set(guest.target.containerId, guest);
+    this.#tell();
+    await this.#deps.takeOver(guest, meshIp);
   }
 
-  #use(guest: Guest): void {
-    this.#used.set(guest.target.containerId, guest.networkIds);
-    this.#tell();
+  async #granted(place: GuestPlace, containerId: string): Promise<GuestAttachment> {
+    const { networkId, names, address: wanted } = place;
+    const look = (): RemoteEndpoint | undefined =>
+      this.#find(networkId)?.endpoints.find(
+        (each) => each.taskId === containerId && (wanted === "" || each.ip === wanted),
+      );
+    const endpoint = await this.#await(look, GUEST_ADDRESS_WAIT_MS);
+    const network = this.#require(networkId);
+    if (endpoint === undefined)
+      throw new ClusterError(
+        "unavailable",
+        `Cannot connect the container to network "${network.name}": the managers must give it ${wanted === "" ? "an address" : `the address ${wanted}`}, and have not within ${GUEST_ADDRESS_WAIT_MS / 1000} s`,
+        { retryable: true },
+      );
+    return { network, names, address: withMask(network, endpoint.ip) };
   }
 
   #find(reference: string): NetworkAssignment | undefined {
@@ -98,21 +125,22 @@ export class NodeGuests implements GuestNetworks {
     return found;
   }
 
-  #await(reference: string): Promise<NetworkAssignment | undefined> {
-    const found = this.#find(reference);
+  /** What `look` finds, now or when the managers have said more; undefined if it finds nothing in time. */
+  #await<T>(look: () => T | undefined, waitMs: number): Promise<T | undefined> {
+    const found = look();
     if (found !== undefined) return Promise.resolve(found);
     return new Promise((resolve) => {
-      const finish = (result: NetworkAssignment | undefined): void => {
-        this.#waiting.delete(look);
+      const finish = (result: T | undefined): void => {
+        this.#waiting.delete(again);
         cancel();
         resolve(result);
       };
-      const look = (): void => {
-        const now = this.#find(reference);
+      const again = (): void => {
+        const now = look();
         if (now !== undefined) finish(now);
       };
-      const cancel = this.#deps.timers.after(GUEST_NETWORK_WAIT_MS, () => finish(undefined));
-      this.#waiting.add(look);
+      const cancel = this.#deps.timers.after(waitMs, () => finish(undefined));
+      this.#waiting.add(again);
     });
   }
 
@@ -128,10 +156,49 @@ export class NodeGuests implements GuestNetworks {
   }
 
   #tell(): void {
-    const references = [...new Set([...this.#asked.keys(), ...[...this.#used.values()].flat()])].toSorted();
-    const text = references.join("\n");
+    const guests = [...this.#guests.values()].flatMap(({ target, places }) =>
+      places.map(({ networkId, names, address }) => ({
+        containerId: target.containerId,
+        networkId,
+        names,
+        address: address.split("/")[0] ?? address,
+      })),
+    );
+    const used = guests.map(({ networkId }) => networkId);
+    const report = { references: [...new Set([...this.#asked.keys(), ...used])].toSorted(), guests };
+    const text = JSON.stringify(report);
     if (text === this.#told) return;
     this.#told = text;
-    this.#listener?.(references);
+    this.#listener?.(report);
   }
+}
+
+/** Says at once what the managers would only be silent about. */
+function checkWish(network: NetworkAssignment, { address }: GuestPlace, containerId: string): void {
+  if (address === "") return;
+  const asked = tryParseAddress(address);
+  if (asked === undefined || !subnetsOf(network).some((subnet) => contains(parseBlock(subnet), asked)))
+    throw new ClusterError(
+      "invalid_argument",
+      `invalid endpoint settings: no subnet of network ${network.name} contains IP address ${address}: it has ${subnetsOf(network).join(", ")}`,
+    );
+  const isTaken =
+    network.subnets.some(({ gateway }) => gateway.split("/")[0] === address) ||
+    network.services.some(({ vip }) => vip === address) ||
+    network.endpoints.some((each) => each.ip === address && each.taskId !== containerId);
+  if (isTaken)
+    throw new ClusterError(
+      "permission_denied",
+      `Address already in use: ${address} on network ${network.name}`,
+    );
+}
+
+function subnetsOf(network: NetworkAssignment): readonly string[] {
+  return network.subnets.map(({ subnet }) => subnet).filter((subnet) => !subnet.includes(":"));
+}
+
+function withMask(network: NetworkAssignment, ip: string): string {
+  const address = parseAddress(ip);
+  const subnet = subnetsOf(network).find((each) => contains(parseBlock(each), address));
+  return `${ip}/${subnet === undefined ? 32 : splitCidr(subnet).prefixLength}`;
 }

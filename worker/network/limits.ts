@@ -25,3 +25,5 @@ export const ENDPOINT_TTL_SECONDS = 2;
 export const SAVE_INTERVAL_MS = 1_000;
 /** How long a container's start waits until managers have described a network that this node did not know. */
 export const GUEST_NETWORK_WAIT_MS = 2_000;
+/** And until they have given it an address: longer than it takes to choose another leader. */
+export const GUEST_ADDRESS_WAIT_MS = 10_000;

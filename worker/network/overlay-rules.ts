@@ -19,12 +19,8 @@ function vipRules(): string {
   }).join("\n");
 }
 
-/**
- * `gateway` is the network's, which every node's namespace has for itself. `guestPool`: guests come with addresses of the mesh,
- * which tasks would answer on the wrong interface, so tasks see the gateway in their place.
- */
-export function overlayDefinition(gateway: string, guestPool?: string): TableDefinition {
-  const guests = guestPool === undefined ? "" : `    ip saddr ${guestPool} oifname "t*" snat to ${gateway}`;
+/** `gateway` is the network's, which every node's namespace has for itself. */
+export function overlayDefinition(gateway: string): TableDefinition {
   return {
     name: OVERLAY_TABLE,
     sets: [
@@ -42,7 +38,6 @@ ${vipRules()}
   }
   chain hairpin { type nat hook postrouting priority srcnat; policy accept;
     ip saddr . ip daddr @self snat to ${gateway}
-${guests}
   }
   chain forward { type filter hook forward priority filter; policy accept;
     tcp flags syn tcp option maxseg size set rt mtu

@@ -43,8 +43,6 @@ export interface Underlay {
   readonly mac: string;
   readonly mtu: number;
   readonly ends: readonly TunnelEnd[];
-  /** CIDR of the mesh. */
-  readonly pool: string;
 }
 
 interface OverlayAttachment {
@@ -63,7 +61,6 @@ export class Overlay {
   readonly #attachments = new Map<string, OverlayAttachment>();
   #assignment: NetworkAssignment;
   #mtu = 0;
-  #pool = "";
   #drained: ReadonlySet<string> = new Set();
   #isFresh = true;
   readonly #gone = new Set<string>();
@@ -114,7 +111,6 @@ export class Overlay {
     this.#assignment = assignment;
     this.#drained = options.drained;
     this.#mtu = this.#mtuOf(underlay);
-    this.#pool = underlay.pool;
     const isUnsure = this.#isFresh || options.isAudit === true;
     if (isUnsure) {
       await this.#ensureDevices(underlay);
@@ -242,7 +238,6 @@ export class Overlay {
     const ends = new Map(underlay.ends.map((end) => [end.nodeId, end]));
     const remote = this.#assignment.endpoints.filter((each) => ends.has(each.nodeId) && !this.#isLocal(each));
     const used = new Set(remote.map((each) => each.nodeId));
-    const isOpen = this.#assignment.isAttachable === true;
     return [
       // Whatever has no endpoint behind it is refused here and now rather than timing out.
       ...this.#subnets.map(({ subnet }) => {
@@ -251,10 +246,8 @@ export class Overlay {
       }),
       ...tunnelObjects(
         tunnel,
-        underlay.ends.filter((end) => isOpen || used.has(end.nodeId)),
+        underlay.ends.filter((end) => used.has(end.nodeId)),
       ),
-      // Guests of other nodes have addresses of those nodes' blocks.
-      ...(isOpen ? underlay.ends.map((end) => routeThrough(tunnel, end.meshSubnet, end)) : []),
       ...remote.flatMap((endpoint) => {
         const end = ends.get(endpoint.nodeId);
         return end === undefined ? [] : [routeThrough(tunnel, `${endpoint.ip}/32`, end)];
@@ -271,8 +264,7 @@ export class Overlay {
   }
 
   #definition(): TableDefinition {
-    const isOpen = this.#assignment.isAttachable === true;
-    return overlayDefinition(this.gateway, isOpen ? this.#pool : undefined);
+    return overlayDefinition(this.gateway);
   }
 
   #groups(): ElementGroups {

@@ -7,7 +7,7 @@ import path from "node:path";
 import type { Cancel, Env } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
-import type { MeshAssignment, NetworkAssignment } from "../../model/dispatch.ts";
+import type { GuestReport, MeshAssignment, NetworkAssignment } from "../../model/dispatch.ts";
 import type {
   AttachedNetworks,
   EndpointSettings,
@@ -23,7 +23,7 @@ import { DnsServer } from "../../runtime/network/dns-server.ts";
 import type { Resolution } from "../../runtime/network/dns-server.ts";
 import type { DnsQuestion } from "../../runtime/network/dns-wire.ts";
 import { NetworkNamespace } from "../../runtime/network/namespace.ts";
-import { NodeGuests } from "./guests.ts";
+import { type GuestAttachment, NodeGuests } from "./guests.ts";
 import { AUDIT_INTERVAL_MS, LEFTOVER_LINK_MS, SAVE_INTERVAL_MS } from "./limits.ts";
 import { Mesh } from "./mesh.ts";
 import { instanceTag } from "./names.ts";
@@ -65,8 +65,8 @@ export interface WorkerNetwork {
   adopt(task: Task, target: NetworkNamespaceTarget, meshIp: string): Promise<void>;
   /** Containers outside of any service on networks of the cluster. */
   readonly guests: GuestNetworks;
-  /** Called with all networks that guests use or ask for, whenever that changes; the manager is to describe them. */
-  onGuestNetworks(listener: (references: readonly string[]) => void): void;
+  /** Called with all that guests use or ask for, whenever that changes: for the managers. */
+  onGuests(listener: (report: GuestReport) => void): void;
   /** This node's address on the mesh, for health probes and proxies; undefined before the first assignment. */
   meshAddress(): string | undefined;
   /** Stops serving names and looking after things; traffic goes on. */
@@ -127,9 +127,8 @@ class NodeNetwork implements WorkerNetwork {
     this.guests = new NodeGuests({
       timers: options.env.timers,
       networks: () => [...this.#state.networks.values()],
-      connect: (guest, networks) => this.#exclusive(() => this.#connectGuest(guest, networks)),
-      takeOver: (guest, networks, address) =>
-        this.#exclusive(() => this.#adoptGuest(guest, networks, address)),
+      connect: (guest, attachments) => this.#exclusive(() => this.#connectGuest(guest, attachments)),
+      takeOver: (guest, meshIp) => this.#exclusive(() => this.#adoptGuest(guest, meshIp)),
       disconnect: (containerId) => this.detach(containerId),
     });
     const file = path.join(options.runFolder, "assignment.json");
@@ -152,7 +151,7 @@ class NodeNetwork implements WorkerNetwork {
     return result;
   }
 
-  onGuestNetworks(listener: (references: readonly string[]) => void): void {
+  onGuests(listener: (report: GuestReport) => void): void {
     this.guests.onChange(listener);
   }
 
@@ -317,7 +316,6 @@ class NodeNetwork implements WorkerNetwork {
       port: mesh.dataPathPort,
       ...this.#mesh.underlay,
       mac: tunnelMac(this.#mesh.address ?? ""),
-      pool: mesh.pool,
       ends: this.#mesh.ends,
     };
   }
@@ -376,43 +374,53 @@ class NodeNetwork implements WorkerNetwork {
     return overlays.length > 0 && overlays.every((network) => network?.isInternal === true);
   }
 
-  /** A guest has an address of the mesh only, and uses it on its overlays too: no manager has to give it one. */
-  async #connectGuest(
-    guest: Guest,
-    networks: readonly NetworkAssignment[],
-  ): Promise<readonly [string, AttachedNetworks]> {
+  async #connectGuest(guest: Guest, attachments: readonly GuestAttachment[]): Promise<AttachedNetworks> {
     const { containerId: id, pid } = guest.target;
-    const isSealed = networks.every((network) => network.isInternal);
-    const meshIp = await this.#mesh.attach({ id, ports: guestPorts(guest) }, pid, isSealed);
-    const attachments = networks.map((network) => guestAttachment(network.networkId, meshIp));
-    this.#tasks.set(id, { id, networks: attachments, nameservers: guest.nameservers, pid });
     const endpoints: Record<string, EndpointSettings> = {};
-    for (const { networkId, name } of networks) {
-      const overlay = this.#requireOverlay(guestAttachment(networkId, meshIp));
-      await overlay.attach(id, pid, `${meshIp}/32`);
+    const networks: NetworkAttachment[] = [];
+    for (const { network, names, address: masked } of attachments) {
+      const { networkId, name } = network;
+      const attachment = { networkId, addresses: [masked], aliases: [] };
+      networks.push(attachment);
+      await this.#requireOverlay(attachment).attach(id, pid, masked);
+      const { address, prefixLength } = splitCidr(masked);
       endpoints[name] = {
         NetworkID: networkId,
         EndpointID: endpointId(id, networkId),
         Gateway: "",
-        IPAddress: meshIp,
-        IPPrefixLen: 32,
-        MacAddress: macOf(meshIp),
+        IPAddress: address,
+        IPPrefixLen: prefixLength,
+        MacAddress: macOf(address),
+        DNSNames: names,
       };
     }
+    const isSealed = this.#isSealed({ networks });
+    const meshIp = await this.#mesh.attach({ id, ports: guestPorts(guest) }, pid, isSealed);
+    this.#tasks.set(id, { id, networks, nameservers: guest.nameservers, pid });
     const nameService = this.#mesh.address ?? meshIp;
-    const nameservers = [nameService];
     const searchDomains = this.#forwarder.host().search;
-    return [meshIp, { endpoints, nameservers, nameService, searchDomains, dnsOptions: ["ndots:0"] }];
+    return {
+      endpoints,
+      nameservers: [nameService],
+      nameService,
+      searchDomains,
+      dnsOptions: ["ndots:0"],
+      meshIp,
+    };
   }
 
-  async #adoptGuest(guest: Guest, networkIds: readonly string[], address: string): Promise<void> {
+  async #adoptGuest(guest: Guest, meshIp: string): Promise<void> {
     const { containerId: id, pid } = guest.target;
-    const networks = networkIds.map((networkId) => guestAttachment(networkId, address));
+    const networks = guest.places.map(({ networkId, address }) => ({
+      networkId,
+      addresses: [address],
+      aliases: [],
+    }));
     this.#tasks.set(id, { id, networks, nameservers: guest.nameservers, pid });
     for (const attachment of networks)
-      await this.#overlays.get(attachment.networkId)?.attach(id, pid, `${address}/32`);
+      await this.#overlays.get(attachment.networkId)?.attach(id, pid, firstAddress(attachment));
     const isSealed = this.#isSealed({ networks });
-    await this.#mesh.adopt({ id, ports: guestPorts(guest) }, pid, address, isSealed);
+    await this.#mesh.adopt({ id, ports: guestPorts(guest) }, pid, meshIp, isSealed);
   }
 
   #describe(task: Task, meshIp: string): AttachedNetworks {
@@ -486,10 +494,6 @@ class NodeNetwork implements WorkerNetwork {
 function knownTask(task: Task, pid: number): KnownTask {
   const nameservers = task.spec.ContainerSpec.DNSConfig?.Nameservers ?? [];
   return { id: task.id, networks: task.networks, nameservers, pid };
-}
-
-function guestAttachment(networkId: string, address: string): NetworkAttachment {
-  return { networkId, addresses: [`${address}/32`], aliases: [] };
 }
 
 function guestPorts(guest: Guest): Task["ports"] {
