@@ -99,6 +99,14 @@ async function libraryLife(containers: ContainerEngine): Promise<void> {
 
 async function measureLibrary(root: string, rounds: number): Promise<void> {
   const leaveMemory = ["run", "runc"].map((name) => memoryFolder(path.join(root, name)));
+  try {
+    await measureEngine(root, rounds);
+  } finally {
+    for (const leave of leaveMemory) leave();
+  }
+}
+
+async function measureEngine(root: string, rounds: number): Promise<void> {
   const engine = await createEngine({
     env: realEnv,
     log: silentLogger,
@@ -130,7 +138,6 @@ async function measureLibrary(root: string, rounds: number): Promise<void> {
     );
   } finally {
     await engine.stop();
-    for (const leave of leaveMemory) leave();
   }
 }
 

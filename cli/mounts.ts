@@ -86,6 +86,14 @@ function propagation({ text, given }: Field): string {
   return given;
 }
 
+function tmpfsBytes({ text, given }: Field): number {
+  try {
+    return parseBytes(given);
+  } catch {
+    throw refuse(text, `tmpfs-size must be bytes as in "64M" or "1.5GiB", got "${given}"`);
+  }
+}
+
 function tmpfsMode({ text, given }: Field): number {
   if (!/^[0-7]{1,4}$/.test(given)) throw refuse(text, `tmpfs-mode must be octal, got "${given}"`);
   return Number.parseInt(given, 8);
@@ -119,7 +127,7 @@ const FIELDS: Readonly<Record<string, (field: Field) => void>> = {
       Options: { ...DriverConfig?.Options, ...Object.fromEntries([pairOf(given)]) },
     },
   })),
-  "tmpfs-size": tmpfsOption(({ given }) => ({ SizeBytes: parseBytes(given) })),
+  "tmpfs-size": tmpfsOption((field) => ({ SizeBytes: tmpfsBytes(field) })),
   "tmpfs-mode": tmpfsOption((field) => ({ Mode: tmpfsMode(field) })),
 };
 
