@@ -54,7 +54,7 @@ export async function pluginTar(folder: string, plugin: PluginFolder = {}): Prom
   return Readable.from([execFileSync("tar", ["-C", folder, "-c", "."], { maxBuffer: 512 * 1024 * 1024 })]);
 }
 
-/** Processes with `text` in their command line that have `root` as their root's device and file. */
+/** Processes whose root is `rootfs`, by what the kernel calls it: its path on the file system that it is on. */
 export function pluginProcesses(rootfs: string): readonly number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
