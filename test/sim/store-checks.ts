@@ -36,16 +36,16 @@ export class StoreChecks {
   readonly #digests = new Map<number, number>();
   /** When a task died by itself. */
   readonly #diedMs = new Map<string, number>();
-  readonly #runningMs = new Map<string, number>();
-  /** When a node's spec or state last changed. */
-  readonly #nodeChangedMs = new Map<string, number>();
+  /** When a task was written to run, and a node's spec or state was last changed: by the leader's stamps. */
+  readonly #runningStampMs = new Map<string, number>();
+  readonly #nodeChangedStampMs = new Map<string, number>();
   /** When a node was last seen to be anything but ready. */
   readonly #nodeLostMs = new Map<string, number>();
   /** When what a service asks for last changed, its task's template or only how many. */
   readonly #askedMs = new Map<string, number>();
-  /** When a task was made, and when it was told to stop: by one plan if at the same moment. */
   readonly #madeMs = new Map<string, number>();
-  readonly #toldMs = new Map<string, number>();
+  /** The stamp of the transaction that told a task to stop; no two have the same. */
+  readonly #toldStamps = new Map<string, string>();
   /** Tasks that had to leave their node when they were told to stop. */
   readonly #displaced = new Set<string>();
 
@@ -93,12 +93,14 @@ export class StoreChecks {
       if (event.table === "service") this.#noteService(event.object, event.previous);
     }
     const touched = new Map<string, Task>();
+    const made = new Set<string>();
     for (const event of events) {
       if (event.table !== "task" || event.action === "remove") continue;
+      if (event.action === "create") made.add(event.object.id);
       this.#checkTask(event.object, event.previous);
       touched.set(slotOf(event.object), event.object);
     }
-    for (const [slot, task] of touched) this.#checkSlot(slot, task);
+    for (const [slot, task] of touched) this.#checkSlot(slot, task, made);
   }
 
   /** C2: a root's rotation ends when every node has a certificate of the new root. */
@@ -120,8 +122,8 @@ export class StoreChecks {
     if (isTerminal(task.status.state) && diedByItself(task) && isWanted(task) && !this.#diedMs.has(task.id)) {
       this.#diedMs.set(task.id, this.#nowMs());
     }
-    if (task.status.state === TaskState.running && !this.#runningMs.has(task.id)) {
-      this.#runningMs.set(task.id, this.#nowMs());
+    if (task.status.state === TaskState.running && !this.#runningStampMs.has(task.id)) {
+      this.#runningStampMs.set(task.id, Date.parse(task.updatedAt));
     }
     const before = previous?.status.state ?? TaskState.new;
     if (task.status.state === TaskState.assigned && before < TaskState.assigned) this.#checkPlacement(task);
@@ -129,7 +131,7 @@ export class StoreChecks {
       this.#madeMs.set(task.id, this.#nowMs());
       this.#checkAttempts(task);
     }
-    if (!isWanted(task) && !this.#toldMs.has(task.id)) this.#toldMs.set(task.id, this.#nowMs());
+    if (!isWanted(task) && !this.#toldStamps.has(task.id)) this.#toldStamps.set(task.id, task.updatedAt);
     const wasLet = previous !== undefined && previous.desiredState >= TaskState.running;
     if (task.desiredState === TaskState.running && !wasLet) this.#checkDelay(task);
     if (previous !== undefined) this.#checkStartFirst(task, previous);
@@ -163,7 +165,7 @@ export class StoreChecks {
   }
 
   #noteNode(node: Node): void {
-    this.#nodeChangedMs.set(node.id, this.#nowMs());
+    this.#nodeChangedStampMs.set(node.id, Date.parse(node.updatedAt));
     if (node.status.state !== NodeState.ready) this.#nodeLostMs.set(node.id, this.#nowMs());
   }
 
@@ -192,8 +194,7 @@ export class StoreChecks {
 
   /** `old` was told to stop by the plan that made `task`. */
   #isOnePlan(old: Task, task: Task): boolean {
-    const toldMs = this.#toldMs.get(old.id);
-    return toldMs !== undefined && toldMs === this.#madeMs.get(task.id);
+    return this.#toldStamps.get(old.id) === task.createdAt;
   }
 
   /** Alive, of another spec, and told to stop by the plan that made `task`. */
@@ -236,8 +237,8 @@ export class StoreChecks {
     const isTold = previous.desiredState === TaskState.running && task.desiredState === TaskState.shutdown;
     if (!isUpdating || !isTold || previous.status.state !== TaskState.running) return;
     if (task.status.state !== TaskState.running || this.#isDisplaced(task, service)) return;
-    // What did not run yet when the plan was made is not worth waiting for.
-    if (this.#nowMs() - (this.#runningMs.get(task.id) ?? 0) < PLAN_MS) return;
+    // What did not run yet when the plan was made, however long that took to commit, is not worth waiting for.
+    if (Date.parse(task.updatedAt) - (this.#runningStampMs.get(task.id) ?? 0) < PLAN_MS) return;
     const others = this.mirror.slot(slotOf(task)).filter((each) => each.id !== task.id);
     // One that ran and died since the plan was made is the updater's bad luck.
     if (others.some((each) => each.status.state >= TaskState.running && each.specVersion > task.specVersion))
@@ -249,16 +250,17 @@ export class StoreChecks {
   #isDisplaced(task: Task, service: Service): boolean {
     if (this.#displaced.has(task.id)) return true;
     const node = this.mirror.nodes.get(task.nodeId);
-    const changedMs = this.#nodeChangedMs.get(task.nodeId) ?? -Infinity;
+    const changedMs = this.#nodeChangedStampMs.get(task.nodeId) ?? -Infinity;
+    const sinceMs = Date.parse(task.updatedAt) - changedMs;
     // Planned before it changed back.
-    if (this.#nowMs() - changedMs < PLAN_MS) return true;
+    if (sinceMs >= 0 && sinceMs < PLAN_MS) return true;
     if (node?.status.state !== NodeState.ready || node.spec.Availability === "drain") return true;
     const constraints = service.spec.TaskTemplate.Placement?.Constraints;
     return unmet(constraints, node.spec.Labels) !== undefined;
   }
 
   /** U2: one active task per slot, two only while an update starts the new one first. U13: updates keep to their parallelism. */
-  #checkSlot(slot: string, task: Task): void {
+  #checkSlot(slot: string, task: Task, made: ReadonlySet<string>): void {
     const service = this.mirror.services.get(task.serviceId);
     if (service === undefined) return;
     const count = this.mirror.slot(slot).filter(isActive).length;
@@ -266,7 +268,7 @@ export class StoreChecks {
     const countMax = this.overlapping.has(service.id) ? 2 : 1;
     if (count > countMax)
       throw new Violation("U2", `slot ${slot} has ${count} active tasks, at most ${countMax}`);
-    if (service.updateStatus?.state === "updating") this.#checkParallelism(service);
+    if (service.updateStatus?.state === "updating") this.#checkParallelism(service, made);
   }
 
   /** The task that an update put `first` in the place of; undefined if it is there for another reason. */
@@ -278,19 +280,21 @@ export class StoreChecks {
     if ((this.#nodeLostMs.get(first.nodeId) ?? -Infinity) > (madeMs ?? Infinity)) return undefined;
     const old = tasks.filter((each) => byAge(each, first) < 0);
     // Stopped by the plan that made it, or, where it is to start first, running on.
-    const replaced = old.filter((each) => this.#toldMs.get(each.id) === madeMs);
+    const replaced = old.filter((each) => this.#isOnePlan(each, first));
     const overlapped = old.filter((each) => isActive(each) && each.status.state === TaskState.running);
     const isForced = replaced.some((each) => this.#diedMs.has(each.id) || this.#isDisplaced(each, service));
     return isForced ? undefined : (replaced.at(-1) ?? overlapped.at(-1));
   }
 
-  #checkParallelism(service: Service): void {
+  /** Judged when one more is begun: what is under way may have been begun by a rollback, which has a parallelism of its own. */
+  #checkParallelism(service: Service, made: ReadonlySet<string>): void {
     const parallelism = service.spec.UpdateConfig?.Parallelism ?? 1;
     if (parallelism === 0) return;
     // Image and secrets: what the operator changes. A task of a spec in between is as old as any.
     const wanted = JSON.stringify(service.spec.TaskTemplate.ContainerSpec);
     const isNew = (task: Task): boolean => JSON.stringify(task.spec.ContainerSpec) === wanted;
     const busy: string[] = [];
+    let isOneMore = false;
     for (const key of this.mirror.slotsOf(service.id)) {
       const tasks = this.mirror.slot(key);
       const fresh = tasks.filter(isNew);
@@ -298,9 +302,11 @@ export class StoreChecks {
       if (first === undefined || fresh.length > 1 || !isWanted(first)) continue;
       const old = this.#replacedBy(first, tasks, service);
       if (old === undefined) continue;
-      if (first.status.state < TaskState.running) busy.push(`${first.slot} (${first.id} for ${old.id})`);
+      if (first.status.state >= TaskState.running) continue;
+      busy.push(`${first.slot} (${first.id} for ${old.id})`);
+      isOneMore ||= made.has(first.id);
     }
-    if (busy.length > parallelism) {
+    if (isOneMore && busy.length > parallelism) {
       throw new Violation(
         "U13",
         `slots ${busy.join(", ")} of ${service.spec.Name} are updated at once, at most ${parallelism}`,
