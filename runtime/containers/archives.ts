@@ -17,7 +17,7 @@ import type { LiveContainer } from "./live-container.ts";
 import { FrameType } from "./native-frames.ts";
 import { ArchiveMode, encodeArchiveJob, NamespaceFlag, type ArchiveJob } from "./native-job.ts";
 import type { NativeLauncher } from "./native-launcher.ts";
-import { pointMount } from "./spec.ts";
+import { pointMount, volatileFlags } from "./spec.ts";
 import { userNamespaceOf } from "./user-namespace.ts";
 
 export interface ArchiveDeps {
@@ -172,6 +172,7 @@ export class Archives {
     await fs.mkdir(stateDir, { recursive: true, mode: 0o711 });
     const { lower, upper, work } = await this.#deps.rootfs.layers(live.id);
     return {
+      flags: volatileFlags(live.record),
       mode,
       path: place === "" ? "/" : place,
       prefix,

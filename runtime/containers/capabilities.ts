@@ -106,6 +106,8 @@ function maskOf(names: readonly string[]): bigint {
   );
 }
 
+const DEFAULT_MASK = maskOf(DEFAULT_NAMES);
+
 /** The set after adding and dropping. Throws on unknown names, and on adding by name what is not available. */
 export function capabilityMask(options: {
   readonly add: readonly string[];
@@ -123,9 +125,8 @@ export function capabilityMask(options: {
     );
   }
   if (options.isPrivileged) return options.available;
-  const added = add.includes("ALL")
-    ? options.available
-    : (maskOf(DEFAULT_NAMES) & options.available) | maskOf(add);
+  if (add.length + drop.length === 0) return DEFAULT_MASK & options.available;
+  const added = add.includes("ALL") ? options.available : (DEFAULT_MASK & options.available) | maskOf(add);
   // As Docker: with ALL dropped only what is added by name stays; with ALL added only what is dropped by name goes.
   if (drop.includes("ALL")) return maskOf(add.filter((name) => name !== "ALL"));
   return added & ~maskOf(drop);

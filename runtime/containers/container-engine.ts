@@ -2,7 +2,7 @@
  * ContainerEngine of model/engine.ts: the containers of this machine. Finds what a request names and hands it to the part that
  * does it; keeps no state but the index. Composed by runtime/engine.ts.
  */
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import type { Readable } from "node:stream";
@@ -229,6 +229,7 @@ export class LocalContainerEngine implements ContainerEngine {
   #add(record: ContainerRecord, file: RecordFile, task: CreateContainerRequest["task"]): LiveContainer {
     const live = new LiveContainer(record, {
       root: this.#root,
+      filesFolder: this.#filesFolder(record.id),
       file,
       task,
       onSaveFailed: (error) =>
@@ -237,6 +238,12 @@ export class LocalContainerEngine implements ContainerEngine {
     this.#index.reserve(record.name, record.id);
     this.#index.add(live);
     return live;
+  }
+
+  /** One that an older daemon has started has them beside its record. */
+  #filesFolder(id: string): string {
+    const before = path.join(this.#root, id);
+    return existsSync(path.join(before, "hosts")) ? before : path.join(this.#options.execRoot, "c", id);
   }
 
   #find(id: string): LiveContainer {
@@ -297,8 +304,9 @@ export class LocalContainerEngine implements ContainerEngine {
         isNetworkOfTask: request.task?.attachNetwork !== undefined,
       };
       const file = RecordFile.create(folder, record);
-      // Of a task, managers know: they would not take up one that a loss of power has interrupted.
-      if (request.task === undefined) await Promise.all([file.synced(), rootfs.synced(id)]);
+      // Of a task, managers know: they would not take up one that a loss of power has interrupted. After that one that removes itself goes, too.
+      if (request.task === undefined && hostConfig.AutoRemove !== true)
+        await Promise.all([file.synced(), rootfs.synced(id)]);
       this.#add(record, file, request.task);
       this.#events(record, "create");
       return { Id: id, Warnings: createWarnings(request, image, this.#options.cgroups) };

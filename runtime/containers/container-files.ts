@@ -1,6 +1,7 @@
 /**
- * hosts, hostname and resolv.conf of a container: real files in its folder, bound into it, so that they can change while it runs.
- * Written synchronously: a few hundred bytes into the page cache take less time than asking a thread for it.
+ * hosts, hostname and resolv.conf of a container: real files in its state folder, bound into it, so that they can change while it runs.
+ * Each start writes them anew, so they need not last: in memory a file costs a tenth of one on a disk. Written synchronously, since that
+ * takes less time than asking a thread for it.
  */
 import * as fs from "node:fs";
 import path from "node:path";
@@ -86,30 +87,32 @@ export function extraHosts(hostConfig: HostConfig): readonly { ip: string; names
   });
 }
 
+export const GENERATED_FILES: readonly string[] = ["resolv.conf", "hostname", "hosts"];
+
 export class ContainerFiles {
-  readonly #folder: string;
+  readonly folder: string;
 
   constructor(folder: string) {
-    this.#folder = folder;
+    this.folder = folder;
   }
 
   /** Before the network is known: the files must be there to be bound. Those that depend on it stay empty if it comes later. */
   prepare(hostname: string, hostConfig: HostConfig, options: { readonly isNamedLater: boolean }): void {
-    rewrite(path.join(this.#folder, "hostname"), `${hostname}\n`);
+    rewrite(path.join(this.folder, "hostname"), `${hostname}\n`);
     if (options.isNamedLater) {
-      for (const name of ["hosts", "resolv.conf"]) touch(path.join(this.#folder, name));
+      for (const name of ["hosts", "resolv.conf"]) touch(path.join(this.folder, name));
       return;
     }
     const extra = extraHosts(hostConfig);
     rewrite(
-      path.join(this.#folder, "hosts"),
+      path.join(this.folder, "hosts"),
       hostConfig.NetworkMode === "host" ? hostHostsText(extra) : hostsText(extra),
     );
-    rewrite(path.join(this.#folder, "resolv.conf"), this.ownResolv(hostConfig) ?? hostResolv());
+    rewrite(path.join(this.folder, "resolv.conf"), this.ownResolv(hostConfig) ?? hostResolv());
   }
 
   networkAttached(result: ContainerNetworkResult): void {
-    rewrite(path.join(this.#folder, "hosts"), hostsText(result.hosts));
+    rewrite(path.join(this.folder, "hosts"), hostsText(result.hosts));
     this.#resolv(result);
   }
 
@@ -123,7 +126,7 @@ export class ContainerFiles {
         ? []
         : [{ ip: endpoint.IPAddress, names: [hostname] }],
     );
-    rewrite(path.join(this.#folder, "hosts"), hostsText([...own, ...extraHosts(hostConfig)]));
+    rewrite(path.join(this.folder, "hosts"), hostsText([...own, ...extraHosts(hostConfig)]));
     this.#resolv(attached);
   }
 
@@ -138,6 +141,6 @@ export class ContainerFiles {
 
   #resolv(attached: AttachedNetworks): void {
     const text = attached.nameservers.length === 0 ? hostResolv() : resolvText(attached);
-    rewrite(path.join(this.#folder, "resolv.conf"), text);
+    rewrite(path.join(this.folder, "resolv.conf"), text);
   }
 }

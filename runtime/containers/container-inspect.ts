@@ -230,7 +230,7 @@ export function inspectContainer(
 ): JsonObject {
   const { record, folder } = live;
   const [program = "", ...args] = commandOf(record.config);
-  const file = (name: string): string => `${folder}/${name}`;
+  const file = (name: string): string => `${live.files.folder}/${name}`;
   return json({
     Id: record.id,
     Created: record.created,

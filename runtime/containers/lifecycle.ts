@@ -32,6 +32,7 @@ import {
   type MountPoint,
   type PersistedState,
 } from "./container-record.ts";
+import { GENERATED_FILES } from "./container-files.ts";
 import { copyUp } from "./copy-up.ts";
 import type { ContainerEvents } from "./events-of.ts";
 import type { IdMaps } from "./id-ranges.ts";
@@ -164,7 +165,7 @@ export class Lifecycle {
       record: live.record,
       layers,
       folder: live.folder,
-      networkFolder: owner === undefined ? live.folder : this.#deps.find(owner).folder,
+      networkFolder: (owner === undefined ? live : this.#deps.find(owner)).files.folder,
       execRoot,
       nativeBinary,
       cgroups,
@@ -773,10 +774,10 @@ function makeStateDir(folder: string): void {
   else mkdirSync(folder, { mode: 0o711 });
 }
 
-/** Holds the exit file, as a rule. */
+/** Holds the exit file and the generated ones, as a rule. */
 async function removeStateDir(folder: string): Promise<void> {
   try {
-    unlinkSync(path.join(folder, "exit"));
+    for (const name of ["exit", ...GENERATED_FILES]) unlinkSync(path.join(folder, name));
     rmdirSync(folder);
   } catch {
     await fs.rm(folder, { recursive: true, force: true });

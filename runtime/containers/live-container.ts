@@ -63,6 +63,8 @@ export class LiveContainer {
     record: ContainerRecord,
     options: {
       readonly root: string;
+      /** Of hosts, hostname and resolv.conf. */
+      readonly filesFolder: string;
       readonly file: RecordFile;
       readonly task?: TaskExtras | undefined;
       readonly onSaveFailed: (caught: unknown) => void;
@@ -71,7 +73,7 @@ export class LiveContainer {
     this.#record = record;
     this.folder = path.join(options.root, record.id);
     this.#file = options.file;
-    this.files = new ContainerFiles(this.folder);
+    this.files = new ContainerFiles(options.filesFolder);
     this.task = options.task;
     this.#onSaveFailed = options.onSaveFailed;
   }

@@ -62,6 +62,8 @@ export const JobFlag = {
   fillDev: 2048,
   discardOutput: 4096,
   unmountLate: 131072,
+  volatile: 262144,
+  wasVolatile: 524288,
 } as const;
 
 export const NamespaceFlag = {
@@ -279,6 +281,7 @@ export function encodeExecJob(job: ExecJob): Buffer {
 export const ArchiveMode = { stat: 1, get: 2, put: 3, export: 4 } as const;
 
 export interface ArchiveJob {
+  readonly flags: number;
   readonly mode: number;
   readonly path: string;
   /** First part of the entries' names. */
@@ -299,6 +302,7 @@ export interface ArchiveJob {
 
 export function encodeArchiveJob(job: ArchiveJob): Buffer {
   const writer = new JobWriter();
+  writer.record(Key.flags, job.flags);
   writer.record(Key.archive, job.mode, job.keepsKind ? 1 : 0, job.path, job.prefix);
   if (job.process !== undefined) {
     writer.record(Key.execTarget, job.process.pid, job.process.namespaces, job.process.startTicks);

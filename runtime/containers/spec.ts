@@ -6,6 +6,7 @@ import { statfsSync, statSync } from "node:fs";
 import * as os from "node:os";
 import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
+import { ZERO_TIME } from "../../common/time.ts";
 import type { HostConfig, InjectedFile } from "../../model/engine.ts";
 import type { RootfsLayers } from "../ports.ts";
 import type { AppArmor } from "./apparmor.ts";
@@ -31,6 +32,7 @@ import {
   type LaunchProcess,
   type LaunchSpec,
 } from "./launch-spec.ts";
+import { GENERATED_FILES } from "./container-files.ts";
 import { logOptions } from "./log-options.ts";
 import { JobFlag, NamespaceFlag } from "./native-job.ts";
 import { hostDevices } from "./host-devices.ts";
@@ -281,9 +283,9 @@ function checkProcTarget(point: MountPoint): void {
 /** The three files that Docker gives, unless a mount of the user's covers the place. */
 function generatedFiles(input: SpecInput): readonly LaunchMount[] {
   const { mounts } = input.record;
-  return ["resolv.conf", "hostname", "hosts"]
-    .filter((name) => !mounts.some((each) => each.Destination === `/etc/${name}`))
-    .map((name) => ownBind(path.join(input.networkFolder, name), `/etc/${name}`));
+  return GENERATED_FILES.filter((name) => !mounts.some((each) => each.Destination === `/etc/${name}`)).map(
+    (name) => ownBind(path.join(input.networkFolder, name), `/etc/${name}`),
+  );
 }
 
 function mountsOf(input: SpecInput): readonly LaunchMount[] {
@@ -368,6 +370,12 @@ function deviceWrites(input: SpecInput, rules: readonly string[]): LaunchSpec["c
   ];
 }
 
+/** What is removed when it ends is removed after a loss of power too, so its layer is never synced. */
+export function volatileFlags({ hostConfig, state }: Pick<ContainerRecord, "hostConfig" | "state">): number {
+  if (hostConfig.AutoRemove !== true) return 0;
+  return JobFlag.volatile | (state.startedAt === ZERO_TIME ? 0 : JobFlag.wasVolatile);
+}
+
 function flagsOf(record: ContainerRecord): number {
   const { config, hostConfig } = record;
   return (
@@ -375,6 +383,7 @@ function flagsOf(record: ContainerRecord): number {
     (config.Tty === true ? JobFlag.tty : 0) |
     // A folder or device of somebody else's must be free when the end is told.
     (record.mounts.every(({ Type }) => Type === "tmpfs") ? JobFlag.unmountLate : 0) |
+    volatileFlags(record) |
     (config.OpenStdin === true ? JobFlag.openStdin : 0) |
     (config.StdinOnce === true ? JobFlag.stdinOnce : 0) |
     (hostConfig.ReadonlyRootfs === true ? JobFlag.readonlyRoot : 0) |

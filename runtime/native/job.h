@@ -105,6 +105,10 @@ enum job_flag {
   J_SAME_KEYRING = 1 << 16,
   /* Nothing of the host's is mounted in it: its file systems may go after its end was told, which may wait for the disk. */
   J_UNMOUNT_LATE = 1 << 17,
+  /* The writable layer is thrown away at the end, so nothing of it need ever reach the disk. */
+  J_VOLATILE = 1 << 18,
+  /* The same, and a run of it has ended in order: the mark that the kernel left means no loss. */
+  J_WAS_VOLATILE = 1 << 19,
 };
 
 enum mount_kind { M_BIND = 1, M_FILESYSTEM = 2 };

@@ -103,6 +103,14 @@ const char *mounts_open_null(void) {
   return NULL;
 }
 
+/* The mark by which the kernel refuses a layer that a crash may have spoiled. */
+static void forget_volatile(const char *work) {
+  static const char *const marks[] = {"work/incompat/volatile", "work/incompat"};
+  int folder = open(work, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  for (size_t i = 0; folder >= 0 && i < sizeof marks / sizeof *marks; i++) unlinkat(folder, marks[i], AT_REMOVEDIR);
+  if (folder >= 0) close(folder);
+}
+
 /*
  * The writable layer over the image's layers. The place is one folder of the exec root (the working folder) for all containers, which
  * each covers in its own namespace: removing a folder that was mounted on waits for the kernel's clean-up, so it never is.
@@ -119,6 +127,9 @@ static const char *mount_overlay(const struct job *job) {
     return fail("overlay work folder %s", job->work);
   /* Attributes of the kernel's own are out of reach there. */
   if (in_user_namespace()) syscall(NR_fsconfig, context, FSCONFIG_SET_FLAG, "userxattr", NULL, 0);
+  if (job->flags & J_WAS_VOLATILE && job->work != NULL) forget_volatile(job->work);
+  /* Kernels before 5.10 sync at the end, which is no harm. */
+  if (job->flags & J_VOLATILE && job->work != NULL) syscall(NR_fsconfig, context, FSCONFIG_SET_FLAG, "volatile", NULL, 0);
   if (syscall(NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) != 0) return fail("overlay at %s", ROOT_PLACE);
   int mount_fd = (int)syscall(NR_fsmount, context, FSMOUNT_CLOEXEC, 0);
   int state = open(ROOT_PLACE, O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -480,6 +480,24 @@ describe("containers", () => {
     assert.match((await lab.output(again.Id)).stdout, /^crw-rw-rw-.*1,\s+3/);
   });
 
+  test("a layer that is thrown away is never synced, and outlives a restart", async () => {
+    const rootOptions = (id: string): string => {
+      const { pid } = lab.engine.containers.summary(id).state;
+      return /^\S+ \S+ \S+ \S+ \/ .*$/m.exec(readFileSync(`/proc/${pid}/mountinfo`, "utf8"))?.[0] ?? "";
+    };
+    const kept = await lab.create(["sleep", "100"]);
+    const thrown = await lab.create(["sleep", "100"], { AutoRemove: true });
+    for (const id of [kept, thrown]) await lab.engine.containers.start(id);
+    assert.doesNotMatch(rootOptions(kept), /volatile/);
+    assert.match(rootOptions(thrown), /[,=]volatile/);
+    await lab.exec(thrown, ["sh", "-c", "echo here >/file"]);
+    await lab.engine.containers.restart(thrown, { timeoutSeconds: 0 });
+    assert.match(rootOptions(thrown), /[,=]volatile/);
+    assert.equal((await lab.exec(thrown, ["cat", "/file"])).output, "here\n");
+    for (const id of [kept, thrown])
+      await lab.engine.containers.remove(id, { force: true, volumes: true, link: false });
+  });
+
   test("restart policy: on-failure stops after its count", async () => {
     const id = await lab.create(["false"], { RestartPolicy: { Name: "on-failure", MaximumRetryCount: 2 } });
     await lab.engine.containers.start(id);
