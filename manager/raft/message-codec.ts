@@ -1,11 +1,18 @@
 /** Raft messages to and from the wire's flat form. Used by grpc-transport.ts; malformed input throws invalid_argument. */
 import { assert } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
-import type { shoal } from "../../proto/messages.ts";
+import { type shoal, v1 } from "../../proto/messages.ts";
 import type { Entry, Message } from "./core/messages.ts";
 import { decodeEntries, type EntryEncoder } from "./entry-codec.ts";
 
 export type WireMessage = shoal.v1.IRaftMessage;
+
+/** Tags of length-delimited fields: RaftBatch.messages and RaftMessage.entries. */
+const MESSAGES_TAG = 0x22;
+const ENTRIES_TAG = 0x4a;
+/** Of entries; with fewer the generated encoder is as good. */
+const LARGE_BYTES = 1024;
+const NO_BYTES = new Uint8Array(0);
 
 const KINDS = {
   preVote: 1,
@@ -82,6 +89,37 @@ export function encodeMessage(message: Message, encoder: EntryEncoder): WireMess
   }
 }
 
+function fieldHead(tag: number, bytes: number): Buffer {
+  const head = [tag];
+  let rest = bytes;
+  for (; rest >= 128; rest = Math.floor(rest / 128)) head.push((rest % 128) + 128);
+  head.push(rest);
+  return Buffer.from(head);
+}
+
+/**
+ * The bytes that the generated encoder gives, made in one piece of memory of their size. That one doesn't know the size
+ * beforehand: with a large block of entries it takes three times as much and copies the block as often.
+ */
+export function encodeBatch(batch: shoal.v1.IRaftBatch): Buffer {
+  const messages = batch.messages ?? [];
+  const isLarge = messages.some((message) => (message.entries?.byteLength ?? 0) >= LARGE_BYTES);
+  if (!isLarge) return asBuffer(v1.RaftBatch.encode(batch).finish());
+  const pieces: Uint8Array[] = [v1.RaftBatch.encode({ ...batch, messages: null }).finish()];
+  for (const message of messages) {
+    const fields = v1.RaftMessage.encode({ ...message, entries: null }).finish();
+    const entries = message.entries ?? NO_BYTES;
+    const entriesHead = entries.byteLength === 0 ? NO_BYTES : fieldHead(ENTRIES_TAG, entries.byteLength);
+    const bytes = fields.byteLength + entriesHead.byteLength + entries.byteLength;
+    pieces.push(fieldHead(MESSAGES_TAG, bytes), fields, entriesHead, entries);
+  }
+  return Buffer.concat(pieces);
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
 /** `encoder` keeps the bytes of the entries for the log. */
 export function decodeMessage(
   wire: WireMessage,
@@ -147,7 +185,7 @@ function decodeBlock(block: Uint8Array | null | undefined, encoder: EntryEncoder
   if (block === undefined || block === null || block.byteLength === 0) return [];
   const entries = decodeEntries(block);
   if (entries.length > 0) {
-    encoder.remember(entries, Buffer.from(block.buffer, block.byteOffset, block.byteLength));
+    encoder.remember(entries, asBuffer(block));
   }
   return entries;
 }

@@ -6,6 +6,7 @@ import type { Cancel, Random, Timers } from "../../common/env.ts";
 import { Backoff } from "../../common/backoff.ts";
 import type { shoal } from "../../proto/messages.ts";
 import { raftService } from "../../proto/services.ts";
+import { encodeBatch } from "./message-codec.ts";
 import type { Client, ClientDuplexStream, ServiceError } from "@grpc/grpc-js";
 
 /** What is needed of a gRPC client; grpc.Client has it. */
@@ -83,8 +84,8 @@ export class PeerStream {
     this.#retry?.();
     this.#retry = undefined;
     this.#client ??= this.#options.connect();
-    const { path, requestSerialize, responseDeserialize } = raftService.messages;
-    const call = this.#client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
+    const { path, responseDeserialize } = raftService.messages;
+    const call = this.#client.makeBidiStreamRequest(path, encodeBatch, responseDeserialize);
     this.#call = call;
     this.#bufferedBytes = 0;
     call.on("metadata", () => this.#backoff.reset());
