@@ -107,6 +107,7 @@ const char *mounts_open_null(void) {
 static void forget_volatile(const char *work) {
   static const char *const marks[] = {"work/incompat/volatile", "work/incompat"};
   int folder = open(work, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (folder >= 0) unlinkat(folder, "work/incompat/volatile/dirty", 0);
   for (size_t i = 0; folder >= 0 && i < sizeof marks / sizeof *marks; i++) unlinkat(folder, marks[i], AT_REMOVEDIR);
   if (folder >= 0) close(folder);
 }
