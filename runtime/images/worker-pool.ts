@@ -96,8 +96,6 @@ export class WorkerPool {
     }
     const slots = [...this.#slots];
     for (const slot of slots) slot.cancelIdle?.();
-    // Referenced, or a process with nothing else to do would end in the middle of this.
-    for (const slot of slots) slot.worker.ref();
     await Promise.all(slots.map((slot) => slot.loaded.then(() => slot.worker.terminate())));
   }
 
@@ -120,8 +118,6 @@ export class WorkerPool {
     worker.on("message", (message: WorkerMessage) => this.#onMessage(slot, message));
     worker.on("error", (error: Error) => this.#onGone(slot, error));
     worker.on("exit", () => this.#onGone(slot, new Error("worker thread ended")));
-    // Only running jobs keep the process alive.
-    worker.unref();
     return slot;
   }
 
@@ -166,9 +162,12 @@ export class WorkerPool {
 
   #free(slot: Slot): void {
     slot.running = undefined;
-    if (!this.#isStopped) slot.worker.unref();
+    // stop() ends it, and the process must not end in the middle of that.
+    if (this.#isStopped) return;
     this.#dispatch();
-    if (slot.running !== undefined || this.#isStopped) return;
+    if (slot.running !== undefined) return;
+    // Only jobs keep the process alive.
+    slot.worker.unref();
     slot.cancelIdle = this.#timers.after(IDLE_MS, () => {
       this.#slots.delete(slot);
       void slot.worker.terminate();
