@@ -5,15 +5,9 @@
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import koffi from "koffi";
 import { ClusterError } from "../common/errors.ts";
+import { tryLockFile } from "../runtime/file-lock.ts";
 
-const flock = koffi.load("libc.so.6").func("int flock(int, int)") as (
-  fd: number,
-  operation: number,
-) => number;
-const LOCK_EX = 2;
-const LOCK_NB = 4;
 const NAME = "daemon.lock";
 /** How long a predecessor that was killed may take to be gone. */
 const WAIT_MS = 5_000;
@@ -34,7 +28,7 @@ export class FolderLock {
     mkdirSync(folder, { recursive: true, mode: 0o711 });
     const file = path.join(folder, NAME);
     const fd = openSync(file, "a+", 0o600);
-    for (let waitedMs = 0; flock(fd, LOCK_EX | LOCK_NB) !== 0; waitedMs += RETRY_MS) {
+    for (let waitedMs = 0; !tryLockFile(fd); waitedMs += RETRY_MS) {
       if (waitedMs >= waitMs) {
         closeSync(fd);
         const holder = readFileSync(file, "utf8").trim();

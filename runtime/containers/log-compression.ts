@@ -16,15 +16,10 @@ import * as fs from "node:fs/promises";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
-import koffi from "koffi";
 import { ClusterError } from "../../common/errors.ts";
+import { lockFile } from "../file-lock.ts";
 import { getXattr, setXattr } from "../images/native-files.ts";
 
-const flock = koffi.load("libc.so.6").func("int flock(int, int)") as (
-  fd: number,
-  operation: number,
-) => number;
-const LOCK_EX = 2;
 /** On a compressed file: identity of the one it was made from, by which readers that were in the middle of that one find their way. */
 const ORIGIN_XATTR = "user.shoal.origin";
 const TEMPORARY_SUFFIX = ".gz.new";
@@ -66,7 +61,7 @@ function originOf(file: string): string {
 function exchange(live: string, identity: string, ready: string): void {
   const folder = openSync(path.dirname(live), "r");
   try {
-    if (flock(folder, LOCK_EX) !== 0) throw new ClusterError("internal", `Cannot lock ${path.dirname(live)}`);
+    if (!lockFile(folder)) throw new ClusterError("internal", `Cannot lock ${path.dirname(live)}`);
     for (let number = 1; ; number++) {
       const name = `${live}.${number}`;
       const found = logIdentity(name) ?? logIdentity(`${name}.gz`);
