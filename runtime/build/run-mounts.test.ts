@@ -5,7 +5,7 @@ import { parseRunMount, toRunMount, type RunMount } from "./run-mounts.ts";
 const words = { escape: "\\", variables: new Map([["DIR", "/var/dir"]]) };
 
 function mount(text: string): RunMount {
-  return toRunMount(parseRunMount(text, 3), words, "/work");
+  return toRunMount(parseRunMount(text, 3), words, "/app");
 }
 
 test("toRunMount() reads what BuildKit reads", () => {
@@ -18,7 +18,7 @@ test("toRunMount() reads what BuildKit reads", () => {
   });
   assert.deepEqual(mount("type=bind,src=a/../b,dst=y,from=base,rw"), {
     type: "bind",
-    target: "/work/y",
+    target: "/app/y",
     source: "/b",
     from: "base",
     isReadonly: false,

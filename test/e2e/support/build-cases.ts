@@ -62,7 +62,7 @@ COPY tree /tree
 COPY tree/ /there/under/
 COPY --chown=12:34 tree one /owned/
 COPY . /all
-WORKDIR /work/dir
+WORKDIR /app/dir
 COPY one here
 COPY one ./folder/`,
   },
