@@ -129,15 +129,36 @@ export interface PortTarget {
   readonly hasIpv6: boolean;
 }
 
-function listenTcp(hostIp: string, port: number): Promise<Server> {
+/** Opens a server that holds a port. Closing it ends its connections. */
+function openServer(server: Server, host: string, port: number): Promise<Omit<Holder, "isDual">> {
+  const connections = new Set<Socket>();
+  server.on("connection", (socket) => {
+    connections.add(socket);
+    socket.once("close", () => connections.delete(socket));
+  });
+  const close = (): Promise<void> =>
+    new Promise((resolve) => {
+      server.close(() => resolve());
+      for (const socket of connections) socket.destroy();
+    });
   return new Promise((resolve, reject) => {
-    const server = createServer((socket) => socket.destroy());
     server.once("error", reject);
-    server.listen({ host: hostIp, port, exclusive: true }, () => {
+    server.listen({ host, port, ipv6Only: host.includes(":"), exclusive: true }, () => {
       server.off("error", reject);
-      resolve(server);
+      // A connection that could not be accepted, for want of memory or descriptors: the next one may be.
+      server.on("error", () => {});
+      resolve({ close });
     });
   });
+}
+
+/** Nobody answers: the packet filter leads elsewhere before anything comes here. */
+function listenTcp(host: string, port: number): Promise<Omit<Holder, "isDual">> {
+  return openServer(
+    createServer((socket) => socket.destroy()),
+    host,
+    port,
+  );
 }
 
 function bindUdp(hostIp: string, port: number): Promise<UdpSocket> {
@@ -157,34 +178,29 @@ function bindUdp(hostIp: string, port: number): Promise<UdpSocket> {
 }
 
 function joinBothWays(one: Socket, other: Socket): void {
-  one.pipe(other);
-  other.pipe(one);
-  const end = (): void => {
-    one.destroy();
-    other.destroy();
-  };
-  one.on("error", end);
-  other.on("error", end);
+  for (const [from, to] of [
+    [one, other],
+    [other, one],
+  ] as const) {
+    from.pipe(to);
+    from.on("error", () => to.destroy());
+    // What is on its way still gets there.
+    from.on("close", () => to.destroySoon());
+  }
 }
 
 /** Serves a port of an IPv6 address: what the packet filter doesn't turn (`::1`, containers without IPv6) is relayed. */
-function relayIpv6(host: string, hostPort: number, target: PortTarget["address"]): Promise<Server> {
-  return new Promise((resolve, reject) => {
-    const server = createServer({ allowHalfOpen: true }, (socket) => {
-      const to = target();
-      if (to === undefined) socket.destroy();
-      else joinBothWays(socket, connect({ ...to, allowHalfOpen: true }));
-    });
-    server.once("error", reject);
-    server.listen({ host, port: hostPort, ipv6Only: true, exclusive: true }, () => {
-      server.off("error", reject);
-      resolve(server);
-    });
+function relayIpv6(
+  host: string,
+  hostPort: number,
+  target: PortTarget["address"],
+): Promise<Omit<Holder, "isDual">> {
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    const to = target();
+    if (to === undefined) socket.destroy();
+    else joinBothWays(socket, connect({ ...to, allowHalfOpen: true }));
   });
-}
-
-function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => server.close(() => resolve()));
+  return openServer(server, host, hostPort);
 }
 
 function isTaken(caught: unknown): boolean {
@@ -330,8 +346,8 @@ async function holdTcp({ address, port, isDual, target }: HoldRequest): Promise<
   return {
     isDual: relay !== undefined,
     async close(): Promise<void> {
-      await closeServer(server);
-      if (relay !== undefined) await closeServer(relay);
+      await server.close();
+      await relay?.close();
     },
   };
 }
