@@ -106,11 +106,22 @@ export class Members {
     const record = await this.#deps.catalog.withSubnet(incomplete);
     const bridge = await this.#bridgeOf(record);
     const endpoint = this.#newEndpoint(record, settings, member);
-    const next = this.#remember({ ...member, endpoints: { ...member.endpoints, [record.id]: endpoint } });
-    await this.#flows.settled(endpoint.ip);
-    if (endpoint.ipv6 !== undefined) await this.#flows.settled(endpoint.ipv6.ip);
-    await this.#plug(next, record, { endpoint, bridge });
-    return next;
+    const next = { ...member, endpoints: { ...member.endpoints, [record.id]: endpoint } };
+    try {
+      this.#remember(next);
+      for (const address of addressesOf(endpoint)) await this.#flows.settled(address);
+      await this.#plug(next, record, { endpoint, bridge });
+      return next;
+    } catch (caught) {
+      // The container goes on without this network.
+      await this.removeEndpoint(next, record).catch((error: unknown) => {
+        this.#deps.log.warn("connection that failed left something", {
+          containerId: member.containerId,
+          error,
+        });
+      });
+      throw caught;
+    }
   }
 
   async removeEndpoint(member: Member, record: LocalNetworkRecord): Promise<Member> {
@@ -118,10 +129,13 @@ export class Members {
     if (endpoint === undefined) return member;
     const rest = Object.fromEntries(Object.entries(member.endpoints).filter(([id]) => id !== record.id));
     const next = this.#remember({ ...member, endpoints: rest });
-    if (record.driver === "bridge")
-      await this.#deps.root.deleteLinks([this.#linkName(member.containerId, record.id)]);
-    else await unplugShared(member.pid, endpoint.ip);
-    this.#giveBack(record, endpoint);
+    try {
+      if (record.driver === "bridge")
+        await this.#deps.root.deleteLinks([this.#linkName(member.containerId, record.id)]);
+      else await unplugShared(member.pid, endpoint.ip);
+    } finally {
+      this.#giveBack(record.id, endpoint);
+    }
     const gateway = Object.values(rest).find((each) => each.gateway !== "");
     if (gateway !== undefined) closeDefaultRouteGap(member.pid, gateway);
     return next;
@@ -158,12 +172,7 @@ export class Members {
     rmSync(this.#file(member.containerId), { force: true });
     if (member.ports.length > 0) await this.publish();
     for (const port of member.ports) await this.#reservations.release(port);
-    for (const [networkId, endpoint] of Object.entries(member.endpoints)) {
-      const record = this.#deps.catalog.get(networkId);
-      if (record !== undefined) this.#giveBack(record, endpoint);
-      this.#flows.add(endpoint.ip);
-      if (endpoint.ipv6 !== undefined) this.#flows.add(endpoint.ipv6.ip);
-    }
+    for (const [networkId, endpoint] of Object.entries(member.endpoints)) this.#giveBack(networkId, endpoint);
     this.#sweepLater(member);
   }
 
@@ -255,7 +264,13 @@ export class Members {
     const chosen = settings.IPAMConfig?.IPv4Address ?? "";
     if (chosen !== "") addresses.claim(chosen);
     const ip = chosen === "" ? addresses.take() : chosen;
-    const ipv6 = this.#newIpv6(record, settings);
+    let ipv6: Ipv6Endpoint | undefined;
+    try {
+      ipv6 = this.#newIpv6(record, settings);
+    } catch (caught) {
+      addresses.release(ip);
+      throw caught;
+    }
     const mac = settings.MacAddress ?? "";
     const names = [member.name, ...(settings.Aliases ?? []), member.containerId.slice(0, 12)];
     if (member.hostname !== "") names.push(member.hostname);
@@ -282,9 +297,15 @@ export class Members {
     };
   }
 
-  #giveBack(record: LocalNetworkRecord, endpoint: LocalEndpoint): void {
-    this.#deps.catalog.addressesOf(record).release(endpoint.ip);
-    if (endpoint.ipv6 !== undefined) this.#deps.catalog.addresses6Of(record)?.release(endpoint.ipv6.ip);
+  /** Addresses are free again, and nothing that was tracked to them is. */
+  #giveBack(networkId: string, endpoint: Pick<LocalEndpoint, "ip" | "ipv6">): void {
+    const { catalog } = this.#deps;
+    const record = catalog.get(networkId);
+    if (record !== undefined) {
+      catalog.addressesOf(record).release(endpoint.ip);
+      if (endpoint.ipv6 !== undefined) catalog.addresses6Of(record)?.release(endpoint.ipv6.ip);
+    }
+    for (const address of addressesOf(endpoint)) this.#flows.add(address);
   }
 
   /** Undefined for networks without one. */
@@ -311,11 +332,12 @@ export class Members {
         prefixLength: endpoint.prefixLength,
         gateway: endpoint.gateway,
       });
+    const { index: bridgeIndex, mtu } = must(bridge, "a network with a subnet of its own is on a bridge");
     await plugBridged(root, {
       hostName: this.#linkName(member.containerId, record.id),
-      bridgeIndex: must(bridge, "a network with a subnet of its own is on a bridge").index,
+      bridgeIndex,
       pid: member.pid,
-      mtu: must(bridge, "as above").mtu,
+      mtu,
       mac: endpoint.mac,
       address: endpoint.ip,
       prefixLength: endpoint.prefixLength,
@@ -385,6 +407,10 @@ function publishAddress(member: Member): string | undefined {
 function publishEndpoint(member: Member): LocalEndpoint | undefined {
   const endpoints = Object.values(member.endpoints);
   return endpoints.find((endpoint) => endpoint.gateway !== "") ?? endpoints[0];
+}
+
+function addressesOf({ ip, ipv6 }: Pick<LocalEndpoint, "ip" | "ipv6">): readonly string[] {
+  return ipv6 === undefined ? [ip] : [ip, ipv6.ip];
 }
 
 function ipv6Of(settings: EndpointSettings): Pick<LocalEndpoint, "ipv6"> {

@@ -167,8 +167,11 @@ describe("IPv6 on bridge networks", { skip: missing }, () => {
       ],
     ];
     for (const [request, message] of refused) await assert.rejects(local("create", request), message);
-    const taken = { IPAMConfig: { IPv6Address: "fd00:91::2" } };
+    const IPv4Address = "10.91.0.99";
+    const taken = { IPAMConfig: { IPv4Address, IPv6Address: "fd00:91::2" } };
     await assert.rejects(start("second", "six", { settings: taken }), /Address already in use/);
+    await start("second", "six", { settings: { IPAMConfig: { IPv4Address } } });
+    await local("detach", "second");
     const foreign = { IPAMConfig: { IPv6Address: "fd00:99::2" } };
     await assert.rejects(start("second", "six", { settings: foreign }), /no configured subnet/);
   });

@@ -191,6 +191,20 @@ describe("local networks", () => {
     await outside.call("http", { url: "http://192.168.77.1:8080/" });
   });
 
+  test("a connection that fails leaves nothing of it", options, async () => {
+    const dying = await start("dying");
+    await dying.process.kill();
+    const chosen = { IPAMConfig: { IPv4Address: "10.91.0.77" } };
+    await assert.rejects(local("connect", "app", "dying", chosen), /ns\/net/);
+    const inspected = await local<{ Containers: Record<string, unknown> }>("inspect", "app", {
+      verbose: false,
+    });
+    assert.equal(inspected.Containers["dying"], undefined);
+    await local("connect", "app", "client", chosen);
+    await local("disconnect", "app", "client", false);
+    await local("detach", "dying");
+  });
+
   test("an internal network has no way out", options, async () => {
     await local("create", { Name: "closed", Internal: true });
     const one = await start("one", { hostConfig: { NetworkMode: "closed" } });
