@@ -195,7 +195,7 @@ function shortestTtl(bytes: Buffer): number | undefined {
   return shortest;
 }
 
-/** "10.1.168.192.in-addr.arpa" as "192.168.1.10"; undefined if it is no whole IPv4 reverse name. */
+/** "10.1.168.192.in-addr.arpa" as "192.168.1.10", and IPv6's the same way; undefined if it is no whole reverse name. */
 export function reverseAddress(name: string): string | undefined {
   const nibbles = /^((?:[0-9a-f]\.){32})ip6\.arpa$/.exec(name)?.[1];
   if (nibbles !== undefined) {

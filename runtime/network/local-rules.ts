@@ -23,13 +23,29 @@ export interface PublishFacts {
   readonly ports: readonly PublishedPort[];
 }
 
+/** What both families have alike. */
+const BRIDGE_SETS: TableDefinition["sets"] = [
+  ["bridges", "set", "type ifname;"],
+  ["internal", "set", "type ifname;"],
+  ["open", "set", "type ifname . ifname;"],
+];
+const FORWARD = `
+  chain forward { type filter hook forward priority filter; policy accept;
+    oifname @bridges tcp flags syn tcp option maxseg size set rt mtu
+    iifname @bridges tcp flags syn tcp option maxseg size set rt mtu
+    iifname . oifname @open accept
+    oifname @internal drop
+    iifname @internal drop
+    ct state established,related accept
+    oifname @bridges ct status dnat accept
+    oifname @bridges drop
+  }`;
+
 export function localDefinition(table: string): TableDefinition {
   return {
     name: table,
     sets: [
-      ["bridges", "set", "type ifname;"],
-      ["internal", "set", "type ifname;"],
-      ["open", "set", "type ifname . ifname;"],
+      ...BRIDGE_SETS,
       ["ways_out", "set", "type ipv4_addr; flags interval;"],
       ["at_all", "map", "typeof meta l4proto . th dport : ip daddr . th dport;"],
       ["at_one", "map", "typeof ip daddr . meta l4proto . th dport : ip daddr . th dport;"],
@@ -54,17 +70,7 @@ export function localDefinition(table: string): TableDefinition {
     oifname @bridges ip saddr 127.0.0.0/8 masquerade
     oifname @bridges ct status dnat ip saddr @ways_out masquerade
     oifname != @bridges ip saddr @ways_out masquerade
-  }
-  chain forward { type filter hook forward priority filter; policy accept;
-    oifname @bridges tcp flags syn tcp option maxseg size set rt mtu
-    iifname @bridges tcp flags syn tcp option maxseg size set rt mtu
-    iifname . oifname @open accept
-    oifname @internal drop
-    iifname @internal drop
-    ct state established,related accept
-    oifname @bridges ct status dnat accept
-    oifname @bridges drop
-  }`,
+  }${FORWARD}`,
   };
 }
 
@@ -77,9 +83,7 @@ export function localDefinition6(table: string): TableDefinition {
     name: table,
     family: "ip6",
     sets: [
-      ["bridges", "set", "type ifname;"],
-      ["internal", "set", "type ifname;"],
-      ["open", "set", "type ifname . ifname;"],
+      ...BRIDGE_SETS,
       ["ways_out", "set", "type ipv6_addr; flags interval;"],
       ["at_all", "map", "typeof meta l4proto . th dport : ip6 daddr . th dport;"],
       ["at_one", "map", "typeof ip6 daddr . meta l4proto . th dport : ip6 daddr . th dport;"],
@@ -98,17 +102,7 @@ export function localDefinition6(table: string): TableDefinition {
   chain leaving { type nat hook postrouting priority srcnat; policy accept;
     oifname @bridges ct status dnat ip6 saddr @ways_out masquerade
     oifname != @bridges ip6 saddr @ways_out masquerade
-  }
-  chain forward { type filter hook forward priority filter; policy accept;
-    oifname @bridges tcp flags syn tcp option maxseg size set rt mtu
-    iifname @bridges tcp flags syn tcp option maxseg size set rt mtu
-    iifname . oifname @open accept
-    oifname @internal drop
-    iifname @internal drop
-    ct state established,related accept
-    oifname @bridges ct status dnat accept
-    oifname @bridges drop
-  }`,
+  }${FORWARD}`,
   };
 }
 
@@ -116,26 +110,35 @@ function quoted(device: string): string {
   return `"${device}"`;
 }
 
+function bridgeElements(
+  bridges: readonly BridgeFacts[],
+  subnetOf: (bridge: BridgeFacts) => string,
+): readonly (readonly [string, ReadonlyMap<string, string>])[] {
+  const internal = bridges.filter((bridge) => bridge.isInternal);
+  const open = bridges.filter((bridge) => bridge.isOpenInside);
+  const out = bridges.filter((bridge) => bridge.isMasqueraded && !bridge.isInternal);
+  return [
+    ["bridges", new Map(bridges.map((bridge) => [quoted(bridge.device), ""]))],
+    ["internal", new Map(internal.map((bridge) => [quoted(bridge.device), ""]))],
+    ["open", new Map(open.map(({ device }) => [`${quoted(device)} . ${quoted(device)}`, ""]))],
+    ["ways_out", new Map(out.map((bridge) => [subnetOf(bridge), ""]))],
+  ];
+}
+
 export function localElements(bridges: readonly BridgeFacts[], published: readonly PublishFacts[]): Elements {
   const atAll = new Map<string, string>();
   const atOne = new Map<string, string>();
   for (const { address, ports } of published) {
     for (const port of ports) {
-      const target = `${address} . ${port.containerPort}`;
       if (port.hostIp.includes(":")) continue;
+      const target = `${address} . ${port.containerPort}`;
       if (port.hostIp === "0.0.0.0") atAll.set(`${port.protocol} . ${port.hostPort}`, target);
       else atOne.set(`${port.hostIp} . ${port.protocol} . ${port.hostPort}`, target);
     }
   }
-  const internal = bridges.filter((bridge) => bridge.isInternal);
-  const open = bridges.filter((bridge) => bridge.isOpenInside);
-  const out = bridges.filter((bridge) => bridge.isMasqueraded && !bridge.isInternal);
   const moved = bridges.filter((bridge) => bridge.dnsPort !== 53);
   return new Map([
-    ["bridges", new Map(bridges.map((bridge) => [quoted(bridge.device), ""]))],
-    ["internal", new Map(internal.map((bridge) => [quoted(bridge.device), ""]))],
-    ["open", new Map(open.map(({ device }) => [`${quoted(device)} . ${quoted(device)}`, ""]))],
-    ["ways_out", new Map(out.map((bridge) => [bridge.subnet, ""]))],
+    ...bridgeElements(bridges, (bridge) => bridge.subnet),
     ["at_all", atAll],
     ["at_one", atOne],
     ["names", new Map(moved.map(({ gateway, dnsPort }) => [`${gateway} . 53`, `${gateway} . ${dnsPort}`]))],
@@ -159,14 +162,8 @@ export function localElements6(
     }
   }
   const own = bridges.filter((bridge) => bridge.ipv6Subnet !== undefined);
-  const internal = own.filter((bridge) => bridge.isInternal);
-  const open = own.filter((bridge) => bridge.isOpenInside);
-  const out = own.filter((bridge) => bridge.isMasqueraded && !bridge.isInternal);
   return new Map([
-    ["bridges", new Map(own.map((bridge) => [quoted(bridge.device), ""]))],
-    ["internal", new Map(internal.map((bridge) => [quoted(bridge.device), ""]))],
-    ["open", new Map(open.map(({ device }) => [`${quoted(device)} . ${quoted(device)}`, ""]))],
-    ["ways_out", new Map(out.map((bridge) => [bridge.ipv6Subnet ?? "", ""]))],
+    ...bridgeElements(own, (bridge) => bridge.ipv6Subnet ?? ""),
     ["at_all", atAll],
     ["at_one", atOne],
   ]);

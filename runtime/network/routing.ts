@@ -1,7 +1,8 @@
 /**
  * Links, addresses, routes, neighbours, forwarding entries and rules as rtnetlink requests, and what the kernel has of them.
  * The builders are pure and make no difference between "not there" and "there already": callers batch them and say which
- * refusals they tolerate. Addresses and routes of both families, all else IPv4. Everything made here carries ROUTE_PROTOCOL where the kernel has a field for it.
+ * refusals they tolerate. Addresses and routes of both families, all else IPv4. Everything made here carries ROUTE_PROTOCOL
+ * where the kernel has a field for it.
  */
 import { addressBytes, bytesToAddress, bytesToMac, macBytes } from "./addresses.ts";
 import { addressBytes6, bytesToAddress6 } from "./addresses6.ts";
