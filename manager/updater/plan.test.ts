@@ -155,6 +155,25 @@ describe("planUpdate() begun while an earlier update to the same template is und
   });
 });
 
+describe("planUpdate() begun while two tasks of a slot run, of which neither is wanted any more", () => {
+  const old = task(2, { image: "web:0", state: running, madeS: 1 });
+  const overtaken = task(2, { image: "web:1", state: running, madeS: 90 });
+  // Without room as long as both of those run.
+  const pending = task(1, { image: "web:2", state: TaskState.pending, madeS: 101 });
+  const before = task(1, { image: "web:1", state: running, madeS: 2 });
+  const sightings = new Map<string, Sighting>([[pending.id, { seenMs: -10 }]]);
+
+  it("stops the older one before the slot's turn comes", () => {
+    const actions = nextActions("start-first", [before, pending, old, overtaken], sightings);
+    assert.deepEqual(actions, [{ kind: "stop", taskId: old.id, desired: "shutdown" }]);
+  });
+
+  it("stops neither while only one of them runs", () => {
+    const starting = task(2, { image: "web:1", state: preparing, madeS: 90 });
+    assert.deepEqual(nextActions("start-first", [before, pending, old, starting], sightings), []);
+  });
+});
+
 describe("planUpdate() of a slot whose new task had to leave its node before it ran", () => {
   const moved = task(1, {
     image: "web:2",

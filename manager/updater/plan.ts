@@ -199,11 +199,18 @@ function isTakingOver({ slot, fresh }: Progress, input: UpdateInput): boolean {
   );
 }
 
-/** start-first: once the new task runs, the old ones go. */
+/**
+ * start-first: once the new task runs, the old ones go. Where an update was overtaken by another one while both ran, the
+ * older one goes before the slot's turn comes: it may hold just the room that the slots before it wait for.
+ */
 function finishSlots(progress: readonly Progress[]): Action[] {
+  const superfluous = ({ fresh, live }: Progress): readonly Task[] => {
+    if (fresh?.status.state === TaskState.running) return live.filter((task) => task !== fresh);
+    if (fresh !== undefined) return [];
+    return live.filter((task) => task.status.state === TaskState.running).slice(0, -1);
+  };
   return progress
-    .filter((each) => each.fresh?.status.state === TaskState.running)
-    .flatMap((each) => each.live.filter((task) => task !== each.fresh))
+    .flatMap(superfluous)
     .map((task) => ({ kind: "stop", taskId: task.id, desired: "shutdown" }));
 }
 
