@@ -75,8 +75,8 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
   above(206, "start-first stops the old task before the new one runs", "safety", [
     [
       PLAN,
-      ".filter((each) => each.fresh?.status.state === TaskState.running)",
-      ".filter((each) => each.fresh !== undefined)",
+      "if (fresh?.status.state === TaskState.running) return live",
+      "if (fresh !== undefined) return live",
     ],
   ]),
   above(207, "stop-first starts while the old one still runs", "safety", [
