@@ -16,11 +16,12 @@ import type { NodeRole, ServiceSpec } from "../../model/specs.ts";
 import type { Cluster } from "../../model/objects.ts";
 import { callUnary, dial } from "../../proto/rpc-client.ts";
 import { caService } from "../../proto/services.ts";
+import { until as poll, type UntilOptions } from "../../dev/until.ts";
 import { LiveIdentity } from "../../proto/rpc-identity.ts";
 import { RpcServer } from "../../proto/rpc-server.ts";
 import type { NodeIdentity } from "../../proto/rpc.ts";
 
-const DEADLINE_MS = 15_000;
+const WAIT: UntilOptions = { timeoutMs: 15_000, pollMs: 10 };
 
 /** One machine's manager half, with a real port on loopback and a real folder. */
 class Machine {
@@ -153,11 +154,7 @@ class Fleet {
 }
 
 async function until(claim: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + DEADLINE_MS;
-  while (!(await isSo())) {
-    if (Date.now() > deadline) assert.fail(`not within ${DEADLINE_MS} ms: ${claim}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+  await poll(claim, WAIT, async () => isSo());
 }
 
 /** Node objects change by themselves too (a session ends), so a stale version is read anew. */
