@@ -81,6 +81,7 @@ function equalSpecs(left: TaskSpec, right: TaskSpec): boolean {
 function equalHostPorts(service: Service, task: Task): boolean {
   const wanted = hostPortsOf(service.spec.EndpointSpec);
   const actual = task.ports.filter((port) => port.PublishMode === "host");
+  if (wanted.length === 0 || actual.length === 0) return wanted.length === actual.length;
   const text = (ports: typeof wanted): string =>
     ports
       .map((port) => `${port.Protocol ?? "tcp"}/${port.TargetPort}/${port.PublishedPort ?? 0}`)

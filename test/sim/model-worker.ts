@@ -167,7 +167,7 @@ export class ModelWorker {
       send: (message: ToAgent): void => {
         // One stream: in order.
         downMs = Math.max(downMs, world.nowMs + this.#options.delayMs());
-        world.after(downMs - world.nowMs, () => {
+        world.post(downMs - world.nowMs, () => {
           if (this.#session !== session || session.isOver) return;
           // A stream loses nothing from its middle: what can't arrive ends it, and the other end learns by silence.
           if (this.#isCut) this.#drop(false);
@@ -207,7 +207,7 @@ export class ModelWorker {
   #send(session: Session, message: FromAgent): void {
     const { world } = this.#options;
     session.lastUpMs = Math.max(session.lastUpMs, world.nowMs + this.#options.delayMs());
-    world.after(session.lastUpMs - world.nowMs, () => {
+    world.post(session.lastUpMs - world.nowMs, () => {
       if (session.isOver || !session.door.isOpen()) return;
       if (!this.#isCut) {
         session.handle.receive(message);

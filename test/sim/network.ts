@@ -94,7 +94,7 @@ export class Network {
       for (let copy = 0; copy < copies; copy += 1) {
         if (random.float() < this.faults.lossRate || !this.isOpen(message.from, message.to)) continue;
         const extraMs = this.#slow.size === 0 ? 0 : (this.#slow.get(`${message.from}>${message.to}`) ?? 0);
-        this.#world.after(this.delayMs() + extraMs, () => {
+        this.#world.post(this.delayMs() + extraMs, () => {
           if (this.isOpen(message.from, message.to)) this.#arrive(message);
         });
       }

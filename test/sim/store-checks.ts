@@ -291,8 +291,8 @@ export class StoreChecks {
     const parallelism = service.spec.UpdateConfig?.Parallelism ?? 1;
     if (parallelism === 0) return;
     // Image and secrets: what the operator changes. A task of a spec in between is as old as any.
-    const wanted = JSON.stringify(service.spec.TaskTemplate.ContainerSpec);
-    const isNew = (task: Task): boolean => JSON.stringify(task.spec.ContainerSpec) === wanted;
+    const wanted = textOf(service.spec.TaskTemplate.ContainerSpec);
+    const isNew = (task: Task): boolean => textOf(task.spec.ContainerSpec) === wanted;
     const busy: string[] = [];
     let isOneMore = false;
     for (const key of this.mirror.slotsOf(service.id)) {
@@ -313,6 +313,18 @@ export class StoreChecks {
       );
     }
   }
+}
+
+const texts = new WeakMap<object, string>();
+
+/** As JSON, remembered: a task is compared again with every commit of its service. */
+function textOf(spec: object): string {
+  let text = texts.get(spec);
+  if (text === undefined) {
+    text = JSON.stringify(spec);
+    texts.set(spec, text);
+  }
+  return text;
 }
 
 /** U1: states only grow, a task never moves. */

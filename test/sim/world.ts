@@ -17,6 +17,8 @@ interface Event {
   readonly dueMs: number;
   readonly sequence: number;
   run: (() => void) | undefined;
+  /** The life that it is part of, if it is one machine's. */
+  readonly life: Life | undefined;
 }
 
 /** Stops a run: an invariant is broken. */
@@ -95,14 +97,31 @@ export class World {
     this.#failure ??= error;
   }
 
-  after(delayMs: number, run: () => void): Cancel {
-    this.#sequence += 1;
-    const event: Event = { dueMs: this.#nowMs + Math.max(0, delayMs), sequence: this.#sequence, run };
-    if (delayMs > 0) this.#push(event);
-    else this.#dueNow.push(event);
+  /** With a `life` it runs when that is not paused, and never once it is over. */
+  after(delayMs: number, run: () => void, life?: Life): Cancel {
+    const event = this.#add(delayMs, run, life);
     return () => {
       event.run = undefined;
     };
+  }
+
+  /** The same for what is never cancelled. */
+  post(delayMs: number, run: () => void, life?: Life): void {
+    this.#add(delayMs, run, life);
+  }
+
+  #add(delayMs: number, run: () => void, life: Life | undefined): Event {
+    this.#sequence += 1;
+    const isNow = !(delayMs > 0);
+    const event: Event = {
+      dueMs: isNow ? this.#nowMs : this.#nowMs + delayMs,
+      sequence: this.#sequence,
+      run,
+      life,
+    };
+    if (isNow) this.#dueNow.push(event);
+    else this.#push(event);
+    return event;
   }
 
   /**
@@ -178,7 +197,9 @@ export class World {
       this.fail(new Violation("O15", `more than ${EVENTS_PER_SECOND_MAX} events in a second`));
     }
     try {
-      event.run?.();
+      const { life, run } = event;
+      if (run !== undefined && life === undefined) run();
+      else if (run !== undefined) life?.runAlive(run);
       afterEach();
     } catch (caught) {
       this.fail(caught);
@@ -265,11 +286,11 @@ export class Life implements Clock, Timers {
 
   /** For what is no timer of the process: its disk. */
   exactly(delayMs: number, run: () => void): Cancel {
-    return this.#world.after(delayMs * this.#rate, () => this.#runAlive(run));
+    return this.#world.after(delayMs * this.#rate, run, this);
   }
 
   soon(run: () => void): Cancel {
-    return this.#world.after(0, () => this.#runAlive(run));
+    return this.#world.after(0, run, this);
   }
 
   every(intervalMs: number, run: () => void): Cancel {
@@ -292,10 +313,10 @@ export class Life implements Clock, Timers {
   }
 
   /** Runs it now, or when the pause is over, or never if the machine died. */
-  #runAlive(run: () => void): void {
+  runAlive(run: () => void): void {
     if (this.#isOver) return;
     if (this.pausedUntilMs > this.#world.nowMs) {
-      this.#world.after(this.pausedUntilMs - this.#world.nowMs, () => this.#runAlive(run));
+      this.#world.post(this.pausedUntilMs - this.#world.nowMs, run, this);
       return;
     }
     run();
