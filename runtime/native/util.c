@@ -120,8 +120,9 @@ ssize_t receive_descriptors(int socket, char *bytes, size_t size, int *fds, uint
   uint32_t wanted = *count;
   *count = 0;
   ssize_t length;
+  /* A peer that ended without reading all that it was sent resets the connection, once: its last words are still in the queue. */
   do length = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  while (length < 0 && errno == EINTR);
+  while (length < 0 && (errno == EINTR || errno == ECONNRESET));
   if (length <= 0) return length;
   struct cmsghdr *head = CMSG_FIRSTHDR(&message);
   if (head == NULL || head->cmsg_type != SCM_RIGHTS) return length;
