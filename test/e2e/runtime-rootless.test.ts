@@ -27,12 +27,20 @@ describe("a daemon without root", () => {
   let words = "";
 
   function startDaemon(environment: Readonly<Record<string, string>> = {}): ChildProcess {
-    const shoal = path.join(packageRoot(import.meta.dirname), "bin", "shoal");
+    const installed = path.join(root, "shoal");
+    const shoal = path.join(installed, "bin", "shoal");
     const own = { HOME: root, XDG_RUNTIME_DIR: path.join(root, "xdg"), ...environment };
     const variables = Object.entries(own).map(([key, value]) => `${key}=${value}`);
-    // Machines whose /dev/net/tun is root's alone: every distribution opens it, so in a mount namespace the test does.
+    // Machines whose /dev/net/tun is root's alone: every distribution opens it, so in a mount namespace the test does. The
+    // tree may lie where only root comes.
     const node = path.join(root, "tun");
-    const open = `[ -e ${node} ] || mknod -m 666 ${node} c 10 200; mount --bind ${node} /dev/net/tun; exec "$@"`;
+    const open = [
+      `[ -e ${node} ] || mknod -m 666 ${node} c 10 200`,
+      `mount --bind ${node} /dev/net/tun`,
+      `mkdir -p ${installed}`,
+      `mount --bind ${packageRoot(import.meta.dirname)} ${installed}`,
+      'exec "$@"',
+    ].join(" && ");
     const asUser = ["runuser", "-u", USER, "--", "env", ...variables, shoal, "daemon"];
     const child = spawn("unshare", ["--mount", "sh", "-c", open, "sh", ...asUser], {
       stdio: ["ignore", "ignore", "pipe"],
