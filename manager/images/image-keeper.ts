@@ -86,7 +86,8 @@ export class ImageKeeper implements Component {
     const isChanged =
       object.status.state !== previous?.status.state ||
       object.spec.Availability !== previous.spec.Availability;
-    if (!isChanged) return false;
+    // Most clusters keep none, and a thousand nodes that come are no reason to look at each other.
+    if (!isChanged || this.#deps.store.view().list("image").length === 0) return false;
     this.#noteHolder(object.id);
     this.#hasNewRoom = true;
     return true;
