@@ -1,11 +1,12 @@
-/** What a new task takes from its service and from the cluster. */
+/** What a new task takes from its service and from the cluster, and what becomes of actions whose time has passed. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Cluster, Service } from "../../model/objects.ts";
 import type { Driver } from "../../model/specs.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { Transaction } from "../store/store.ts";
-import { newTask } from "./actions.ts";
+import { ModelCluster } from "../testing/model-cluster.ts";
+import { applyAction, newTask } from "./actions.ts";
 
 function made(service: Driver | undefined, cluster: Driver | undefined): { readonly logDriver?: Driver } {
   const template = {
@@ -32,4 +33,30 @@ test("newTask() takes the cluster's log driver where the service names none", ()
   assert.equal(made({ Name: "none" }, local).logDriver, undefined);
   assert.equal(made(undefined, { Name: "" }).logDriver, undefined);
   assert.equal(made(undefined, undefined).logDriver, undefined);
+});
+
+test("applyAction() does not stop, nor replace, what runs by now if it was to be stopped only while it does not", async () => {
+  const cluster = new ModelCluster();
+  cluster.start();
+  await cluster.addNode();
+  const template = { ContainerSpec: { Image: "ok" } };
+  const id = await cluster.createService({ Name: "web", TaskTemplate: template });
+  await cluster.until("it runs", () => cluster.running(id).length === 1);
+  const [task] = cluster.running(id);
+  assert(task !== undefined);
+  const context = { random: cluster.random, now: () => "2026-01-01T00:00:00Z" };
+  const stop = { kind: "stop", taskId: task.id, desired: "shutdown" } as const;
+  const replace = (isIdleOnly: boolean): Promise<void> =>
+    cluster.write((tx) => {
+      applyAction(tx, { ...stop, isIdleOnly }, context);
+      applyAction(tx, { kind: "create", serviceId: id, slot: task.slot, nodeId: "" }, context);
+    });
+  await replace(true);
+  assert.deepEqual(
+    cluster.tasks(id).map((each) => [each.id, each.desiredState]),
+    [[task.id, TaskState.running]],
+  );
+  await replace(false);
+  assert.equal(cluster.tasks(id).length, 2);
+  await cluster.stop();
 });

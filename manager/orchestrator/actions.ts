@@ -112,7 +112,8 @@ export function applyAction(tx: Transaction, action: Action, context: ActionCont
     }
     case "stop": {
       const task = tx.get("task", action.taskId);
-      if (task !== undefined) stop(tx, task, TaskState[action.desired]);
+      const isBusy = action.isIdleOnly === true && task?.status.state === TaskState.running;
+      if (task !== undefined && !isBusy) stop(tx, task, TaskState[action.desired]);
     }
   }
 }

@@ -27,7 +27,13 @@ export type Action =
   | { readonly kind: "add"; readonly serviceId: string; readonly slot: number; readonly nodeId: string }
   /** Tell a task to stop and put a new one in its place. `isDelayed`: after the restart delay. */
   | { readonly kind: "replace"; readonly taskId: string; readonly isDelayed: boolean }
-  | { readonly kind: "stop"; readonly taskId: string; readonly desired: "shutdown" | "remove" };
+  | {
+      readonly kind: "stop";
+      readonly taskId: string;
+      readonly desired: "shutdown" | "remove";
+      /** Unless it runs by the time that this is carried out. */
+      readonly isIdleOnly?: boolean;
+    };
 
 /** True unless the task was told to stop. Jobs are live with a desired state of complete. */
 export function isLive(task: Task): boolean {

@@ -243,8 +243,10 @@ function replaceSlot(each: Progress, input: UpdateInput): Action[] {
       { kind: "add", ...place },
     ];
   }
+  // One that was to be kept until the new one runs, and turns out to run after all, is not stopped: nor is one created then.
+  const idleOnly = input.config.order === "start-first" ? { isIdleOnly: true } : {};
   return [
-    ...live.map((task): Action => ({ kind: "stop", taskId: task.id, desired: "shutdown" })),
+    ...live.map((task): Action => ({ kind: "stop", taskId: task.id, desired: "shutdown", ...idleOnly })),
     { kind: "create", ...place },
   ];
 }
