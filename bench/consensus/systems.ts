@@ -6,6 +6,7 @@
 import { type ChildProcess, fork, spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
+import { SERVER_FLAGS } from "../../cli/server-flags.ts";
 import { until, type UntilOptions } from "../../dev/until.ts";
 import type { MemberOrders, Order } from "./member.ts";
 
@@ -54,7 +55,10 @@ class Child {
     this.port = orders.clientPort;
     const isBuilt = import.meta.filename.endsWith(".js");
     const script = path.join(import.meta.dirname, isBuilt ? "member.js" : "member.ts");
-    this.process = fork(script, [JSON.stringify(orders)], { stdio: ["ignore", "ignore", "inherit", "ipc"] });
+    this.process = fork(script, [JSON.stringify(orders)], {
+      stdio: ["ignore", "ignore", "inherit", "ipc"],
+      execArgv: [...process.execArgv, ...SERVER_FLAGS],
+    });
     this.ready = new Promise((resolve, reject) => {
       this.#waiting.set(0, { resolve, reject });
     });

@@ -8,6 +8,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { CommandContext, CommandDefinition } from "../command.ts";
 import { bool, list, text } from "../command.ts";
 import { choiceFlag, unsignedFlag } from "../flag-values.ts";
+import { SERVER_FLAGS } from "../server-flags.ts";
 
 export { runProgram } from "../program.ts";
 
@@ -88,15 +89,13 @@ function optionsOf({ flags, rootFlags }: CommandContext): DaemonOptions {
 /** Set by bin/shoal for a quick start of short commands. It fixes the seed of hash tables, which a server must not have. */
 const QUICK_START_FLAG = "--no-rehash-snapshot";
 
-/** MiB. By itself V8 lets a burst of requests take 16, twice, and never gives them back. */
-const YOUNG_GENERATION_FLAG = "--max-semi-space-size=8";
-
 /** Replaces this process by one with a server's flags, if it has the one of quick starts. NODE_OPTIONS may say otherwise. */
 function leaveQuickStart(): void {
   if (!process.execArgv.includes(QUICK_START_FLAG) || process.execve === undefined) return;
-  const isChosen = (process.env["NODE_OPTIONS"] ?? "").includes("semi-space");
+  const chosen = (process.env["NODE_OPTIONS"] ?? "").replaceAll("_", "-");
+  const isChosen = (flag: string): boolean => chosen.includes(flag.slice("--".length).replace(/=.*/, ""));
   const args = process.execArgv.filter((each) => each !== QUICK_START_FLAG);
-  if (!isChosen) args.push(YOUNG_GENERATION_FLAG);
+  args.push(...SERVER_FLAGS.filter((flag) => !isChosen(flag)));
   process.execve(process.execPath, [process.execPath, ...args, ...process.argv.slice(1)], process.env);
 }
 
