@@ -114,6 +114,22 @@ test("loadStack() bounds alias expansion", () => {
   );
 });
 
+test("loadStack() refuses anchors that hold themselves, values too deep in each other, and a key that would be lost", () => {
+  for (const [content, why] of [
+    [
+      "services: &s\n  a:\n    image: x\n    labels: *s\n",
+      /stdin:4:13: "\*s" is a part of what it stands for/,
+    ],
+    ["x-a: &a\n  <<: *a\n  image: x\nservices: {a: *a}\n", /"\*a" is a part of what it stands for/],
+    [`x-a: ${"[".repeat(200)}${"]".repeat(200)}\n`, /more than 100 deep in each other/],
+    [`x-a: ${"[".repeat(20_000)}${"]".repeat(20_000)}\n`, /more than 100 deep in each other/],
+    ["services: {__proto__: {image: x}}\n", /"__proto__" can't be a key/],
+    ["services: {a: {image: x, environment: [__proto__=1]}}\n", /"__proto__" can't be a name/],
+  ] as const) {
+    assert.throws(() => load(content), why, content.slice(0, 60));
+  }
+});
+
 test("loadStack() warns of what it ignores and puts variables and types in", () => {
   const { stack, warnings } = load(
     "services: {a: {image: 'x:${TAG:-1}', privileged: true, deploy: {replicas: '${N}'}}}",

@@ -4,7 +4,7 @@
  */
 import { formatDuration, parseBytes, parseDuration } from "../../model/units.ts";
 import { splitWords } from "../flag-values.ts";
-import type { Position, Problems, Scalar, SourceNode } from "./source.ts";
+import { type Position, type Problems, type Scalar, type SourceNode, UNUSABLE_KEY } from "./source.ts";
 
 /** Values of the canonical form: plain YAML. */
 export type Value = Scalar | readonly Value[] | { readonly [key: string]: Value };
@@ -293,6 +293,7 @@ export function mapping(absent: (name: string, context: ReadContext) => string |
       }
       const cut = line.indexOf("=");
       const name = cut < 0 ? line : line.slice(0, cut);
+      if (name === UNUSABLE_KEY) context.problems.error(item.at, `"${UNUSABLE_KEY}" can't be a name`);
       result[name] = cut < 0 ? absent(name, context) : line.slice(cut + 1);
     }
     return result;

@@ -54,6 +54,11 @@ export class Problems {
 
 /** Alias expansion may not blow a small file up (a "billion laughs"). */
 const NODES_MAX = 100_000;
+/** Mappings and lists within each other, aliases resolved. The format itself needs ten. */
+const DEPTH_MAX = 100;
+const TOO_DEEP = `mappings and lists are more than ${DEPTH_MAX} deep in each other`;
+/** A key that JavaScript's objects take for something else: what it stands for would be lost without a word. */
+export const UNUSABLE_KEY = "__proto__";
 
 /** What each alias stands for: the last anchor of its name before it. One walk, where the library walks once an alias. */
 function aliasTargets(document: Document): ReadonlyMap<Alias, Node> {
@@ -78,6 +83,8 @@ class Converter {
   readonly #problems: Problems;
   readonly #variables: ReadonlyMap<string, string> | undefined;
   #count = 0;
+  /** What is being converted, outermost first. */
+  readonly #within: unknown[] = [];
 
   constructor(
     file: string,
@@ -98,12 +105,25 @@ class Converter {
     if (this.#count > NODES_MAX) {
       if (this.#count === NODES_MAX + 1)
         this.#problems.error(at, `the file has more than ${NODES_MAX} values after its aliases are resolved`);
-      return { kind: "scalar", value: null, isInterpolated: false, source: "", at };
+      return nothing(at);
     }
+    if (this.#within.length === DEPTH_MAX) {
+      this.#problems.error(at, TOO_DEEP);
+      return nothing(at);
+    }
+    this.#within.push(node);
+    const converted = this.#convertWithin(node, at);
+    this.#within.pop();
+    return converted;
+  }
+
+  #convertWithin(node: unknown, at: Position): SourceNode {
     if (isAlias(node)) {
       const target = this.#targets.get(node);
-      if (target !== undefined) return this.convert(target, at);
-      this.#problems.error(at, `there is no anchor "${node.source}"`);
+      if (target === undefined) this.#problems.error(at, `there is no anchor "${node.source}"`);
+      else if (this.#within.includes(target))
+        this.#problems.error(at, `"*${node.source}" is a part of what it stands for`);
+      else return this.convert(target, at);
     }
     if (isMap(node)) return { kind: "map", entries: this.#entries(node.items as readonly Pair[], at), at };
     if (isSeq(node)) return { kind: "list", items: node.items.map((item) => this.convert(item, at)), at };
@@ -118,7 +138,7 @@ class Converter {
   }
 
   #scalar(node: unknown, at: Position): ScalarNode {
-    if (!isScalar(node)) return { kind: "scalar", value: null, isInterpolated: false, source: "", at };
+    if (!isScalar(node)) return nothing(at);
     const value = node.value as Scalar | Date | bigint;
     const source = node.source ?? String(value);
     if (typeof value === "string") {
@@ -150,6 +170,7 @@ class Converter {
         }
         continue;
       }
+      if (key === UNUSABLE_KEY) this.#problems.error(keyAt, `"${UNUSABLE_KEY}" can't be a key`);
       entries.set(key, { keyAt, value: this.convert(pair.value, keyAt) });
     }
     for (const map of merged) {
@@ -157,6 +178,10 @@ class Converter {
     }
     return entries;
   }
+}
+
+function nothing(at: Position): ScalarNode {
+  return { kind: "scalar", value: null, isInterpolated: false, source: "", at };
 }
 
 /** Reads one file's text. `variables` absent: they are left as they are. Undefined if the YAML is broken or empty. */
@@ -179,7 +204,11 @@ export function parseSource(
   for (const document of list) {
     for (const each of document.errors) {
       const { line, col } = lines.linePos(each.pos[0]);
-      problems.error({ file, line, column: col }, each.message);
+      // Out of stack: the library's own bound lies at some thousands.
+      problems.error(
+        { file, line, column: col },
+        each.code === "RESOURCE_EXHAUSTION" ? TOO_DEEP : each.message,
+      );
     }
   }
   if (list.length > 1) problems.error(start, "the file must hold one YAML document");
