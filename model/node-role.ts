@@ -14,3 +14,13 @@ export function mustRenewCertificate(
 ): boolean {
   return cluster?.rootCa.rotationInProgress === true && node.certificateIssuer !== cluster.rootCa.digest;
 }
+
+/** True if the node still trusts a root that has been replaced: with its next certificate it gets the new one alone. */
+export function mustForgetRoot(
+  cluster: Pick<Cluster, "rootCa"> | undefined,
+  node: Pick<Node, "trustsFormerRoot">,
+): boolean {
+  return (
+    cluster !== undefined && cluster.rootCa.rotationInProgress !== true && node.trustsFormerRoot === true
+  );
+}

@@ -141,6 +141,8 @@ export interface Node extends ObjectMeta, UserVersioned {
   readonly certificateSerial?: string;
   /** Digest (as in Cluster.rootCa) of the root whose key signed the node's certificate. */
   readonly certificateIssuer?: string;
+  /** Its certificate came during a rotation of the root, with the former root beside the new one. */
+  readonly trustsFormerRoot?: true;
 }
 
 export interface Endpoint {

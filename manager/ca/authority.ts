@@ -73,6 +73,7 @@ export class Authority {
         specReplacedVersion: 0,
         certificateSerial: issued.serial,
         certificateIssuer: issued.issuer,
+        ...(issued.hasFormerRoot ? { trustsFormerRoot: true } : {}),
       });
     });
     log.info("node joined", { nodeId, role });
@@ -95,11 +96,13 @@ export class Authority {
           },
         );
       }
+      const { trustsFormerRoot: _before, ...rest } = node;
       tx.update("node", {
-        ...node,
+        ...rest,
         certificateRole: role,
         certificateSerial: issued.serial,
         certificateIssuer: issued.issuer,
+        ...(issued.hasFormerRoot ? { trustsFormerRoot: true } : {}),
       });
     });
     log.info("certificate renewed", { nodeId, role });
@@ -116,11 +119,17 @@ export class Authority {
   async #sign(
     cluster: Cluster,
     node: { readonly nodeId: string; readonly role: NodeRole; readonly csr: Uint8Array },
-  ): Promise<{ readonly message: Issued; readonly serial: string; readonly issuer: string }> {
+  ): Promise<{
+    readonly message: Issued;
+    readonly serial: string;
+    readonly issuer: string;
+    readonly hasFormerRoot: boolean;
+  }> {
     const { clock, random } = this.#deps;
     const { rootCa } = cluster;
     // During a rotation the bundle holds the new root first, and the key is the new one's.
-    const newest = splitPem(rootCa.certificate)[0] ?? rootCa.certificate;
+    const roots = splitPem(rootCa.certificate);
+    const newest = roots[0] ?? rootCa.certificate;
     const { certificate, serial } = await issueCertificate({
       random,
       nowMs: clock.wallMs(),
@@ -139,6 +148,7 @@ export class Authority {
       },
       serial,
       issuer: rootCa.digest,
+      hasFormerRoot: roots.length > 1,
     };
   }
 }

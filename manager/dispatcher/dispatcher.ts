@@ -7,7 +7,7 @@ import type { Cancel, Clock, Component, Random, Timers } from "../../common/env.
 import { ClusterError } from "../../common/errors.ts";
 import { newObjectId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
-import { certificateRoleOf, mustRenewCertificate } from "../../model/node-role.ts";
+import { certificateRoleOf, mustForgetRoot, mustRenewCertificate } from "../../model/node-role.ts";
 import type { Cluster, Node, Task, TaskStatus } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
@@ -224,9 +224,11 @@ export class Dispatcher implements Component {
   #info(session: Session, common: CommonInfo): shoal.v1.SessionUpdate.$Properties {
     const node = this.#deps.store.view().get("node", session.nodeId);
     const role = node === undefined ? "worker" : certificateRoleOf(node);
-    const renewCertificate = node !== undefined && mustRenewCertificate(common.cluster, node);
+    const { cluster } = common;
+    const renewCertificate =
+      node !== undefined && (mustRenewCertificate(cluster, node) || mustForgetRoot(cluster, node));
     session.info = `${common.text} ${role} ${renewCertificate}`;
-    session.infoOf = { node, cluster: common.cluster, text: common.text };
+    session.infoOf = { node, cluster, text: common.text };
     return { heartbeatMs: common.heartbeatMs, role, managers: [...common.managers], renewCertificate };
   }
 

@@ -352,3 +352,45 @@ test("a container outside of services is an endpoint for all nodes on its networ
   assert.deepEqual(second.endpoints(), ["t1 ready"]);
   assert.deepEqual(fixture.store.view().get("node", "node1")?.guests, []);
 });
+
+test("a node that was given the former root too renews once more when the rotation is over", async () => {
+  const fixture = new Fixture();
+  await fixture.start("node1");
+  await fixture.store.update((tx) => {
+    tx.create("cluster", {
+      id: "cluster1",
+      spec: { Name: "default" },
+      rootCa: {
+        certificate: "",
+        key: "",
+        digest: "new",
+        joinTokens: { worker: "", manager: "" },
+        rotationInProgress: true,
+      },
+      tlsInfo: { TrustRoot: "", CertIssuerSubject: "", CertIssuerPublicKey: "" },
+      dataPathPort: 4789,
+      defaultAddressPool: [],
+      subnetSize: 24,
+      meshPool: "100.64.0.0/10",
+      unlockKey: "",
+    });
+    const node = tx.get("node", "node1");
+    assert.ok(node);
+    tx.update("node", { ...node, certificateIssuer: "new", trustsFormerRoot: true });
+  });
+  const agent = await fixture.agent("node1");
+  const last = (): boolean | null | undefined =>
+    agent.messages
+      .map((message) => message.update ?? message.opened?.info)
+      .filter((info) => info !== undefined && info !== null)
+      .at(-1)?.renewCertificate;
+  assert.equal(last(), false, "it has one of the new root");
+  await fixture.store.update((tx) => {
+    const cluster = tx.get("cluster", "cluster1");
+    assert.ok(cluster);
+    const { rotationInProgress: _over, ...rootCa } = cluster.rootCa;
+    tx.update("cluster", { ...cluster, rootCa });
+  });
+  await fixture.run();
+  assert.equal(last(), true);
+});

@@ -15,6 +15,7 @@ import type { ClusterControl } from "../../model/cluster-control.ts";
 import type { NodeRole, ServiceSpec } from "../../model/specs.ts";
 import type { Cluster } from "../../model/objects.ts";
 import { callUnary, dial } from "../../proto/rpc-client.ts";
+import { mustForgetRoot } from "../../model/node-role.ts";
 import { caService } from "../../proto/services.ts";
 import { until as poll, type UntilOptions } from "../../dev/until.ts";
 import { LiveIdentity } from "../../proto/rpc-identity.ts";
@@ -395,8 +396,12 @@ test("Manager changes the root while every pair of nodes keeps trusting each oth
   }
   await until("the rotation ends", () => cluster().rootCa.rotationInProgress === undefined);
   assert.ok(!cluster().rootCa.certificate.includes(before.rootCa.certificate));
+  const mustForget = (machine: Machine): boolean =>
+    mustForgetRoot(cluster(), control.staleView().get("node", machine.nodeId) ?? assert.fail());
   for (const machine of fleet.machines) {
+    assert.ok(mustForget(machine), "it still trusts the former root");
     machine.take(await renewCertificate({ identity: machine.live.current, managers }));
+    await until("it is known not to", () => !mustForget(machine));
     assert.equal(machine.live.current.rootCa, cluster().rootCa.certificate);
     for (const from of fleet.machines) for (const to of [fleet.at(0), fleet.at(1)]) await reaches(from, to);
   }
