@@ -52,7 +52,9 @@ test("parseBytes() uses binary multiples and refuses other words", () => {
   assert.equal(parseBytes("1.5GiB"), 1.5 * 1024 ** 3);
   assert.equal(parseBytes("10kb"), 10240);
   assert.equal(parseBytes("512"), 512);
-  for (const text of ["", "M", "-1", "1x", "1.2.3k"]) assert.throws(() => parseBytes(text), text);
+  assert.equal(parseBytes("7.9p"), Math.trunc(7.9 * 1024 ** 5));
+  for (const text of ["", "M", "-1", "1x", "1.2.3k", "8p", "99999999999T"])
+    assert.throws(() => parseBytes(text), text);
 });
 
 test("parseNanoCpus() reads decimals", () => {

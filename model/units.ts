@@ -60,17 +60,18 @@ export function formatDuration(nanoseconds: number): string {
 
 const BINARY_EXPONENTS: Readonly<Record<string, number>> = { "": 0, k: 1, m: 2, g: 3, t: 4, p: 5 };
 
-/** A size with binary multiples, as docker reads memory: "64m", "1.5GiB", "512", "10kb". Bytes. */
+/** A size with binary multiples, as docker reads memory: "64m", "1.5GiB", "512", "10kb". Bytes, no more than are counted exactly. */
 export function parseBytes(text: string): number {
   const match = /^(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?$/i.exec(text.trim());
-  const exponent = BINARY_EXPONENTS[(match?.[2] ?? "").toLowerCase()];
-  if (match === null || exponent === undefined) {
+  const exponent = BINARY_EXPONENTS[(match?.[2] ?? "").toLowerCase()] ?? 0;
+  const bytes = Math.trunc(Number(match?.[1]) * 1024 ** exponent);
+  if (!Number.isSafeInteger(bytes)) {
     throw new ClusterError(
       "invalid_argument",
-      `Invalid size "${text}": expected bytes as in "64M" or "1.5GiB"`,
+      `Invalid size "${text}": expected bytes below 8 PiB as in "64M" or "1.5GiB"`,
     );
   }
-  return Math.trunc(Number(match[1]) * 1024 ** exponent);
+  return bytes;
 }
 
 /** "0.5" CPUs to 1e-9 cores. */
