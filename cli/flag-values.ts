@@ -17,22 +17,28 @@ function refuse(flag: string, wanted: string, given: string): ClusterError {
 
 /** `--filter name=web --filter label=a=b`. */
 export function parseFilters(values: readonly string[]): FilterValues {
-  const filters: Record<string, string[]> = {};
-  for (const value of values) {
-    const cut = value.indexOf("=");
-    if (cut <= 0) throw refuse("filter", "key=value", value);
-    const key = value.slice(0, cut).trim().toLowerCase();
-    (filters[key] ??= []).push(value.slice(cut + 1).trim());
-  }
-  return filters;
+  return collected(
+    values.map((value): readonly [string, string] => {
+      const cut = value.indexOf("=");
+      if (cut <= 0) throw refuse("filter", "key=value", value);
+      return [value.slice(0, cut).trim().toLowerCase(), value.slice(cut + 1).trim()];
+    }),
+  );
 }
 
 export function mergeFilters(...all: readonly FilterValues[]): FilterValues {
-  const merged: Record<string, readonly string[]> = {};
-  for (const filters of all) {
-    for (const [key, values] of Object.entries(filters)) merged[key] = [...(merged[key] ?? []), ...values];
-  }
-  return merged;
+  return collected(
+    all.flatMap((filters) =>
+      Object.entries(filters).flatMap(([key, values]) => values.map((value) => [key, value] as const)),
+    ),
+  );
+}
+
+/** Values by key, whatever users call their keys: "constructor" is none that each object has. */
+function collected(pairs: readonly (readonly [key: string, value: string])[]): FilterValues {
+  const filters = new Map<string, string[]>();
+  for (const [key, value] of pairs) filters.set(key, [...(filters.get(key) ?? []), value]);
+  return Object.fromEntries(filters);
 }
 
 function tryParse<T>(flag: string, wanted: string, given: string, parse: (text: string) => T): T {

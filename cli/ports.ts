@@ -24,6 +24,13 @@ function portRange(text: string, part: string): readonly number[] {
   return Array.from({ length: last - first + 1 }, (_, index) => first + index);
 }
 
+/** The long form has no ranges, as in docker's. */
+function onePort(text: string, part: string): number {
+  const [port = 0, ...rest] = portRange(text, part);
+  if (rest.length > 0) throw refuse(text, `want one port, got the range "${part}"`);
+  return port;
+}
+
 function protocolOf(text: string, word: string): PortProtocol {
   const found = PROTOCOLS.find((each) => each === word.toLowerCase());
   if (found === undefined) throw refuse(text, `protocol must be tcp, udp or sctp, got "${word}"`);
@@ -58,12 +65,12 @@ function parseLongPort(text: string): PortConfig {
   const fields = new Map<string, string>();
   for (const field of splitCsv("publish", text)) {
     const [, key = "", value = ""] = /^\s*([^=]+?)\s*=\s*(.*?)\s*$/.exec(field) ?? [];
-    if (!["protocol", "mode", "target", "published", "name"].includes(key.toLowerCase())) {
+    if (!["protocol", "mode", "target", "published"].includes(key.toLowerCase())) {
       throw refuse(text, `"${field}" is not one of protocol=, mode=, target=, published=`);
     }
     fields.set(key.toLowerCase(), value);
   }
-  const target = portRange(text, fields.get("target") ?? "")[0] ?? 0;
+  const target = onePort(text, fields.get("target") ?? "");
   const published = fields.get("published");
   const mode = fields.get("mode") ?? "ingress";
   if (mode !== "ingress" && mode !== "host")
@@ -71,7 +78,7 @@ function parseLongPort(text: string): PortConfig {
   return {
     Protocol: protocolOf(text, fields.get("protocol") ?? "tcp"),
     TargetPort: target,
-    ...(published === undefined ? {} : { PublishedPort: portRange(text, published)[0] ?? 0 }),
+    ...(published === undefined ? {} : { PublishedPort: onePort(text, published) }),
     PublishMode: mode,
   };
 }
