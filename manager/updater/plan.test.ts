@@ -168,6 +168,12 @@ describe("planUpdate() begun while two tasks of a slot run, of which neither is 
     assert.deepEqual(actions, [{ kind: "stop", taskId: old.id, desired: "shutdown" }]);
   });
 
+  it("keeps the newer one beside the new one when the slot's turn comes", () => {
+    const actions = nextActions("start-first", [old, overtaken]);
+    const stopped = new Set(actions.map((action) => (action.kind === "stop" ? action.taskId : action.kind)));
+    assert.deepEqual(stopped, new Set([old.id, "add"]));
+  });
+
   it("stops neither while only one of them runs", () => {
     const starting = task(2, { image: "web:1", state: preparing, madeS: 90 });
     assert.deepEqual(nextActions("start-first", [before, pending, old, starting], sightings), []);

@@ -235,7 +235,8 @@ function compareSlots(left: Slot, right: Slot): number {
 function replaceSlot(each: Progress, input: UpdateInput): Action[] {
   const { slot, live } = each;
   const place = { serviceId: input.service.id, slot: slot.slot, nodeId: slot.nodeId };
-  const runs = live.find((task) => task.status.state === TaskState.running);
+  // The newest one, as in finishSlots(): else both of two would be stopped at once.
+  const runs = live.findLast((task) => task.status.state === TaskState.running);
   if (input.config.order === "start-first" && runs !== undefined) {
     const others = live.filter((task) => task !== runs);
     return [
