@@ -61,6 +61,11 @@ export function encodeFilters(filters: FilterValues): string {
   return JSON.stringify(Object.fromEntries(entries));
 }
 
+/** An image's name as part of a path: its slashes stay, all else that would mean something there is encoded. */
+export function imagePath(name: string): string {
+  return name.split("/").map(encodeURIComponent).join("/");
+}
+
 function pathWithQuery(path: string, options: CallOptions): string {
   const search = new URLSearchParams();
   for (const [key, value] of Object.entries(options.query ?? {})) {

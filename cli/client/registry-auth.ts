@@ -9,7 +9,7 @@ import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
 import type { ServiceSpec } from "../../model/specs.ts";
 import type { Output } from "../command.ts";
-import { ApiError } from "./api-client.ts";
+import { ApiError, imagePath } from "./api-client.ts";
 import type { ApiClient } from "./api-client.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -178,7 +178,9 @@ export async function resolveImage(
   if (image === "" || image.includes("@sha256:")) return spec;
   let found: Distribution;
   try {
-    found = await client.get<Distribution>(`/distribution/${image}/json`, { headers: options.headers });
+    found = await client.get<Distribution>(`/distribution/${imagePath(image)}/json`, {
+      headers: options.headers,
+    });
   } catch (caught) {
     if (!(caught instanceof ApiError)) throw caught;
     // Images that live in the cluster only have no registry: that is no news to their user.

@@ -1,5 +1,6 @@
 /** `shoal image push`, `image ls --cluster` and `image rm --cluster`: images that the cluster itself keeps. */
 import { ClusterError } from "../../common/errors.ts";
+import { imagePath } from "../client/api-client.ts";
 import type { CommandContext } from "../command.ts";
 import { humanDuration, humanSize } from "../../model/units.ts";
 import { parseFilters } from "../flag-values.ts";
@@ -85,7 +86,7 @@ export async function removeClusterImages(context: CommandContext): Promise<void
     throw new ClusterError("invalid_argument", "Cannot use --no-prune with --cluster");
   }
   await forEachArgument(context, async (name) => {
-    await client.delete(`/shoal/v1/images/${name}`, { query: { force: flags.bool("force") } });
+    await client.delete(`/shoal/v1/images/${imagePath(name)}`, { query: { force: flags.bool("force") } });
     out.write(`Removed from the cluster: ${name}\n`);
   });
 }

@@ -209,7 +209,7 @@ async function runStart(context: CommandContext): Promise<number> {
   if (isAttached && args.length > 1)
     throw new ClusterError("invalid_argument", "You cannot start and attach multiple containers at once");
   if (isAttached) {
-    const found = await client.get<ContainerInspect>(`/containers/${args[0]}/json`);
+    const found = await client.get<ContainerInspect>(`/containers/${encodeURIComponent(args[0] ?? "")}/json`);
     return await runAttached(context, {
       id: found.Id,
       isTty: found.Config.Tty === true,

@@ -6,6 +6,7 @@ import { pipeline } from "node:stream/promises";
 import { ClusterError } from "../../common/errors.ts";
 import { humanDuration, humanSize } from "../../model/units.ts";
 import { registryAuthHeader } from "../client/registry-auth.ts";
+import { imagePath } from "../client/api-client.ts";
 import type { CommandContext, CommandDefinition } from "../command.ts";
 import {
   bool,
@@ -202,7 +203,7 @@ async function runPull(context: CommandContext): Promise<void> {
 async function runPush(context: CommandContext): Promise<void> {
   const reference = context.args[0] ?? "";
   const { name, tag } = splitReference(reference);
-  const lines = context.client.jsonLines<ProgressLine>("POST", `/images/${name}/push`, {
+  const lines = context.client.jsonLines<ProgressLine>("POST", `/images/${imagePath(name)}/push`, {
     query: context.flags.bool("all-tags") ? {} : { tag },
     headers: { "X-Registry-Auth": "e30=", ...registryAuthHeader(context.env, reference, true) },
     signal: context.signal,
@@ -213,7 +214,7 @@ async function runPush(context: CommandContext): Promise<void> {
 async function runRemove(context: CommandContext): Promise<void> {
   await forEachArgument(context, async (name) => {
     const removed = await context.client.delete<{ Untagged?: string; Deleted?: string }[]>(
-      `/images/${name}`,
+      `/images/${imagePath(name)}`,
       {
         query: { force: context.flags.bool("force"), noprune: context.flags.bool("no-prune") },
       },
@@ -236,7 +237,7 @@ interface HistoryRow {
 
 async function runHistory(context: CommandContext): Promise<void> {
   const { client, flags, args, out } = context;
-  const rows = await client.get<HistoryRow[]>(`/images/${args[0] ?? ""}/history`);
+  const rows = await client.get<HistoryRow[]>(`/images/${imagePath(args[0] ?? "")}/history`);
   const isTruncated = !flags.bool("no-trunc");
   const id = (row: HistoryRow): string => (isTruncated ? shortId(row.Id) : row.Id);
   const format: ListFormat<HistoryRow> = {
@@ -263,7 +264,7 @@ async function runHistory(context: CommandContext): Promise<void> {
 async function runTag(context: CommandContext): Promise<void> {
   const [source = "", target = ""] = context.args;
   const { name, tag } = splitReference(target);
-  await context.client.post(`/images/${source}/tag`, { query: { repo: name, tag } });
+  await context.client.post(`/images/${imagePath(source)}/tag`, { query: { repo: name, tag } });
 }
 
 async function runPrune(context: CommandContext): Promise<void> {
@@ -395,7 +396,7 @@ const COMMANDS: readonly CommandDefinition[] = [
     flags: [],
     run: runTag,
   },
-  inspectCommand("IMAGE", async (client, name) => await client.get(`/images/${name}/json`)),
+  inspectCommand("IMAGE", async (client, name) => await client.get(`/images/${imagePath(name)}/json`)),
   {
     name: "history",
     usage: "[OPTIONS] IMAGE",

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
@@ -32,4 +34,33 @@ test("bin/shoal keeps flags to itself that Node.js has too", () => {
     complaint("run", "--env-file-if-exists=missing.env", "x"),
     /^unknown flag: --env-file-if-exists/,
   );
+});
+
+test("names of images are data to bin/shoal, whatever they hold", async (context) => {
+  const folder = mkdtempSync(path.join(tmpdir(), "shoal-command-line-"));
+  const socket = path.join(folder, "api.sock");
+  const asked: string[] = [];
+  const server = createServer((request, response) => {
+    asked.push(`${request.method} ${request.url}`);
+    response.writeHead(404, { "Content-Type": "application/json" }).end('{"message":"No such image"}');
+  }).listen(socket);
+  context.after(() => {
+    server.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  await once(server, "listening");
+  const shoal = (...argv: readonly string[]): Promise<void> =>
+    new Promise((resolve) => {
+      execFile(PROGRAM, ["--host", `unix://${socket}`, ...argv], () => resolve());
+    });
+  await shoal("rmi", "team/app?force=1#", "--no-prune");
+  await shoal("image", "rm", "--cluster", "team/web:1?force=1");
+  await shoal("image", "inspect", "caf\u00e9 \r\nX: 1");
+  await shoal("tag", "%2e", "b:1");
+  assert.deepEqual(asked, [
+    "DELETE /images/team/app%3Fforce%3D1%23?force=0&noprune=1",
+    "DELETE /shoal/v1/images/team/web%3A1%3Fforce%3D1?force=0",
+    "GET /images/caf%C3%A9%20%0D%0AX%3A%201/json",
+    "POST /images/%252e/tag?repo=b&tag=1",
+  ]);
 });
