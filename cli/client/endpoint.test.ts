@@ -54,3 +54,18 @@ test("resolveEndpoint() follows contexts and names the missing one", () => {
   assert.equal(resolveEndpoint({ env: { ...env, SHOAL_HOST: "unix:///h" } }).text, "unix:///h");
   assert.throws(() => resolveEndpoint({ env, context: "nope" }), /Context "nope" not found/);
 });
+
+test("resolveEndpoint() says what is wrong with the file of contexts", () => {
+  for (const [text, why] of [
+    ["{", /must be JSON$/],
+    ["[]", /must hold an object$/],
+    ['{"current":5}', /must name "current" by a string$/],
+    ['{"contexts":["a"]}', /must hold "contexts" as an object$/],
+    ['{"contexts":{"a":5}}', /must give context "a" a "host", got 5$/],
+    ['{"contexts":{"a":{"host":7}}}', /must give context "a" a "host", got \{"host":7\}$/],
+    ['{"contexts":{}}', /Context "constructor" not found/],
+  ] as const) {
+    writeFileSync(path.join(folder, "contexts.json"), text);
+    assert.throws(() => resolveEndpoint({ env, context: "constructor" }), why, text);
+  }
+});

@@ -56,14 +56,36 @@ export function configFolder(env: Readonly<Record<string, string | undefined>>):
 export function readContexts(env: Readonly<Record<string, string | undefined>>): ContextsFile {
   const file = path.join(configFolder(env), CONTEXTS_FILE);
   if (!existsSync(file)) return { contexts: {} };
+  const refuse = (why: string, cause?: unknown): ClusterError =>
+    new ClusterError("failed_precondition", `Cannot read contexts: "${file}" must ${why}`, { cause });
+  let parsed: unknown;
   try {
-    const parsed = JSON.parse(readFileSync(file, "utf8")) as Partial<ContextsFile>;
-    return { contexts: {}, ...parsed };
+    parsed = JSON.parse(readFileSync(file, "utf8"));
   } catch (caught) {
-    throw new ClusterError("failed_precondition", `Cannot read contexts: "${file}" must be JSON`, {
-      cause: caught,
-    });
+    throw refuse("be JSON", caught);
   }
+  if (!isRecord(parsed)) throw refuse("hold an object");
+  const { contexts = {}, current } = parsed;
+  if (current !== undefined && typeof current !== "string") throw refuse('name "current" by a string');
+  if (!isRecord(contexts)) throw refuse('hold "contexts" as an object');
+  const broken = Object.entries(contexts).find(([, entry]) => !isContextEntry(entry));
+  if (broken !== undefined)
+    throw refuse(`give context "${broken[0]}" a "host", got ${JSON.stringify(broken[1])}`);
+  // Without what each object has: a context may be called "constructor".
+  const own = Object.assign(Object.create(null) as Record<string, ContextEntry>, contexts);
+  return { contexts: own, ...(current === undefined ? {} : { current }) };
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isContextEntry(value: unknown): value is ContextEntry {
+  return (
+    isRecord(value) &&
+    typeof value["host"] === "string" &&
+    (value["description"] === undefined || typeof value["description"] === "string")
+  );
 }
 
 /** The daemon that an ordinary user runs, if there is one. */
