@@ -105,6 +105,32 @@ async function inspectPredefined(context: ApiContext, name: string): Promise<Jso
   return { ...local, Id: name, Scope: "swarm", Containers: {} };
 }
 
+/** Containers of this machine that are on the network; null if there are none, as Docker has it. */
+async function containersOn(context: ApiContext, networkId: string): Promise<JsonObject | null> {
+  const rows = await context.engine.containers.list({ all: false, size: false, filters: new Map() });
+  const found: Record<string, JsonObject> = {};
+  for (const row of rows as readonly ContainerRow[]) {
+    const ends = Object.values(row.NetworkSettings?.Networks ?? {});
+    const end = ends.find((each) => each.NetworkID === networkId);
+    if (end === undefined) continue;
+    found[row.Id] = {
+      Name: (row.Names[0] ?? "").slice(1),
+      EndpointID: end.EndpointID ?? "",
+      MacAddress: end.MacAddress ?? "",
+      IPv4Address: end.IPAddress ? `${end.IPAddress}/${end.IPPrefixLen ?? 32}` : "",
+      IPv6Address: "",
+    };
+  }
+  return Object.keys(found).length === 0 ? null : found;
+}
+
+/** As GET /containers/json has it, as far as networks go. */
+type ContainerRow = JsonObject & {
+  readonly Id: string;
+  readonly Names: readonly string[];
+  readonly NetworkSettings?: { readonly Networks?: Readonly<Record<string, EndpointSettings & JsonObject>> };
+};
+
 async function inspect(exchange: Exchange, context: ApiContext): Promise<void> {
   const wanted = exchange.param("id");
   const scope = exchange.query.optional("scope");
@@ -122,7 +148,8 @@ async function inspect(exchange: Exchange, context: ApiContext): Promise<void> {
   if (local && (swarm === undefined || !verbose)) {
     exchange.send(200, await context.engine.networks.inspect(wanted, { verbose }));
   } else if (swarm !== undefined && view !== undefined && scope !== "local") {
-    exchange.send(200, verbose ? verboseNetworkJson(swarm, view) : networkJson(swarm));
+    const shown = verbose ? verboseNetworkJson(swarm, view) : networkJson(swarm);
+    exchange.send(200, { ...shown, Containers: await containersOn(context, swarm.id) });
   } else throw notFound(wanted);
 }
 
@@ -182,12 +209,23 @@ export function checkAttachable(context: ApiContext, wanted: string): void {
   }
 }
 
+/** A container is on networks of the cluster from its start to its end. */
+function refuseLater(context: ApiContext, wanted: string, container: string): void {
+  const { local, swarm } = locate(context, context.swarm.control()?.staleView(), wanted);
+  if (local || swarm === undefined) return;
+  throw new ClusterError(
+    "failed_precondition",
+    `Cannot change networks of container ${container}: ${swarm.spec.Name} is a network of the cluster, which a container joins when it is created: docker run --network ${swarm.spec.Name}`,
+  );
+}
+
 async function connect(exchange: Exchange, context: ApiContext): Promise<void> {
   const body = await exchange.json(ENGINE_FIELDS);
   const container = body["Container"];
   if (typeof container !== "string" || container === "")
     throw badParameter("container name or ID cannot be empty");
   checkAttachable(context, exchange.param("id"));
+  refuseLater(context, exchange.param("id"), container);
   const settings = (body["EndpointConfig"] ?? {}) as EndpointSettings;
   await context.engine.networks.connect(exchange.param("id"), container, settings);
   exchange.empty(200);
@@ -198,6 +236,7 @@ async function disconnect(exchange: Exchange, context: ApiContext): Promise<void
   const container = body["Container"];
   if (typeof container !== "string" || container === "")
     throw badParameter("container name or ID cannot be empty");
+  refuseLater(context, exchange.param("id"), container);
   await context.engine.networks.disconnect(exchange.param("id"), container, body["Force"] === true);
   exchange.empty(200);
 }

@@ -9,6 +9,7 @@ import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
 import { anyValue, exactMatches, labelsMatch, prefixMatches } from "../filters.ts";
 import { lookupNode, nodeName } from "../lookup.ts";
+import { checkAddresses, checkPools } from "../swarm-addresses.ts";
 import { nodeJson, swarmJson } from "../translate/cluster.ts";
 import { SWARM_FIELDS } from "../vocabulary.ts";
 import { get, post, remove, type Route } from "./table.ts";
@@ -70,7 +71,10 @@ function withoutZeros(spec: ClusterSpec | undefined): ClusterSpec | undefined {
 }
 
 async function init(exchange: Exchange, context: ApiContext): Promise<void> {
-  const request = initRequest((await exchange.json(SWARM_FIELDS)) as InitBody);
+  const body = (await exchange.json(SWARM_FIELDS)) as InitBody;
+  const request = initRequest(body);
+  checkAddresses(body);
+  checkPools(body, request.subnetSize);
   if (context.swarm.state().localNodeState !== "inactive" && !request.forceNewCluster) {
     throw new ClusterError("unavailable", ALREADY_IN_SWARM);
   }
@@ -86,6 +90,7 @@ async function join(exchange: Exchange, context: ApiContext): Promise<void> {
   if (body.RemoteAddrs === undefined || body.RemoteAddrs.length === 0) {
     throw badParameter("at least 1 RemoteAddr is required to join");
   }
+  checkAddresses(body);
   const request: SwarmJoinRequest = {
     listenAddr: body.ListenAddr || DEFAULT_LISTEN_ADDR,
     advertiseAddr: body.AdvertiseAddr ?? "",

@@ -169,7 +169,9 @@ function desiredCount(service: Service, tasks: readonly Task[]): number {
   if (mode.ReplicatedJob !== undefined) return mode.ReplicatedJob.MaxConcurrent ?? 1;
   const isJob = mode.GlobalJob !== undefined;
   const wanted = isJob ? TaskState.complete : TaskState.running;
-  return tasks.filter((task) => task.desiredState === wanted && isOfIteration(service, task)).length;
+  const own = tasks.filter((task) => task.desiredState === wanted && isOfIteration(service, task));
+  // As Docker: clients add what is complete to what is still to come.
+  return own.filter((task) => !isJob || task.status.state !== TaskState.complete).length;
 }
 
 function isOfIteration(service: Service, task: Task): boolean {

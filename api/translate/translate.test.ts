@@ -95,6 +95,22 @@ test("serviceCounts() counts running of wanted, and completions of a job", async
   assert.deepEqual(serviceCounts(service, tasks), { RunningTasks: 0, DesiredTasks: 2, CompletedTasks: 3 });
 });
 
+test("serviceCounts() counts a global job's complete tasks apart from those still to come", async () => {
+  const { swarm, service } = await swarmWithService({
+    spec: { Name: "job", TaskTemplate: { ContainerSpec: { Image: "x" } }, Mode: { GlobalJob: {} } },
+    jobStatus: { jobIteration: 0, lastExecution: "2026-01-01T00:00:00Z" },
+  });
+  const states = [TaskState.complete, TaskState.running, TaskState.failed];
+  const tasks = states.map((state) =>
+    swarm.putTask(service, {
+      jobIteration: 0,
+      status: { state, timestamp: "", message: "", err: "" },
+      desiredState: state === TaskState.failed ? TaskState.shutdown : TaskState.complete,
+    }),
+  );
+  assert.deepEqual(serviceCounts(service, tasks), { RunningTasks: 1, DesiredTasks: 1, CompletedTasks: 1 });
+});
+
 test("taskJson() leaves slot 0 out and shows container, error and iteration", async () => {
   const { swarm, service } = await swarmWithService();
   const task = swarm.putTask(service, {

@@ -221,6 +221,24 @@ test("a container can't be put on a swarm network that is not attachable", async
   assert.match(refused.text, /Could not attach to network closed.*not manually attachable/);
   assert.equal((await create("open")).status, 201);
   assert.equal((await create("nosuch")).status, 201);
+  for (const verb of ["connect", "disconnect"]) {
+    const later = await call(api, `POST /networks/open/${verb}`, { body: { Container: "box" } });
+    assert.equal(later.status, 400);
+    assert.match(later.text, /open is a network of the cluster.*docker run --network open/);
+  }
+});
+
+test("swarm init refuses a tunnel port and pools that can't be", async (context) => {
+  const api = await startApi(context);
+  const refused = async (body: object): Promise<string> => {
+    const answer = await call(api, "POST /swarm/init", { body });
+    assert.equal(answer.status, 400);
+    return answer.text;
+  };
+  assert.match(await refused({ DataPathPort: 80 }), /Datapath port number is not in valid range/);
+  assert.match(await refused({ SubnetSize: 31 }), /subnet size is out of range: 31/);
+  assert.match(await refused({ DefaultAddrPool: ["10.1.0.0/16"], SubnetSize: 8 }), /too small for pool: 8/);
+  assert.match(await refused({ AdvertiseAddr: "0.0.0.0" }), /advertise address must be a non-zero/);
 });
 
 test("an upload that is refused early still gets its error, and the connection goes on", async (context) => {
