@@ -198,23 +198,36 @@ export class Execs {
       throw new ClusterError("conflict", `container ${exec.container.id} is not running`);
     exec.isStarted = true;
     const { container } = exec;
+    // A short program's end may have come by the time that its start is told.
+    const told = Promise.withResolvers<void>();
+    let started: Promise<unknown> = Promise.resolve();
+    let current: NativeConnection | undefined;
+    const sent = (connection: NativeConnection): void => {
+      current = connection;
+      connection.handle({
+        ...(options.output === undefined ? {} : { output: options.output }),
+        exit: (exit) => void told.promise.then(() => this.#exited(exec, exit)),
+        closed: () =>
+          void told.promise.then(() => {
+            // The job was another process's in the end.
+            if (current !== connection) return;
+            if (exec.isRunning) this.#exited(exec, undefined);
+            options.onEnd?.();
+          }),
+      });
+      // There when the process is ready for it.
+      started = connection.ask(FrameType.start, u32(0));
+      started.catch(() => undefined);
+    };
     try {
       const job = await this.#job(exec, {
         isDiscarding: options.isDiscarding,
         consoleSize: options.consoleSize,
       });
-      const { connection, pid } = await this.#deps.launcher.run("exec", job);
-      connection.handle({
-        ...(options.output === undefined ? {} : { output: options.output }),
-        exit: (exit) => this.#exited(exec, exit),
-        closed: () => {
-          if (exec.isRunning) this.#exited(exec, undefined);
-          options.onEnd?.();
-        },
-      });
+      const { connection, pid } = await this.#deps.launcher.run("exec", job, sent);
       exec.pid = pid;
       exec.connection = connection;
-      await connection.ask(FrameType.start, u32(0));
+      await started;
       void this.#deps.launcher.prepareSpare("exec");
       exec.isRunning = exec.exitCode === null;
       this.#deps.events(container.record, `exec_start: ${exec.config.Cmd.join(" ")}`, { execID: exec.id });
@@ -227,6 +240,8 @@ export class Execs {
       exec.connection = undefined;
       this.#deps.events(container.record, "exec_die", { execID: exec.id, exitCode: String(exec.exitCode) });
       throw new ClusterError("invalid_argument", execError(message), { cause: caught });
+    } finally {
+      told.resolve();
     }
   }
 

@@ -19,6 +19,8 @@ export class OutputStream implements AsyncIterable<OutputChunk> {
   /** The connection to pause while too much waits. */
   set source(connection: NativeConnection) {
     this.#source = connection;
+    // What came before may have been too much already.
+    if (this.#isPaused && !this.#isEnded) connection.pause();
   }
 
   push(stream: "stdout" | "stderr", data: Uint8Array): void {
