@@ -4,7 +4,6 @@ import { importTests } from "./import-tests.ts";
 const FOLDERS: readonly string[] = [
   "common",
   "model",
-  "proto",
   "manager",
   "worker",
   "runtime",
@@ -17,4 +16,4 @@ const FOLDERS: readonly string[] = [
 ];
 
 for (const folder of FOLDERS) await importTests(folder);
-await import("./tidy.test.js");
+await import("./tidy.test.ts");
