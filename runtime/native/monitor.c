@@ -310,14 +310,24 @@ static const char *prepare_run(struct job *job, struct streams *streams) {
   return NULL;
 }
 
+/* Where the start was asked for together with the container, the child finds the word when it is ready, and nobody has to wake up for it. */
+static void start_if_asked(struct streams *streams, int connection, int sync) {
+  uint8_t head[5];
+  if (recv(connection, head, sizeof head, MSG_PEEK | MSG_DONTWAIT) != sizeof head || head[4] != F_START) return;
+  streams->is_start_sent = streams->is_running_early = send(sync, "S", 1, MSG_NOSIGNAL) == 1;
+}
+
 /* From the clone to the wait for the start. */
-static const char *set_up_child(struct job *job, struct streams *streams, int sync) {
+static const char *set_up_child(struct job *job, struct streams *streams, int connection) {
   const char *error = NULL;
+  int sync = streams->sync;
   if (send(sync, "G", 1, MSG_NOSIGNAL) != 1) return "container process ended before its set-up";
   if (userns_wanted(job)) error = userns_send_trees(job, streams->pid, sync);
   if (error == NULL) error = prepare_run(job, streams);
   if (error == NULL) error = container_admit(job, sync);
-  return error == NULL ? wait_ready(sync, streams) : error;
+  if (error != NULL) return error;
+  start_if_asked(streams, connection, sync);
+  return wait_ready(sync, streams);
 }
 
 void monitor_create(struct job *job, int connection) {
@@ -351,18 +361,18 @@ void monitor_create(struct job *job, int connection) {
   if (delegate_wanted(job)) close(sync[0]);
   error = delegate_wanted(job) ? delegate_create(job, &streams, theirs) : monitor_make_child(job, &streams, &start);
   spare_leave();
+  int mounts = error == NULL ? hold_mounts(job, streams.pid) : -1;
   close(sync[1]);
   for (int i = 0; i < 3; i++)
     if (theirs[i] >= 0) close(theirs[i]);
   streams.is_tty = (job->flags & J_TTY) != 0;
   streams.is_stdin_once = (job->flags & J_STDIN_ONCE) != 0;
-  if (error == NULL) error = delegate_wanted(job) ? prepare_run(job, &streams) : set_up_child(job, &streams, sync[0]);
+  if (error == NULL) error = delegate_wanted(job) ? prepare_run(job, &streams) : set_up_child(job, &streams, connection);
   if (error != NULL) {
     if (streams.listener >= 0) unlink(job->socket);
     if (streams.pidfd >= 0) x_pidfd_signal(streams.pidfd, SIGKILL);
     refuse(job, connection, error);
   }
-  int mounts = hold_mounts(job, streams.pid);
   streams.job = job;
   uint32_t pid = (uint32_t)streams.pid;
   send_frame(connection, F_DONE, &pid, sizeof pid);

@@ -108,7 +108,8 @@ static void answer(struct client *client, const char *error) {
 static void start_process(struct streams *streams, struct client *client) {
   char text[8192];
   if (streams->sync < 0) return answer(client, "container is started already");
-  if (send(streams->sync, "S", 1, MSG_NOSIGNAL) != 1) return answer(client, "container process has ended before its start");
+  if (!streams->is_start_sent && send(streams->sync, "S", 1, MSG_NOSIGNAL) != 1)
+    return answer(client, "container process has ended before its start");
   streams->started_at = wall_nanoseconds();
   ssize_t count;
   do count = read(streams->sync, text, sizeof text - 1);

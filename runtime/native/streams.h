@@ -22,7 +22,8 @@ struct streams {
   int oom; /* as cgroup_oom_events() gives it */
   bool is_oom_hint;
   uint32_t oom_kills; /* told of so far */
-  bool is_running_early; /* another runtime has started the process already */
+  bool is_running_early; /* the process may run already: another runtime has started it, or the start was asked for before it was made */
+  bool is_start_sent; /* the word for it is on `sync` */
   bool is_tty, is_started, is_exited, is_discarding;
   bool is_stdin_once; /* stdin ends with the client that was attached to it, however that one ends */
   int exit_status; /* as waitid gives it */
