@@ -226,6 +226,8 @@ export interface Task extends ObjectMeta {
   readonly jobIteration?: number;
   /** The task that died by itself and whose restart this is: it starts after the restart delay. */
   readonly restartOf?: string;
+  /** The slot's task of another spec that had not ended when this one was made; absent where there was none. */
+  readonly inPlaceOf?: string;
   readonly registryAuth?: string;
   readonly assignedGenericResources?: readonly GenericResource[];
   /** The cluster's default when the task was made; absent where the spec names a driver itself. */

@@ -1,7 +1,7 @@
 /** What a new task takes from its service and from the cluster, and what becomes of actions whose time has passed. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Cluster, Service } from "../../model/objects.ts";
+import type { Cluster, Service, Task } from "../../model/objects.ts";
 import type { Driver } from "../../model/specs.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { Transaction } from "../store/store.ts";
@@ -58,5 +58,38 @@ test("applyAction() does not stop, nor replace, what runs by now if it was to be
   );
   await replace(false);
   assert.equal(cluster.tasks(id).length, 2);
+  await cluster.stop();
+});
+
+test("applyAction() writes into a new task in whose place it comes, unless that one has ended", async () => {
+  const cluster = new ModelCluster();
+  cluster.start();
+  await cluster.addNode();
+  const id = await cluster.createService({ Name: "web", TaskTemplate: { ContainerSpec: { Image: "ok" } } });
+  await cluster.until("it runs", () => cluster.running(id).length === 1);
+  const [task] = cluster.running(id);
+  assert(task !== undefined);
+  assert.equal(task.inPlaceOf, undefined);
+  const context = { random: cluster.random, now: () => "2026-01-01T00:00:00Z" };
+  const add = { kind: "add", serviceId: id, slot: task.slot, nodeId: "" } as const;
+  const successorOf = async (state: TaskState): Promise<string | undefined> => {
+    let successor: Task | undefined;
+    const nothingWritten = new Error("only to look");
+    const look = cluster.write((tx) => {
+      const service = tx.get("service", id);
+      assert(service !== undefined);
+      const TaskTemplate = { ContainerSpec: { Image: "ok:2" } };
+      tx.update("service", { ...service, specVersion: 9, spec: { ...service.spec, TaskTemplate } });
+      tx.update("task", { ...task, status: { ...task.status, state } });
+      applyAction(tx, add, context);
+      successor = tx.list("task").find((each) => each.id !== task.id);
+      throw nothingWritten;
+    });
+    await assert.rejects(look, nothingWritten);
+    assert(successor !== undefined);
+    return successor.inPlaceOf;
+  };
+  assert.equal(await successorOf(TaskState.running), task.id);
+  assert.equal(await successorOf(TaskState.failed), undefined);
   await cluster.stop();
 });

@@ -11,7 +11,7 @@ import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Draft, Transaction } from "../store/store.ts";
 import type { Action } from "./slots.ts";
-import { diedByItself, displacement, isLive, isStopped } from "./slots.ts";
+import { byAge, diedByItself, displacement, isLive, isStopped } from "./slots.ts";
 
 export interface ActionContext {
   readonly random: Pick<Random, "bytes">;
@@ -77,17 +77,39 @@ function stop(tx: Transaction, task: Task, desiredState: TaskState): void {
   if (task.desiredState < desiredState) tx.update("task", { ...task, desiredState });
 }
 
+/**
+ * The newest of the slot's tasks that has not ended and is not what the service asks for: a new task takes its place. One
+ * of a slot that was given up is on its way out for itself.
+ */
+function predecessor(tx: Transaction, service: Service, place: Place): Task | undefined {
+  return tasksInSlot(tx, service, place)
+    .filter((task) => task.desiredState !== TaskState.remove && !isTerminal(task.status.state))
+    .filter((task) => !isTaskUpToDate(service, task, tx.get("node", task.nodeId)))
+    .toSorted(byAge)
+    .at(-1);
+}
+
+/** Writes a new task, and with it what of its past can't be read from the slot's other tasks later. */
+function create(
+  tx: Transaction,
+  service: Service,
+  place: Place,
+  made: ActionContext & { readonly desiredState: TaskState; readonly restartOf?: string },
+): void {
+  const { restartOf, ...rest } = made;
+  const old = predecessor(tx, service, place);
+  tx.create("task", {
+    ...newTask(tx, service, place, rest),
+    ...(restartOf === undefined ? {} : { restartOf }),
+    ...(old === undefined ? {} : { inPlaceOf: old.id }),
+  });
+}
+
 /** A new task that may only start once the others of its slot have stopped; start-gate.ts lets it. */
 function createAfter(tx: Transaction, service: Service, place: Place, context: ActionContext): void {
   const nodeOf = (id: string): ReturnType<typeof tx.get<"node">> => tx.get("node", id);
   const isFree = tasksInSlot(tx, service, place).every((task) => isStopped(task, nodeOf));
-  tx.create(
-    "task",
-    newTask(tx, service, place, {
-      ...context,
-      desiredState: isFree ? workingState(service) : TaskState.ready,
-    }),
-  );
+  create(tx, service, place, { ...context, desiredState: isFree ? workingState(service) : TaskState.ready });
 }
 
 export function applyAction(tx: Transaction, action: Action, context: ActionContext): void {
@@ -103,7 +125,7 @@ export function applyAction(tx: Transaction, action: Action, context: ActionCont
       if (service === undefined) return;
       const others = tasksInSlot(tx, service, action).filter(isLive);
       if (others.some((task) => isTaskUpToDate(service, task, tx.get("node", task.nodeId)))) return;
-      tx.create("task", newTask(tx, service, action, { ...context, desiredState: workingState(service) }));
+      create(tx, service, action, { ...context, desiredState: workingState(service) });
       return;
     }
     case "replace": {
@@ -146,9 +168,9 @@ function applyReplace(
         diedByItself(each) &&
         (each.specVersion === service.specVersion || isTaskUpToDate(service, each, nodeOf(each.nodeId))),
     );
-    const made = newTask(tx, service, place, { ...context, desiredState: TaskState.ready });
-    tx.create("task", restarted === undefined ? made : { ...made, restartOf: restarted.id });
+    const cause = restarted === undefined ? {} : { restartOf: restarted.id };
+    create(tx, service, place, { ...context, desiredState: TaskState.ready, ...cause });
   } else if (others.length > 0)
-    tx.create("task", newTask(tx, service, place, { ...context, desiredState: workingState(service) }));
+    create(tx, service, place, { ...context, desiredState: workingState(service) });
   else createAfter(tx, service, place, context);
 }

@@ -28,10 +28,11 @@ interface Made {
   /** When it was last written; when it was made, unless told. */
   readonly writtenS?: number;
   readonly desiredState?: TaskState;
+  readonly inPlaceOf?: string;
 }
 
 function task(slot: number, made: Made): Task {
-  const { image, state, madeS, writtenS = madeS, desiredState = running } = made;
+  const { image, state, madeS, writtenS = madeS, desiredState = running, inPlaceOf } = made;
   return {
     id: `t-${slot}-${madeS}`,
     version: 1,
@@ -50,6 +51,7 @@ function task(slot: number, made: Made): Task {
     status: { state, timestamp: stamp(writtenS), message: "", err: "" },
     networks: [],
     ports: [],
+    ...(inPlaceOf === undefined ? {} : { inPlaceOf }),
   };
 }
 
@@ -90,7 +92,8 @@ function nextActions(...update: Parameters<typeof planOf>): readonly Action[] {
 
 describe("planUpdate() begun while an earlier update to the same template is under way", () => {
   const waiting = task(2, { image: "web:1", state: running, madeS: 1 });
-  const fresh = task(1, { image: "web:2", state: preparing, madeS: 90 });
+  const fresh = task(1, { image: "web:2", state: preparing, madeS: 90, inPlaceOf: "t-1-1" });
+  const alone = task(1, { image: "web:2", state: preparing, madeS: 90 });
   const rolledBack = task(1, {
     image: "web:bad",
     state: failed,
@@ -139,19 +142,21 @@ describe("planUpdate() begun while an earlier update to the same template is und
     assert.deepEqual(nextActions("stop-first", [told, fresh, waiting]), []);
   });
 
-  it("does not wait for one that was made where nothing ran any more", () => {
-    const gone = task(1, {
-      image: "web:1",
-      state: shutdown,
-      madeS: 1,
-      writtenS: 40,
-      desiredState: shutdown,
-    });
-    const actions = nextActions("stop-first", [gone, rolledBack, fresh, waiting]);
-    assert.deepEqual(actions, [
-      { kind: "stop", taskId: waiting.id, desired: "shutdown" },
-      { kind: "create", serviceId: "s", slot: 2, nodeId: "" },
-    ]);
+  it("does not wait for one that was made where nothing ran any more, be that reported again", () => {
+    for (const writtenS of [40, 95]) {
+      const gone = task(1, {
+        image: "web:1",
+        state: shutdown,
+        madeS: 1,
+        writtenS,
+        desiredState: shutdown,
+      });
+      const actions = nextActions("stop-first", [gone, rolledBack, alone, waiting]);
+      assert.deepEqual(actions, [
+        { kind: "stop", taskId: waiting.id, desired: "shutdown" },
+        { kind: "create", serviceId: "s", slot: 2, nodeId: "" },
+      ]);
+    }
   });
 });
 

@@ -186,17 +186,13 @@ function isActive(each: Progress, input: UpdateInput, failedTaskIds: ReadonlySet
 
 /**
  * The new task is to take the place of one that was there when it was made: begun by an earlier update whose spec differs
- * in other things only. Where an update starts first, that one may be older than others that failed in the slot since.
+ * in other things only. The task itself says so: the stamps of an old one don't tell whether it ended before. One from a
+ * time when tasks did not say it takes nobody's place.
  */
 function isTakingOver({ slot, fresh }: Progress, input: UpdateInput): boolean {
-  if (fresh === undefined || fresh.status.state >= TaskState.running) return false;
-  const older = slot.tasks.slice(0, slot.tasks.indexOf(fresh));
-  return older.some(
-    (task) =>
-      !input.isUpToDate(task) &&
-      // Ended since, be it with a failure. One that was dead before was last written with the new one, if not earlier.
-      (!isTerminal(task.status.state) || task.updatedAt > fresh.createdAt),
-  );
+  if (fresh?.inPlaceOf === undefined || fresh.status.state >= TaskState.running) return false;
+  const old = slot.tasks.find((task) => task.id === fresh.inPlaceOf);
+  return old === undefined || !input.isUpToDate(old);
 }
 
 /**
