@@ -74,7 +74,7 @@ export interface VolumeSource {
   /** Finds or creates; a null name makes an anonymous volume. */
   ensure(request: {
     readonly name: string | null;
-    /** Container that an anonymous one is for. */
+    /** Container that it is for: referenced from the first moment on. */
     readonly madeFor?: string;
     readonly driver?: string;
     readonly options?: Readonly<Record<string, string>>;
@@ -87,7 +87,7 @@ export interface VolumeSource {
   reference(name: string, containerId: string): void;
   unreference(name: string, containerId: string): void;
   removeAnonymous(name: string): Promise<void>;
-  /** Anonymous volumes made for a container that never came to be, or whose removal was cut short. */
+  /** For a container that never came to be, or whose removal was cut short: its references and anonymous volumes go. */
   removeMadeFor(containerId: string): Promise<void>;
 }
 

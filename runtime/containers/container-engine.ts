@@ -313,6 +313,9 @@ export class LocalContainerEngine implements ContainerEngine {
     } catch (caught) {
       this.#index.release(name, id);
       await rootfs.remove(id).catch(() => undefined);
+      await volumes.removeMadeFor(id).catch((error: unknown) => {
+        this.#options.log.warn("volume of a container that was not made", { containerId: id, error });
+      });
       await fs.rm(folder, { recursive: true, force: true });
       throw caught;
     }

@@ -147,6 +147,10 @@ export interface PluginPlace {
   readonly hostPath: (path: string) => string;
 }
 
+export interface LookupOptions {
+  readonly isReading?: boolean;
+}
+
 export class PluginDriver implements VolumeDriver {
   readonly name: string;
   readonly #place: PluginPlace;
@@ -173,9 +177,9 @@ export class PluginDriver implements VolumeDriver {
     return postWhenUp(socketPath, { call, body, timeoutMs }, readWaitMs);
   }
 
-  /** Shakes hands; throws unless it is a volume driver. */
-  async activate(): Promise<void> {
-    const answer = await this.#ask("Plugin.Activate", {});
+  /** Shakes hands; throws unless it is a volume driver. `isReading`: for a question only, which waits for no plugin. */
+  async activate({ isReading = false }: LookupOptions = {}): Promise<void> {
+    const answer = await (isReading ? this.#read("Plugin.Activate", {}) : this.#ask("Plugin.Activate", {}));
     const kinds = answer["Implements"];
     if (!Array.isArray(kinds) || !kinds.includes("VolumeDriver")) {
       throw new ClusterError("failed_precondition", `plugin "${this.name}" must implement VolumeDriver`);
@@ -270,7 +274,7 @@ export class PluginDrivers {
     return [...names].sort();
   }
 
-  async get(name: string): Promise<PluginDriver> {
+  async get(name: string, options: LookupOptions = {}): Promise<PluginDriver> {
     const known = this.#active.get(name);
     if (known !== undefined) return known;
     if (PLUGIN_NAME.test(name) && !name.includes("..")) {
@@ -288,7 +292,7 @@ export class PluginDrivers {
             ...this.#limits,
             hostPath: (inside) => inside,
           });
-          await driver.activate();
+          await driver.activate(options);
           this.#active.set(name, driver);
           return driver;
         }

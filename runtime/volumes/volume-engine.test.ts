@@ -181,6 +181,18 @@ test("VolumeSource.ensure() makes one volume however many ask", async () => {
   assert.deepEqual(engine.events, ["create same"]);
 });
 
+test("VolumeSource.ensure() for a container keeps the volume from a removal that comes meanwhile", async () => {
+  const { source, volumes, ...rest } = await open(newFolder());
+  const made = source.ensure({ name: "data", madeFor: "c1" });
+  const removed = volumes.remove("data", false);
+  await made;
+  await assert.rejects(removed, /volume is in use - \[c1\]/);
+  await source.ensure({ name: null, madeFor: "c1" });
+  await source.removeMadeFor("c1");
+  assert.deepEqual(await names({ source, volumes, ...rest }, {}), ["data"]);
+  await volumes.remove("data", false);
+});
+
 test("splitMountOptions() parts flags from data", () => {
   assert.deepEqual(splitMountOptions("ro,nosuid,addr=1.2.3.4,vers=4"), {
     flags: 3,

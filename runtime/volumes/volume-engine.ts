@@ -14,7 +14,7 @@ import type { Labels } from "../../model/specs.ts";
 import { treeBytes } from "../images/tree-bytes.ts";
 import type { EventSink, VolumeMount, VolumeSource } from "../ports.ts";
 import { LocalDriver } from "./local-driver.ts";
-import { PluginDrivers, type PluginLimits } from "./plugin-driver.ts";
+import { type LookupOptions, PluginDrivers, type PluginLimits } from "./plugin-driver.ts";
 import type { VolumeDriver } from "./volume-driver.ts";
 import { ANONYMOUS_LABEL, type VolumeRecord } from "./volume-record.ts";
 import { checkVolumeName, parseCreateRequest, volumeMatcher } from "./volume-requests.ts";
@@ -127,9 +127,9 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     }
   }
 
-  #driver(name: string): Promise<VolumeDriver> {
+  #driver(name: string, options: LookupOptions = {}): Promise<VolumeDriver> {
     return Promise.resolve().then(() =>
-      name === "local" ? this.#local : (this.#managed?.find(name) ?? this.#plugins.get(name)),
+      name === "local" ? this.#local : (this.#managed?.find(name) ?? this.#plugins.get(name, options)),
     );
   }
 
@@ -193,13 +193,14 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
         throw lookupError(name, request.driver, caught);
       });
       const known = this.#records.get(name);
-      if (known !== undefined) {
-        if (request.driver === "" || known.driver === driver) return known;
+      if (known !== undefined && request.driver !== "" && known.driver !== driver)
         throw new ClusterError(
           "conflict",
           `a volume named ${name} already exists with the ${known.driver} driver, wanted ${driver}`,
         );
-      }
+      // In this turn: a removal that waits for its own is refused.
+      if (request.madeFor !== undefined) this.reference(name, request.madeFor);
+      if (known !== undefined) return known;
       const createdAt = new Date(this.#env.clock.wallMs()).toISOString().replace(/\.\d+Z$/, "Z");
       const labels = isAnonymous ? { ...request.labels, [ANONYMOUS_LABEL]: "" } : request.labels;
       const madeFor = isAnonymous && request.madeFor !== undefined ? { madeFor: request.madeFor } : {};
@@ -255,7 +256,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     const { clock } = this.#env;
     if ((this.#silentUntilMs.get(record.driver) ?? 0) > clock.monotonicMs()) return undefined;
     try {
-      const driver = await this.#driver(record.driver);
+      const driver = await this.#driver(record.driver, { isReading: true });
       const volume = await driver.get(record.name);
       const { createdAt = "", mountpoint = "", status = {} } = volume ?? {};
       return { createdAt, mountpoint, status, scope: await driver.scope() };
@@ -388,6 +389,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   }
 
   async removeMadeFor(containerId: string): Promise<void> {
+    for (const name of [...this.#references.keys()]) this.unreference(name, containerId);
     const names = [...this.#records.values()]
       .filter((record) => record.madeFor === containerId)
       .map((record) => record.name);

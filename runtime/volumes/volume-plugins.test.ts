@@ -101,8 +101,11 @@ test("a plugin that was killed is waited for, and serves the volumes it had", as
       ["kept", true],
     ],
   );
+  // Nor does who looks wait for one that an engine has never met.
+  const listed = (await open(root)).volumes.list(new Map([["name", ["kept"]]]));
   const mounting = engine.source.mount("kept", "c1");
   started(root);
+  assert.equal((await listed).Volumes[0]?.["Mountpoint"], "");
   assert.equal((await mounting).mountpoint, path.join(root, "data", "kept"));
 });
 
