@@ -105,7 +105,7 @@ export class Lifecycle {
     live.cancelRestart = undefined;
     return live.exclusive(async () => {
       const { status } = live.record.state;
-      if (live.isRemoving)
+      if (live.isRemoving || live.isRemovalWanted)
         throw new ClusterError("conflict", "container is marked for removal and cannot be started");
       if (status === "paused") {
         throw new ClusterError("conflict", "cannot start a paused container, try unpause instead");
@@ -617,29 +617,32 @@ export class Lifecycle {
   }
 
   async remove(live: LiveContainer, options: { force: boolean; volumes: boolean }): Promise<void> {
-    const { status } = live.record.state;
     if (live.isRemoving) {
       if (options.force) return new Promise((resolve) => live.removeWaiters.add(() => resolve()));
       throw new ClusterError("conflict", `removal of container ${live.id} is already in progress`);
     }
-    if (!options.force && (live.isRunning || status === "restarting")) {
-      const what = status === "paused" ? "paused" : status === "restarting" ? "restarting" : "running";
-      const hint =
-        what === "paused"
-          ? "unpause and then stop the container before removal or force remove"
-          : "stop the container before removal or force remove";
-      throw new ClusterError(
-        "conflict",
-        `cannot remove container "/${live.record.name}": container is ${what}: ${hint}`,
-      );
+    if (!options.force) refuseRunning(live);
+    live.isRemovalWanted = options.force;
+    try {
+      while (!(await live.exclusive(() => this.#eraseEnded(live, options)))) {
+        this.#deps.events(live.record, "kill", { signal: String(SIGKILL) });
+        await this.kill(live);
+      }
+    } finally {
+      live.isRemovalWanted = false;
     }
-    live.isStopping = true;
-    await live.exclusive(async () => this.#cancelRestart(live));
-    if (live.isRunning) {
-      this.#deps.events(live.record, "kill", { signal: String(SIGKILL) });
-      await this.kill(live);
-    }
-    await live.exclusive(() => this.#erase(live, options.volumes));
+  }
+
+  /** False: it runs, and has to be ended first. */
+  async #eraseEnded(
+    live: LiveContainer,
+    { force, volumes }: { readonly force: boolean; readonly volumes: boolean },
+  ): Promise<boolean> {
+    if (!force) refuseRunning(live);
+    if (live.isRunning) return false;
+    await this.#cancelRestart(live);
+    await this.#erase(live, volumes);
+    return true;
   }
 
   async #erase(live: LiveContainer, withVolumes: boolean): Promise<void> {
@@ -742,6 +745,19 @@ export class Lifecycle {
     live.changeState({ status: "restarting" });
     this.#restartByPolicy(live);
   }
+}
+
+function refuseRunning({ record, isRunning }: LiveContainer): void {
+  const { status } = record.state;
+  if (!isRunning && status !== "restarting") return;
+  const hint =
+    status === "paused"
+      ? "unpause and then stop the container before removal or force remove"
+      : "stop the container before removal or force remove";
+  throw new ClusterError(
+    "conflict",
+    `cannot remove container "/${record.name}": container is ${status}: ${hint}`,
+  );
 }
 
 function withSource(live: LiveContainer, point: MountPoint, volume: VolumeMount): readonly MountPoint[] {

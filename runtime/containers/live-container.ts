@@ -47,6 +47,8 @@ export class LiveContainer {
   readonly exitWaiters: Set<(exit: ExitStatus) => void> = new Set();
   readonly removeWaiters: Set<(exit: ExitStatus) => void> = new Set();
   readonly pendingAttachments: Set<PendingAttachment> = new Set();
+  /** It is being ended to be removed, and must not be started again in between. */
+  isRemovalWanted = false;
   /** Stop or kill was asked: the restart policy stays quiet. */
   isStopping = false;
   isRemoving = false;

@@ -1,7 +1,7 @@
 /** Real containers on the native program: what they see, how they end, what is left of them, and what they can't reach. */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import { Readable } from "node:stream";
@@ -28,6 +28,15 @@ function rejects(promise: Promise<unknown>, pattern: RegExp): Promise<void> {
     assert.match(error.message, pattern);
     return true;
   });
+}
+
+function readCommand(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
+  } catch {
+    // Gone meanwhile.
+    return "";
+  }
 }
 
 describe("containers", () => {
@@ -529,6 +538,54 @@ describe("containers", () => {
       numbers,
       numbers.map((_, index) => index + 1),
     );
+  });
+
+  test("a container that can't be created leaves no volume behind, nor uses one", async () => {
+    const options = { DriverConfig: { Name: "nosuch" } };
+    const Mounts = [
+      { Type: "volume" as const, Target: "/anonymous" },
+      { Type: "volume" as const, Source: "named", Target: "/named" },
+      { Type: "volume" as const, Source: "impossible", Target: "/impossible", VolumeOptions: options },
+    ];
+    await assert.rejects(lab.create(["true"], { Mounts }), /plugin "nosuch" not found/);
+    await lab.engine.volumes.remove("named", false);
+    assert.deepEqual((await lab.engine.volumes.list(new Map())).Volumes, []);
+  });
+
+  test("remove without force refuses a container whose start is under way, and lets it run", async () => {
+    const id = await lab.create(["sleep", "100"], { RestartPolicy: { Name: "always" } });
+    const starting = lab.engine.containers.start(id);
+    const options = { force: false, volumes: true, link: false };
+    await assert.rejects(
+      lab.engine.containers.remove(id, options),
+      /container is running: stop the container/,
+    );
+    await starting;
+    assert.equal(lab.engine.containers.summary(id).state.isRunning, true);
+    await lab.engine.containers.remove(id, { ...options, force: true });
+  });
+
+  test("remove with force ends a container that somebody starts meanwhile", async () => {
+    // Whose unmount takes the end of the container more than a turn of the event loop.
+    await lab.engine.volumes.create({ Name: "memory", DriverOpts: { type: "tmpfs", device: "tmpfs" } });
+    const id = await lab.create(["sleep", "54321"], { Binds: ["memory:/memory"] });
+    await lab.engine.containers.start(id);
+    let isRemoved = false;
+    const starts: Promise<unknown>[] = [];
+    const removing = lab.engine.containers.remove(id, { force: true, volumes: true, link: false });
+    void removing.finally(() => (isRemoved = true));
+    while (!isRemoved) {
+      starts.push(lab.engine.containers.start(id).catch((caught: unknown) => caught));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await removing;
+    await Promise.all(starts);
+    assert.throws(() => lab.engine.containers.summary(id), /No such container/);
+    const commands = readdirSync("/proc")
+      .filter((name) => /^\d+$/.test(name))
+      .map((pid) => readCommand(pid));
+    assert.ok(!commands.includes("sleep 54321 "));
+    await lab.engine.volumes.remove("memory", false);
   });
 
   test("removed containers leave no cgroup, socket or folder", async () => {
