@@ -59,6 +59,7 @@ export class StepMounts {
 
   /** Mounts for the container, after key(). Whatever comes of them, release() is called at the end. */
   async open(): Promise<readonly Mount[]> {
+    const caches = await this.#takeCaches();
     const opened: Mount[] = [];
     for (const mount of this.#mounts) {
       switch (mount.type) {
@@ -66,9 +67,8 @@ export class StepMounts {
           opened.push(await this.#bind(mount));
           break;
         case "cache": {
-          const { folder, release } = await this.#parts.storage.cacheMounts.take(mount, this.#parts.signal);
-          this.#cleanUps.push(release);
-          opened.push({ Type: "bind", Source: folder, Target: mount.target, ReadOnly: mount.isReadonly });
+          const Source = must(caches.get(mount.id), "all were taken");
+          opened.push({ Type: "bind", Source, Target: mount.target, ReadOnly: mount.isReadonly });
           break;
         }
         case "tmpfs": {
@@ -82,6 +82,20 @@ export class StepMounts {
       }
     }
     return opened;
+  }
+
+  /** Folders by name: one for all mounts of a name, and in the names' order, so that no two commands wait for each other for ever. */
+  async #takeCaches(): Promise<ReadonlyMap<string, string>> {
+    const { storage, signal } = this.#parts;
+    const folders = new Map<string, string>();
+    const mounts = this.#mounts.filter((mount) => mount.type === "cache");
+    for (const mount of mounts.toSorted((left, right) => (left.id < right.id ? -1 : 1))) {
+      if (folders.has(mount.id)) continue;
+      const { folder, release } = await storage.cacheMounts.take(mount, signal);
+      this.#cleanUps.push(release);
+      folders.set(mount.id, folder);
+    }
+    return folders;
   }
 
   #tellMissing({ type, id, isRequired }: ClientMount): void {

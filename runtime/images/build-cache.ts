@@ -47,6 +47,8 @@ export async function pruneBuildCache(
   // Each that goes may make its parent the next.
   for (let found = [...storage.records.images()].filter(isOut); found.length > 0;) {
     for (const record of found) {
+      // Gone by now, or named, held or built on while others were removed.
+      if (storage.records.image(record.id) === undefined || !isOut(record)) continue;
       await storage.records.remove(record.id);
       deleted.push(record.id);
     }

@@ -72,6 +72,9 @@ export class CacheMounts {
     const end = Promise.withResolvers<void>();
     const turn = before.then(() => end.promise);
     this.#locks.set(name, turn);
+    void turn.then(() => {
+      if (this.#locks.get(name) === turn) this.#locks.delete(name);
+    });
     const leave = Promise.withResolvers<never>();
     const onAbort = (): void => leave.reject(signal.reason);
     signal.addEventListener("abort", onAbort, { once: true });
@@ -84,7 +87,6 @@ export class CacheMounts {
         release: () => {
           release();
           end.resolve();
-          if (this.#locks.get(name) === turn) this.#locks.delete(name);
         },
       };
     } catch (caught) {
@@ -141,11 +143,12 @@ export class CacheMounts {
       });
   }
 
-  /** To the trash, which the caller has emptied. False if somebody uses it. */
+  /** To the trash, which the caller has emptied. False if somebody uses it, or has discarded it. */
   discard(name: string): boolean {
-    if (this.#users.has(name)) return false;
+    const own = path.join(this.#root, name);
+    if (this.#users.has(name) || !fs.existsSync(own)) return false;
     const suffix = Buffer.from(this.#random.bytes(8)).toString("hex");
-    fs.renameSync(path.join(this.#root, name), path.join(this.#trash, `cache-${suffix}`));
+    fs.renameSync(own, path.join(this.#trash, `cache-${suffix}`));
     return true;
   }
 }

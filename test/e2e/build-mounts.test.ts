@@ -101,7 +101,9 @@ RUN --mount=from=0,source=/out/link,target=/in --mount=from=0,source=out/sub/f,t
       [found?.["Description"], found?.["Size"], found?.["InUse"]],
       ["cached mount kept", 4, false],
     );
-    await lab.engine.images.pruneBuildCache({ all: false, filters: new Map() });
+    const prune = (): Promise<JsonObject> =>
+      lab.engine.images.pruneBuildCache({ all: false, filters: new Map() });
+    await Promise.all([prune(), prune()]);
     assert.match(await build(step), /\n1\n750\n/);
   });
 
@@ -118,6 +120,16 @@ RUN --mount=from=0,source=/out/link,target=/in --mount=from=0,source=out/sub/f,t
       await build(stages(sharing));
       assert.equal(await shows("cat /s1 /s2"), "ok\nok\n");
     }
+  });
+
+  test("cache: mounts of one locked name in a command are one folder, and in any order", async () => {
+    const mount = (id: string, target: string): string =>
+      `--mount=type=cache,id=${id},target=${target},sharing=locked`;
+    await build(`RUN ${mount("same", "/a")} ${mount("same", "/b")} touch /a/x && test -e /b/x`);
+    const stage = (number: number, first: string, second: string): string =>
+      `FROM box:1 AS o${number}\nRUN ${mount(first, "/1")} ${mount(second, "/2")} usleep 100000 && touch /o${number}`;
+    const stages = [stage(1, "left", "right"), stage(2, "right", "left")];
+    await build([...stages, "FROM box:1", "COPY --from=o1 /o1 /", "COPY --from=o2 /o2 /"].join("\n"));
   });
 
   test("tmpfs: as large as it says, and not in the image", async () => {
