@@ -21,12 +21,33 @@ function copyAttributes(from: string, to: string, stats: fs.Stats): void {
   fs.lutimesSync(fsPath(to), stats.atimeMs / 1000, stats.mtimeMs / 1000);
 }
 
+/** Folders whose times stay what they are though something is put into them. */
+class KeptTimes {
+  readonly #stats = new Map<string, fs.Stats>();
+
+  /** Call before the first change. */
+  keep(path: string): void {
+    const folder = path.slice(0, path.lastIndexOf("/"));
+    if (!this.#stats.has(folder)) this.#stats.set(folder, fs.lstatSync(fsPath(folder)));
+  }
+
+  restore(): void {
+    for (const [folder, { atimeMs, mtimeMs }] of this.#stats)
+      fs.lutimesSync(fsPath(folder), atimeMs / 1000, mtimeMs / 1000);
+  }
+}
+
 /** Folders of `parts` that this layer lacks, made like those below. */
-function makeParents(folder: string, parts: readonly string[], below: LayeredView): void {
+function makeParents(
+  folder: string,
+  parts: readonly string[],
+  { below, times }: { readonly below: LayeredView; readonly times: KeptTimes },
+): void {
   for (let count = 1; count < parts.length; count++) {
     const some = parts.slice(0, count);
     const path = `${folder}/${some.join("/")}`;
     if (fs.lstatSync(fsPath(path), { throwIfNoEntry: false }) !== undefined) continue;
+    times.keep(path);
     fs.mkdirSync(fsPath(path), 0o755);
     const found = below.find(some);
     if (found !== undefined) copyAttributes(found.absolute, path, found.stats);
@@ -53,22 +74,6 @@ function copyUp(target: string, path: string, below: LayeredView): void {
   copyAttributes(found.absolute, path, found.stats);
 }
 
-/** Folders whose times stay what they are though something is put into them. */
-class KeptTimes {
-  readonly #stats = new Map<string, fs.Stats>();
-
-  /** Call before the first change. */
-  keep(path: string): void {
-    const folder = path.slice(0, path.lastIndexOf("/"));
-    if (!this.#stats.has(folder)) this.#stats.set(folder, fs.lstatSync(fsPath(folder)));
-  }
-
-  restore(): void {
-    for (const [folder, { atimeMs, mtimeMs }] of this.#stats)
-      fs.lutimesSync(fsPath(folder), atimeMs / 1000, mtimeMs / 1000);
-  }
-}
-
 /**
  * Links to what older layers hold. Where this layer has put something else in the target's place, it did so after the link:
  * then the links share a copy of what was there, and the target keeps what it is now.
@@ -83,7 +88,7 @@ function makeLinks(folder: string, links: UnpackedLayer["pendingLinks"], below: 
     const isReplaced = fs.lstatSync(fsPath(own), { throwIfNoEntry: false }) !== undefined;
     const first = copy ?? (isReplaced ? link : own);
     if (copy === undefined) {
-      if (!isReplaced) makeParents(folder, pathParts(target), below);
+      if (!isReplaced) makeParents(folder, pathParts(target), { below, times });
       times.keep(first);
       copyUp(target, first, below);
       copies.set(target, first);

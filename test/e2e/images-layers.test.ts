@@ -230,6 +230,18 @@ test("a layer's implied folders and foreign hard links are settled from those be
   const alias = fs.statSync(path.join(layer.folder, "alias"));
   assert.deepEqual([alias.mode & 0o7777, alias.uid, alias.nlink], [0o4711, 5, 2]);
   assert.equal(fs.statSync(path.join(layer.folder, "bin")).mode & 0o7777, 0o711);
+  const deep = unpack([
+    { name: "etc/", mtime: 2_000 },
+    { name: "alias", type: "link", linkName: "etc/sub/file" },
+  ]);
+  const deepBelow = unpack([
+    { name: "etc/", mtime: 1_000 },
+    { name: "etc/sub/", mtime: 3_000 },
+    { name: "etc/sub/file", content: "f" },
+  ]);
+  settleLayer(deep.folder, { ...deep, lower: [deepBelow.folder] });
+  const times = ["etc", "etc/sub"].map((name) => fs.statSync(path.join(deep.folder, name)).mtimeMs);
+  assert.deepEqual(times, [2_000_000, 3_000_000]);
   const lost = unpack([{ name: "alias", type: "link", linkName: "nowhere" }]);
   assert.throws(() => settleLayer(lost.folder, { ...lost, lower: [below.folder] }), /which is in no layer/);
 });
