@@ -113,6 +113,8 @@ async function tagsOf(
     const { answer, bytes } = await client.document({ method: "GET", target, scope, signal, accepts: [200] });
     const page = JSON.parse(bytes.toString("utf8")) as { readonly tags?: unknown };
     const names = (Array.isArray(page.tags) ? page.tags : []) as readonly unknown[];
+    // A page with nothing on it leads nowhere, whatever it says comes next.
+    if (names.length === 0) break;
     tags.push(...names.filter((name) => typeof name === "string").filter(isTag));
     const next = /<([^>]+)>\s*;\s*rel="?next"?/.exec(String(answer.headers["link"] ?? ""))?.[1];
     target = next === undefined ? undefined : new URL(next, answer.url).href;

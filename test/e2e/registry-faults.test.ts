@@ -492,6 +492,21 @@ describe("registries with faults", { skip }, () => {
     assert.equal(registry.requests.filter((request) => request.includes("/blobs/")).length, 3);
   });
 
+  test("a list of tags that goes on without any ends", async () => {
+    const registry = await started();
+    let count = 0;
+    registry.spoil = (request, response) => {
+      if (request.url?.includes("/tags/list") !== true) return false;
+      count += 1;
+      response.writeHead(200, { Link: `<${request.url}>; rel="next"` });
+      response.end(JSON.stringify({ name: "app", tags: [] }));
+      return true;
+    };
+    const engine = await open();
+    await pull(engine, `${registry.host}/app`);
+    assert.equal(count, 1);
+  });
+
   test("ten clients that pull the same image at once get each blob once", async () => {
     const registry = await started();
     const engine = await open();
