@@ -62,7 +62,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
   readonly #runner: PluginRunner;
   readonly #caller = new HttpCaller();
   readonly #drivers = new Map<string, PluginDriver>();
-  #bundles: PluginBundles | undefined;
+  #bundles: Promise<PluginBundles> | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(options: PluginEngineOptions, records: PluginRecords) {
@@ -95,7 +95,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
   async stop(): Promise<void> {
     await this.#turn;
     await this.#runner.close();
-    await this.#bundles?.stop();
+    await (await this.#bundles)?.stop();
     this.#caller.close();
   }
 
@@ -105,11 +105,19 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
     return turn;
   }
 
-  async #opened(): Promise<PluginBundles> {
+  /** One for all, however many ask at once: each knows what is on its way into it, and clears away what is nobody's. */
+  #opened(): Promise<PluginBundles> {
+    this.#bundles ??= this.#open().catch((caught: unknown) => {
+      this.#bundles = undefined;
+      throw caught;
+    });
+    return this.#bundles;
+  }
+
+  async #open(): Promise<PluginBundles> {
     const { env } = this.#options;
     await env.disk.makeFolder(rootOf(this.#options), 0o711);
-    this.#bundles ??= await PluginBundles.open({ env, root: rootOf(this.#options) });
-    return this.#bundles;
+    return PluginBundles.open({ env, root: rootOf(this.#options) });
   }
 
   #event(action: string, id: string, name: string): void {
@@ -252,8 +260,9 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
 
   /** Noted first: a daemon that is killed meanwhile ends the program when it comes back. */
   async #halt(record: PluginRecord): Promise<void> {
-    this.#drivers.delete(record.id);
     await this.#records.change(record.id, { isEnabled: false, containerId: "" });
+    // From here on nobody finds it, and the next that runs may have other settings.
+    this.#drivers.delete(record.id);
     await this.#runner.stop(record);
   }
 

@@ -57,7 +57,12 @@ export class PluginRunner {
 
   /** Takes over what runs since a former daemon, and starts again what ended meanwhile. */
   open(): Promise<LocalContainerEngine> {
-    this.#opening ??= this.#open();
+    this.#opening ??= this.#open().catch(async (caught: unknown) => {
+      // The next that needs it tries anew.
+      await this.close();
+      this.#opening = undefined;
+      throw caught;
+    });
     return this.#opening;
   }
 
@@ -158,6 +163,8 @@ export class PluginRunner {
     await this.#makeSocketFolder(record);
     rmSync(this.socketPath(record), { force: true });
     await records.sharePropagated(record);
+    // Of a run before this daemon that could not be taken up again.
+    await this.#removeContainer(engine, record.containerId);
     const { Id } = await engine.create(request);
     try {
       await engine.start(Id);
@@ -166,6 +173,12 @@ export class PluginRunner {
       await this.stop(record, Id);
       throw caught;
     }
+  }
+
+  async #removeContainer(engine: LocalContainerEngine, containerId: string): Promise<void> {
+    if (!engine.summaries({}).some(({ id }) => id === containerId)) return;
+    await engine.stop(containerId, { timeoutSeconds: STOP_TIMEOUT_SECONDS });
+    await engine.remove(containerId, { force: true, volumes: false, link: false });
   }
 
   /** Undefined while it runs. */
@@ -190,11 +203,7 @@ export class PluginRunner {
 
   /** Ends the program and takes away what its run needed. Fine if it does not run. */
   async stop(record: PluginRecord, containerId: string = record.containerId): Promise<void> {
-    const engine = await this.open();
-    if (engine.summaries({}).some(({ id }) => id === containerId)) {
-      await engine.stop(containerId, { timeoutSeconds: STOP_TIMEOUT_SECONDS });
-      await engine.remove(containerId, { force: true, volumes: false, link: false });
-    }
+    await this.#removeContainer(await this.open(), containerId);
     await this.#options.records.unshare(record);
     await fs.rm(this.#socketFolder(record), { recursive: true, force: true });
   }

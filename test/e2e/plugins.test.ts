@@ -109,6 +109,23 @@ describe("managed plugins", () => {
       await lab.engine.containers.remove(id, { force: true, volumes: false, link: false });
   }
 
+  function hasNoFiles(): boolean {
+    const place = path.join(lab.root, "data/plugins");
+    return fs
+      .readdirSync(place, { recursive: true, withFileTypes: true })
+      .every((each) => each.isDirectory());
+  }
+
+  test("the first plugins of a machine may be made at one moment", async () => {
+    const names = ["one", "two"];
+    const tars = [];
+    for (const name of names)
+      tars.push(await pluginTar(path.join(lab.root, "plugin"), { config: { description: name } }));
+    await Promise.all(tars.map((tar, index) => lab.engine.plugins.create(names[index] ?? "", tar)));
+    for (const name of names) await lab.engine.plugins.remove(name, false);
+    await until("no file is left", WAIT_MS, hasNoFiles);
+  });
+
   test("a plugin made from a folder serves volumes to containers", async () => {
     const folder = await create("folders");
     assert.equal(await isEnabled("folders"), false);
@@ -182,12 +199,7 @@ describe("managed plugins", () => {
     await lab.engine.plugins.remove("folders", false);
     assert.deepEqual(mountsBelow(lab.root), []);
     // The container's own folder goes a little later: nobody waits for that.
-    await until("no file is left", WAIT_MS, () => {
-      const place = path.join(lab.root, "data/plugins");
-      return fs
-        .readdirSync(place, { recursive: true, withFileTypes: true })
-        .every((each) => each.isDirectory());
-    });
+    await until("no file is left", WAIT_MS, hasNoFiles);
   });
 
   test("mounts of a plugin show in containers, and go with it", async () => {
