@@ -160,17 +160,12 @@ export class ClusterBlobPeers implements BlobPeers {
     part: { readonly digest: string; readonly offset: number; readonly length: number },
     signal: AbortSignal,
   ): Promise<Readable> {
-    const { digest, offset, length } = part;
     const { path, requestSerialize, responseDeserialize } = nodeService.fetchBlob;
     const call = this.#channel(peer, {}).makeServerStreamRequest(
       path,
       requestSerialize,
       responseDeserialize,
-      {
-        digest,
-        offset,
-        length,
-      },
+      part,
     );
     // A call that is given up before anybody reads reports it with nobody to hear.
     call.on("error", () => {});
@@ -183,7 +178,7 @@ export class ClusterBlobPeers implements BlobPeers {
         }
       } catch (caught) {
         const { code, message } = fromServiceError(caught as ServiceError);
-        throw new ClusterError(code, `Cannot fetch "${digest}" from ${peer}: ${message}`, {
+        throw new ClusterError(code, `Cannot fetch "${part.digest}" from ${peer}: ${message}`, {
           cause: caught,
           retryable: true,
         });

@@ -5,16 +5,13 @@
  */
 import path from "node:path";
 import type { ImageReference } from "../../model/image-reference.ts";
-import type { ImageRecord } from "./image-records.ts";
+import { blobsOf, type ImageRecord } from "./image-records.ts";
 import type { ImageStorage } from "./image-storage.ts";
 
 /** The caller holds a lease on all that the image is made of. */
 export async function makeDurable(storage: ImageStorage, record: ImageRecord): Promise<void> {
   const { content, records, pool } = storage;
-  const digests = [record.id, record.manifest.digest, ...(record.indexes ?? []), ...record.layers].map(
-    (each) => (typeof each === "string" ? each : each.digest),
-  );
-  const waiting = content.unsynced(digests);
+  const waiting = content.unsynced(blobsOf(record));
   if (waiting.length === 0) return;
   const files = [...waiting.map((digest) => content.pathOf(digest)), records.fileOf(record.id)];
   // A file's new name is its folder's content.

@@ -5,6 +5,7 @@
  */
 import { readdirSync } from "node:fs";
 import path from "node:path";
+import { blobsOf } from "./image-records.ts";
 import type { ImageStorage } from "./image-storage.ts";
 
 export interface Swept {
@@ -17,9 +18,8 @@ export function collectGarbage(storage: ImageStorage): Swept {
   const { content, snapshots, records, leases } = storage;
   const needed = new Set<string>(leases.keys());
   for (const record of records.images()) {
-    needed.add(record.id).add(record.manifest.digest);
-    for (const index of record.indexes ?? []) needed.add(index.digest);
-    for (const layer of record.layers) needed.add(layer.digest).add(layer.chainId);
+    for (const digest of blobsOf(record)) needed.add(digest);
+    for (const layer of record.layers) needed.add(layer.chainId);
   }
   for (const writable of snapshots.writables()) for (const chainId of writable.chainIds) needed.add(chainId);
   let bytes = 0;

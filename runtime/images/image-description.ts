@@ -65,9 +65,9 @@ export function imageInventory(storage: ImageStorage, countMax: number): Readonl
   const { records } = storage;
   const names = records.allNames();
   const sorted = [...records.images()]
-    // Steps of builds and other images without a name are of no use to anybody else, but for those that are kept.
-    .filter((record) => names.has(record.id) || isKept(storage, record))
     .map((record) => ({ record, isKept: isKept(storage, record) }))
+    // Steps of builds and other images without a name are of no use to anybody else, but for those that are kept.
+    .filter((each) => each.isKept || names.has(each.record.id))
     .sort((left, right) => {
       if (left.isKept !== right.isKept) return left.isKept ? -1 : 1;
       return left.record.lastTaggedAt < right.record.lastTaggedAt ? 1 : -1;

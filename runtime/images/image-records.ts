@@ -58,6 +58,11 @@ interface NamesFile {
   readonly digests: Readonly<Record<string, string>>;
 }
 
+/** Digests of all blobs that the image is made of. */
+export function blobsOf({ id, manifest, indexes = [], layers }: ImageRecord): readonly string[] {
+  return [id, ...[manifest, ...indexes, ...layers].map(({ digest }) => digest)];
+}
+
 const IMAGE_ID = /^sha256:[0-9a-f]{64}$/;
 /** Shortest id prefix that is taken for one. */
 const ID_PREFIX = /^(?:sha256:)?([0-9a-f]{1,64})$/;

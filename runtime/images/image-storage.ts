@@ -13,7 +13,7 @@ import { SnapshotStore } from "../snapshots/snapshot-store.ts";
 import { CacheMounts } from "./cache-mounts.ts";
 import { ContentStore, sha256 } from "./content-store.ts";
 import { chainIdsOf, parseImageDocument, type ImageDocument, type Manifest } from "./image-documents.ts";
-import { ImageRecords, type ImageRecord } from "./image-records.ts";
+import { blobsOf, ImageRecords, type ImageRecord } from "./image-records.ts";
 import { LayerStore } from "./layer-store.ts";
 import { Leases, type Lease } from "./leases.ts";
 import { PartialBlobs } from "./partial-blobs.ts";
@@ -196,6 +196,5 @@ export function isKept(storage: Pick<ImageStorage, "kept">, record: ImageRecord)
 
 /** Layers of a record with what else is needed to unpack them again, held by `lease`. */
 export function holdImage(record: ImageRecord, lease: Lease): void {
-  lease.hold(record.id, record.manifest.digest, ...(record.indexes ?? []).map((index) => index.digest));
-  for (const layer of record.layers) lease.hold(layer.digest, layer.chainId);
+  lease.hold(...blobsOf(record), ...record.layers.map(({ chainId }) => chainId));
 }

@@ -115,29 +115,30 @@ export class ImageTransfers {
   async ensure(reference: string, options: EnsureOptions, signal: AbortSignal): Promise<string> {
     const known = this.#storage.records.find(reference);
     if (known !== undefined) return known.id;
-    const wanted: Wanted = {
-      reference: withDefaultTag(parseReference(reference)),
-      platform: options.platform ?? "",
-      credentials: parseRegistryAuth(options.registryAuth),
-    };
-    const from = options.peersOnly === true ? "peers" : "anywhere";
-    const record = await this.#join(wanted, from, options.report ?? ((): void => {}), signal);
-    return record.id;
+    return this.#brought(reference, options.peersOnly === true ? "peers" : "anywhere", options, signal);
   }
 
   /** As ensure, but asks the registry even if the image is here. */
-  async refresh(
+  refresh(
     reference: string,
-    options: { readonly registryAuth?: string; readonly platform?: string; readonly report?: Report },
+    options: Omit<EnsureOptions, "peersOnly">,
+    signal: AbortSignal,
+  ): Promise<string> {
+    return this.#brought(reference, "registry", options, signal);
+  }
+
+  async #brought(
+    reference: string,
+    from: Origin,
+    { registryAuth, platform = "", report = () => {} }: EnsureOptions,
     signal: AbortSignal,
   ): Promise<string> {
     const wanted: Wanted = {
       reference: withDefaultTag(parseReference(reference)),
-      platform: options.platform ?? "",
-      credentials: parseRegistryAuth(options.registryAuth),
+      platform,
+      credentials: parseRegistryAuth(registryAuth),
     };
-    const record = await this.#join(wanted, "registry", options.report ?? ((): void => {}), signal);
-    return record.id;
+    return (await this.#join(wanted, from, report, signal)).id;
   }
 
   /** Waits for a flight to `wanted`, begun if there is none. Leaving early ends it only when nobody else waits. */

@@ -36,24 +36,22 @@ interface FoundPlugin {
   readonly config: PluginConfig;
 }
 
-export class PluginRegistry {
-  readonly #config: RegistryConfig;
-  readonly #caller: HttpCaller;
-  readonly #bundles: PluginBundles;
+export interface PluginRegistryParts {
+  readonly config: RegistryConfig;
+  readonly caller: HttpCaller;
+  readonly bundles: PluginBundles;
+}
 
-  constructor(parts: {
-    readonly config: RegistryConfig;
-    readonly caller: HttpCaller;
-    readonly bundles: PluginBundles;
-  }) {
-    this.#config = parts.config;
-    this.#caller = parts.caller;
-    this.#bundles = parts.bundles;
+export class PluginRegistry {
+  readonly #parts: PluginRegistryParts;
+
+  constructor(parts: PluginRegistryParts) {
+    this.#parts = parts;
   }
 
   async #find(transfer: PluginTransfer): Promise<FoundPlugin> {
     const { reference, credentials, signal } = transfer;
-    const access = { config: this.#config, caller: this.#caller, credentials };
+    const access = { ...this.#parts, credentials };
     const found = await findManifest(access, reference, signal);
     const parsed = parseManifestOrIndex(found.bytes, found.mediaType);
     if (parsed.kind === "index" || parsed.manifest.config.mediaType !== PLUGIN_CONFIG_TYPE) {
@@ -94,7 +92,7 @@ export class PluginRegistry {
     report({ status: "Pulling fs layer", progressDetail: {}, id });
     const source = registrySource(found.client, reference, layer.digest);
     let current = 0;
-    await this.#bundles.arriving(layer, path.join(staging, "rootfs"), {
+    await this.#parts.bundles.arriving(layer, path.join(staging, "rootfs"), {
       source: blobPieces(() => [source], { ...layer, signal }),
       onProgress: (bytes) => {
         current += bytes;
@@ -103,7 +101,7 @@ export class PluginRegistry {
     });
     report({ status: "Download complete", progressDetail: {}, id });
     report({ status: `Digest: ${found.digest}` });
-    const { content } = this.#bundles;
+    const { content } = this.#parts.bundles;
     const configDigest = await content.put(configBytes);
     const manifestDigest = await content.put(found.bytes);
     return {
@@ -119,8 +117,8 @@ export class PluginRegistry {
     const { reference, report, credentials } = transfer;
     report({ status: `The push refers to repository [${canonicalName(reference)}]` });
     let failure: unknown;
-    for (const endpoint of endpointsOf(reference.domain, this.#config, true)) {
-      const client = new RegistryClient(endpoint, credentials, this.#caller);
+    for (const endpoint of endpointsOf(reference.domain, this.#parts.config, true)) {
+      const client = new RegistryClient(endpoint, credentials, this.#parts.caller);
       try {
         await this.#pushTo(client, record, transfer);
         return;
@@ -137,7 +135,7 @@ export class PluginRegistry {
     const tag = reference.tag ?? "latest";
     for (const blob of record.layers) await this.#pushBlob(client, blob, transfer, report);
     await this.#pushBlob(client, record.configBlob, transfer, () => {});
-    const bytes = this.#bundles.content.readDocument(record.manifest.digest);
+    const bytes = this.#parts.bundles.content.readDocument(record.manifest.digest);
     const parsed = parseManifestOrIndex(bytes);
     const answer = await client.request({
       method: "PUT",
@@ -193,7 +191,7 @@ export class PluginRegistry {
       headers: { "Content-Type": "application/octet-stream", "Content-Length": String(blob.sizeBytes) },
       openBody: () => {
         current = 0;
-        return createReadStream(this.#bundles.content.pathOf(blob.digest)).on("data", (piece) => {
+        return createReadStream(this.#parts.bundles.content.pathOf(blob.digest)).on("data", (piece) => {
           current += piece.length;
           report(progressLine(id, "Pushing", current, blob.sizeBytes));
         });

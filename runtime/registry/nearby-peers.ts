@@ -2,6 +2,7 @@
  * Who in the cluster has what of one image, looked at again while it is being pulled: nodes that began at the same time come
  * to have layers that this one still lacks. Peers are asked in the background; a pull never waits for them.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { BlobPeers, PeerImage } from "../../model/engine.ts";
 import type { BlobSource } from "./blob-stream.ts";
 
@@ -36,10 +37,7 @@ export class NearbyPeers {
     const { signal } = this.#stop;
     const { reference, likely } = this.#wanted;
     for (let wait = waitMs; !signal.aborted; wait = LOOK_MS) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, wait);
-        signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
-      });
+      await sleep(wait, undefined, { signal }).catch(() => {});
       if (signal.aborted) return;
       // Peers that can't be asked now are no reason to forget what they said before.
       const found = await this.#peers.find(reference, likely, signal).catch(() => []);
