@@ -24,7 +24,7 @@ export async function resolveClusterImage(
   }
   const name = canonicalForm(withDefaultTag(parsed));
   const fresh = control.view(AbortSignal.timeout(FRESH_VIEW_WAIT_MS));
-  const view = await within(fresh, FRESH_VIEW_WAIT_MS).catch(() => control.staleView());
+  const view = await fresh.catch(() => control.staleView());
   const record = imageByName(view, name);
   if (record !== undefined) {
     const holders = record.holders.filter((holder) => holder.isComplete).map((holder) => holder.nodeId);
