@@ -139,19 +139,20 @@ export class SwarmNode implements SwarmLifecycle {
       const { env, store, log } = this.#options;
       const saved = await store.load();
       if (saved === undefined) return;
+      // First of all: of one that locks itself nobody was told the key.
+      if (saved.state.isFounding === true) {
+        log.warn("making this cluster was cut off before it was whole: nothing of it is kept", {
+          nodeId: saved.state.nodeId,
+        });
+        await store.clear();
+        return;
+      }
       if (
         saved.state.role === "manager" &&
         (await (await loadManager()).isLocked(env, store.managerFolder))
       ) {
         log.warn("this manager is locked: give it the key with `shoal swarm unlock`");
         this.#phase = "locked";
-        return;
-      }
-      if (saved.state.isFounding === true) {
-        log.warn("making this cluster was cut off before it was whole: nothing of it is kept", {
-          nodeId: saved.state.nodeId,
-        });
-        await store.clear();
         return;
       }
       // Stopped between its promotion and its join, or taken out of Raft: once told its role it asks to be taken in.
