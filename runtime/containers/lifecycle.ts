@@ -217,7 +217,8 @@ export class Lifecycle {
       connection.send(FrameType.signal, u32(SIGKILL));
       await connection.closed;
     });
-    const network = await this.#attachNetwork(live, { connection, pid }, undo);
+    // Noted before the program runs: the next daemon finds it should this one be killed, and what is connected from here on stays.
+    live.change(await this.#attachNetwork(live, { connection, pid }, undo));
     for (const pending of live.pendingAttachments) {
       await pending.connected(await this.#deps.launcher.connectMonitor(monitorSocket(live.id)));
     }
@@ -225,16 +226,14 @@ export class Lifecycle {
     this.#adoptConnection(live, connection);
     await (started ?? connection.ask(FrameType.start, u32(0)));
     void this.#deps.launcher.prepareSpare("create");
-    const state: PersistedState = {
-      ...live.record.state,
+    live.changeState({
       status: "running",
       pid,
       exitCode: 0,
       error: "",
       isOomKilled: false,
       startedAt: rfc3339OfNanoseconds(BigInt(Math.round(this.#deps.env.clock.wallMs() * 1000)) * 1000n),
-    };
-    live.change({ ...network, state });
+    });
     if (mayRestart(live.record)) await live.synced();
   }
 
@@ -288,7 +287,8 @@ export class Lifecycle {
     live.pendingAttachments.clear();
     const isNative = caught.code === "internal" && caught.cause === undefined;
     const { exitCode, error } = isNative ? startError(caught.message) : { exitCode: 128, error: caught };
-    live.changeState({ status: "created", pid: 0, exitCode, error: error.message });
+    const failed = { status: "created", pid: 0, exitCode, error: error.message } as const;
+    live.change({ network: null, state: { ...live.record.state, ...failed } });
     this.#deps.log.info("container start failed", { containerId: live.id, error: error.message });
     // Whoever waits learns that it is over; the words go to the one who started it.
     const exit = { ...live.exitStatus(), error: "" };
@@ -621,8 +621,12 @@ export class Lifecycle {
       if (options.force) return new Promise((resolve) => live.removeWaiters.add(() => resolve()));
       throw new ClusterError("conflict", `removal of container ${live.id} is already in progress`);
     }
-    if (!options.force) refuseRunning(live);
-    live.isRemovalWanted = options.force;
+    if (!options.force) {
+      refuseRunning(live);
+      await live.exclusive(() => this.#eraseEnded(live, options));
+      return;
+    }
+    live.isRemovalWanted = true;
     try {
       while (!(await live.exclusive(() => this.#eraseEnded(live, options)))) {
         this.#deps.events(live.record, "kill", { signal: String(SIGKILL) });

@@ -389,7 +389,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   }
 
   async removeMadeFor(containerId: string): Promise<void> {
-    for (const name of [...this.#references.keys()]) this.unreference(name, containerId);
+    for (const name of this.#references.keys()) this.unreference(name, containerId);
     const names = [...this.#records.values()]
       .filter((record) => record.madeFor === containerId)
       .map((record) => record.name);

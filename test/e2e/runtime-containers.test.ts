@@ -547,9 +547,29 @@ describe("containers", () => {
       { Type: "volume" as const, Source: "named", Target: "/named" },
       { Type: "volume" as const, Source: "impossible", Target: "/impossible", VolumeOptions: options },
     ];
+    const names = async (): Promise<readonly unknown[]> => {
+      const { Volumes } = await lab.engine.volumes.list(new Map());
+      return Volumes.map((volume) => volume["Name"]);
+    };
+    const before = await names();
     await assert.rejects(lab.create(["true"], { Mounts }), /plugin "nosuch" not found/);
     await lab.engine.volumes.remove("named", false);
-    assert.deepEqual((await lab.engine.volumes.list(new Map())).Volumes, []);
+    assert.deepEqual(await names(), before);
+  });
+
+  test("a container's network is noted before its program runs, and not after a start that failed", async () => {
+    const endpoints = { mesh: { IPAddress: "10.9.8.7" } };
+    const attached = { endpoints, nameservers: [], searchDomains: [], dnsOptions: [] };
+    const options = { task: { attachNetwork: () => Promise.resolve(attached) } };
+    const Binds = [`${path.join(lab.root, "data/containers")}:/records:ro`];
+    const ran = await lab.run(["sh", "-c", "grep -q 10.9.8.7 /records/*/container.json"], { Binds }, options);
+    assert.equal(ran.exitCode, 0);
+    const bad = path.join(lab.root, "bad");
+    await fs.writeFile(bad, "#!/nosuch\n", { mode: 0o755 });
+    const id = await lab.create(["/bad"], { Binds: [`${bad}:/bad`] }, options);
+    await assert.rejects(lab.engine.containers.start(id), /no such file or directory/);
+    const { NetworkSettings } = await lab.engine.containers.inspect(id, { size: false });
+    assert.ok(!JSON.stringify(NetworkSettings).includes("10.9.8.7"));
   });
 
   test("remove without force refuses a container whose start is under way, and lets it run", async () => {
