@@ -12,11 +12,13 @@ import {
 import { parseManifestOrIndex, type Manifest } from "../images/image-documents.ts";
 import { progressLine, shortId } from "../images/progress.ts";
 import { blobPieces } from "../registry/blob-stream.ts";
+import { BlobUploads } from "../registry/blob-upload.ts";
 import { isTransportError, type HttpCaller } from "../registry/http-call.ts";
 import { fetchDocument } from "../registry/image-fetch.ts";
 import type { RegistryCredentials } from "../registry/registry-auth.ts";
 import { RegistryClient } from "../registry/registry-client.ts";
 import { endpointsOf, type RegistryConfig } from "../registry/registry-config.ts";
+import { pushScope } from "../registry/registry-push.ts";
 import { findManifest, registrySource, type FoundManifest } from "../registry/registry-pull.ts";
 import { PLUGIN_CONFIG_TYPE, type PluginBundles, type StagedBundle } from "./plugin-bundles.ts";
 import { parsePluginConfig, type PluginConfig } from "./plugin-config.ts";
@@ -133,8 +135,10 @@ export class PluginRegistry {
   async #pushTo(client: RegistryClient, record: PluginRecord, transfer: PluginTransfer): Promise<void> {
     const { reference, report, signal } = transfer;
     const tag = reference.tag ?? "latest";
-    for (const blob of record.layers) await this.#pushBlob(client, blob, transfer, report);
-    await this.#pushBlob(client, record.configBlob, transfer, () => {});
+    const scope = pushScope(reference);
+    const uploads = new BlobUploads({ client, path: reference.path, scope, signal });
+    for (const blob of record.layers) await this.#pushBlob(uploads, blob, report);
+    await this.#pushBlob(uploads, record.configBlob, () => {});
     const bytes = this.#parts.bundles.content.readDocument(record.manifest.digest);
     const parsed = parseManifestOrIndex(bytes);
     const answer = await client.request({
@@ -142,7 +146,7 @@ export class PluginRegistry {
       target: `/v2/${reference.path}/manifests/${tag}`,
       headers: { "Content-Type": parsed.kind === "manifest" ? parsed.manifest.mediaType : parsed.mediaType },
       body: bytes,
-      scope: pushScope(reference),
+      scope,
       signal,
       accepts: [200, 201, 202],
     });
@@ -153,58 +157,21 @@ export class PluginRegistry {
   }
 
   async #pushBlob(
-    client: RegistryClient,
+    uploads: BlobUploads,
     blob: BlobRecord,
-    { reference, signal }: PluginTransfer,
     report: (line: ProgressLine) => void,
   ): Promise<void> {
     const id = shortId(blob.digest);
     report({ status: "Preparing", progressDetail: {}, id });
-    const scope = pushScope(reference);
-    const known = await client.request({
-      method: "HEAD",
-      target: `/v2/${reference.path}/blobs/${blob.digest}`,
-      scope,
-      signal,
-      accepts: [200, 404],
+    const isNew = await uploads.ensure({
+      ...blob,
+      open: (from, length) =>
+        createReadStream(this.#parts.bundles.content.pathOf(blob.digest), {
+          start: from,
+          end: from + length - 1,
+        }),
+      onProgress: (sent) => report(progressLine(id, "Pushing", sent, blob.sizeBytes)),
     });
-    known.body.resume();
-    if (known.status === 200) return report({ status: "Layer already exists", progressDetail: {}, id });
-    const begun = await client.request({
-      method: "POST",
-      target: `/v2/${reference.path}/blobs/uploads/`,
-      headers: { "Content-Length": "0" },
-      scope,
-      signal,
-      accepts: [202],
-    });
-    begun.body.resume();
-    const { location } = begun.headers;
-    if (location === undefined)
-      throw new ClusterError("internal", "Cannot push: registry began an upload without saying where");
-    const url = new URL(location, client.endpoint.url);
-    url.searchParams.set("digest", blob.digest);
-    let current = 0;
-    const sent = await client.request({
-      method: "PUT",
-      target: url.href,
-      headers: { "Content-Type": "application/octet-stream", "Content-Length": String(blob.sizeBytes) },
-      openBody: () => {
-        current = 0;
-        return createReadStream(this.#parts.bundles.content.pathOf(blob.digest)).on("data", (piece) => {
-          current += piece.length;
-          report(progressLine(id, "Pushing", current, blob.sizeBytes));
-        });
-      },
-      scope,
-      signal,
-      accepts: [201, 204],
-    });
-    sent.body.resume();
-    report({ status: "Pushed", progressDetail: {}, id });
+    report({ status: isNew ? "Pushed" : "Layer already exists", progressDetail: {}, id });
   }
-}
-
-function pushScope(reference: ImageReference): string {
-  return `repository:${reference.path}:pull,push`;
 }

@@ -20,16 +20,12 @@ import type { ImageRecord, LayerRecord } from "../images/image-records.ts";
 import { holdImage, type ImageStorage } from "../images/image-storage.ts";
 import { progressLine, shortId } from "../images/progress.ts";
 import { compressLayer, pushedForm, type PushedLayer } from "./compressed-layers.ts";
+import { BlobUploads } from "./blob-upload.ts";
 import { type HttpAnswer, isTransportError } from "./http-call.ts";
 import { RegistryClient, type RegistryRequest } from "./registry-client.ts";
 import { endpointsOf } from "./registry-config.ts";
 import type { RegistryAccess } from "./registry-pull.ts";
 
-/** Larger blobs go in chunks. */
-const CHUNK_BYTES = 64 * 1024 * 1024;
-const CHUNK_ATTEMPTS_MAX = 5;
-/** Times that an upload is begun. */
-const UPLOAD_ATTEMPTS_MAX = 3;
 const MOUNT_TRIES_MAX = 3;
 const PARALLEL_COUNT = 3;
 const PROGRESS_BYTES = 512 * 1024;
@@ -45,25 +41,20 @@ export interface RegistryPush {
   readonly chunkBytes?: number;
 }
 
-interface Upload {
-  readonly digest: string;
-  readonly sizeBytes: number;
-  readonly open: (from: number, length: number) => Readable;
-  /** With all bytes sent so far: less than before when some have to be sent again. */
-  readonly onProgress: (sentBytes: number) => void;
-}
-
 class Pusher {
   readonly #storage: ImageStorage;
   readonly #push: RegistryPush;
   readonly #client: RegistryClient;
   readonly #scope: string;
+  readonly #uploads: BlobUploads;
 
   constructor(storage: ImageStorage, push: RegistryPush, client: RegistryClient) {
     this.#storage = storage;
     this.#push = push;
     this.#client = client;
-    this.#scope = `repository:${push.reference.path}:pull,push`;
+    this.#scope = pushScope(push.reference);
+    const { signal, chunkBytes } = push;
+    this.#uploads = new BlobUploads({ client, path: this.#path, scope: this.#scope, signal, chunkBytes });
   }
 
   get #path(): string {
@@ -79,7 +70,7 @@ class Pusher {
     for (const layer of record.layers) this.#line(layer, "Preparing");
     const pushed = await this.#layers();
     const configBytes = this.#storage.content.readDocument(record.id);
-    await this.#ensureBlob({
+    await this.#uploads.ensure({
       digest: record.id,
       sizeBytes: configBytes.length,
       open: (from, length) => Readable.from([configBytes.subarray(from, from + length)]),
@@ -127,7 +118,7 @@ class Pusher {
     const form = await pushedForm(this.#storage, layer);
     let temporary = form.compressedPath;
     try {
-      if (await this.#has(form.digest)) {
+      if (await this.#uploads.has(form.digest)) {
         this.#line(layer, "Layer already exists");
         return form;
       }
@@ -150,7 +141,7 @@ class Pusher {
 
   async #send(layer: LayerRecord, form: PushedLayer, file: string): Promise<PushedLayer> {
     let told = 0;
-    await this.#upload({
+    await this.#uploads.upload({
       digest: form.digest,
       sizeBytes: form.sizeBytes,
       open: (from, length) =>
@@ -163,18 +154,6 @@ class Pusher {
     });
     this.#line(layer, "Pushed");
     return form;
-  }
-
-  async #has(digest: string): Promise<boolean> {
-    const answer = await this.#client.request({
-      method: "HEAD",
-      target: `/v2/${this.#path}/blobs/${digest}`,
-      scope: this.#scope,
-      signal: this.#push.signal,
-      accepts: [200, 404],
-    });
-    answer.body.resume();
-    return answer.status === 200;
   }
 
   /** Repositories of the same registry that images here with this layer were pulled from or pushed to. */
@@ -231,143 +210,10 @@ class Pusher {
       return undefined;
     }
   }
-
-  async #ensureBlob(upload: Upload): Promise<void> {
-    if (!(await this.#has(upload.digest))) await this.#upload(upload);
-  }
-
-  async #upload(upload: Upload): Promise<void> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        await this.#uploadOnce(upload);
-        return;
-      } catch (caught) {
-        this.#push.signal.throwIfAborted();
-        if (attempt >= UPLOAD_ATTEMPTS_MAX || !mayGoBetterAnew(caught)) throw caught;
-        // It may have got there all the same.
-        if (await this.#has(upload.digest)) return;
-      }
-    }
-  }
-
-  async #uploadOnce(upload: Upload): Promise<void> {
-    const answer = await this.#client.request({
-      method: "POST",
-      target: `/v2/${this.#path}/blobs/uploads/`,
-      headers: { "Content-Length": "0" },
-      scope: this.#scope,
-      signal: this.#push.signal,
-      accepts: [202],
-    });
-    answer.body.resume();
-    const location = this.#location(answer.headers.location);
-    const chunkBytes = this.#push.chunkBytes ?? CHUNK_BYTES;
-    if (upload.sizeBytes <= chunkBytes) {
-      await this.#finish(location, upload, { from: 0, length: upload.sizeBytes });
-      return;
-    }
-    await this.#chunks(location, upload, chunkBytes);
-  }
-
-  #location(location: string | undefined): string {
-    if (location === undefined) {
-      throw new ClusterError("internal", "Cannot push: registry began an upload without saying where");
-    }
-    return new URL(location, this.#client.endpoint.url).href;
-  }
-
-  /** The last request of an upload, with all or the rest of the bytes. */
-  async #finish(
-    location: string,
-    upload: Upload,
-    part: { readonly from: number; readonly length: number },
-  ): Promise<void> {
-    const url = new URL(location);
-    url.searchParams.set("digest", upload.digest);
-    const answer = await this.#client.request({
-      method: "PUT",
-      target: url.href,
-      headers: { "Content-Type": "application/octet-stream", "Content-Length": String(part.length) },
-      ...(part.length === 0 ? {} : { openBody: () => counted(upload, part) }),
-      scope: this.#scope,
-      signal: this.#push.signal,
-      accepts: [201, 204],
-      // What has arrived of it would be there twice.
-      isOnce: true,
-    });
-    answer.body.resume();
-  }
-
-  async #chunks(start: string, upload: Upload, chunkBytes: number): Promise<void> {
-    let location = start;
-    let sent = 0;
-    let failures = 0;
-    while (sent < upload.sizeBytes) {
-      const length = Math.min(chunkBytes, upload.sizeBytes - sent);
-      try {
-        const answer = await this.#client.request({
-          method: "PATCH",
-          target: location,
-          headers: {
-            "Content-Type": "application/octet-stream",
-            "Content-Length": String(length),
-            "Content-Range": `${sent}-${sent + length - 1}`,
-          },
-          openBody: () => counted(upload, { from: sent, length }),
-          scope: this.#scope,
-          signal: this.#push.signal,
-          accepts: [201, 202, 204],
-          isOnce: true,
-        });
-        answer.body.resume();
-        location = this.#location(answer.headers.location);
-        sent += length;
-        failures = 0;
-      } catch (caught) {
-        this.#push.signal.throwIfAborted();
-        if (++failures >= CHUNK_ATTEMPTS_MAX || !mayGoBetterAnew(caught)) throw caught;
-        // What arrived before the break counts; where the upload itself is lost, this says so.
-        ({ location, sent } = await this.#uploaded(location));
-      }
-    }
-    await this.#finish(location, upload, { from: sent, length: 0 });
-  }
-
-  async #uploaded(location: string): Promise<{ readonly location: string; readonly sent: number }> {
-    const answer = await this.#client.request({
-      method: "GET",
-      target: location,
-      scope: this.#scope,
-      signal: this.#push.signal,
-      accepts: [204],
-    });
-    answer.body.resume();
-    const end = Number(/^(?:bytes=)?0-(\d+)$/.exec(String(answer.headers["range"] ?? ""))?.[1] ?? "0");
-    const next = answer.headers.location === undefined ? location : this.#location(answer.headers.location);
-    // "0-0" is how registries write that there is nothing yet.
-    return { location: next, sent: end === 0 ? 0 : end + 1 };
-  }
 }
 
-/** A part of the upload's bytes, with progress told while they go out. */
-function counted(upload: Upload, part: { readonly from: number; readonly length: number }): Readable {
-  const stream = upload.open(part.from, part.length);
-  let sent = part.from;
-  stream.on("data", (chunk: Buffer) => {
-    sent += chunk.length;
-    upload.onProgress(sent);
-  });
-  return stream;
-}
-
-/** The way broke, or the registry lost track of the upload: not a "no". */
-function mayGoBetterAnew(caught: unknown): boolean {
-  if (!(caught instanceof ClusterError)) return false;
-  const { httpStatus, registryCode } = caught.details;
-  const isLost = ["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "RANGE_INVALID"].includes(
-    String(registryCode),
-  );
-  return caught.retryable || isLost || httpStatus === 404 || httpStatus === 416;
+export function pushScope(reference: ImageReference): string {
+  return `repository:${reference.path}:pull,push`;
 }
 
 export async function pushToRegistry(storage: ImageStorage, push: RegistryPush): Promise<void> {

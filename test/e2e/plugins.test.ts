@@ -18,6 +18,7 @@ import {
   pluginTar,
   type PluginFolder,
 } from "./support/plugin-lab.ts";
+import { FakeRegistry, lastPart } from "./support/fake-registry.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 
 const WAIT_MS = 30_000;
@@ -311,6 +312,26 @@ describe("managed plugins", () => {
       lab.engine.plugins.privileges(`127.0.0.1:${port}/me/box:1`),
       /did not find plugin config for specified reference/,
     );
+  });
+
+  test("a plugin gets into a registry that breaks a body off", async (t) => {
+    const broken = await new FakeRegistry().start();
+    t.after(() => broken.stop());
+    let isBroken = false;
+    broken.spoil = (request, response) => {
+      if (request.method !== "PUT" || isBroken) return false;
+      isBroken = true;
+      request.once("data", (piece: Buffer) => {
+        broken.uploads.set(lastPart(request), piece);
+        response.destroy();
+      });
+      return true;
+    };
+    const remote = `${broken.host}/me/folders:1`;
+    await create(remote);
+    await linesOf(lab.engine.plugins.push(remote, {}, AbortSignal.timeout(WAIT_MS)));
+    assert.deepEqual([isBroken, broken.manifests.has("1")], [true, true]);
+    await lab.engine.plugins.remove(remote, false);
   });
 
   test("events tell of plugins", async () => {
