@@ -2,6 +2,7 @@
 import * as os from "node:os";
 import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, CreateContainerRequest, HostConfig } from "../../model/engine.ts";
+import { parsePlatformText } from "../images/image-documents.ts";
 import type { ImageConfig } from "../ports.ts";
 import { availableCapabilities, capabilityMask, capabilityNames } from "./capabilities.ts";
 import type { Cgroups } from "./cgroups.ts";
@@ -120,11 +121,52 @@ function checkHostConfig(hostConfig: HostConfig, config: ContainerConfig): void 
   compileProfile(security.seccomp, capabilityNames(mask));
 }
 
+/** What this engine can't do is refused: a container without what was asked for would only look as if it had it. */
+function checkUnsupported(hostConfig: HostConfig): void {
+  for (const request of hostConfig.DeviceRequests ?? []) {
+    const capabilities = (request["Capabilities"] ?? []) as readonly (readonly string[])[];
+    const shown = capabilities.map((all) => `[${all.join(" ")}]`).join(" ");
+    refuse(
+      `could not select device driver ${JSON.stringify(request["Driver"] ?? "")} with capabilities: [${shown}]`,
+    );
+  }
+  for (const key of Object.keys(hostConfig.StorageOpt ?? {})) {
+    if (key !== "size") refuse(`unknown option ${key} in StorageOpt`);
+    refuse("--storage-opt size is not supported: writable layers are as large as the disk of the data root");
+  }
+}
+
+/** Clients take this for a missing image and pull the one for the platform. */
+function checkPlatform(request: CreateContainerRequest, image: ImageConfig): void {
+  if (request.platform === undefined || request.platform === "") return;
+  const wanted = parsePlatformText(request.platform);
+  // An image that names none, as an import may, is taken for what is wanted.
+  const own = parsePlatformText(`${image.os || wanted.os}/${image.architecture || wanted.architecture}`);
+  if (wanted.os === own.os && wanted.architecture === own.architecture) return;
+  throw new ClusterError(
+    "not_found",
+    `image with reference ${request.config.Image} was found but its platform (${image.os}/${image.architecture}) does not match the specified platform (${request.platform})`,
+  );
+}
+
+function checkChosenAddress({ hostConfig, networkingConfig }: CreateContainerRequest): void {
+  const mode = hostConfig.NetworkMode ?? "";
+  if (mode !== "none" && mode !== "host" && !mode.startsWith("container:")) return;
+  for (const { IPAMConfig } of Object.values(networkingConfig?.EndpointsConfig ?? {})) {
+    const chosen = [IPAMConfig?.IPv4Address, IPAMConfig?.IPv6Address];
+    if (chosen.some((address) => (address ?? "") !== ""))
+      refuse("user specified IP address is supported on user defined networks only");
+  }
+}
+
 /** The config on top of the image's, checked with the host config. Changes nothing. */
 export function checkedConfig(request: CreateContainerRequest, image: ImageConfig): ContainerConfig {
   const config = mergeConfig(request.config, image.config);
   checkConfig(config);
   checkHostConfig(request.hostConfig, request.config);
+  checkUnsupported(request.hostConfig);
+  checkPlatform(request, image);
+  checkChosenAddress(request);
   if (commandOf(config).length === 0) refuse("no command specified");
   return config;
 }

@@ -1,6 +1,7 @@
 /** The pure parts of containers: names, options, filters, limits, policies, wording. */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { hasCode } from "../../common/errors.ts";
 import { parseNanoseconds, rfc3339OfNanoseconds, ZERO_TIME } from "../../common/time.ts";
 import { goFileMode } from "./archives.ts";
 import { ALL_CAPABILITIES, boundingSet, capabilityMask, capabilityNames } from "./capabilities.ts";
@@ -8,6 +9,7 @@ import { Cgroups, parseHierarchies, sharesToWeight } from "./cgroups.ts";
 import { mergeConfig } from "./config-merge.ts";
 import { matchesLabel, parseUntil } from "./container-filters.ts";
 import { checkListFilters } from "./container-filters.ts";
+import { checkedConfig } from "./container-create.ts";
 import { commandText, humanSpan } from "./container-inspect.ts";
 import { compileDeviceProgram } from "./device-program.ts";
 import { healthPlan, nextHealth } from "./health.ts";
@@ -49,6 +51,51 @@ describe("capabilityMask()", () => {
       /not available.*CAP_SYS_RESOURCE/,
     );
   });
+});
+
+test("checkedConfig() refuses what would only look as if it were there, and another platform as a missing image", () => {
+  const image = {
+    imageId: "sha256:1",
+    architecture: "amd64",
+    os: "linux",
+    created: "",
+    config: { Cmd: ["sh"] },
+    diffIds: [],
+  };
+  const refused = (
+    more: object,
+    text: RegExp,
+    code: "invalid_argument" | "not_found" = "invalid_argument",
+  ): void => {
+    const request = { config: { Image: "web:1" }, hostConfig: {}, ...more };
+    assert.throws(
+      () => checkedConfig(request, image),
+      (error) => hasCode(error, code) && text.test(error.message),
+    );
+  };
+  const gpu = { Driver: "", Count: -1, Capabilities: [["gpu"]] };
+  refused(
+    { hostConfig: { DeviceRequests: [gpu] } },
+    /could not select device driver "" with capabilities: \[\[gpu\]\]/,
+  );
+  refused({ hostConfig: { StorageOpt: { size: "1G" } } }, /--storage-opt size is not supported/);
+  refused({ hostConfig: { StorageOpt: { foo: "1G" } } }, /unknown option foo in StorageOpt/);
+  const EndpointsConfig = { none: { IPAMConfig: { IPv4Address: "10.0.0.9" } } };
+  const none = { hostConfig: { NetworkMode: "none" }, networkingConfig: { EndpointsConfig } };
+  refused(none, /IP address is supported on user defined networks only/);
+  refused(
+    { platform: "linux/arm64" },
+    /web:1 was found but its platform \(linux\/amd64\) does not match/,
+    "not_found",
+  );
+  for (const platform of ["linux/amd64", "linux/x86_64", "linux", "", undefined]) {
+    const request = { config: { Image: "web:1" }, hostConfig: { DeviceRequests: [], StorageOpt: {} } };
+    assert.deepEqual(checkedConfig(platform === undefined ? request : { ...request, platform }, image).Cmd, [
+      "sh",
+    ]);
+  }
+  const unnamed = { ...image, architecture: "", os: "" };
+  checkedConfig({ config: {}, hostConfig: {}, platform: "linux/arm64" }, unnamed);
 });
 
 test("mergeConfig() follows Docker's rules for entrypoint, command, environment and health", () => {
@@ -183,7 +230,10 @@ test("DetachScanner.scan() finds the keys across writes and passes on what only 
   assert.deepEqual(scanner.scan(Buffer.from([2])), { pass: Uint8Array.from([16, 2]), isDetached: false });
   assert.equal(scanner.scan(Buffer.from([16])).isDetached, false);
   assert.equal(scanner.scan(Buffer.from([17])).isDetached, true);
-  assert.equal(parseDetachKeys("nonsense").length, 0);
+  assert.throws(
+    () => parseDetachKeys("ctrl-p,nonsense"),
+    /Invalid detach keys \(ctrl-p,nonsense\) provided.*"nonsense"/,
+  );
 });
 
 test("nextHealth() needs its count of failures in a row, and none of them in the start period", () => {

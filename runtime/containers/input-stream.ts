@@ -1,10 +1,11 @@
 /** stdin of a process as a Writable over a native connection; finds detach keys on its way. */
 import { Writable } from "node:stream";
+import { ClusterError } from "../../common/errors.ts";
 import { FrameType, type NativeConnection } from "./native-frames.ts";
 
 const PIECE_BYTES_MAX = 32 * 1024;
 
-/** "ctrl-p,ctrl-q" or "a,b,ctrl-@" to bytes; an unknown key makes it empty (no detaching). */
+/** "ctrl-p,ctrl-q" or "a,b,ctrl-@" to bytes; throws for an unknown key. */
 export function parseDetachKeys(text: string): Uint8Array {
   const bytes: number[] = [];
   for (const key of text.split(",")) {
@@ -13,7 +14,11 @@ export function parseDetachKeys(text: string): Uint8Array {
       continue;
     }
     const match = /^ctrl-([a-z@[\]\\^_])$/i.exec(key);
-    if (match?.[1] === undefined) return new Uint8Array();
+    if (match?.[1] === undefined)
+      throw new ClusterError(
+        "invalid_argument",
+        `Invalid detach keys (${text}) provided: want a list like ctrl-p,ctrl-q or ctrl-x,a, got "${key}"`,
+      );
     bytes.push(match[1].toUpperCase().charCodeAt(0) & 0x1f);
   }
   return Uint8Array.from(bytes);

@@ -78,13 +78,17 @@ const char *mounts_open_sources(struct job *job) {
       int base = open(mount->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
       int sub = base < 0 ? -1 : x_openat2(base, mount->subpath, O_PATH | O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
       mount->tree = sub < 0 ? -1 : x_open_tree(sub, "", clone | AT_EMPTY_PATH);
-      close(sub);
-      close(base);
+      int error = errno;
+      if (sub >= 0) close(sub);
+      if (base >= 0) close(base);
+      errno = error;
     }
     if (mount->tree < 0 && !(mount->flags & MF_OPTIONAL)) {
       if (errno == ENOENT) {
         /* These words must not be "no such file": clients would take it for a missing command. */
         errno = 0;
+        if (*mount->subpath != 0)
+          return fail("error mounting \"%s\" to rootfs at \"%s\": subpath \"%s\" does not exist", mount->source, mount->target, mount->subpath);
         return fail("error mounting \"%s\" to rootfs at \"%s\": bind source path does not exist", mount->source, mount->target);
       }
       return fail("error mounting \"%s\" to rootfs at \"%s\"", mount->source, mount->target);
