@@ -22,7 +22,7 @@ function refuse(text: string): never {
   throw new ClusterError("invalid_argument", text);
 }
 
-function checkRestartPolicy(hostConfig: HostConfig): void {
+export function checkRestartPolicy(hostConfig: HostConfig): void {
   const { Name = "", MaximumRetryCount = 0 } = hostConfig.RestartPolicy ?? {};
   if (!RESTART_POLICIES.includes(Name)) {
     refuse(
@@ -157,6 +157,14 @@ function checkChosenAddress({ hostConfig, networkingConfig }: CreateContainerReq
     if (chosen.some((address) => (address ?? "") !== ""))
       refuse("user specified IP address is supported on user defined networks only");
   }
+}
+
+/** "default" is the CLI's word for the network that is called "bridge". */
+export function withNetworkNames(request: CreateContainerRequest): CreateContainerRequest {
+  const endpoints = request.networkingConfig?.EndpointsConfig;
+  if (!endpoints?.["default"]) return request;
+  const { default: settings, ...others } = endpoints;
+  return { ...request, networkingConfig: { EndpointsConfig: { bridge: settings, ...others } } };
 }
 
 /** The config on top of the image's, checked with the host config. Changes nothing. */

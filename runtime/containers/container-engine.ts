@@ -31,7 +31,7 @@ import type { ContainerDirectory, ContainerNetworkRequest, EventSink } from "../
 import { Archives } from "./archives.ts";
 import { attachContainer } from "./attach.ts";
 import { commitContainer, type CommitRequest } from "./commit.ts";
-import { checkedConfig, createWarnings } from "./container-create.ts";
+import { checkedConfig, createWarnings, withNetworkNames } from "./container-create.ts";
 import {
   checkFilterKeys,
   checkListFilters,
@@ -251,8 +251,9 @@ export class LocalContainerEngine implements ContainerEngine {
   }
 
   async create(
-    request: CreateContainerRequest,
+    given: CreateContainerRequest,
   ): Promise<{ readonly Id: string; readonly Warnings: readonly string[] }> {
+    const request = withNetworkNames(given);
     const { rootfs, volumes, env } = this.#options;
     const reference = request.config.Image ?? "";
     if (reference === "") throw new ClusterError("invalid_argument", "no image specified");

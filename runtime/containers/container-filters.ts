@@ -20,6 +20,7 @@ const LIST_KEYS = [
   "status",
   "volume",
 ];
+const BOOLEANS: ReadonlySet<string> = new Set(["1", "0", "true", "false"]);
 const STATUSES = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 
 export function checkFilterKeys(filters: Filters, known: readonly string[]): void {
@@ -31,7 +32,7 @@ export function checkFilterKeys(filters: Filters, known: readonly string[]): voi
 /** "key" or "key=value". */
 export function matchesLabel(labels: Readonly<Record<string, string>>, wanted: string): boolean {
   const at = wanted.indexOf("=");
-  if (at < 0) return wanted in labels;
+  if (at < 0) return Object.hasOwn(labels, wanted);
   return labels[wanted.slice(0, at)] === wanted.slice(at + 1);
 }
 
@@ -61,7 +62,8 @@ const TESTS: Readonly<Record<string, Test>> = {
     live.record.state.status === "exited" && live.record.state.exitCode === Number(wanted),
   health: (live, wanted) => live.health.status === wanted,
   "is-task": (live, wanted) =>
-    "com.docker.swarm.task.id" in (live.record.config.Labels ?? {}) === (wanted === "true" || wanted === "1"),
+    "com.docker.swarm.task.id" in (live.record.config.Labels ?? {}) ===
+    ["1", "true"].includes(wanted.toLowerCase()),
   isolation: () => true,
   ancestor: (live, wanted, { imageId }) =>
     live.record.image === wanted || live.record.imageId === (imageId(wanted) ?? wanted),
@@ -114,6 +116,34 @@ export function checkListFilters(filters: Filters): void {
   }
   for (const code of filters.get("exited") ?? []) {
     if (!/^-?\d+$/.test(code)) throw new ClusterError("invalid_argument", `invalid filter 'exited=${code}'`);
+  }
+  for (const flag of filters.get("is-task") ?? []) {
+    if (!BOOLEANS.has(flag.toLowerCase()))
+      throw new ClusterError("invalid_argument", `invalid filter 'is-task=${flag}': want true or false`);
+  }
+  for (const key of ["publish", "expose"]) {
+    for (const port of filters.get(key) ?? []) {
+      if (!/^\d{1,5}(-\d{1,5})?(\/(tcp|udp|sctp))?$/.test(port))
+        throw new ClusterError(
+          "invalid_argument",
+          `invalid filter '${key}=${port}': want PORT[/PROTOCOL] or FIRST-LAST[/PROTOCOL]`,
+        );
+    }
+  }
+  for (const key of ["id", "name"]) for (const pattern of filters.get(key) ?? []) checkPattern(key, pattern);
+}
+
+function checkPattern(key: string, pattern: string): void {
+  try {
+    new RegExp(pattern);
+  } catch (caught) {
+    throw new ClusterError(
+      "invalid_argument",
+      `invalid filter '${key}=${pattern}': want a regular expression`,
+      {
+        cause: caught,
+      },
+    );
   }
 }
 

@@ -333,6 +333,24 @@ test("commandText() quotes arguments with spaces, as Docker lists them", () => {
   assert.equal(commandText(["my program"]), "my program");
 });
 
+test("checkListFilters() refuses flags, ports and patterns that are none", () => {
+  const good = {
+    "is-task": ["true", "0"],
+    publish: ["80", "80-90/udp"],
+    expose: ["53/udp"],
+    name: ["^a.*b$"],
+  };
+  checkListFilters(new Map(Object.entries(good)));
+  const bad = { "is-task": "foo", publish: "foo", expose: "80/foo", name: "[", id: "(" };
+  for (const [key, value] of Object.entries(bad))
+    assert.throws(
+      () => checkListFilters(new Map([[key, [value]]])),
+      (error) =>
+        hasCode(error, "invalid_argument") &&
+        error.message.startsWith(`invalid filter '${key}=${value}': want `),
+    );
+});
+
 test("checkListFilters() refuses a health that there is not", () => {
   checkListFilters(new Map([["health", ["none", "starting", "healthy", "unhealthy"]]]));
   assert.throws(() => checkListFilters(new Map([["health", ["bogus"]]])), {

@@ -5,6 +5,7 @@ import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
 import type { HostConfig, JsonObject } from "../../model/engine.ts";
 import type { Cgroups, CgroupWrite } from "./cgroups.ts";
+import { checkRestartPolicy } from "./container-create.ts";
 import { groupParent } from "./lifecycle.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { updatedResources } from "./oci-bundle.ts";
@@ -87,6 +88,7 @@ export async function updateContainer(
     );
   }
   const hostConfig: HostConfig = { ...record.hostConfig, ...changes };
+  checkRestartPolicy(hostConfig);
   if (changes.Memory !== undefined && changes.MemorySwap === undefined) {
     const swap = record.hostConfig.MemorySwap ?? 0;
     if (swap > 0 && changes.Memory > swap) {
