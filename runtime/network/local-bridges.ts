@@ -17,7 +17,7 @@ import type { Resolution } from "./dns-server.ts";
 import type { DnsQuestion } from "./dns-wire.ts";
 import { localDefinition, localDefinition6, localElements, localElements6 } from "./local-rules.ts";
 import type { BridgeFacts, PublishFacts } from "./local-rules.ts";
-import type { LocalNetworkRecord } from "./local-records.ts";
+import { isOff, type LocalNetworkRecord } from "./local-records.ts";
 import type { NetworkNamespace } from "./namespace.ts";
 import { groupsOf, NftTable } from "./nft-table.ts";
 import {
@@ -154,8 +154,8 @@ export class LocalBridges {
       subnet: formatBlock(parseBlock(plan.Subnet)),
       gateway: plan.Gateway,
       isInternal: record.isInternal,
-      isOpenInside: record.options[ICC] !== "false",
-      isMasqueraded: record.options[MASQUERADE] !== "false",
+      isOpenInside: !isOff(record.options[ICC]),
+      isMasqueraded: !isOff(record.options[MASQUERADE]),
       dnsPort: dns.port,
       ...(ipv6Plan === undefined ? {} : { ipv6Subnet: ipv6Plan.Subnet }),
     };

@@ -34,7 +34,7 @@ import { Members } from "./local-members.ts";
 import type { Member } from "./local-members.ts";
 import { LocalNames } from "./local-names.ts";
 import { portRequests } from "./local-ports.ts";
-import { PREDEFINED } from "./local-records.ts";
+import { HOST_BINDING, PREDEFINED } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 import { byGateway, describePorts, extraHosts, publishFailure, splitUntil } from "./local-results.ts";
 import { NetworkNamespace, namespaceIdentity } from "./namespace.ts";
@@ -373,7 +373,8 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   async #attach(request: ContainerNetworkRequest, sandbox: number): Promise<ContainerNetworkResult> {
     const wanted = this.#wanted(request);
     for (const { record, settings } of wanted) this.#catalog.checkSettings(record, settings);
-    const ports = portRequests(request.hostConfig, request.config);
+    const defaultIp = byGateway(wanted)[0]?.record.options[HOST_BINDING] ?? "";
+    const ports = portRequests(request.hostConfig, request.config, { defaultIp });
     let member: Member = {
       containerId: request.target.containerId,
       name: request.name,

@@ -79,6 +79,20 @@ test("parseCreateRequest() refuses wrong types and impossible plans, naming them
       { Name: "n", Driver: "ipvlan", Options: { parent: "eth0", ipvlan_mode: "l9" } },
       /unknown ipvlan mode "l9"/,
     ],
+    [{ Name: "n", Scope: "foo" }, /invalid network scope: want local or swarm, got "foo"/],
+    [{ Name: "n", IPAM: { Driver: "foo" } }, /could not find IPAM driver "foo"/],
+    [
+      { Name: "n", Options: { "com.docker.network.driver.mtu": "foo" } },
+      /mtu value: want 68 to 65535, got "foo"/,
+    ],
+    [
+      { Name: "n", Options: { "com.docker.network.bridge.enable_icc": "foo" } },
+      /icc value: want true or false/,
+    ],
+    [
+      { Name: "n", Options: { "com.docker.network.bridge.host_binding_ipv4": "foo" } },
+      /host_binding_ipv4 value: want an IPv4 address, got "foo"/,
+    ],
   ];
   for (const [request, message] of refused)
     assert.throws(
@@ -113,6 +127,28 @@ test("portRequests() reads bindings, ranges and -P, and counts 0.0.0.0 and :: as
       ["udp", 53, "127.0.0.1", 5300, 5310],
       ["tcp", 80, "0.0.0.0", 8080, 8080],
       ["tcp", 443, "0.0.0.0", 0, 0],
+    ],
+  );
+});
+
+test("portRequests() gives ports without an address the network's, and leaves the others theirs", () => {
+  const PortBindings = {
+    "80/tcp": [{ HostPort: "8080" }],
+    "90/tcp": [{ HostIp: "0.0.0.0", HostPort: "9090" }],
+  };
+  const given = portRequests(
+    { PortBindings, PublishAllPorts: true },
+    { ExposedPorts: { "99/tcp": {} } },
+    {
+      defaultIp: "127.0.0.1",
+    },
+  );
+  assert.deepEqual(
+    given.map(({ hostIp, isDual }) => [hostIp, isDual]),
+    [
+      ["127.0.0.1", undefined],
+      ["0.0.0.0", undefined],
+      ["127.0.0.1", undefined],
     ],
   );
 });

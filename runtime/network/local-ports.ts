@@ -93,14 +93,18 @@ function addRequest(requests: PortRequest[], request: PortRequest): void {
     requests[at] = { ...known, hostIp: isWild(known) ? "0.0.0.0" : known.hostIp, isDual: true };
 }
 
-/** What `-p` and `-P` ask for, sorted by container port. */
-export function portRequests(hostConfig: HostConfig, config: ContainerConfig): PortRequest[] {
+/** What `-p` and `-P` ask for, sorted by container port. `defaultIp`: of ports that name no address; empty for all of them. */
+export function portRequests(
+  hostConfig: HostConfig,
+  config: ContainerConfig,
+  { defaultIp = "" }: { readonly defaultIp?: string } = {},
+): PortRequest[] {
   const requests: PortRequest[] = [];
   const bindings = hostConfig.PortBindings ?? {};
   for (const [key, wanted] of Object.entries(bindings)) {
     const { port, protocol } = parsePortKey(key);
     for (const binding of wanted ?? []) {
-      const host = parseHostIp(binding.HostIp ?? "");
+      const host = parseHostIp(binding.HostIp || defaultIp);
       const range = parseRange(binding.HostPort ?? "");
       addRequest(requests, { protocol, containerPort: port, ...host, ...range });
     }
@@ -109,7 +113,8 @@ export function portRequests(hostConfig: HostConfig, config: ContainerConfig): P
     for (const key of Object.keys(config.ExposedPorts ?? {})) {
       const { port, protocol } = parsePortKey(key);
       const isBound = (bindings[key] ?? []).length > 0;
-      if (!isBound) requests.push({ protocol, containerPort: port, ...parseHostIp(""), first: 0, last: 0 });
+      if (!isBound)
+        requests.push({ protocol, containerPort: port, ...parseHostIp(defaultIp), first: 0, last: 0 });
     }
   }
   return requests.toSorted((one, other) => one.containerPort - other.containerPort);

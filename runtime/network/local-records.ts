@@ -17,6 +17,7 @@ import {
   parseAddress,
   parseBlock,
   splitCidr,
+  tryParseAddress,
 } from "./addresses.ts";
 import type { Block } from "./addresses.ts";
 import {
@@ -200,6 +201,49 @@ function parseDriver(name: string): LocalDriver {
 }
 
 /** A record from a create request. Checks all that does not depend on other networks. */
+const ON: ReadonlySet<string> = new Set(["1", "t", "T", "TRUE", "true", "True"]);
+const OFF: ReadonlySet<string> = new Set(["0", "f", "F", "FALSE", "false", "False"]);
+const BRIDGE_FLAGS = [
+  "com.docker.network.bridge.enable_icc",
+  "com.docker.network.bridge.enable_ip_masquerade",
+] as const;
+const MTU = "com.docker.network.driver.mtu";
+/** The least that IPv4 allows, and the most that a device can be told. */
+const MTU_MIN = 68;
+const MTU_MAX = 65_535;
+
+/** Address of published ports that name none. */
+export const HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4";
+
+/** Whether a driver option that is on by default was turned off. */
+export function isOff(option: string | undefined): boolean {
+  return option !== undefined && OFF.has(option);
+}
+
+function checkDriverOptions(driver: LocalDriver, options: Readonly<Record<string, string>>): void {
+  const mtu = options[MTU];
+  if (mtu !== undefined && !(/^\d{1,5}$/.test(mtu) && Number(mtu) >= MTU_MIN && Number(mtu) <= MTU_MAX))
+    throw new ClusterError(
+      "invalid_argument",
+      `failed to parse ${MTU} value: want ${MTU_MIN} to ${MTU_MAX}, got "${mtu}"`,
+    );
+  if (driver !== "bridge") return;
+  const binding = options[HOST_BINDING] ?? "";
+  if (binding !== "" && tryParseAddress(binding) === undefined)
+    throw new ClusterError(
+      "invalid_argument",
+      `failed to parse ${HOST_BINDING} value: want an IPv4 address, got "${binding}"`,
+    );
+  for (const name of BRIDGE_FLAGS) {
+    const value = options[name];
+    if (value === undefined || ON.has(value) || OFF.has(value)) continue;
+    throw new ClusterError(
+      "invalid_argument",
+      `failed to parse ${name} value: want true or false, got "${value}"`,
+    );
+  }
+}
+
 export function parseCreateRequest(
   request: JsonObject,
   identity: { readonly id: string; readonly created: string },
@@ -220,6 +264,13 @@ export function parseCreateRequest(
       `Cannot enable IPv6: the driver must be bridge, got "${driver}"`,
     );
   const options = stringMap(request, "Options");
+  checkDriverOptions(driver, options);
+  const scope = textField(request, "Scope");
+  if (scope !== "" && scope !== "local")
+    throw new ClusterError("invalid_argument", `invalid network scope: want local or swarm, got "${scope}"`);
+  const ipamDriver = textField(ipam, "Driver") || "default";
+  if (ipamDriver !== "default" && ipamDriver !== "null")
+    throw new ClusterError("not_found", `could not find IPAM driver "${ipamDriver}": want default`);
   if ((driver === "macvlan" || driver === "ipvlan") && request["ConfigOnly"] !== true) {
     subLinkMode(driver, options[`${driver}_mode`] ?? "");
     if ((options["parent"] ?? "") === "")
@@ -240,7 +291,7 @@ export function parseCreateRequest(
     hasChosenIpv6Subnet: ipv6Plan !== undefined,
     isConfigOnly: request["ConfigOnly"] === true,
     configFrom,
-    ipamDriver: textField(ipam, "Driver") || "default",
+    ipamDriver,
     ipamOptions: stringMap(ipam, "Options"),
     plans,
     hasChosenSubnet: plans.length > 0,
