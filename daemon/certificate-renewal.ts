@@ -30,6 +30,8 @@ export class CertificateRenewal implements Component {
   #cancel: Cancel | undefined;
   #isStopped = false;
   #isRenewing = false;
+  /** Asked for while one was under way, which may be of the root before. */
+  #isWantedAgain = false;
 
   constructor(deps: CertificateRenewalDeps) {
     this.#deps = deps;
@@ -45,9 +47,11 @@ export class CertificateRenewal implements Component {
     this.#sleepUntil(clock.wallMs() + renewAfterMs(life, { wallMs: clock.wallMs(), random }));
   }
 
-  /** The cluster changes its root: not later, and once however often it is said. */
+  /** The cluster changes its root: not later. Said while one is under way, once more after it, however often it is said. */
   renewNow(): void {
-    if (this.#isStopped || this.#isRenewing) return;
+    if (this.#isStopped) return;
+    this.#isWantedAgain = this.#isRenewing;
+    if (this.#isRenewing) return;
     this.#cancel?.();
     void this.#renew();
   }
@@ -83,6 +87,7 @@ export class CertificateRenewal implements Component {
       this.#sleepUntil(env.clock.wallMs() + delayMs);
     } finally {
       this.#isRenewing = false;
+      if (this.#isWantedAgain) this.renewNow();
     }
   }
 }

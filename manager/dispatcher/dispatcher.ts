@@ -227,7 +227,8 @@ export class Dispatcher implements Component {
     const { cluster } = common;
     const renewCertificate =
       node !== undefined && (mustRenewCertificate(cluster, node) || mustForgetRoot(cluster, node));
-    session.info = `${common.text} ${role} ${renewCertificate}`;
+    // With its serial: who has renewed it and must do so for the next root already is told again.
+    session.info = `${common.text} ${role} ${renewCertificate ? node.certificateSerial : ""}`;
     session.infoOf = { node, cluster, text: common.text };
     return { heartbeatMs: common.heartbeatMs, role, managers: [...common.managers], renewCertificate };
   }

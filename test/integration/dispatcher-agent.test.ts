@@ -379,11 +379,12 @@ test("a node that was given the former root too renews once more when the rotati
     tx.update("node", { ...node, certificateIssuer: "new", trustsFormerRoot: true });
   });
   const agent = await fixture.agent("node1");
-  const last = (): boolean | null | undefined =>
+  const told = (): readonly (boolean | null | undefined)[] =>
     agent.messages
       .map((message) => message.update ?? message.opened?.info)
       .filter((info) => info !== undefined && info !== null)
-      .at(-1)?.renewCertificate;
+      .map((info) => info.renewCertificate);
+  const last = (): boolean | null | undefined => told().at(-1);
   assert.equal(last(), false, "it has one of the new root");
   await fixture.store.update((tx) => {
     const cluster = tx.get("cluster", "cluster1");
@@ -393,4 +394,17 @@ test("a node that was given the former root too renews once more when the rotati
   });
   await fixture.run();
   assert.equal(last(), true);
+
+  const before = told().length;
+  await fixture.store.update((tx) => {
+    const cluster = tx.get("cluster", "cluster1");
+    const node = tx.get("node", "node1");
+    assert.ok(cluster && node);
+    const { trustsFormerRoot: _former, ...rest } = node;
+    tx.update("node", { ...rest, certificateSerial: "next" });
+    const rootCa = { ...cluster.rootCa, digest: "newer", rotationInProgress: true };
+    tx.update("cluster", { ...cluster, rootCa });
+  });
+  await fixture.run();
+  assert.deepEqual(told().slice(before), [true], "the next rotation began as it renewed for the last one");
 });
