@@ -10,7 +10,7 @@ import { makeDurable, nameImage } from "../images/durable-images.ts";
 import { imageEvent } from "../images/image-events.ts";
 import { HOST_PLATFORM, parsePlatformText, type ImagePlatform } from "../images/image-documents.ts";
 import type { ImageRecord } from "../images/image-records.ts";
-import type { ImageStorage } from "../images/image-storage.ts";
+import { holdImage, type ImageStorage } from "../images/image-storage.ts";
 import type { Lease } from "../images/leases.ts";
 import { progressOf, shortId } from "../images/progress.ts";
 import { BuildContext } from "./build-context.ts";
@@ -216,8 +216,7 @@ class Build {
     const known = storage.records.find(name);
     const image =
       known !== undefined && !this.#request.pulls ? known : await this.#bring(name, platform, report);
-    this.#lease.hold(image.id);
-    for (const layer of image.layers) this.#lease.hold(layer.digest, layer.chainId);
+    holdImage(image, this.#lease);
     return stageOn(storage, image);
   }
 
