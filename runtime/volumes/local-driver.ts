@@ -9,6 +9,7 @@ import path from "node:path";
 import type { Disk } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { isMounted, mountVolume, unmountVolume } from "./mount-calls.ts";
+import { Turns } from "./turns.ts";
 import type { DriverVolume, VolumeDriver } from "./volume-driver.ts";
 
 const OPTIONS: ReadonlySet<string> = new Set(["type", "device", "o"]);
@@ -26,7 +27,7 @@ export class LocalDriver implements VolumeDriver {
   readonly #options: LocalDriverOptions;
   readonly #users = new Map<string, Set<string>>();
   /** Mounting and unmounting of one volume go one after the other. */
-  readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #turns = new Turns();
 
   constructor(options: LocalDriverOptions) {
     this.#options = options;
@@ -63,7 +64,7 @@ export class LocalDriver implements VolumeDriver {
   }
 
   remove(name: string): Promise<void> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const target = this.pathOf(name);
       if (isMounted(target)) await unmountVolume(target);
       this.#users.delete(name);
@@ -71,7 +72,7 @@ export class LocalDriver implements VolumeDriver {
   }
 
   mount(name: string, userId: string): Promise<string> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const target = this.pathOf(name);
       const users = this.#users.get(name) ?? new Set();
       const options = this.#options.optionsOf(name);
@@ -98,24 +99,13 @@ export class LocalDriver implements VolumeDriver {
   }
 
   unmount(name: string, userId: string): Promise<void> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const users = this.#users.get(name);
       if (users === undefined || !users.delete(userId) || users.size > 0) return;
       this.#users.delete(name);
       const isMount = this.#options.optionsOf(name)["type"] !== undefined;
       if (isMount && isMounted(this.pathOf(name))) await unmountVolume(this.pathOf(name));
     });
-  }
-
-  async #inTurn<T>(name: string, run: () => Promise<T>): Promise<T> {
-    const before = this.#turns.get(name) ?? Promise.resolve();
-    const turn = before.then(run, run);
-    this.#turns.set(name, turn);
-    try {
-      return await turn;
-    } finally {
-      if (this.#turns.get(name) === turn) this.#turns.delete(name);
-    }
   }
 
   get(name: string): Promise<DriverVolume | undefined> {

@@ -15,6 +15,7 @@ import { treeBytes } from "../images/tree-bytes.ts";
 import type { EventSink, VolumeMount, VolumeSource } from "../ports.ts";
 import { LocalDriver } from "./local-driver.ts";
 import { type LookupOptions, PluginDrivers, type PluginLimits } from "./plugin-driver.ts";
+import { Turns } from "./turns.ts";
 import type { VolumeDriver } from "./volume-driver.ts";
 import { ANONYMOUS_LABEL, type VolumeRecord } from "./volume-record.ts";
 import { checkVolumeName, parseCreateRequest, volumeMatcher } from "./volume-requests.ts";
@@ -75,8 +76,8 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   readonly #local: LocalDriver;
   readonly #plugins: PluginDrivers;
   readonly #managed: ManagedDrivers | undefined;
-  /** Creations and removals of one name go one after the other: their checks must hold until they are done. */
-  readonly #turns = new Map<string, Promise<unknown>>();
+  /** Of creations and removals: their checks must hold until they are done. A plugin that hangs holds up its own volumes only. */
+  readonly #turns = new Turns();
   /** Drivers that did not answer, and until when they are not asked again by those who only look. */
   readonly #silentUntilMs = new Map<string, number>();
 
@@ -113,17 +114,6 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
       return isRecord(value) ? value : undefined;
     } catch {
       return undefined;
-    }
-  }
-
-  /** A plugin that hangs holds up its own volumes only. */
-  async #inTurn<T>(name: string, run: () => Promise<T>): Promise<T> {
-    const turn = (this.#turns.get(name) ?? Promise.resolve()).then(run, run);
-    this.#turns.set(name, turn);
-    try {
-      return await turn;
-    } finally {
-      if (this.#turns.get(name) === turn) this.#turns.delete(name);
     }
   }
 
@@ -188,7 +178,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     const isAnonymous = request.name === null;
     const name = request.name ?? newHexId(this.#env.random);
     checkVolumeName(name);
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const driver = await this.#driverName(request.driver).catch((caught: unknown) => {
         throw lookupError(name, request.driver, caught);
       });
@@ -282,7 +272,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   }
 
   remove(name: string, force: boolean): Promise<void> {
-    return this.#inTurn(name, async () => {
+    return this.#turns.take(name, async () => {
       const record = this.#records.get(name);
       if (record === undefined) {
         if (force) return;
