@@ -738,6 +738,11 @@ export class Lifecycle {
       return live.exclusive(() => this.#end(live, exit));
     }
     if (wasRunning) return live.exclusive(() => this.#end(live, exit));
+    // A start that was cut off.
+    if (live.record.network !== null) {
+      await this.#release(live);
+      live.change({ network: null });
+    }
     if (status === "restarting") this.#ended(live, 0);
   }
 

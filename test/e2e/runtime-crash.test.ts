@@ -54,6 +54,24 @@ describe("after a daemon's death", () => {
     }
   });
 
+  test("a container whose start was cut short has no network", async () => {
+    const id = await lab.create(["true"]);
+    const network = {
+      endpoints: { mesh: { IPAddress: "10.9.8.7" } },
+      nameservers: [],
+      searchDomains: [],
+      dnsOptions: [],
+      ports: {},
+      hosts: [],
+      sandboxId: "",
+    };
+    const change = JSON.stringify({ network, isNetworkOfTask: true });
+    await lab.restart(() => fs.appendFile(path.join(folderOf(id), "container.json"), `\n${change}`));
+    const { NetworkSettings } = await lab.engine.containers.inspect(id, { size: false });
+    assert.ok(!JSON.stringify(NetworkSettings).includes("10.9.8.7"));
+    await lab.engine.containers.remove(id, { force: false, volumes: true, link: false });
+  });
+
   test("a write that was cut short leaves no file", async () => {
     const folder = path.join(lab.root, "data/network");
     const torn = path.join(folder, "networks.json.4711.tmp");
