@@ -17,7 +17,7 @@ function description(digest: string): unknown {
 }
 
 interface Answers {
-  /** By address; absent ones can't be reached. A string is sent as it is. */
+  /** By address; absent ones can't be reached. A string is sent as it is, but for "silence". */
   readonly resolve?: Readonly<Record<string, unknown>>;
   readonly describe?: (address: string) => unknown;
 }
@@ -51,6 +51,7 @@ class Fixture {
         const done = rest.at(-1) as (error: unknown, response?: unknown) => void;
         const value = answer(path);
         queueMicrotask(() => {
+          if (value === "silence") return;
           if (value === undefined) done(Object.assign(new Error("unreachable"), { code: 14, details: "" }));
           else
             done(null, { imageJson: Buffer.from(typeof value === "string" ? value : JSON.stringify(value)) });
@@ -94,6 +95,14 @@ test("resolve() prefers what the cluster keeps to any manager's own, and of thos
   assert.equal((await withKept.peers.resolve("web:1", signal))?.isKept, true);
   const nobody = new Fixture({}, { managers });
   assert.equal(await nobody.peers.resolve("web:1", signal), undefined);
+});
+
+test("resolve() of what the cluster keeps does not wait for a manager that is silent", async () => {
+  const { peers } = new Fixture(
+    { resolve: { m1: "silence", m2: resolved({ isKept: true }) } },
+    { managers: ["m1", "m2"] },
+  );
+  assert.equal((await peers.resolve("web:1", signal))?.isKept, true);
 });
 
 test("resolve() of a digest is content with one answer", async () => {

@@ -60,14 +60,14 @@ export class ClusterBlobPeers implements BlobPeers {
       return own ?? this.#firstAnswer(reference, signal);
     }
     const asked = this.#deps.managers().map((manager) => this.#resolveAt(manager, reference, signal));
-    const answers = [own, ...(await Promise.all(asked))].filter((each) => each !== undefined);
+    // It stands whatever the others say, and one of them may be on a host that is gone.
+    const kept = await firstOf(asked, (answer) => answer?.isKept === true);
     signal.throwIfAborted();
-    return (
-      answers.find((each) => each.isKept) ??
-      answers.reduce<ResolvedImage | undefined>(
-        (newest, each) => (newest === undefined || newest.taggedAt < each.taggedAt ? each : newest),
-        undefined,
-      )
+    if (kept !== undefined) return kept;
+    const answers = [own, ...(await Promise.all(asked))].filter((each) => each !== undefined);
+    return answers.reduce<ResolvedImage | undefined>(
+      (newest, each) => (newest === undefined || newest.taggedAt < each.taggedAt ? each : newest),
+      undefined,
     );
   }
 
@@ -214,6 +214,17 @@ export class ClusterBlobPeers implements BlobPeers {
     this.#channels.set(key, channel);
     return channel;
   }
+}
+
+/** The first to come of which `isWanted` holds; undefined once all have come without. */
+function firstOf<T>(asked: readonly Promise<T>[], isWanted: (answer: T) => boolean): Promise<T | undefined> {
+  return new Promise((resolve, reject) => {
+    const checked = asked.map(async (each) => {
+      const answer = await each;
+      if (isWanted(answer)) resolve(answer);
+    });
+    Promise.all(checked).then(() => resolve(undefined), reject);
+  });
 }
 
 function shuffled<T>(items: readonly T[]): T[] {
