@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,12 +33,16 @@
 
 enum { IDLE_ROUND_MS = 500, IDLE_ROUNDS_MAX = 10, BACKLOG = 512, RETIRE_ROUNDS_MAX = 100, RETIRE_ROUND_US = 20000 };
 
+enum { USUAL_JOB_BYTES = 64 << 10 };
+
 static uint8_t *job_bytes;
-static uint32_t job_length;
+/* For most jobs. A mapping would take page tables with it that stay. */
+static alignas(4096) uint8_t job_room[USUAL_JOB_BYTES];
 static int child_count;
 
 void launcher_release_job(void) {
-  if (job_bytes != NULL) munmap(job_bytes, job_length);
+  if (job_bytes == job_room) madvise(job_room, sizeof job_room, MADV_DONTNEED);
+  else free(job_bytes);
   job_bytes = NULL;
 }
 
@@ -92,9 +97,8 @@ static _Noreturn void serve(int connection) {
     send_text_frame(connection, F_ERROR, "job: too long");
     _exit(1);
   }
-  job_length = total;
-  job_bytes = mmap(NULL, job_length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (job_bytes == MAP_FAILED || !read_all(connection, job_bytes, total - 1)) _exit(1);
+  job_bytes = total <= sizeof job_room ? job_room : malloc(total);
+  if (job_bytes == NULL || !read_all(connection, job_bytes, total - 1)) _exit(1);
   if (head[4] == F_REMOVE) remove_serve((const char *)job_bytes, total - 1, connection);
   struct job job;
   const char *error = job_parse(&job, job_bytes, total - 1);

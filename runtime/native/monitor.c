@@ -222,14 +222,21 @@ static const char *wait_ready(int sync, struct streams *streams) {
 
 /* What is needed until the end; the job itself (files, environment) is given back to the system. */
 static void keep(struct job *job) {
+  void *const done[] = {job->args.items,    job->env.items,   job->groups.items,  job->masked.items,        job->readonly.items,
+                        job->lower.items,   job->mounts.items, job->devices.items, job->files.items,         job->limits.items,
+                        job->sysctls.items, job->links.items,  job->join.items,    job->cgroup_writes.items, job->uid_map.items,
+                        job->gid_map.items};
+  struct pair_record *groups = job->cgroups.items;
+  for (size_t i = 0; i < sizeof done / sizeof *done; i++) free(done[i]);
+  /* Last, so that it lies where those were, and the pages beyond can go. */
+  job->cgroups.items = calloc(job->cgroups.count + 1, sizeof *groups);
+  for (uint32_t i = 0; i < job->cgroups.count; i++) {
+    job->cgroups.items[i] = groups[i];
+    job->cgroups.items[i].key = strdup(groups[i].key);
+  }
+  free(groups);
   job->state_dir = strdup(job->state_dir);
   job->socket = job->socket == NULL ? NULL : strdup(job->socket);
-  for (uint32_t i = 0; i < job->cgroups.count; i++) job->cgroups.items[i].key = strdup(job->cgroups.items[i].key);
-  free(job->mounts.items);
-  free(job->args.items);
-  free(job->masked.items);
-  free(job->readonly.items);
-  free(job->cgroup_writes.items);
 }
 
 static void end_processes(void *context) {

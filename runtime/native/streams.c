@@ -110,7 +110,7 @@ static void start_process(struct streams *streams, struct client *client) {
   if (streams->sync < 0) return answer(client, "container is started already");
   if (!streams->is_start_sent && send(streams->sync, "S", 1, MSG_NOSIGNAL) != 1)
     return answer(client, "container process has ended before its start");
-  streams->started_at = wall_nanoseconds();
+  streams->started_at = wall_nanoseconds_once();
   ssize_t count;
   do count = read(streams->sync, text, sizeof text - 1);
   while (count < 0 && errno == EINTR);
@@ -299,7 +299,7 @@ static void reap(struct streams *streams) {
   siginfo_t info = {0};
   if (waitid(P_PID, (id_t)streams->pid, &info, WEXITED) != 0) return;
   streams->is_exited = true;
-  streams->finished_at = wall_nanoseconds();
+  streams->finished_at = wall_nanoseconds_once();
   streams->was_signal = info.si_code != CLD_EXITED;
   streams->exit_status = info.si_status;
 }
@@ -321,8 +321,32 @@ static void tell_oom(struct streams *streams) {
 
 enum slot { S_PID, S_LISTENER, S_OUT, S_ERR, S_INPUT, S_OOM, S_LOG, S_FIRST_CLIENT };
 
-static int poll_all(struct streams *streams, struct pollfd *polls, struct client **owners, int timeout) {
+/* As many as there are clients, which are few: a full set would take a page of every monitor. */
+struct polled {
+  struct pollfd *polls;
+  struct client **owners;
+  int room;
+};
+
+static bool make_room(struct polled *set, const struct streams *streams) {
+  int wanted = S_FIRST_CLIENT;
+  for (const struct client *client = streams->clients; client != NULL && wanted < CLIENT_COUNT_MAX; client = client->next) wanted++;
+  if (wanted <= set->room) return true;
+  struct pollfd *polls = realloc(set->polls, (size_t)wanted * sizeof *polls);
+  if (polls != NULL) set->polls = polls;
+  struct client **owners = realloc(set->owners, (size_t)wanted * sizeof *owners);
+  if (owners != NULL) set->owners = owners;
+  if (polls == NULL || owners == NULL) return false;
+  set->room = wanted;
+  return true;
+}
+
+/* Number of the set's that are to be looked at; 0 or less as poll has it. */
+static int poll_all(struct streams *streams, struct polled *set, int timeout) {
   int count = S_FIRST_CLIENT;
+  /* Without memory those that have a place go on. */
+  if (!make_room(set, streams) && set->room < S_FIRST_CLIENT) return -1;
+  struct pollfd *polls = set->polls;
   /* One that runs before its start is asked for may have spoken and ended by then: whoever asks is answered first. */
   bool is_too_early = streams->is_running_early && !streams->is_started && streams->creator != NULL;
   polls[S_PID] = (struct pollfd){streams->is_exited || is_too_early ? -1 : streams->pidfd, POLLIN, 0};
@@ -332,47 +356,49 @@ static int poll_all(struct streams *streams, struct pollfd *polls, struct client
   polls[S_INPUT] = (struct pollfd){streams->input_length > 0 ? streams->input : -1, POLLOUT, 0};
   polls[S_OOM] = (struct pollfd){streams->oom, POLLIN, 0};
   polls[S_LOG] = (struct pollfd){log_waiting(streams->log), POLLOUT, 0};
-  for (struct client *client = streams->clients; client != NULL && count < CLIENT_COUNT_MAX; client = client->next) {
+  for (struct client *client = streams->clients; client != NULL && count < set->room; client = client->next) {
     short events = streams->input_length < WAITING_BYTES_MAX ? POLLIN : 0;
     if (client->out_length > 0) events |= POLLOUT;
-    owners[count] = client;
+    set->owners[count] = client;
     polls[count++] = (struct pollfd){client->fd, events, 0};
   }
   int ready = poll(polls, (nfds_t)count, timeout);
   return ready <= 0 ? ready : count;
 }
 
-static void serve_clients(struct streams *streams, struct pollfd *polls, struct client **owners, int count) {
+static void serve_clients(struct streams *streams, const struct polled *set, int count) {
   for (int i = S_FIRST_CLIENT; i < count; i++) {
-    if (polls[i].revents & POLLOUT) flush_client(owners[i]);
-    if (polls[i].revents & (POLLIN | POLLHUP | POLLERR)) read_client(streams, owners[i]);
+    if (set->polls[i].revents & POLLOUT) flush_client(set->owners[i]);
+    if (set->polls[i].revents & (POLLIN | POLLHUP | POLLERR)) read_client(streams, set->owners[i]);
   }
   forget_dead(streams);
 }
 
 void streams_run(struct streams *streams, void (*on_exit_reached)(void *), void *context) {
-  static struct pollfd polls[CLIENT_COUNT_MAX];
-  static struct client *owners[CLIENT_COUNT_MAX];
+  struct polled set = {0};
   bool is_small = false;
   while (!streams->is_exited || streams->sources[0] >= 0 || streams->sources[1] >= 0) {
-    if (streams->is_started && !is_small) release_stack();
+    if (streams->is_started && !is_small) {
+      release_heap();
+      release_stack();
+    }
     is_small = streams->is_started;
-    int count = poll_all(streams, polls, owners, streams->is_exited ? DRAIN_QUIET_MS : -1);
+    int count = poll_all(streams, &set, streams->is_exited ? DRAIN_QUIET_MS : -1);
     if (count < 0 && errno != EINTR) break;
     /* Somebody outside holds the pipe open (a shared pid namespace) and says nothing: that is not this container's output. */
     if (count == 0 && streams->is_exited && !is_held_back(streams, 0) && !is_held_back(streams, 1)) break;
     if (count <= 0) continue;
-    if (polls[S_OOM].revents & POLLIN) tell_oom(streams);
-    if (polls[S_LOG].revents != 0) log_continue(streams->log);
+    if (set.polls[S_OOM].revents & POLLIN) tell_oom(streams);
+    if (set.polls[S_LOG].revents != 0) log_continue(streams->log);
     for (int i = 0; i < 2; i++)
-      if (polls[S_OUT + i].revents != 0) read_source(streams, i);
-    if (polls[S_INPUT].revents != 0) flush_input(streams);
-    if (polls[S_PID].revents != 0) {
+      if (set.polls[S_OUT + i].revents != 0) read_source(streams, i);
+    if (set.polls[S_INPUT].revents != 0) flush_input(streams);
+    if (set.polls[S_PID].revents != 0) {
       reap(streams);
       on_exit_reached(context);
     }
-    serve_clients(streams, polls, owners, count);
-    if (polls[S_LISTENER].revents != 0) accept_client(streams);
+    serve_clients(streams, &set, count);
+    if (set.polls[S_LISTENER].revents != 0) accept_client(streams);
   }
 }
 
@@ -391,15 +417,14 @@ void streams_tell_gone(struct streams *streams) {
 }
 
 void streams_finish(struct streams *streams) {
-  static struct pollfd polls[CLIENT_COUNT_MAX];
-  static struct client *owners[CLIENT_COUNT_MAX];
+  struct polled set = {0};
   for (;;) {
     for (struct client *client = streams->clients; client != NULL; client = client->next)
       if (client->out_length == 0) client->is_dead = true;
     forget_dead(streams);
     if (streams->clients == NULL) return;
-    int count = poll_all(streams, polls, owners, -1);
+    int count = poll_all(streams, &set, -1);
     if (count < 0 && errno != EINTR) return;
-    if (count > 0) serve_clients(streams, polls, owners, count);
+    if (count > 0) serve_clients(streams, &set, count);
   }
 }
