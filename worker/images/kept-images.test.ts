@@ -20,17 +20,20 @@ class Fixture {
   readonly files = new Map<string, Uint8Array>();
   kept: ReadonlySet<string> = new Set();
   isReachable = true;
+  /** What comes does so after this. */
+  arrival = Promise.resolve();
   images = this.make();
 
   make(): KeptImages {
     return new KeptImages({
       images: {
         resolve: (reference) => (this.here.has(reference) ? "id" : undefined),
-        ensure: (reference) => {
+        ensure: async (reference) => {
           this.ensured.push(reference);
-          if (!this.isReachable) return Promise.reject(new ClusterError("not_found", "nobody has it"));
+          if (!this.isReachable) throw new ClusterError("not_found", "nobody has it");
+          await this.arrival;
           this.here.add(reference);
-          return Promise.resolve("id");
+          return "id";
         },
         remove: (reference) => {
           this.removed.push(reference);
@@ -118,6 +121,21 @@ test("KeptImages protects what it kept from the first moment after a restart, an
   await fixture.assign(A);
   assert.ok(fixture.here.has(reference(A)), "a damaged list is told anew");
   fixture.images.stop();
+});
+
+test("KeptImages lets go of what was released and wanted again while it came", async () => {
+  const fixture = new Fixture();
+  const arrival = Promise.withResolvers<void>();
+  fixture.arrival = arrival.promise;
+  await fixture.images.start();
+  await fixture.assign(A);
+  await fixture.assign();
+  await fixture.assign(A);
+  arrival.resolve();
+  await settle();
+  assert.equal(fixture.here.has(reference(A)), true);
+  await fixture.assign();
+  assert.equal(fixture.here.has(reference(A)), false);
 });
 
 test("KeptImages takes no names or digests that are none", async () => {

@@ -40,6 +40,8 @@ export class KeptImages implements Component {
   #hasHeard = false;
   #isChecking = false;
   #hasMore = false;
+  /** Digest that is being brought here for the cluster; "" for none. */
+  #fetching = "";
   #saving: Promise<void> = Promise.resolve();
 
   constructor(deps: KeptImagesDeps) {
@@ -78,7 +80,8 @@ export class KeptImages implements Component {
     if (released.length === 0 && added.length === 0 && this.#hasHeard) return;
     this.#hasHeard = true;
     for (const [digest] of released) this.#kept.delete(digest);
-    for (const [digest, reference] of added) this.#kept.set(digest, { reference, isFetched: false });
+    for (const [digest, reference] of added)
+      this.#kept.set(digest, { reference, isFetched: digest === this.#fetching });
     this.#tellEngine();
     void this.#save();
     for (const [, kept] of released) if (kept.isFetched) void this.#release(kept);
@@ -157,6 +160,7 @@ export class KeptImages implements Component {
       this.#kept.set(digest, { ...kept, isFetched: true });
       await this.#save();
     }
+    this.#fetching = digest;
     try {
       await images.ensure(reference, { peersOnly: true }, this.#stop.signal);
       log.info("image is kept for the cluster", { image: reference });
@@ -167,6 +171,7 @@ export class KeptImages implements Component {
       }
       return false;
     } finally {
+      this.#fetching = "";
       // Nobody wants it any more: it must not stay for ever.
       if (!this.#kept.has(digest)) void this.#release(kept);
     }
