@@ -139,12 +139,12 @@ export class Updater implements Component {
     const dirty = [...this.#dirty].sort();
     this.#dirty = new Set();
     const view = store.view();
-    const actions: Action[] = [];
+    const actions: { readonly service: Service; readonly action: Action }[] = [];
     for (const serviceId of dirty) {
       const service = view.get("service", serviceId);
       if (service === undefined || isJob(service.spec)) continue;
       const plan = this.#plan(view, service);
-      actions.push(...plan.actions);
+      actions.push(...plan.actions.map((action) => ({ service, action })));
       if (plan.wakeMs !== undefined) this.#wakeFor(serviceId, plan.wakeMs);
       if (plan.status !== undefined) {
         await store.update((tx) => writeStatus(tx, service, plan, rfc3339(clock.wallMs())), { signal });
@@ -153,7 +153,15 @@ export class Updater implements Component {
     }
     if (actions.length === 0) return;
     const context = { random, now: () => rfc3339(clock.wallMs()) };
-    await store.batch(actions, (tx, action) => applyAction(tx, action, context), { signal });
+    await store.batch(
+      actions,
+      (tx, { action, service }) => {
+        // New tasks are of the service as it is by now: a spec given meanwhile would be rolled out at once and unwatched.
+        if (tx.get("service", service.id)?.specVersion === service.specVersion)
+          applyAction(tx, action, context);
+      },
+      { signal },
+    );
   }
 
   #plan(view: StoreView, service: Service): UpdatePlan {
