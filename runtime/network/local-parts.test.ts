@@ -153,6 +153,12 @@ test("portRequests() gives ports without an address the network's, and leaves th
   );
 });
 
+test("portRequests() takes a default of 0.0.0.0, which the default bridge has, for all addresses of both families", () => {
+  const PortBindings = { "80/tcp": [{ HostPort: "8080" }] };
+  const [request] = portRequests({ PortBindings }, {}, { defaultIp: "0.0.0.0" });
+  assert.deepEqual([request?.hostIp, request?.isDual], ["0.0.0.0", true]);
+});
+
 test("portRequests() refuses bad ports", () => {
   for (const PortBindings of [
     { "80/tcp": [{ HostPort: "70000" }] },

@@ -93,18 +93,19 @@ function addRequest(requests: PortRequest[], request: PortRequest): void {
     requests[at] = { ...known, hostIp: isWild(known) ? "0.0.0.0" : known.hostIp, isDual: true };
 }
 
-/** What `-p` and `-P` ask for, sorted by container port. `defaultIp`: of ports that name no address; empty for all of them. */
+/** What `-p` and `-P` ask for, sorted by container port. `defaultIp`: of ports that name no address; "" and 0.0.0.0 for all of both families. */
 export function portRequests(
   hostConfig: HostConfig,
   config: ContainerConfig,
   { defaultIp = "" }: { readonly defaultIp?: string } = {},
 ): PortRequest[] {
   const requests: PortRequest[] = [];
+  const ownIp = defaultIp === "0.0.0.0" ? "" : defaultIp;
   const bindings = hostConfig.PortBindings ?? {};
   for (const [key, wanted] of Object.entries(bindings)) {
     const { port, protocol } = parsePortKey(key);
     for (const binding of wanted ?? []) {
-      const host = parseHostIp(binding.HostIp || defaultIp);
+      const host = parseHostIp(binding.HostIp || ownIp);
       const range = parseRange(binding.HostPort ?? "");
       addRequest(requests, { protocol, containerPort: port, ...host, ...range });
     }
@@ -114,7 +115,7 @@ export function portRequests(
       const { port, protocol } = parsePortKey(key);
       const isBound = (bindings[key] ?? []).length > 0;
       if (!isBound)
-        requests.push({ protocol, containerPort: port, ...parseHostIp(defaultIp), first: 0, last: 0 });
+        requests.push({ protocol, containerPort: port, ...parseHostIp(ownIp), first: 0, last: 0 });
     }
   }
   return requests.toSorted((one, other) => one.containerPort - other.containerPort);
