@@ -1,7 +1,7 @@
 /** Containers' interfaces on bridges: making, finding and taking them away. Keeps no descriptor of a container's namespace. */
 import { ClusterError } from "../../common/errors.ts";
 import { addPair, freeInterfaceName, interfaceWithAddress, linkIndex } from "./container-link.ts";
-import type { Ipv6Endpoint } from "./local-describe.ts";
+import type { Ipv6Endpoint, LocalEndpoint } from "./local-describe.ts";
 import { NetworkNamespace } from "./namespace.ts";
 import type { Request } from "./netlink-wire.ts";
 import {
@@ -74,10 +74,12 @@ function addIpv6(
   // Off by default on some hosts, which new namespaces may take over.
   container.setSysctls({ [`ipv6/conf/${name}/disable_ipv6`]: "0" });
   container.route.send([addAddress(index, { address: ipv6.ip, prefixLength: ipv6.prefixLength })]);
-  if (ipv6.gateway !== "" && !hasDefaultRoute6(container.route))
-    container.route.send([
-      replaceRoute({ destination: "::", prefixLength: 0, via: ipv6.gateway, device: index }),
-    ]);
+  ensureDefaultRoute6(container, index, ipv6.gateway);
+}
+
+function ensureDefaultRoute6(container: NetworkNamespace, device: number, gateway: string): void {
+  if (gateway === "" || hasDefaultRoute6(container.route)) return;
+  container.route.send([replaceRoute({ destination: "::", prefixLength: 0, via: gateway, device })]);
 }
 
 export interface SubLink {
@@ -149,13 +151,14 @@ function firstDefaultRoute(device: number, gateway: string): Request {
 /** After a network was taken away: another leads out, if the lost one did. */
 export function closeDefaultRouteGap(
   pid: number,
-  endpoint: { readonly ip: string; readonly gateway: string },
+  { ip, gateway, ipv6 }: Pick<LocalEndpoint, "ip" | "gateway" | "ipv6">,
 ): void {
   const container = NetworkNamespace.ofProcess(pid);
   try {
-    const device = interfaceWithAddress(container, endpoint.ip);
-    if (device !== undefined && !hasDefaultRoute(container))
-      addDefaultRoute(container, device, endpoint.gateway);
+    const device = interfaceWithAddress(container, ip);
+    if (device === undefined) return;
+    if (gateway !== "" && !hasDefaultRoute(container)) addDefaultRoute(container, device, gateway);
+    if (ipv6 !== undefined) ensureDefaultRoute6(container, device, ipv6.gateway);
   } finally {
     container.close();
   }

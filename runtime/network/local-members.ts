@@ -136,8 +136,7 @@ export class Members {
     } finally {
       this.#giveBack(record.id, endpoint);
     }
-    const gateway = Object.values(rest).find((each) => each.gateway !== "");
-    if (gateway !== undefined) closeDefaultRouteGap(member.pid, gateway);
+    for (const each of Object.values(rest)) closeDefaultRouteGap(member.pid, each);
     return next;
   }
 

@@ -116,6 +116,16 @@ describe("IPv6 on bridge networks", { skip: missing }, () => {
     assert.equal(await api.process.call("http", { url: "http://[fd77::2]:81/" }), "outside fd77::1");
   });
 
+  test("a container that leaves one of two networks goes out by the other", async () => {
+    const two = await start("two", "six");
+    await local("create", { Name: "seven", EnableIPv6: true });
+    await local("connect", "seven", "two", {});
+    await local("disconnect", "six", "two", false);
+    assert.equal(await two.process.call("http", { url: "http://[fd77::2]:81/" }), "outside fd77::1");
+    await local("detach", "two");
+    await local("remove", "seven");
+  });
+
   test("published ports answer on IPv6 as well, with the client's own address", async () => {
     const both = [
       { HostIp: "0.0.0.0", HostPort: "8080" },
