@@ -42,6 +42,7 @@ export function encodeMessage(message: Message, encoder: EntryEncoder): WireMess
         index: message.lastIndex,
         logTerm: message.lastTerm,
         flag: message.isTransfer,
+        ...(message.isStranger ? { extra: 1 } : {}),
       };
     case "preVoteReply":
     case "voteReply":
@@ -132,12 +133,13 @@ export function decodeMessage(
   const commit = wire.commit ?? 0;
   const number = wire.number ?? 0;
   const flag = wire.flag ?? false;
+  const isStranger = (wire.extra ?? 0) !== 0;
   const kind: number = wire.kind ?? 0;
   switch (kind) {
     case KINDS.preVote:
-      return { type: "preVote", ...head, lastIndex: index, lastTerm: logTerm, isTransfer: flag };
+      return { type: "preVote", ...head, lastIndex: index, lastTerm: logTerm, isTransfer: flag, isStranger };
     case KINDS.vote:
-      return { type: "vote", ...head, lastIndex: index, lastTerm: logTerm, isTransfer: flag };
+      return { type: "vote", ...head, lastIndex: index, lastTerm: logTerm, isTransfer: flag, isStranger };
     case KINDS.preVoteReply:
       return { type: "preVoteReply", ...head, granted: flag };
     case KINDS.voteReply:

@@ -222,12 +222,16 @@ export class ManagerOperator {
     await this.#writer(leading).updateNode(node.id, node.version, { ...node.spec, Role: "worker" });
   }
 
-  /** All others run: what the lost disk promised, a quorum of them still knows. */
+  /** All others run and vote: what the lost disk promised, a quorum of them still knows. */
   #loseDisk(leading: Leading): void {
     const managers = managersOf(leading);
     const running = new Set(this.#options.runningManagers());
     const node = managers[this.#random.below(managers.length)];
-    const isWhole = managers.length >= MANAGER_COUNT_MIN && managers.every((each) => running.has(each.id));
+    const { config } = leading.raft.core.configAt(leading.raft.appliedIndex);
+    const voters = new Set(config.flatMap(({ isLearner, nodeId }) => (isLearner ? [] : [nodeId])));
+    const isWhole =
+      managers.length >= MANAGER_COUNT_MIN &&
+      managers.every((each) => running.has(each.id) && voters.has(each.id));
     if (node === undefined || !isWhole || this.#joining.size > 0) return;
     this.#options.world.note(33, 0, () => `${node.id} loses its disk`);
     this.#options.destroy(node.id);

@@ -81,6 +81,11 @@ export class Configurations {
     return this.#byId.get(raftId);
   }
 
+  /** True if one of the configurations that are held has it, an older or uncommitted one too. */
+  knows(raftId: number): boolean {
+    return this.#steps.some(({ config }) => config.some((member) => member.raftId === raftId));
+  }
+
   isVoter(raftId: number): boolean {
     return this.#byId.get(raftId)?.isLearner === false;
   }

@@ -558,6 +558,7 @@ export class RaftCore {
   }
 
   #requestVotes(kind: "preVote" | "vote", term: number): void {
+    const isStranger = !this.#configs.knows(this.#options.raftId);
     for (const voter of this.#configs.voters) {
       if (voter === this.#options.raftId) continue;
       const request: VoteRequest = {
@@ -568,6 +569,7 @@ export class RaftCore {
         lastIndex: this.#log.lastIndex,
         lastTerm: this.#log.lastTerm,
         isTransfer: this.#isTransferCampaign,
+        isStranger,
       };
       if (kind === "vote") this.#sendDurable(request);
       else this.#send(request);
@@ -675,8 +677,13 @@ export class RaftCore {
     this.#becomeFollower(this.#term, 0);
   }
 
-  /** A member that our committed configuration removed and that knows less than it is told so. */
+  /**
+   * A member that our committed configuration removed and that knows less than it is told so. Who doesn't know yet that it was
+   * ever a member is told by a leader alone: anyone else may be the one that has not heard of its joining, and nobody joins
+   * with a number that was used before.
+   */
   #refuseRemoved(request: VoteRequest): boolean {
+    if (request.isStranger && this.#leader === undefined) return false;
     const committed = this.#configs.at(this.#log.commitIndex);
     if (committed.config.some((member) => member.raftId === request.from)) return false;
     if (request.lastIndex >= committed.index || this.#configs.member(request.from) !== undefined)

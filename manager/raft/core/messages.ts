@@ -54,6 +54,8 @@ export interface VoteRequest extends Envelope {
   readonly lastTerm: number;
   /** The old leader asked for it, so being loyal to that leader is no reason to refuse. */
   readonly isTransfer: boolean;
+  /** No configuration in the asker's own log has it: one that joins has not come so far yet. */
+  readonly isStranger: boolean;
 }
 
 export interface VoteReply extends Envelope {
