@@ -7,6 +7,7 @@ import { closeSync, constants, openSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { createConnection, type Socket } from "node:net";
 import path from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import { FrameType, NativeConnection, u32 } from "./native-frames.ts";
@@ -80,6 +81,8 @@ export class NativeLauncher {
     if (this.#spares.get(kind)?.isClosed === false || this.#rootFd === undefined) return;
     if (this.#comingSpares.has(kind)) return;
     this.#comingSpares.add(kind);
+    // Whoever waits for what was just started is answered first.
+    await nextTurn();
     try {
       const spare = await NativeConnection.connect(this.#place("launcher.sock"));
       if (this.#rootFd === undefined) {
