@@ -281,8 +281,12 @@ test("parseBind() takes options and refuses nonsense", () => {
   const bind = parseBind("/a:/b/:ro,rslave");
   assert.deepEqual([bind.Source, bind.Destination, bind.RW, bind.Propagation], ["/a", "/b", false, "rslave"]);
   assert.equal(parseBind("vol:/b:nocopy").isCopied, false);
+  const nameless = parseBind("/data/");
+  assert.deepEqual([nameless.Type, nameless.Name, nameless.Destination], ["volume", undefined, "/data"]);
   for (const [text, words] of [
-    ["/a", /invalid volume specification/],
+    ["a", /invalid volume specification/],
+    ["", /invalid volume specification/],
+    ["/", /destination can't be '\/'/],
     ["/a:b", /must be absolute/],
     ["/a:/b:xx", /invalid mode/],
     ["/a:/", /destination can't be '\/'/],

@@ -54,9 +54,13 @@ function cleanTarget(target: string, given: string): string {
   return clean;
 }
 
-/** "SOURCE:TARGET[:OPTIONS]". */
+/** "SOURCE:TARGET[:OPTIONS]", or "TARGET" alone for a volume without a name. */
 export function parseBind(text: string): MountPoint {
   const parts = text.split(":");
+  if (parts.length === 1 && path.isAbsolute(text)) {
+    const Destination = cleanTarget(text, text);
+    return { ...BASE, Type: "volume", Source: "", Driver: "local", Destination, isCopied: true };
+  }
   const [source = "", target = "", mode = ""] = parts;
   if (parts.length < 2 || parts.length > 3 || source === "" || target === "") {
     refuse(`invalid volume specification: '${text}'`);
