@@ -190,6 +190,8 @@ export interface TaskStatus {
   readonly message: string;
   /** Empty if all is well. */
   readonly err: string;
+  /** When it came to RUNNING, by the same clock; absent if it never did. */
+  readonly ranAt?: string;
   readonly container?: { readonly containerId: string; readonly pid: number; readonly exitCode: number };
   /** The task's address on its node's mesh block, chosen by the node; ingress traffic is sent there. */
   readonly meshIp?: string;

@@ -250,9 +250,10 @@ export class ModelCluster {
       .update((tx) => {
         const task = tx.get("task", taskId);
         if (task === undefined || task.status.state >= state) return;
+        const ran = state === TaskState.running ? { ranAt: timestamp } : {};
         tx.update("task", {
           ...task,
-          status: { ...task.status, state, timestamp, message: "reported", err },
+          status: { ...task.status, ...ran, state, timestamp, message: "reported", err },
         });
       })
       .catch(() => {

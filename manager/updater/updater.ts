@@ -119,12 +119,19 @@ export class Updater implements Component {
     const { state, timestamp } = task.status;
     const isEnd = isTerminal(state);
     if (before === undefined) {
-      // Died before we ever saw it, under an earlier leader: it ran at most as long as it existed. One that was told to
-      // stop may never have run.
-      const ageMs =
-        isEnd && diedByItself(task) ? Math.max(0, parseRfc3339(timestamp) - parseRfc3339(task.createdAt)) : 0;
+      // Died before we ever saw it, under an earlier leader: its node says whether it ran, and how long. One that was told to
+      // stop may never have.
+      const { ranAt } = task.status;
+      const ranMs =
+        isEnd && diedByItself(task) && ranAt !== undefined
+          ? Math.max(0, parseRfc3339(timestamp) - parseRfc3339(ranAt))
+          : undefined;
       const ran =
-        state === TaskState.running ? { runningMs: nowMs } : ageMs > 0 ? { runningMs: nowMs - ageMs } : {};
+        state === TaskState.running
+          ? { runningMs: nowMs }
+          : ranMs === undefined
+            ? {}
+            : { runningMs: nowMs - ranMs };
       session.sightings.set(task.id, { seenMs: nowMs, ...ran, ...(isEnd ? { endedMs: nowMs } : {}) });
       return;
     }

@@ -65,6 +65,8 @@ export class ModelWorker {
   readonly #random: SeededRandom;
   readonly #tasks = new Map<string, Task>();
   readonly #observed = new Map<string, TaskState>();
+  /** When containers came to run, RFC 3339. */
+  readonly #ranAt = new Map<string, string>();
   readonly #secrets = new Set<string>();
   readonly #unacknowledged = new Map<number, ReadonlyMap<string, TaskState>>();
   readonly #stepping = new Set<string>();
@@ -246,7 +248,10 @@ export class ModelWorker {
       this.#tasks.set(task.id, task);
       const isTold = known !== undefined && known.desiredState <= TaskState.running && mustStop(task);
       if (isTold && this.containers.has(task.id)) this.#options.onStopping(this, task);
-      if (!this.#observed.has(task.id)) this.#observed.set(task.id, task.status.state);
+      if (!this.#observed.has(task.id)) {
+        this.#observed.set(task.id, task.status.state);
+        if (task.status.ranAt !== undefined) this.#ranAt.set(task.id, task.status.ranAt);
+      }
     }
     const gone = assignments.full === true ? [...this.#tasks.keys()].filter((id) => !told.has(id)) : [];
     for (const id of [...gone, ...(assignments.removedTasks ?? [])]) this.#forget(id);
@@ -280,6 +285,7 @@ export class ModelWorker {
   #forget(taskId: string): void {
     this.#tasks.delete(taskId);
     this.#observed.delete(taskId);
+    this.#ranAt.delete(taskId);
     this.containers.delete(taskId);
   }
 
@@ -331,6 +337,7 @@ export class ModelWorker {
 
   #observe(taskId: string, state: TaskState): void {
     this.#observed.set(taskId, state);
+    if (state === TaskState.running) this.#ranAt.set(taskId, this.#timestamp());
     const session = this.#session;
     if (session !== undefined) this.#report(session, new Map([[taskId, state]]));
   }
@@ -341,7 +348,10 @@ export class ModelWorker {
     this.#unacknowledged.set(this.#batchId, states);
     const timestamp = this.#timestamp();
     const updates = [...states].map(([taskId, state]) => {
-      const status = { state, timestamp, message: "model", err: state === TaskState.failed ? "exit 1" : "" };
+      const ranAt = this.#ranAt.get(taskId);
+      const err = state === TaskState.failed ? "exit 1" : "";
+      const ran = ranAt === undefined ? {} : { ranAt };
+      const status = { state, timestamp, message: "model", err, ...ran };
       return { taskId, statusJson: Buffer.from(JSON.stringify(status)) };
     });
     this.#send(session, { statuses: { batchId: this.#batchId, updates } });

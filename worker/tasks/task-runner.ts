@@ -198,11 +198,13 @@ export class TaskRunner {
     if (state <= this.#status.state || isTerminal(this.#status.state)) return;
     const timestamp = rfc3339(this.#deps.clock.wallMs());
     const { container, meshIp, ports } = { ...this.#status, ...facts };
+    const ranAt = state === TaskState.running ? timestamp : this.#status.ranAt;
     this.#status = {
       state,
       timestamp,
       message,
       err,
+      ...(ranAt === undefined ? {} : { ranAt }),
       ...(container === undefined ? {} : { container }),
       ...(meshIp === undefined ? {} : { meshIp }),
       ...(ports === undefined ? {} : { ports }),
