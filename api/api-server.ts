@@ -6,6 +6,7 @@ import type { Env } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
 import { MetricsRegistry } from "../common/metrics.ts";
 import type { SwarmLifecycle } from "../model/cluster-control.ts";
+import type { NetworkAssignment } from "../model/dispatch.ts";
 import type { Engine } from "../model/engine.ts";
 import type { ApiContext, VersionInfo } from "./context.ts";
 import { EventFeed } from "./event-feed.ts";
@@ -33,6 +34,8 @@ export interface ApiServerOptions {
   readonly version: VersionInfo;
   /** Absent: an own registry, which only has the API's metrics. */
   readonly metrics?: MetricsRegistry;
+  /** Absent: none. */
+  readonly networksHere?: () => readonly NetworkAssignment[];
 }
 
 export interface ApiServer {
@@ -43,7 +46,12 @@ export interface ApiServer {
 
 export function createApiServer(options: ApiServerOptions): ApiServer {
   const events = new EventFeed(options);
-  const context: ApiContext = { ...options, metrics: options.metrics ?? new MetricsRegistry(), events };
+  const context: ApiContext = {
+    ...options,
+    metrics: options.metrics ?? new MetricsRegistry(),
+    networksHere: options.networksHere ?? (() => []),
+    events,
+  };
   const http = new HttpApi(context, [
     ...SYSTEM_ROUTES,
     ...CONTAINER_ROUTES,

@@ -7,6 +7,7 @@ import type { Env } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
 import type { MetricsRegistry } from "../common/metrics.ts";
 import type { ClusterControl, SwarmLifecycle } from "../model/cluster-control.ts";
+import type { NetworkAssignment } from "../model/dispatch.ts";
 import type { Engine } from "../model/engine.ts";
 import type { EventFeed } from "./event-feed.ts";
 
@@ -30,6 +31,8 @@ export interface ApiContext {
   readonly version: VersionInfo;
   readonly metrics: MetricsRegistry;
   readonly events: EventFeed;
+  /** Networks of the cluster that are set up on this machine, as its managers told: all that a worker knows of. */
+  readonly networksHere: () => readonly NetworkAssignment[];
 }
 
 const NOT_IN_SWARM =

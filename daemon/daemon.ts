@@ -139,6 +139,7 @@ export class Daemon implements Component {
       env: realEnv,
       log: log.child({ part: "api" }),
       metrics,
+      networksHere: () => swarm.networksHere(),
       version: {
         version: VERSION,
         ...BUILD,

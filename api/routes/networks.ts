@@ -1,14 +1,20 @@
-/** /networks: the machine's own and, on a manager, the swarm's, shown as one list. */
+/** /networks: the machine's own and the swarm's, shown as one list: all of them on a manager, on a worker those set up on it. */
 import { ClusterError, hasCode } from "../../common/errors.ts";
+import type { NetworkAssignment } from "../../model/dispatch.ts";
 import type { EndpointSettings, Filters, JsonObject } from "../../model/engine.ts";
 import type { Network } from "../../model/objects.ts";
 import type { NetworkSpec } from "../../model/specs.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import { managerOf, type ApiContext } from "../context.ts";
+import { managerOf, notManager, type ApiContext } from "../context.ts";
 import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
 import { anyValue, exactMatches, flagFilter, labelsMatch, prefixMatches } from "../filters.ts";
-import { networkJson, verboseNetworkJson, type NetworkJson } from "../translate/network.ts";
+import {
+  assignedNetworkJson,
+  networkJson,
+  verboseNetworkJson,
+  type NetworkJson,
+} from "../translate/network.ts";
 import { ENGINE_FIELDS, NETWORK_FIELDS } from "../vocabulary.ts";
 import { get, post, remove, type Route } from "./table.ts";
 
@@ -59,7 +65,20 @@ async function list(exchange: Exchange, context: ApiContext): Promise<void> {
   const shown = swarm.filter((network) =>
     swarmNetworkMatches(networkJson(network), filters, isUsed(network)),
   );
-  exchange.send(200, [...local, ...shown.map((network) => networkJson(network))]);
+  // On a worker, where nobody else knows of them.
+  const assigned = view === undefined ? context.networksHere().map(assignedNetworkJson) : [];
+  const here = assigned.filter(
+    (network) => !known.has(network.Id) && swarmNetworkMatches(network, filters, true),
+  );
+  exchange.send(200, [...local, ...shown.map((network) => networkJson(network)), ...here]);
+}
+
+/** A worker's view of a network of the cluster: by id, name or the beginning of its id. */
+function findHere(context: ApiContext, wanted: string): NetworkAssignment | undefined {
+  const here = context.networksHere();
+  const exact = here.find(({ networkId, name }) => networkId === wanted || name === wanted);
+  const byPrefix = here.filter(({ networkId }) => networkId.startsWith(wanted));
+  return exact ?? (byPrefix.length === 1 ? byPrefix[0] : undefined);
 }
 
 /** By full id or name, machine first; then by the swarm's; then by prefix of an id. */
@@ -150,7 +169,12 @@ async function inspect(exchange: Exchange, context: ApiContext): Promise<void> {
   } else if (swarm !== undefined && view !== undefined && scope !== "local") {
     const shown = verbose ? verboseNetworkJson(swarm, view) : networkJson(swarm);
     exchange.send(200, { ...shown, Containers: await containersOn(context, swarm.id) });
-  } else throw notFound(wanted);
+  } else {
+    const assigned = view === undefined && scope !== "local" ? findHere(context, wanted) : undefined;
+    if (assigned === undefined) throw notFound(wanted);
+    const Containers = await containersOn(context, assigned.networkId);
+    exchange.send(200, { ...assignedNetworkJson(assigned), Containers });
+  }
 }
 
 interface CreateBody extends NetworkSpec {
@@ -196,6 +220,7 @@ async function removeNetwork(exchange: Exchange, context: ApiContext): Promise<v
   const { local, swarm } = locate(context, await swarmView(context), wanted);
   if (swarm !== undefined) await managerOf(context).removeNetwork(swarm.id);
   else if (local) await context.engine.networks.remove(wanted);
+  else if (findHere(context, wanted) !== undefined) throw notManager(context.swarm);
   else throw notFound(wanted);
   exchange.empty(204);
 }

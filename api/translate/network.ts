@@ -1,4 +1,6 @@
 /** Swarm networks in Docker's JSON, which differs between /networks and the attachments of tasks. Pure. */
+import { ZERO_TIME } from "../../common/time.ts";
+import type { NetworkAssignment } from "../../model/dispatch.ts";
 import type { Network, Service, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { isTerminal } from "../../model/task-state.ts";
@@ -73,6 +75,32 @@ export function networkJson(network: Network): NetworkJson {
     Containers: null,
     Options: driverOptions(network),
     Labels: spec.Labels ?? {},
+  };
+}
+
+/** As a worker shows a network of the cluster that is set up on it: what its managers have told it, and no more. */
+export function assignedNetworkJson(network: NetworkAssignment): NetworkJson {
+  return {
+    Name: network.name,
+    Id: network.networkId,
+    Created: ZERO_TIME,
+    Scope: "swarm",
+    Driver: "overlay",
+    EnableIPv4: true,
+    EnableIPv6: false,
+    IPAM: {
+      Driver: "default",
+      Options: null,
+      Config: network.subnets.map(({ subnet, gateway }) => ({ Subnet: subnet, Gateway: gateway })),
+    },
+    Internal: network.isInternal,
+    Attachable: network.isAttachable ?? false,
+    Ingress: false,
+    ConfigFrom: { Network: "" },
+    ConfigOnly: false,
+    Containers: null,
+    Options: { [VXLAN_OPTION]: String(network.vni), ...network.options },
+    Labels: {},
   };
 }
 

@@ -6,7 +6,7 @@ import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import type { TestContext } from "node:test";
-import { createApiServer, type ApiServer } from "../../api/api-server.ts";
+import { createApiServer, type ApiServer, type ApiServerOptions } from "../../api/api-server.ts";
 import { FakeEngine } from "../../api/testing/fake-engine.ts";
 import { FakeSwarm } from "../../api/testing/fake-swarm.ts";
 import { silentLogger } from "../../common/log.ts";
@@ -28,7 +28,10 @@ export const VERSION = {
   arch: "amd64",
 };
 
-export async function startApi(context: TestContext): Promise<Harness> {
+export async function startApi(
+  context: TestContext,
+  options: Pick<ApiServerOptions, "networksHere"> = {},
+): Promise<Harness> {
   const folder = await mkdtemp(path.join(tmpdir(), "shoal-api-"));
   const engine = new FakeEngine();
   const swarm = new FakeSwarm();
@@ -38,6 +41,7 @@ export async function startApi(context: TestContext): Promise<Harness> {
     env: realEnv,
     log: silentLogger,
     version: VERSION,
+    ...options,
   });
   const socketPath = path.join(folder, "api.sock");
   await server.listen({ unix: socketPath });

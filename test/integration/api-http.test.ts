@@ -228,6 +228,41 @@ test("a container can't be put on a swarm network that is not attachable", async
   }
 });
 
+test("a worker shows the networks of the cluster that are set up on it, by name, id and the beginning of the id", async (context) => {
+  const network = {
+    networkId: "net1abcdefghijklmnopqrstu",
+    name: "back",
+    vni: 4099,
+    subnets: [{ subnet: "10.0.3.0/24", gateway: "10.0.3.1" }],
+    isInternal: false,
+    isAttachable: true,
+    options: {},
+    endpoints: [],
+    services: [],
+  };
+  const api = await startApi(context, { networksHere: () => [network] });
+  const listed = JSON.parse((await call(api, "GET /networks")).text) as readonly { readonly Name: string }[];
+  assert.ok(listed.some(({ Name }) => Name === "back"));
+  for (const reference of ["back", network.networkId, "net1a"]) {
+    const answer = await call(api, `GET /networks/${reference}`);
+    assert.equal(answer.status, 200);
+    const shown = JSON.parse(answer.text) as Record<string, unknown>;
+    assert.deepEqual(
+      [shown["Id"], shown["Scope"], shown["Attachable"], shown["IPAM"]],
+      [
+        network.networkId,
+        "swarm",
+        true,
+        { Driver: "default", Options: null, Config: [{ Subnet: "10.0.3.0/24", Gateway: "10.0.3.1" }] },
+      ],
+    );
+  }
+  assert.equal((await call(api, "DELETE /networks/back")).status, 503);
+  assert.equal((await call(api, "GET /networks/nosuch")).status, 404);
+  const filtered = await call(api, `GET /networks?filters=${encodeURIComponent('{"driver":["bridge"]}')}`);
+  assert.ok(!filtered.text.includes("back"));
+});
+
 test("swarm init refuses a tunnel port and pools that can't be", async (context) => {
   const api = await startApi(context);
   const refused = async (body: object): Promise<string> => {

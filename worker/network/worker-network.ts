@@ -67,6 +67,8 @@ export interface WorkerNetwork {
   readonly guests: GuestNetworks;
   /** Called with all that guests use or ask for, whenever that changes: for the managers. */
   onGuests(listener: (report: GuestReport) => void): void;
+  /** Networks of the cluster that are set up here. */
+  networks(): readonly NetworkAssignment[];
   /** This node's address on the mesh, for health probes and proxies; undefined before the first assignment. */
   meshAddress(): string | undefined;
   /** Stops serving names and looking after things; traffic goes on. */
@@ -200,6 +202,10 @@ class NodeNetwork implements WorkerNetwork {
       await this.#mesh.detach(taskId);
       this.#after(LEFTOVER_LINK_MS, () => this.#sweep(taskId));
     });
+  }
+
+  networks(): readonly NetworkAssignment[] {
+    return [...this.#state.networks.values()];
   }
 
   meshAddress(): string | undefined {
