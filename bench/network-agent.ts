@@ -54,7 +54,7 @@ export interface AgentCalls {
   detach(taskId: string): Promise<void>;
   removeAll(): Promise<void>;
   closeNetwork(): Promise<void>;
-  startLocal(options: { instance: string; dataRoot: string }): Promise<void>;
+  startLocal(options: { instance: string; dataRoot: string; execRoot?: string }): Promise<void>;
   local(options: { method: LocalMethod; arguments: readonly unknown[] }): Promise<unknown>;
   connectTo(options: { host: string; port: number }): Promise<string>;
 }

@@ -165,6 +165,7 @@ async function openStores(
     env,
     log: log.child({ part: "networks" }),
     dataRoot,
+    execRoot,
     instance: path.resolve(dataRoot),
     events,
     ...(options.isRootless === true

@@ -52,6 +52,8 @@ export interface MembersDeps {
   readonly root: NetworkNamespace;
   readonly tag: string;
   readonly folder: string;
+  /** Where an older daemon has left its notes; may be the same. */
+  readonly formerFolder: string;
   readonly catalog: NetworkCatalog;
   readonly bridges: LocalBridges;
   /** Where the machine's ports are not in this network namespace. */
@@ -188,6 +190,7 @@ export class Members {
   /** Containers that still run as the former daemon left them; those that ended meanwhile are forgotten. */
   async resume(): Promise<void> {
     this.#deps.bridges.hold();
+    if (this.#deps.formerFolder !== this.#deps.folder) this.#takeNotes();
     for (const name of listFolder(this.#folder)) {
       const file = path.join(this.#folder, name);
       const member = readMember(file);
@@ -197,6 +200,16 @@ export class Members {
     }
     await this.publish();
     await this.#reservations.settle();
+  }
+
+  /** From the place where an older daemon had them. */
+  #takeNotes(): void {
+    const former = path.join(this.#deps.formerFolder, "containers");
+    for (const name of listFolder(former)) {
+      const member = readMember(path.join(former, name));
+      if (member !== undefined) writeVolatile(this.#file(member.containerId), member);
+      rmSync(path.join(former, name), { force: true });
+    }
   }
 
   /** A container of which no note is left: what it remembers itself must do. */

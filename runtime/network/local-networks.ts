@@ -47,6 +47,8 @@ export interface LocalNetworksOptions {
   readonly log: Logger;
   /** Records live in DATA_ROOT/network. */
   readonly dataRoot: string;
+  /** Notes of what runs live in EXEC_ROOT/network, in memory. Default: with the records. */
+  readonly execRoot?: string;
   /** Tells this daemon from others on the machine: its data root will do. Must be the same after a restart. */
   readonly instance: string;
   readonly events: EventSink;
@@ -117,7 +119,8 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
       log,
       root,
       tag,
-      folder,
+      folder: options.execRoot === undefined ? folder : path.join(options.execRoot, "network"),
+      formerFolder: folder,
       catalog,
       bridges,
       outside: options.outsidePorts,

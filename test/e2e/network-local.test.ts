@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { readdirSync } from "node:fs";
 import path from "node:path";
 import type { ContainerNetworkRequest, ContainerNetworkResult } from "../../runtime/ports.ts";
 import { listLinks } from "../../runtime/network/routing.ts";
@@ -22,10 +23,10 @@ function local<T>(method: string, ...list: readonly unknown[]): Promise<T> {
   return daemon.call("local", { method: method as "attach", arguments: list }) as Promise<T>;
 }
 
-async function startDaemon(): Promise<void> {
+async function startDaemon(folders: { readonly execRoot?: string } = {}): Promise<void> {
   assert.ok(lab !== undefined);
   daemon = await lab.processOn(host);
-  await daemon.call("startLocal", { instance: "lab", dataRoot: path.join(lab.folder, "data") });
+  await daemon.call("startLocal", { instance: "lab", dataRoot: path.join(lab.folder, "data"), ...folders });
 }
 
 describe("local networks", () => {
@@ -252,10 +253,16 @@ describe("local networks", () => {
   });
 
   test("a new daemon takes over what the killed one left", options, async () => {
+    assert.ok(lab !== undefined);
     const load = outside.call("load", { url: "http://192.168.77.1:8080/", ms: 2_500, parallel: 4 });
     await daemon.kill();
     assert.match(await outside.call("http", { url: "http://192.168.77.1:8080/" }), /^web /);
-    await startDaemon();
+    const notes = readdirSync(path.join(lab.folder, "data/network/containers"));
+    assert.ok(notes.includes("web.json"));
+    // One that has its notes in another place takes them along.
+    await startDaemon({ execRoot: path.join(lab.folder, "run") });
+    assert.deepEqual(readdirSync(path.join(lab.folder, "data/network/containers")), []);
+    assert.ok(readdirSync(path.join(lab.folder, "run/network/containers")).includes("web.json"));
     await local("adopt", { containerId: "web", pid: web.process.pid, dns: [] }, web.result);
     const result = await load;
     assert.equal(result.failed, 0, result.errors.join());
