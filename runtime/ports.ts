@@ -81,7 +81,8 @@ export interface VolumeSource {
     readonly labels?: Labels;
   }): Promise<VolumeMount>;
   /** Mounts for one user; the volume is in use until unmount with the same id. */
-  mount(name: string, userId: string): Promise<VolumeMount>;
+  /** `attributes`: more of the event, of what it is mounted for. */
+  mount(name: string, userId: string, attributes?: Readonly<Record<string, string>>): Promise<VolumeMount>;
   unmount(name: string, userId: string): Promise<void>;
   /** Marks the volume as used by a container (running or not), for `rm` and `prune`. */
   reference(name: string, containerId: string): void;

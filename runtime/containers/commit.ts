@@ -1,12 +1,19 @@
 /** `docker commit`: an image of a container's writable layer, with a config changed by `--change`. */
 import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, ContainerEngine } from "../../model/engine.ts";
+import { familiarForm, parseReference, withDefaultTag } from "../../model/image-reference.ts";
 import type { RootfsSource } from "../ports.ts";
 import { applyChanges } from "../build/config-changes.ts";
 import { commandOf } from "./config-merge.ts";
 import type { LiveContainer } from "./live-container.ts";
 
 export type CommitRequest = Parameters<ContainerEngine["commit"]>[1];
+
+/** What the new image is called, as people say it; empty if it has no name. */
+export function committedName({ repo = "", tag = "" }: Pick<CommitRequest, "repo" | "tag">): string {
+  if (repo === "") return "";
+  return familiarForm(withDefaultTag(parseReference(tag === "" ? repo : `${repo}:${tag}`)));
+}
 
 /** Hostname and streams belong to the container, not to the image. */
 function imageConfigOf(config: ContainerConfig): ContainerConfig {

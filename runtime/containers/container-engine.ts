@@ -30,7 +30,7 @@ import { LaterRemoval } from "../later-removal.ts";
 import type { ContainerDirectory, ContainerNetworkRequest, EventSink } from "../ports.ts";
 import { Archives } from "./archives.ts";
 import { attachContainer } from "./attach.ts";
-import { commitContainer, type CommitRequest } from "./commit.ts";
+import { commitContainer, committedName, type CommitRequest } from "./commit.ts";
 import { checkedConfig, createWarnings, withNetworkNames } from "./container-create.ts";
 import {
   checkFilterKeys,
@@ -717,7 +717,7 @@ export class LocalContainerEngine implements ContainerEngine {
       this.#events(live.record, "commit", {
         comment: options.comment ?? "",
         imageID: imageId,
-        imageRef: options.repo ?? "",
+        imageRef: committedName(options),
       });
       return { Id: imageId };
     } finally {

@@ -9,6 +9,7 @@ import { Cgroups, parseHierarchies, sharesToWeight } from "./cgroups.ts";
 import { mergeConfig } from "./config-merge.ts";
 import { matchesLabel, parseUntil } from "./container-filters.ts";
 import { checkListFilters } from "./container-filters.ts";
+import { committedName } from "./commit.ts";
 import { checkedConfig } from "./container-create.ts";
 import { commandText, humanSpan } from "./container-inspect.ts";
 import { compileDeviceProgram } from "./device-program.ts";
@@ -335,6 +336,13 @@ test("wording, filters, limits and small formats", () => {
 test("commandText() quotes arguments with spaces, as Docker lists them", () => {
   assert.equal(commandText(["sh", "-c", "echo $A; exit"]), "sh -c 'echo $A; exit'");
   assert.equal(commandText(["my program"]), "my program");
+});
+
+test("committedName() is the familiar name with its tag", () => {
+  assert.equal(committedName({ repo: "docker.io/library/web" }), "web:latest");
+  assert.equal(committedName({ repo: "web", tag: "2" }), "web:2");
+  assert.equal(committedName({ repo: "reg.example:5000/a/b", tag: "x" }), "reg.example:5000/a/b:x");
+  assert.equal(committedName({}), "");
 });
 
 test("checkListFilters() refuses flags, ports and patterns that are none", () => {

@@ -321,7 +321,11 @@ export class Lifecycle {
       }
       if (point.Type !== "volume" || point.Name === undefined) continue;
       const name = point.Name;
-      const volume = await volumes.mount(name, live.id);
+      const volume = await volumes.mount(name, live.id, {
+        destination: point.Destination,
+        propagation: point.Propagation,
+        "read/write": String(point.RW),
+      });
       undo.push(() => volumes.unmount(name, live.id));
       // Plugins say where only now, and maybe another place each time.
       if (volume.mountpoint !== point.Source) live.change({ mounts: withSource(live, point, volume) });
@@ -528,7 +532,10 @@ export class Lifecycle {
     this.#deps.events(live.record, "kill", { signal: String(signal) });
     const isEnded =
       seconds === 0 ? false : await this.#within(ended, seconds < 0 ? undefined : seconds * 1000);
-    if (!isEnded) await this.kill(live);
+    if (!isEnded) {
+      this.#deps.events(live.record, "kill", { signal: String(SIGKILL) });
+      await this.kill(live);
+    }
     this.#deps.events(live.record, "stop");
     return true;
   }

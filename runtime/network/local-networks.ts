@@ -242,6 +242,11 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
             matchesFilters(record, rest, false),
         );
       for (const record of unused) await this.#remove(record);
+      this.#options.events.emit({
+        Type: "network",
+        Action: "prune",
+        Actor: { ID: "", Attributes: { reclaimed: "0" } },
+      });
       return { NetworksDeleted: unused.map((record) => record.name) };
     });
   }

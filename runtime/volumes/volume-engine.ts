@@ -330,7 +330,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     return { VolumesDeleted: deleted, SpaceReclaimed: bytes };
   }
 
-  async mount(name: string, userId: string): Promise<VolumeMount> {
+  async mount(name: string, userId: string, attributes: Labels = {}): Promise<VolumeMount> {
     const record = this.#get(name);
     const users = this.#mounts.get(name) ?? new Set();
     this.#mounts.set(name, users);
@@ -339,7 +339,7 @@ export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     users.add(userId);
     try {
       const mountpoint = await (await this.#driver(record.driver)).mount(name, userId);
-      if (isNew) this.#event("mount", record, { container: userId });
+      if (isNew) this.#event("mount", record, { container: userId, ...attributes });
       return { name, driver: record.driver, mountpoint };
     } catch (caught) {
       if (isNew) users.delete(userId);
