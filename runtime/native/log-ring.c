@@ -23,8 +23,15 @@ struct frame_head {
   uint64_t nanoseconds;
 };
 
+/* Where a stream stands: only whole lines are dropped, else halves of two would become one. */
+struct stream_place {
+  bool is_open; /* what was taken last goes on */
+  bool is_skipping; /* what was dropped last goes on */
+};
+
 struct log_ring {
   int pipe;
+  struct stream_place places[2];
   pid_t writer;
   char *held;
   uint32_t bytes_max, start, length, size;
@@ -97,16 +104,48 @@ void log_ring_flush(struct log_ring *ring) {
   ring->start = ring->size = 0;
 }
 
-void log_ring_put(struct log_ring *ring, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
-  struct frame_head head = {length, (uint32_t)stream, nanoseconds};
-  uint32_t whole = (uint32_t)sizeof head + length;
-  if (ring->length > 0 && ring->length + whole > ring->bytes_max) return;
+static bool has_room(const struct log_ring *ring, uint32_t length) {
+  return ring->length == 0 || ring->length + sizeof(struct frame_head) + length <= ring->bytes_max;
+}
+
+/* Up to and with the first line end; 0 if there is none. */
+static uint32_t line_length(const char *bytes, uint32_t length) {
+  const char *newline = memchr(bytes, '\n', length);
+  return newline == NULL ? 0 : (uint32_t)(newline - bytes) + 1;
+}
+
+static void hold(struct log_ring *ring, struct frame_head head, const char *bytes) {
+  uint32_t whole = (uint32_t)sizeof head + head.length;
   if (!make_room(ring, whole)) return;
   char *end = ring->held + ring->start + ring->length;
   memcpy(end, &head, sizeof head);
-  memcpy(end + sizeof head, bytes, length);
+  memcpy(end + sizeof head, bytes, head.length);
   ring->length += whole;
   log_ring_flush(ring);
+}
+
+void log_ring_put(struct log_ring *ring, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
+  struct stream_place *place = &ring->places[stream - 1];
+  if (place->is_skipping) {
+    uint32_t skipped = line_length(bytes, length);
+    if (skipped == 0) return;
+    bytes += skipped;
+    length -= skipped;
+    place->is_skipping = false;
+  }
+  if (length == 0) return;
+  bool ends_line = bytes[length - 1] == '\n';
+  if (!has_room(ring, length)) {
+    /* A line that was begun is ended though there is no room; one that goes on even then is cut here. */
+    uint32_t rest = place->is_open ? line_length(bytes, length) : 0;
+    place->is_skipping = rest < length && !ends_line;
+    if (rest == 0 && !place->is_open) return;
+    place->is_open = false;
+    hold(ring, (struct frame_head){rest == 0 ? 1 : rest, (uint32_t)stream, nanoseconds}, rest == 0 ? "\n" : bytes);
+    return;
+  }
+  place->is_open = !ends_line;
+  hold(ring, (struct frame_head){length, (uint32_t)stream, nanoseconds}, bytes);
 }
 
 int log_ring_waiting(const struct log_ring *ring) { return ring != NULL && ring->length > 0 ? ring->pipe : -1; }

@@ -1,6 +1,6 @@
 /*
  * `mode=non-blocking`: lines wait in memory for a process of their own that writes them, so that a slow disk never holds the
- * container back. What does not fit is dropped, newest first, as Docker does.
+ * container back. What does not fit is dropped, newest first and by whole lines, as Docker does.
  */
 #ifndef SHOAL_LOG_RING_H
 #define SHOAL_LOG_RING_H
