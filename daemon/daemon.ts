@@ -93,6 +93,7 @@ export class Daemon implements Component {
       isRootless: rootlessSide() === "inside",
       runtimes: options.runtimes,
       defaultRuntime: options.defaultRuntime,
+      addressPools: options.defaultAddressPools,
       registry: {
         ...DEFAULT_REGISTRY_CONFIG,
         insecure: options.insecureRegistries,

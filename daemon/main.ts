@@ -1,6 +1,7 @@
 /** The process of `shoal daemon`: options, log, signals, exit status. */
 import { createLogger, type Logger } from "../common/log.ts";
 import { ClusterError } from "../common/errors.ts";
+import { parseAddressPool } from "../runtime/network/address-pools.ts";
 import { Daemon, nativeBinary } from "./daemon.ts";
 import { enterRootless, rootlessSide } from "./rootless.ts";
 import { type DaemonFlags, type DaemonOptions, parseRuntimes, resolveOptions } from "./options.ts";
@@ -30,17 +31,21 @@ export interface DaemonCommandLine {
   readonly defaultRuntime?: string;
   /** NAME=PATH each. */
   readonly addRuntimes?: readonly string[];
+  /** "base=CIDR,size=BITS" each. */
+  readonly addressPools?: readonly string[];
 }
 
 const DEFAULT_TLS_FOLDER = "/etc/shoal/tls";
 
 function flagsOf(line: DaemonCommandLine): DaemonFlags {
-  const { addRuntimes = [], hosts, labels, insecureRegistries, registryMirrors, ...others } = line;
+  const { addRuntimes = [], addressPools = [], hosts, labels, ...lists } = line;
+  const { insecureRegistries, registryMirrors, ...others } = lists;
   const { pidfile, configFile, tls, tlsVerify, tlsCaCert, tlsCert, tlsKey, ...rest } = others;
   const wantsTls = tls === true || tlsVerify === true;
   return {
     ...rest,
     ...(addRuntimes.length > 0 ? { runtimes: parseRuntimes(addRuntimes) } : {}),
+    ...(addressPools.length > 0 ? { defaultAddressPools: addressPools.map(parseAddressPool) } : {}),
     ...(hosts.length > 0 ? { hosts } : {}),
     ...(labels.length > 0 ? { labels } : {}),
     ...(insecureRegistries.length > 0 ? { insecureRegistries } : {}),

@@ -38,6 +38,19 @@ test("resolveOptions() refuses a configuration file that was named and is missin
   );
 });
 
+test("address pools come from the file as Docker writes them, and wrong ones are refused", async () => {
+  const file = '{"default-address-pools": [{"base": "10.10.0.0/16", "size": 24}]}';
+  assert.deepEqual(parseConfig(file, "d.json").defaultAddressPools, [{ base: "10.10.0.0/16", size: 24 }]);
+  assert.throws(
+    () => parseConfig('{"default-address-pools": ["10.10.0.0/16"]}', "d.json"),
+    /must be a list like \[\{"base"/,
+  );
+  await assert.rejects(
+    resolveOptions({ defaultAddressPools: [{ base: "10.10.0.0/16", size: 8 }] }),
+    /size must be 16 to 29 in 10\.10\.0\.0\/16/,
+  );
+});
+
 test("resolveOptions() refuses ports and levels out of range", async () => {
   await assert.rejects(resolveOptions({ dataPathPort: 80 }), /data-path-port must be 1024 to 49151, got 80/);
   await assert.rejects(resolveOptions({ labels: ["novalue"] }), /label must be KEY=VALUE, got "novalue"/);

@@ -8,6 +8,7 @@ import { ClusterError } from "../common/errors.ts";
 import type { LogLevel } from "../common/log.ts";
 import { rootlessSide, userFolders } from "./rootless.ts";
 import type { RuntimeConfig } from "../runtime/containers/oci-runtimes.ts";
+import { type AddressPool, checkAddressPool } from "../runtime/network/address-pools.ts";
 import { withoutUser } from "../runtime/registry/registry-config.ts";
 
 export interface TlsFiles {
@@ -45,6 +46,8 @@ export interface DaemonOptions {
   readonly runtimes: Readonly<Record<string, RuntimeConfig>>;
   /** "": ours. */
   readonly defaultRuntime: string;
+  /** Where subnets of local networks come from that users leave open; empty: Docker's own pools. */
+  readonly defaultAddressPools: readonly AddressPool[];
   /** Group that may use the UNIX socket; the socket is root's alone if there is no such group. */
   readonly group: string;
 }
@@ -78,12 +81,14 @@ const FILE_KEYS: Readonly<Record<string, { readonly option: keyof DaemonOptions;
   group: { option: "group", type: "string" },
   runtimes: { option: "runtimes", type: "runtimes" },
   "default-runtime": { option: "defaultRuntime", type: "string" },
+  "default-address-pools": { option: "defaultAddressPools", type: "pools" },
   "userns-remap": { option: "usernsRemap", type: "string" },
 };
 
 function hasType(value: unknown, type: string): boolean {
   if (type === "strings") return Array.isArray(value) && value.every((each) => typeof each === "string");
   if (type === "runtimes") return isRuntimes(value);
+  if (type === "pools") return Array.isArray(value) && value.every(isPool);
   return typeof value === type;
 }
 
@@ -97,8 +102,15 @@ function isRuntimes(value: unknown): boolean {
   });
 }
 
+/** As in Docker's file. */
+function isPool(value: unknown): boolean {
+  if (typeof value !== "object" || value === null || !("base" in value) || !("size" in value)) return false;
+  return typeof value.base === "string" && typeof value.size === "number" && Object.keys(value).length === 2;
+}
+
 const WANTED_TYPES: Readonly<Record<string, string>> = {
   strings: "a list of strings",
+  pools: 'a list like [{"base": "10.10.0.0/16", "size": 24}]',
   runtimes: 'an object like {"NAME": {"path": "PROGRAM", "runtimeArgs": []}}',
 };
 
@@ -196,6 +208,7 @@ function checked(options: DaemonOptions): DaemonOptions {
       );
     }
   }
+  for (const pool of options.defaultAddressPools) checkAddressPool(pool, JSON.stringify(pool));
   return options;
 }
 
@@ -234,6 +247,7 @@ export async function resolveOptions(flags: DaemonFlags): Promise<DaemonOptions>
     usernsRemap: pick("usernsRemap", ""),
     runtimes: { ...file.runtimes, ...flags.runtimes },
     defaultRuntime: pick("defaultRuntime", ""),
+    defaultAddressPools: pick("defaultAddressPools", []),
     group: pick("group", "shoal"),
   });
 }

@@ -26,6 +26,7 @@ import { createImageEngine } from "./images/image-engine.ts";
 import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "./registry/registry-config.ts";
 import { machineInfo } from "./info.ts";
 import { SlirpPorts } from "./network/slirp-ports.ts";
+import type { AddressPool } from "./network/address-pools.ts";
 import { createLocalNetworks } from "./network/local-networks.ts";
 import { ManagedPlugins } from "./plugins/plugin-engine.ts";
 import { createVolumeEngine, type VolumeEngineParts } from "./volumes/volume-engine.ts";
@@ -55,6 +56,8 @@ export interface EngineOptions {
   readonly runtimes?: Readonly<Record<string, RuntimeConfig>>;
   /** Name of the one for containers that ask for none. Default "": ours. */
   readonly defaultRuntime?: string;
+  /** Where subnets of local networks come from that users leave open. Default: Docker's own pools. */
+  readonly addressPools?: readonly AddressPool[];
   /** Shown as ServerVersion. */
   readonly version?: string;
   /** Mirrors and insecure registries. */
@@ -168,6 +171,7 @@ async function openStores(
     execRoot,
     instance: path.resolve(dataRoot),
     events,
+    addressPools: options.addressPools ?? [],
     ...(options.isRootless === true
       ? { outsidePorts: new SlirpPorts(path.join(execRoot, "slirp.sock")) }
       : {}),

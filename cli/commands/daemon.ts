@@ -36,6 +36,7 @@ export interface DaemonOptions {
   readonly usernsRemap?: string;
   readonly defaultRuntime?: string;
   readonly addRuntimes: readonly string[];
+  readonly addressPools: readonly string[];
 }
 
 /** Replaced by the bundler: the bundle lies one folder above the compiled files. */
@@ -78,6 +79,7 @@ function optionsOf({ flags, rootFlags }: CommandContext): DaemonOptions {
     ...given("usernsRemap", "userns-remap"),
     ...given("defaultRuntime", "default-runtime"),
     addRuntimes: flags.list("add-runtime"),
+    addressPools: flags.list("default-address-pool"),
     ...(port === undefined ? {} : { dataPathPort: port }),
     ...(level === undefined ? {} : { logLevel: level }),
     ...(format === undefined ? {} : { logFormat: format }),
@@ -125,6 +127,7 @@ const daemon: CommandDefinition = {
     text("data-path-addr", "address", "Address for the traffic of containers"),
     text("data-path-port", "port", "UDP port of the overlay networks"),
     text("data-root", "folder", "Folder of lasting state (default /var/lib/shoal)"),
+    list("default-address-pool", "base=CIDR,size=BITS", "Pool for subnets of networks; may be given often"),
     text("default-runtime", "name", "Runtime of containers that ask for none (default shoal)"),
     text("exec-root", "folder", "Folder of state until reboot (default /run/shoal)"),
     list(

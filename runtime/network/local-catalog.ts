@@ -7,6 +7,7 @@ import { ClusterError } from "../../common/errors.ts";
 import { newHexId } from "../../common/ids.ts";
 import { rfc3339 } from "../../common/time.ts";
 import type { EndpointSettings, JsonObject } from "../../model/engine.ts";
+import type { SubnetRange } from "./address-pools.ts";
 import { macBytes, overlaps, parseBlock } from "./addresses.ts";
 import type { Block } from "./addresses.ts";
 import { overlaps6, parseBlock6 } from "./addresses6.ts";
@@ -29,6 +30,8 @@ export interface NetworkCatalogDeps {
   /** Blocks that this host uses or routes to already. */
   readonly usedBlocks: () => readonly Block[];
   readonly usedBlocks6: () => readonly Block6[];
+  /** Where subnets come from that users leave open. */
+  readonly ranges: readonly SubnetRange[];
   /** Tells this machine's own IPv6 block from others'. */
   readonly instance: string;
 }
@@ -108,7 +111,10 @@ export class NetworkCatalog {
     const own = this.all().flatMap((each) => each.plans.map((plan) => parseBlock(plan.Subnet)));
     const complete = {
       ...record,
-      plans: record.plans.length > 0 ? record.plans : [chooseSubnet([...this.#deps.usedBlocks(), ...own])],
+      plans:
+        record.plans.length > 0
+          ? record.plans
+          : [chooseSubnet([...this.#deps.usedBlocks(), ...own], this.#deps.ranges)],
       ...(needsIpv6 ? { ipv6Plan: this.#chooseIpv6() } : {}),
     };
     if (this.#records.has(record.id)) {

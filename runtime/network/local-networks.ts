@@ -34,6 +34,7 @@ import { Members } from "./local-members.ts";
 import type { Member } from "./local-members.ts";
 import { LocalNames } from "./local-names.ts";
 import { portRequests } from "./local-ports.ts";
+import { type AddressPool, subnetRanges } from "./address-pools.ts";
 import { HOST_BINDING, PREDEFINED } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 import { byGateway, describePorts, extraHosts, publishFailure, splitUntil } from "./local-results.ts";
@@ -52,6 +53,8 @@ export interface LocalNetworksOptions {
   /** Tells this daemon from others on the machine: its data root will do. Must be the same after a restart. */
   readonly instance: string;
   readonly events: EventSink;
+  /** Where subnets come from that users leave open. Default: Docker's own pools. */
+  readonly addressPools?: readonly AddressPool[];
   /** Default /etc/resolv.conf. */
   readonly resolvConf?: string;
   /** Absent: published ports are of this network namespace. */
@@ -112,6 +115,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
       folder,
       usedBlocks: () => bridges.usedBlocks(),
       usedBlocks6: () => bridges.usedBlocks6(),
+      ranges: subnetRanges(options.addressPools ?? []),
       instance: options.instance,
     });
     const members = new Members({

@@ -20,6 +20,7 @@ import {
   tryParseAddress,
 } from "./addresses.ts";
 import type { Block } from "./addresses.ts";
+import { DEFAULT_RANGES, type SubnetRange } from "./address-pools.ts";
 import {
   contains6,
   formatAddress6,
@@ -70,12 +71,6 @@ export const PREDEFINED: ReadonlyMap<string, LocalDriver> = new Map([
   ["host", "host"],
   ["none", "null"],
 ]);
-
-/** Where subnets come from that users leave open: Docker's own default pools. */
-const POOLS: readonly { readonly base: string; readonly count: number; readonly prefixLength: number }[] = [
-  { base: "172.17.0.0", count: 15, prefixLength: 16 },
-  { base: "192.168.0.0", count: 16, prefixLength: 20 },
-];
 
 /** Room for a gateway and containers. */
 const IPV6_PREFIX_MAX = 120;
@@ -332,12 +327,15 @@ export function predefinedRecord(
   };
 }
 
-/** The first subnet of the pools that overlaps nothing in `used`. */
-export function chooseSubnet(used: readonly Block[]): AddressPlan {
-  for (const pool of POOLS) {
-    const size = blockSize({ base: 0, prefixLength: pool.prefixLength });
-    for (let index = 0; index < pool.count; index += 1) {
-      const block = { base: parseAddress(pool.base) + index * size, prefixLength: pool.prefixLength };
+/** The first subnet of the ranges that overlaps nothing in `used`. */
+export function chooseSubnet(
+  used: readonly Block[],
+  ranges: readonly SubnetRange[] = DEFAULT_RANGES,
+): AddressPlan {
+  for (const { base, count, prefixLength } of ranges) {
+    const size = blockSize({ base: 0, prefixLength });
+    for (let index = 0; index < count; index += 1) {
+      const block = { base: base + index * size, prefixLength };
       if (!used.some((each) => overlaps(each, block)))
         return { Subnet: formatBlock(block), Gateway: firstHost(block) };
     }
