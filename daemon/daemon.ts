@@ -16,7 +16,7 @@ import type { Engine } from "../model/engine.ts";
 import { DEFAULT_DOMAIN } from "../model/image-reference.ts";
 import { createEngine } from "../runtime/engine.ts";
 import { DEFAULT_REGISTRY_CONFIG } from "../runtime/registry/registry-config.ts";
-import { createWorkerNetwork } from "../worker/network/worker-network.ts";
+import { createWorkerNetwork, type WorkerNetwork } from "../worker/network/worker-network.ts";
 import { instanceTag } from "./instance.ts";
 import { registerDaemonMetrics } from "./daemon-metrics.ts";
 import { describeNode } from "./node-description.ts";
@@ -43,6 +43,8 @@ export class Daemon implements Component {
   readonly #deps: DaemonDeps;
   #engine: (Engine & Component) | undefined;
   #swarm: SwarmNode | undefined;
+  /** Of the membership of now, or the last one's, which has no networks any more. */
+  #network: WorkerNetwork | undefined;
   #api: ApiServer | undefined;
   #pidFile: PidFile | undefined;
   readonly #locks: FolderLock[] = [];
@@ -114,15 +116,17 @@ export class Daemon implements Component {
           labels: options.labels,
           genericResources: options.nodeGenericResources,
         }),
-      createNetwork: ({ nodeId, dataPathAddress }) =>
-        createWorkerNetwork({
+      createNetwork: async ({ nodeId, dataPathAddress }) => {
+        this.#network = await createWorkerNetwork({
           env: realEnv,
           log: log.child({ part: "network" }),
           instance,
           nodeId,
           dataPathAddress,
           runFolder: path.join(options.execRoot, "network"),
-        }),
+        });
+        return this.#network;
+      },
       fatal,
     });
     await this.#swarm.start();
@@ -140,7 +144,7 @@ export class Daemon implements Component {
       env: realEnv,
       log: log.child({ part: "api" }),
       metrics,
-      networksHere: () => swarm.networksHere(),
+      networksHere: () => this.#network?.networks() ?? [],
       version: {
         version: VERSION,
         ...BUILD,

@@ -14,7 +14,7 @@ import type {
   SwarmLifecycle,
   SwarmState,
 } from "../model/cluster-control.ts";
-import type { NetworkAssignment, ResolvedImage, SessionInfo } from "../model/dispatch.ts";
+import type { ResolvedImage, SessionInfo } from "../model/dispatch.ts";
 import type { Engine, ImageDescription } from "../model/engine.ts";
 import type { NodeDescription } from "../model/objects.ts";
 import type { NodeRole } from "../model/specs.ts";
@@ -112,11 +112,6 @@ export class SwarmNode implements SwarmLifecycle {
         saved: membership?.state.managers ?? [],
       }),
     };
-  }
-
-  /** Networks of the cluster that are set up on this machine. */
-  networksHere(): readonly NetworkAssignment[] {
-    return this.#membership?.worker.networks ?? [];
   }
 
   control(): ClusterControl | undefined {

@@ -6,7 +6,7 @@ import path from "node:path";
 import type { Cancel, Component, Env } from "../common/env.ts";
 import { hasCode } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
-import type { AssignmentSet, NetworkAssignment, PeerNode, SessionInfo } from "../model/dispatch.ts";
+import type { AssignmentSet, PeerNode, SessionInfo } from "../model/dispatch.ts";
 import type { Engine } from "../model/engine.ts";
 import type { NodeDescription } from "../model/objects.ts";
 import type { NodeAvailability, NodeRole } from "../model/specs.ts";
@@ -114,11 +114,6 @@ export class WorkerNode implements Component {
     this.#endImageWatch = engine.images.onChange(() => this.#reportImagesSoon());
     this.#reportImages();
     this.#agent.start();
-  }
-
-  /** Networks of the cluster that are set up here. */
-  get networks(): readonly NetworkAssignment[] {
-    return this.#options.network.networks();
   }
 
   /** Containers and traffic go on. */
