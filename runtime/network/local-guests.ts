@@ -131,6 +131,10 @@ export class LocalGuests {
     };
   }
 
+  has(containerId: string): boolean {
+    return this.#attached.has(containerId) || this.#pending.has(containerId);
+  }
+
   /** True if it was a guest. */
   async detach(containerId: string): Promise<boolean> {
     const wasPending = this.#pending.delete(containerId);

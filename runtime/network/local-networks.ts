@@ -200,6 +200,11 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
           "permission_denied",
           `container cannot be connected to ${record.driver === "host" ? "host" : "none"} network`,
         );
+      if (this.#guests.has(target.id))
+        throw new ClusterError(
+          "failed_precondition",
+          `Cannot connect container ${target.name} to network ${record.name}: it is on networks of the cluster, and a container is on one kind alone`,
+        );
       const member = this.#members.get(target.id);
       if (member?.endpoints[record.id] !== undefined || target.endpoints[record.name] !== undefined)
         throw new ClusterError(

@@ -343,6 +343,11 @@ describe("a cluster of three managers and two workers", () => {
       "--ip=10.88.0.77",
       IMAGE_V1,
     ]);
+    const mixed = await cluster.dev.docker(here.name, ["network", "connect", "bridge", "cat"]);
+    assert.match(
+      mixed.stderr,
+      /Cannot connect container cat to network bridge: it is on networks of the cluster/,
+    );
     assert.match(taken.stderr, /Address already in use: 10\.88\.0\.77 on network yard/);
     await cluster.docker("service", "rm", "shed");
     const refused = await cluster.dev.docker(cluster.first.name, ["network", "rm", "yard"]);
