@@ -499,6 +499,32 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
     assert.deepEqual(runs[0], runs[1]);
   });
 
+  it("cut subnets from the cluster's pool, also if they started before there was a cluster", async () => {
+    const cluster = new ModelCluster();
+    cluster.start();
+    await cluster.advance(10);
+    await cluster.write((tx) => {
+      tx.create("cluster", {
+        id: "cluster1",
+        spec: { Name: "default" },
+        rootCa: { certificate: "", key: "", digest: "", joinTokens: { worker: "", manager: "" } },
+        tlsInfo: { TrustRoot: "", CertIssuerSubject: "", CertIssuerPublicKey: "" },
+        defaultAddressPool: ["10.77.0.0/16"],
+        subnetSize: 26,
+        dataPathPort: 4789,
+        meshPool: "100.64.0.0/10",
+        unlockKey: "",
+      });
+      tx.create("network", { id: "ingress", spec: { Name: "ingress", Driver: "overlay", Ingress: true } });
+    });
+    const subnet = (id: string): string | undefined =>
+      cluster.store.view().get("network", id)?.allocation?.subnets[0]?.subnet;
+    await cluster.until("ingress has a subnet", () => subnet("ingress") === "10.77.0.0/26");
+    const next = await cluster.addNetwork({ Name: "next", Driver: "overlay" });
+    await cluster.until("so has the next", () => subnet(next) === "10.77.0.64/26");
+    await cluster.stop();
+  });
+
   it("give containers outside of services addresses: any, the one asked for, and none that another has", async () => {
     await withCluster(2, async (cluster) => {
       const net = await cluster.addNetwork({ Name: "net", Driver: "overlay", Attachable: true });

@@ -133,8 +133,12 @@ export class Allocator implements Component {
         return true;
       case "task":
         return this.#observeTask(event.object, event.action, nowMs);
-      case "image":
       case "cluster":
+        // The first leader begins without one: pools and sizes are known from here on, and nothing was given yet.
+        if (event.action !== "create") return false;
+        this.#load(this.#deps.store.view());
+        return true;
+      case "image":
       case "secret":
       case "config":
         return false;
