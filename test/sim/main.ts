@@ -3,6 +3,7 @@
  * [--profile NAME]`, which goes round all profiles unless told one.
  * Prints the seed first, then what the run did; exits with 1 if a check failed, with 2 if it was called wrongly.
  */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import type { RunResult } from "./cluster.ts";
 import { runSeed } from "./run.ts";
@@ -63,14 +64,19 @@ async function once(
   return false;
 }
 
-/** One seed after the other, each with the next of the profiles. */
+/** One seed after the other, each with the next of the profiles. SIGINT and SIGTERM end it after the seed that runs. */
 async function hunt(
   seconds: number,
   from: number,
   options: { readonly profiles: readonly ProfileName[]; readonly minutes: number },
 ): Promise<boolean> {
   const { minutes, profiles } = options;
-  const endMs = performance.now() + seconds * 1000;
+  let endMs = performance.now() + seconds * 1000;
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, () => {
+      endMs = 0;
+    });
+  }
   let virtualMs = 0;
   let seed = from;
   let failedCount = 0;
@@ -78,6 +84,8 @@ async function hunt(
     const profile = profiles[seed % profiles.length] ?? "swarm";
     const result = await runSeed({ seed, profile, faultyMs: minutes * 60_000, keepsTimeline: false });
     virtualMs += result.virtualMs;
+    // Signals come between turns of the event loop.
+    await nextTurn();
     if (result.undecided > 0) console.log(`seed ${seed} ${profile}: ${result.undecided} histories undecided`);
     if (result.failure === undefined) continue;
     failedCount += 1;
