@@ -12,6 +12,8 @@ export interface BlobSource {
   readonly name: string;
   /** Asked only when the others have failed. */
   readonly isReserve?: boolean;
+  /** Has the blob's beginning only: alone it gives no blob. */
+  readonly isPartial?: boolean;
   /** Next to nothing came for so long: the source is given up for the piece. Default 30 s. */
   readonly stallMs?: number;
   /** Bytes from `offset`, at least `length` of them (the rest is not read). Rejects with resource_exhausted when busy. */

@@ -107,7 +107,7 @@ function earlierSource(digest: string, beginning: Beginning | undefined): Earlie
   if (beginning === undefined) return undefined;
   const refuse = (): Promise<never> =>
     Promise.reject(new ClusterError("internal", "A beginning is read from its start only"));
-  return { name: `what an earlier pull left of ${digest}`, open: refuse, beginning };
+  return { name: `what an earlier pull left of ${digest}`, isPartial: true, open: refuse, beginning };
 }
 
 class ImageFetch {

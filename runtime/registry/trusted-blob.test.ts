@@ -39,14 +39,16 @@ class Fixture {
   }
 
   take(): Promise<string> {
-    return takeBlob(this.trust, async (pieces) => {
-      const got: Buffer[] = [];
-      for await (const piece of pieces) got.push(piece);
-      const text = Buffer.concat(got).toString();
-      if (text.includes("x")) throw new ClusterError("failed_precondition", "other digest");
-      return text;
-    });
+    return takeBlob(this.trust, textOf);
   }
+}
+
+async function textOf(pieces: AsyncGenerator<Buffer>): Promise<string> {
+  const got: Buffer[] = [];
+  for await (const piece of pieces) got.push(piece);
+  const text = Buffer.concat(got).toString();
+  if (text.includes("x")) throw new ClusterError("failed_precondition", "other digest");
+  return text;
 }
 
 test("takeBlob() asks a source that lied alone nothing more", async () => {
@@ -65,6 +67,40 @@ test("takeBlob() finds the liars among several, and blames no one for breaking o
   const broken = new Fixture(["broken"], true, new Set(["broken"]));
   await assert.rejects(broken.take(), /broke off/);
   assert.equal(broken.distrusted.size, 0);
+});
+
+test("takeBlob() goes on with the others where the last suspect breaks off", async () => {
+  const fixture = new Fixture(["liar", "broken", "honest"], true, new Set());
+  let isFirst = true;
+  const trust: BlobTrust = {
+    ...fixture.trust,
+    pieces: async function* (sources, onUse) {
+      const used = sources();
+      fixture.goes.push(used.map(({ name }) => name).join());
+      // Together they give a wrong blob, and "broken" nothing when it is asked alone.
+      if (used.length === 1 && used[0]?.name === "broken")
+        throw new ClusterError("unavailable", "broken broke off");
+      const taking = isFirst ? used.filter(({ name }) => name !== "honest") : used.slice(-1);
+      isFirst = false;
+      for (const each of taking) {
+        onUse(each);
+        yield await Promise.resolve(Buffer.from(LIARS.has(each.name) ? "x" : "y"));
+      }
+    },
+  };
+  const order = ["broken", "liar", "honest"];
+  const sources = trust.sources().toSorted((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
+  assert.equal(await takeBlob({ ...trust, sources: () => sources }, textOf), "y");
+  assert.deepEqual(fixture.goes, ["broken,liar,honest", "liar", "broken", "broken,honest"]);
+});
+
+test("takeBlob() leaves out what has a part only, instead of asking it alone", async () => {
+  const fixture = new Fixture(["liar", "honest"], true);
+  const [liar, honest] = fixture.trust.sources();
+  assert.ok(liar && honest);
+  const sources = [honest, { ...liar, isPartial: true }];
+  assert.equal(await takeBlob({ ...fixture.trust, sources: () => sources }, textOf), "y");
+  assert.deepEqual(fixture.goes, ["honest,liar", "honest"]);
 });
 
 test("takeBlob() gives up when all lie", async () => {

@@ -1,7 +1,7 @@
 /**
  * A blob from several sources of which some may lie. Pieces of one that was put together from many don't say who spoiled it,
  * so it is fetched once more from each of them alone: whoever gives other bytes than the digest says is asked nothing more
- * in this pull.
+ * in this pull. What has only a part can't be tried alone, and is left out at once.
  */
 import { hasCode } from "../../common/errors.ts";
 import type { BlobSource } from "./blob-stream.ts";
@@ -36,12 +36,16 @@ export async function takeBlob<T>(
       return await take(attempt.pieces());
     } catch (caught) {
       const used = [...attempt.used];
-      if (trust.signal.aborted || !attempt.isContentAtFault(caught) || tryCount >= TRY_COUNT_MAX) {
-        // What one of several suspects could not give says nothing about the others.
-        if (suspects.length === 0 || trust.signal.aborted || tryCount >= TRY_COUNT_MAX) throw caught;
+      if (trust.signal.aborted || tryCount >= TRY_COUNT_MAX) throw caught;
+      if (!attempt.isContentAtFault(caught)) {
+        if (alone === undefined) throw caught;
+        // What a suspect could not give says nothing about the others.
         continue;
       }
+      const parts = used.filter(({ isPartial }) => isPartial === true);
+      for (const { name } of parts) trust.distrusted.add(name);
       const [only] = used;
+      if (parts.length > 0) continue;
       if (used.length > 1) suspects = used;
       else if (only !== undefined) trust.distrusted.add(only.name);
       if (suspects.length === 0 && trusted().length === 0) throw caught;
