@@ -13,6 +13,8 @@ export interface BuildRequest {
   readonly removesContainers: boolean;
   readonly removesFailed: boolean;
   readonly args: ReadonlyMap<string, string>;
+  /** Arguments that were named without a value: they stay unset. */
+  readonly unsetArgs: readonly string[];
   readonly labels: ReadonlyMap<string, string>;
   readonly target: string;
   readonly platform: string;
@@ -33,9 +35,10 @@ function flag(query: URLSearchParams, key: string, fallback: boolean): boolean {
   return !["0", "no", "false", "none"].includes(value.toLowerCase());
 }
 
-function stringMap(query: URLSearchParams, key: string): ReadonlyMap<string, string> {
+/** null is a name without a value. */
+function entries(query: URLSearchParams, key: string): readonly (readonly [string, string | null])[] {
   const text = query.get(key) ?? "";
-  if (text === "" || text === "null") return new Map();
+  if (text === "" || text === "null") return [];
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -44,10 +47,16 @@ function stringMap(query: URLSearchParams, key: string): ReadonlyMap<string, str
   }
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw invalid(key, "a JSON map", text);
-  // null is an argument named without a value: it stays unset.
-  const entries = Object.entries(value).filter(([, each]) => each !== null);
-  for (const [, each] of entries) if (typeof each !== "string") throw invalid(key, "a map of strings", text);
-  return new Map(entries as [string, string][]);
+  const found = Object.entries(value);
+  for (const [, each] of found)
+    if (each !== null && typeof each !== "string") throw invalid(key, "a map of strings", text);
+  return found as [string, string | null][];
+}
+
+function stringMap(query: URLSearchParams, key: string): ReadonlyMap<string, string> {
+  return new Map(
+    entries(query, key).flatMap(([name, value]) => (value === null ? [] : [[name, value] as const])),
+  );
 }
 
 function integer(query: URLSearchParams, key: string): number {
@@ -95,7 +104,21 @@ function hostConfig(query: URLSearchParams): HostConfig {
   };
 }
 
+/** What Docker refuses on Linux too, in its words: said, not left out. */
+function refuseUnsupported(query: URLSearchParams): void {
+  const isolation = query.get("isolation") ?? "";
+  if (!["", "default"].includes(isolation.toLowerCase()))
+    throw new ClusterError("invalid_argument", `Unsupported isolation: ${JSON.stringify(isolation)}`);
+  if (!["", "null", "[]"].includes(query.get("securityopt") ?? "")) {
+    throw new ClusterError(
+      "invalid_argument",
+      "The daemon on this platform does not support setting security options on build",
+    );
+  }
+}
+
 export function parseBuildRequest(query: URLSearchParams): BuildRequest {
+  refuseUnsupported(query);
   const remote = query.get("remote") ?? "";
   if (remote !== "" && remote !== "client-session") {
     throw new ClusterError(
@@ -122,6 +145,7 @@ export function parseBuildRequest(query: URLSearchParams): BuildRequest {
     removesContainers: flag(query, "rm", true),
     removesFailed: flag(query, "forcerm", false),
     args: stringMap(query, "buildargs"),
+    unsetArgs: entries(query, "buildargs").flatMap(([name, value]) => (value === null ? [name] : [])),
     labels: stringMap(query, "labels"),
     target: (query.get("target") ?? "").toLowerCase(),
     platform: query.get("platform") ?? "",

@@ -74,6 +74,29 @@ function platformArgs(platform: ImagePlatform): ReadonlyMap<string, string> {
   ]);
 }
 
+/** What a quiet build would have told, for the case that it fails: the end of it. */
+const KEPT_BYTES_MAX = 1024 * 1024;
+
+class KeptLines {
+  readonly #lines: ProgressLine[] = [];
+  #bytes = 0;
+
+  add(line: ProgressLine): void {
+    this.#lines.push(line);
+    this.#bytes += sizeOf(line);
+    while (this.#bytes > KEPT_BYTES_MAX && this.#lines.length > 1)
+      this.#bytes -= sizeOf(must(this.#lines.shift(), "there are several"));
+  }
+
+  get lines(): readonly ProgressLine[] {
+    return this.#lines;
+  }
+}
+
+function sizeOf(line: ProgressLine): number {
+  return JSON.stringify(line).length;
+}
+
 class Build {
   readonly #parts: BuilderParts;
   readonly #options: BuildOptions;
@@ -84,6 +107,7 @@ class Build {
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
   readonly #usedArgs = new Set<string>();
+  readonly #kept = new KeptLines();
 
   constructor(
     parts: BuilderParts,
@@ -95,11 +119,16 @@ class Build {
     this.#request = parseBuildRequest(options.query);
     this.#lease = run.lease;
     this.#signal = AbortSignal.any([run.signal, this.#stop.signal]);
-    this.#report = this.#request.isQuiet ? (): void => {} : run.report;
+    this.#report = this.isQuiet ? (line): void => this.#kept.add(line) : run.report;
   }
 
   get isQuiet(): boolean {
     return this.#request.isQuiet;
+  }
+
+  /** What was not told because the build is quiet. */
+  get kept(): readonly ProgressLine[] {
+    return this.#kept.lines;
   }
 
   async run(): Promise<ImageRecord> {
@@ -235,7 +264,7 @@ class Build {
 
   async #finish(image: ImageRecord): Promise<void> {
     const { storage } = this.#parts;
-    const unused = [...this.#request.args.keys()].filter(
+    const unused = [...this.#request.args.keys(), ...this.#request.unsetArgs].filter(
       (key) => !this.#usedArgs.has(key) && key !== "SOURCE_DATE_EPOCH" && !/_proxy$/i.test(key),
     );
     if (unused.length > 0) {
@@ -268,7 +297,10 @@ export function buildImage(
           lease,
           signal: AbortSignal.any([signal, own.signal]),
         });
-        const image = await build.run();
+        const image = await build.run().catch((caught: unknown) => {
+          for (const line of build.kept) report(line);
+          throw caught;
+        });
         if (build.isQuiet) report({ stream: `${image.id}\n` });
       } finally {
         lease.release();

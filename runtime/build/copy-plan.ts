@@ -40,6 +40,11 @@ interface Match {
   readonly node: FoundNode;
   /** The folder of an unpacked archive. */
   readonly isArchive: boolean;
+  /** By a pattern: --exclude says something of the match itself. */
+  readonly isFromPattern: boolean;
+  /** With --parents: how many parts of `written` are folders that stay behind. */
+  readonly written: readonly string[];
+  readonly leftBehind: number;
   /** From an archive or an image, not from the client: owners say something. */
   readonly keepsOwner: boolean;
 }
@@ -75,7 +80,11 @@ export class CopySources {
     const view = new LayeredView(source.layers);
     const parts = pathParts(pattern);
     const found = hasWildcard(pattern) ? this.#expand(view, parts) : [parts];
-    const matches = found.map((each) => this.#match(source, view, each)).filter((each) => each !== undefined);
+    const leftBehind = leftBehindOf(pattern);
+    const matches = found
+      .map((each) => this.#match(source, view, each))
+      .filter((each) => each !== undefined)
+      .map((each) => ({ ...each, leftBehind }));
     if (matches.length > 0) return matches;
     if (hasWildcard(pattern)) throw failed(this.#request, "no source files were specified");
     const stat = `stat ${source.pattern.replace(/^\/+/, "")}: file does not exist`;
@@ -93,25 +102,42 @@ export class CopySources {
     throw failed(this.#request, `forbidden path outside the build context: ${source.pattern} (${clean})`);
   }
 
-  #match(source: CopySource, view: LayeredView, parts: readonly string[]): Match | undefined {
+  #match(
+    source: CopySource,
+    view: LayeredView,
+    written: readonly string[],
+  ): Omit<Match, "leftBehind"> | undefined {
     // Through links, as opening the path would go, but never out of the tree.
-    const resolved = view.resolve(parts.join("/"));
+    const resolved = view.resolve(written.join("/"));
     const node = view.find(resolved);
     if (node === undefined) return undefined;
     const unpacked = this.#request.unpacked.find((each) => each.file === node.absolute);
     if (unpacked === undefined) {
       const keepsOwner = source.kind === "image";
-      return { view, parts: resolved, node, isArchive: false, keepsOwner };
+      const isFromPattern = hasWildcard(source.pattern);
+      return { view, parts: resolved, written, node, isArchive: false, isFromPattern, keepsOwner };
     }
     const inside = new LayeredView([unpacked.folder]);
     const root = inside.find([]);
     if (root === undefined) return undefined;
-    return { view: inside, parts: [], node: root, isArchive: true, keepsOwner: true };
+    return {
+      view: inside,
+      parts: [],
+      written,
+      node: root,
+      isArchive: true,
+      isFromPattern: false,
+      keepsOwner: true,
+    };
   }
 
   #expand(view: LayeredView, parts: readonly string[]): readonly (readonly string[])[] {
     let found: (readonly string[])[] = [[]];
     for (const part of parts) {
+      if (part === "**" && this.#request.keepsParents) {
+        found = found.flatMap((each) => [each, ...foldersBelow(view, each)]);
+        continue;
+      }
       if (!hasWildcard(part)) {
         found = found.map((each) => [...each, part]);
         continue;
@@ -126,6 +152,21 @@ export class CopySources {
     }
     return found.filter((each) => view.find(view.resolve(each.join("/"))) !== undefined);
   }
+}
+
+/** All folders below one, links not followed. */
+function foldersBelow(view: LayeredView, folder: readonly string[]): readonly (readonly string[])[] {
+  return view
+    .list(view.resolve(folder.join("/")))
+    .map((name) => [...folder, name])
+    .filter((each) => view.find(each)?.stats.isDirectory() === true)
+    .flatMap((each) => [each, ...foldersBelow(view, each)]);
+}
+
+/** How many parts stand before the first "/./". */
+function leftBehindOf(pattern: string): number {
+  const pivot = pattern.indexOf("/./");
+  return pivot < 0 ? 0 : pathParts(pattern.slice(0, pivot)).length;
 }
 
 function typeOf(stats: fs.Stats): TarType | undefined {
@@ -182,6 +223,11 @@ class CopyPlan {
   }
 
   #copy(match: Source, target: readonly string[], isFolder: boolean): void {
+    if (this.#request.keepsParents) {
+      if (!this.#isOut(match, [])) this.#copyWithParents(match, target);
+      return;
+    }
+    if (match.isFromPattern && this.#isOut(match, match.written.slice(-1))) return;
     if (match.node.stats.isDirectory()) {
       this.#makeFolder(target);
       this.#copyTree(match, match.parts, target);
@@ -191,13 +237,33 @@ class CopyPlan {
     this.#copyNode(match, match.node, isFolder ? [...target, name] : target);
   }
 
+  /** What --exclude says of something below a match; with --parents by its name from where the folders are kept. */
+  #isOut({ written, leftBehind }: Match, below: readonly string[]): boolean {
+    const above = this.#request.keepsParents ? written.slice(leftBehind) : [];
+    return this.#excludes.ignores(toText([...above, ...below].join("/")));
+  }
+
+  /** Folders above as the source has them, under the names that were written. */
+  #copyWithParents(match: Source, target: readonly string[]): void {
+    const { view, written, leftBehind } = match;
+    this.#makeFolder(target);
+    for (let count = leftBehind + 1; count < written.length; count++) {
+      const node = view.find(view.resolve(written.slice(0, count).join("/")));
+      const place = [...target, ...written.slice(leftBehind, count)];
+      if (node !== undefined && !this.#items.has(place.join("/"))) this.#copyNode(match, node, place);
+    }
+    const place = [...target, ...written.slice(leftBehind)];
+    if (written.length > leftBehind) this.#copyNode(match, match.node, place);
+    if (match.node.stats.isDirectory()) this.#copyTree(match, match.parts, place);
+  }
+
   /** The content of a folder; excluded ones are gone through for what is taken back by "!". */
   #copyTree(match: Source, parts: readonly string[], target: readonly string[]): void {
     for (const name of match.view.list(parts)) {
       const child = [...parts, name];
       const node = match.view.find(child);
       if (node === undefined) continue;
-      const isOut = this.#excludes.ignores(toText(child.slice(match.parts.length).join("/")));
+      const isOut = this.#isOut(match, child.slice(match.parts.length));
       // A link in the image that leads to a folder stays, and is gone through.
       const place = this.#placeOf([...target, name], node);
       if (!node.stats.isDirectory()) {

@@ -26,6 +26,8 @@ export interface CopyRequest {
   readonly chmod: string;
   /** --exclude. */
   readonly excludes: readonly string[];
+  /** --parents: a source comes with the folders above it, from "/./" on where that stands in it. */
+  readonly keepsParents: boolean;
   /** Archives that ADD takes apart: file to the folder with its content. */
   readonly unpacked: readonly { readonly file: string; readonly folder: string }[];
   /** Seconds since 1970; later times are put back to it. */

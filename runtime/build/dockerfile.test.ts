@@ -44,6 +44,10 @@ test("parseDockerfile() reads heredocs", () => {
     { name: "A", content: "$a\n", expands: true },
     { name: "B", content: "$b\n", expands: false },
   ]);
+  const own = only('RUN <<"EOF"\n#!/usr/bin/env python3\nprint(1)\nEOF\n');
+  assert.ok(own.kind === "RUN");
+  assert.deepEqual(own.command, { isShell: true, args: ["/dev/pipes/EOF"] });
+  assert.deepEqual(own.script, { name: "EOF", content: "#!/usr/bin/env python3\nprint(1)\n" });
   const mixed = only("RUN cat <<EOF > /x\nbody\nEOF\n");
   assert.deepEqual(mixed.kind === "RUN" && mixed.command.args, ["cat <<EOF > /x\nbody\nEOF"]);
   assert.throws(() => parseDockerfile("RUN <<EOF\nx\n"), /unterminated heredoc "EOF"/);

@@ -37,9 +37,16 @@ export interface ArgInstruction extends Base {
   readonly pairs: readonly (readonly [string, string | undefined])[];
 }
 
+/** A document that names its own interpreter: a file that the command runs. */
+export interface RunScript {
+  readonly name: string;
+  readonly content: string;
+}
+
 export interface RunInstruction extends Base {
   readonly kind: "RUN";
   readonly command: CommandLine;
+  readonly script: RunScript | undefined;
   /** "" for the build's own. */
   readonly network: string;
   readonly mounts: readonly WrittenMount[];
@@ -58,6 +65,10 @@ export interface CopyInstruction extends Base {
   readonly chown: string;
   readonly chmod: string;
   readonly excludes: readonly string[];
+  /** Of COPY: the folders above a source come too. */
+  readonly keepsParents: boolean;
+  /** Of ADD: the digest that the download has to have; "" for any. */
+  readonly checksum: string;
 }
 
 export interface TextInstruction extends Base {
@@ -208,22 +219,25 @@ function parseArg(raw: RawInstruction, escape: string): ArgInstruction {
   return { kind: "ARG", raw, pairs };
 }
 
-/** The command of a RUN with its heredocs: a body alone is the script, else the shell gets it as it was written. */
-function runCommand(raw: RawInstruction): CommandLine {
-  if (raw.heredocs.length === 0) return commandLine(raw.args);
+/** Where BuildKit puts a document that is a program of its own, too. */
+export const SCRIPT_FOLDER = "/dev/pipes";
+
+/**
+ * The command of a RUN with its heredocs: a body alone is the script, run by what its first line names if it names something;
+ * else the shell gets it as it was written.
+ */
+function runCommand(raw: RawInstruction): Pick<RunInstruction, "command" | "script"> {
+  if (raw.heredocs.length === 0) return { command: commandLine(raw.args), script: undefined };
   const isAlone = raw.heredocs.length === 1 && /^<<-?["']?[\w.-]+["']?$/.test(raw.args.trim());
   const only = raw.heredocs[0];
   if (isAlone && only !== undefined) {
-    if (only.content.startsWith("#!")) {
-      throw dockerfileError(
-        "a RUN heredoc must be for the shell, got one that names its own interpreter",
-        raw.line,
-      );
-    }
-    return { isShell: true, args: [only.content] };
+    const { name, content } = only;
+    if (!content.startsWith("#!")) return { command: { isShell: true, args: [content] }, script: undefined };
+    return { command: { isShell: true, args: [`${SCRIPT_FOLDER}/${name}`] }, script: { name, content } };
   }
   const bodies = raw.heredocs.map((each: Heredoc) => `\n${each.content}${each.name}`).join("");
-  return { isShell: true, args: [raw.args.replace(/<<-/g, "<<") + bodies] };
+  const args = [raw.args.replace(/<<-/g, "<<") + bodies];
+  return { command: { isShell: true, args }, script: undefined };
 }
 
 function parseRun(raw: RawInstruction): RunInstruction {
@@ -241,12 +255,22 @@ function parseRun(raw: RawInstruction): RunInstruction {
   if (!["", "default", "none", "host"].includes(network)) {
     throw dockerfileError(`unsupported network mode "${network}"`, raw.line);
   }
-  return { kind: "RUN", raw, command: runCommand(raw), network, mounts };
+  return { kind: "RUN", raw, ...runCommand(raw), network, mounts };
+}
+
+/** A flag that needs no value: "--parents", "--parents=false". */
+function isSet(raw: RawInstruction, flags: ReadonlyMap<string, readonly string[]>, key: string): boolean {
+  const value = flags.get(key)?.[0];
+  if (value === undefined || value === "false") return false;
+  if (value === "" || value === "true") return true;
+  throw dockerfileError(`expecting boolean value for flag ${key}, not: ${value}`, raw.line);
 }
 
 function parseCopy(raw: RawInstruction, escape: string, kind: "COPY" | "ADD"): CopyInstruction {
   const known =
-    kind === "COPY" ? ["from", "chown", "chmod", "link", "exclude"] : ["chown", "chmod", "link", "exclude"];
+    kind === "COPY"
+      ? ["from", "chown", "chmod", "link", "exclude", "parents"]
+      : ["chown", "chmod", "link", "exclude", "checksum"];
   const flags = takeFlags(raw, known);
   const words = parseJsonList(raw.args) ?? splitWords(raw.args, escape);
   if (words.length === 0) throw needsArguments(raw, "at least two");
@@ -264,6 +288,8 @@ function parseCopy(raw: RawInstruction, escape: string, kind: "COPY" | "ADD"): C
     chown: flags.get("chown")?.[0] ?? "",
     chmod: flags.get("chmod")?.[0] ?? "",
     excludes: flags.get("exclude") ?? [],
+    keepsParents: isSet(raw, flags, "parents"),
+    checksum: flags.get("checksum")?.[0] ?? "",
   };
 }
 

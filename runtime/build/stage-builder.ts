@@ -20,7 +20,7 @@ import type { BuildContext } from "./build-context.ts";
 import type { BuildRequest } from "./build-request.ts";
 import { applyConfig, argvOf, DEFAULT_SHELL, splitEnv } from "./config-changes.ts";
 import type { CopyRequest, CopySource } from "./copy-request.ts";
-import { downloadFile } from "./download.ts";
+import { checkChecksum, downloadFile, isRemote } from "./download.ts";
 import type { ArgInstruction, CopyInstruction, Instruction, RunInstruction } from "./instructions.ts";
 import { copyText, nopText, stepText } from "./history-text.ts";
 import { toInstruction } from "./instructions.ts";
@@ -294,7 +294,15 @@ export class StageBuilder {
     const workingFolder = this.#config.WorkingDir ?? "/";
     const mounts = instruction.mounts.map((each) => toRunMount(each, this.#words, workingFolder));
     return new StepMounts(
-      { storage, contextFolder: context.folder, imageFor, foldersOf, report, signal },
+      {
+        storage,
+        contextFolder: context.folder,
+        imageFor,
+        foldersOf,
+        report,
+        signal,
+        script: instruction.script,
+      },
       mounts,
     );
   }
@@ -381,6 +389,7 @@ export class StageBuilder {
       chown: "",
       chmod: "",
       excludes: [],
+      keepsParents: false,
       unpacked: [],
       ...(epoch === undefined ? {} : { mtimeMax: epoch }),
       ...fields,
@@ -402,6 +411,7 @@ export class StageBuilder {
         chown: expandWord(instruction.chown, words),
         chmod: expandWord(instruction.chmod, words),
         excludes: instruction.excludes,
+        keepsParents: instruction.keepsParents,
       });
       const complete = instruction.kind === "ADD" ? await this.#unpackArchives(request, cleanUps) : request;
       const { things } = await this.#env.storage.pool.run({ kind: "hashCopy", request: complete });
@@ -436,6 +446,8 @@ export class StageBuilder {
     const layers = kind === "context" ? [context.folder] : await this.#foldersOf(from);
     const sources: CopySource[] = [];
     const inlineFiles: { readonly name: string; readonly content: string }[] = [];
+    const checksum = expandWord(instruction.checksum, words);
+    checkChecksum(checksum, instruction.sources);
     for (const word of instruction.sources) {
       const heredocName = /^<<-?["']?([\w.-]+)["']?$/.exec(word)?.[1];
       const heredoc = instruction.raw.heredocs.find((each) => each.name === heredocName);
@@ -443,8 +455,9 @@ export class StageBuilder {
       if (heredoc !== undefined) {
         const content = heredoc.expands ? expandText(heredoc.content, words) : heredoc.content;
         inlineFiles.push({ name: heredoc.name, content });
-      } else if (instruction.kind === "ADD" && /^(?:https?|ftp):\/\/|^git@|\.git(?:#|$)/.test(pattern)) {
-        const { folder, name } = await downloadFile(this.#env.storage, pattern, this.#env.signal);
+      } else if (instruction.kind === "ADD" && isRemote(pattern)) {
+        const { storage, signal } = this.#env;
+        const { folder, name } = await downloadFile(storage, { url: pattern, checksum }, signal);
         cleanUps.push(() => this.#env.storage.env.disk.removeTree(folder));
         sources.push({ pattern: name, layers: [folder], kind: "download" });
       } else sources.push({ pattern, layers, kind });

@@ -14,6 +14,7 @@ import type { ImageStorage } from "../images/image-storage.ts";
 import { LayeredView } from "../images/layered-view.ts";
 import { fromText, fsPath, toText } from "../images/tar/byte-path.ts";
 import type { CopyRequest } from "./copy-request.ts";
+import { SCRIPT_FOLDER, type RunScript } from "./instructions.ts";
 import type { BindMount, ClientMount, RunMount } from "./run-mounts.ts";
 
 export interface MountParts {
@@ -25,6 +26,8 @@ export interface MountParts {
   readonly foldersOf: (image: ImageRecord | undefined) => Promise<readonly string[]>;
   readonly report: (line: ProgressLine) => void;
   readonly signal: AbortSignal;
+  /** Put in a file that can be run. */
+  readonly script: RunScript | undefined;
 }
 
 interface Source {
@@ -45,7 +48,8 @@ export class StepMounts {
 
   /** What the step depends on beside its text: where things are mounted, and the content of what it can read. */
   async key(): Promise<string> {
-    const keys: unknown[] = [];
+    const { script } = this.#parts;
+    const keys: unknown[] = script === undefined ? [] : [script];
     for (const mount of this.#mounts) {
       if (mount.type !== "bind") keys.push(mount);
       else {
@@ -60,7 +64,7 @@ export class StepMounts {
   /** Mounts for the container, after key(). Whatever comes of them, release() is called at the end. */
   async open(): Promise<readonly Mount[]> {
     const caches = await this.#takeCaches();
-    const opened: Mount[] = [];
+    const opened: Mount[] = this.#openScript();
     for (const mount of this.#mounts) {
       switch (mount.type) {
         case "bind":
@@ -82,6 +86,19 @@ export class StepMounts {
       }
     }
     return opened;
+  }
+
+  #openScript(): Mount[] {
+    const { script, storage } = this.#parts;
+    if (script === undefined) return [];
+    const folder = storage.content.ingestPath();
+    this.#cleanUps.push(() => fs.rmSync(folder, { recursive: true, force: true }));
+    fs.mkdirSync(folder);
+    const file = path.join(folder, script.name);
+    fs.writeFileSync(file, script.content);
+    // Whatever the daemon's umask: the step's user has to read and run it.
+    for (const each of [folder, file]) fs.chmodSync(each, 0o755);
+    return [{ Type: "bind", Source: folder, Target: SCRIPT_FOLDER, ReadOnly: true }];
   }
 
   /** Folders by name: one for all mounts of a name, and in the names' order, so that no two commands wait for each other for ever. */
@@ -181,6 +198,7 @@ function copyRequest({ mount, layers, kind }: Source, destination: string): Copy
     chown: "",
     chmod: "",
     excludes: [],
+    keepsParents: false,
     unpacked: [],
   };
 }

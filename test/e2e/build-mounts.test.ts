@@ -155,4 +155,29 @@ RUN --mount=type=tmpfs,target=/t/x --mount=type=tmpfs,target=/full/x mv /t /move
       "/full/other\n/keep/x\n/moved/x\nother\n",
     );
   });
+
+  test("a RUN document that names its own interpreter is a file that the kernel runs, and is not in the image", async () => {
+    const script = (said: string): string => `RUN <<EOF
+#!/bin/cat
+says ${said} $HOME and 'quotes'
+EOF
+USER 7:8
+RUN <<-OTHER
+\t#!/bin/sh -e
+\techo "$0 $- $(id -u)"
+\tfalse
+\ttouch /tmp/not-reached
+\tOTHER
+`;
+    await assert.rejects(
+      build(script("one")),
+      /The command '\/bin\/sh -c \/dev\/pipes\/OTHER' returned a non-zero code: 1/,
+    );
+    const [first = ""] = script("one").split("USER");
+    const text = await build(`${first}RUN ! ls /dev/pipes`);
+    assert.match(text, /#!\/bin\/cat\nsays one \$HOME and 'quotes'\n/);
+    const changed = await build(script("two").split("USER")[0] ?? "", { nocache: false });
+    assert.match(changed, /says two/);
+    assert.equal(await shows("ls -d /dev/pipes"), "ls: /dev/pipes: No such file or directory\n");
+  });
 });

@@ -1,6 +1,10 @@
 /** The Dockerfile builder on a real store, with containers that only pretend to run. Needs root for unpacking. */
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
 import * as fs from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { after, test } from "node:test";
 import { ClusterError } from "../../common/errors.ts";
@@ -348,6 +352,109 @@ test("ADD takes local archives apart, COPY does not", async () => {
   assert.deepEqual(
     names.slice(0, 1).concat(names.filter((each) => each.includes("/in") || each.startsWith("b/"))),
     ["a 755 0:0", "a/in 644 7:8", "b/t.tar 644 0:0"],
+  );
+});
+
+test("COPY --parents keeps the folders above, from /./ on where it is written", async () => {
+  const engine = await bench();
+  const files = [
+    { name: "x/", mode: 0o750 },
+    { name: "x/y/" },
+    { name: "x/y/a.txt", content: "a" },
+    { name: "x/y/b.md", content: "b" },
+    { name: "z/deep/er/a.txt", content: "z" },
+    { name: "top.txt", content: "t" },
+  ];
+  const dockerfile = `FROM base:1
+COPY --parents x/y/a.txt top.txt /one/
+COPY --parents x/./y/*.* /two/
+COPY --parents --exclude=x/** **/*.txt /three/
+COPY --parents z/deep /four
+COPY --exclude=*.md x/y/* /five/
+`;
+  const { id } = await build(engine, dockerfile, { files });
+  assert.deepEqual(await layerFiles(engine, id), [
+    "five 755 0:0 /",
+    "five/a.txt 644 0:0 a",
+    "four 755 0:0 /",
+    "four/z 755 0:0 /",
+    "four/z/deep 755 0:0 /",
+    "four/z/deep/er 755 0:0 /",
+    "four/z/deep/er/a.txt 644 0:0 z",
+    "one 755 0:0 /",
+    "one/top.txt 644 0:0 t",
+    "one/x 750 0:0 /",
+    "one/x/y 755 0:0 /",
+    "one/x/y/a.txt 644 0:0 a",
+    "three 755 0:0 /",
+    "three/top.txt 644 0:0 t",
+    "three/z 755 0:0 /",
+    "three/z/deep 755 0:0 /",
+    "three/z/deep/er 755 0:0 /",
+    "three/z/deep/er/a.txt 644 0:0 z",
+    "two 755 0:0 /",
+    "two/y 755 0:0 /",
+    "two/y/a.txt 644 0:0 a",
+    "two/y/b.md 644 0:0 b",
+  ]);
+});
+
+test("ADD --checksum takes only what has the digest", async () => {
+  const engine = await bench();
+  const server = createServer((_, answer) => answer.end("content")).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  try {
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/file`;
+    const digest = `sha256:${createHash("sha256").update("content").digest("hex")}`;
+    const { id } = await build(engine, `FROM base:1\nARG SUM\nADD --checksum=$SUM ${url} /f\n`, {
+      query: { buildargs: JSON.stringify({ SUM: digest }) },
+    });
+    assert.deepEqual(await layerFiles(engine, id), ["f 600 0:0 content"]);
+    const wrong = `sha256:${"0".repeat(64)}`;
+    const add = (flags: string): Promise<unknown> => build(engine, `FROM base:1\nADD ${flags} /f\n`);
+    await assert.rejects(
+      add(`--checksum=${wrong} ${url}`),
+      new RegExp(`digest mismatch: want ${wrong}, got ${digest}`),
+    );
+    await assert.rejects(
+      add(`--checksum=sha256:12 ${url}`),
+      /want sha256: and 64 hexadecimal digits, got "sha256:12"/,
+    );
+    await assert.rejects(add(`--checksum=${digest} file`), /checksum requires HTTP\(S\) sources/);
+  } finally {
+    server.close();
+  }
+});
+
+test("a quiet build that fails tells what it did, one that does not only its image", async () => {
+  const engine = await bench();
+  const query = { q: "1" };
+  assert.match((await build(engine, "FROM base:1\nRUN one\n", { query })).text, /^sha256:[0-9a-f]{64}\n$/);
+  const told: string[] = [];
+  const context = streamOf(tarOf([{ name: "Dockerfile", content: "FROM base:1\nRUN two\nRUN exit 3\n" }]));
+  await assert.rejects(async () => {
+    const lines = engine.images.build(
+      { query: new URLSearchParams(query), context },
+      AbortSignal.timeout(20_000),
+    );
+    for await (const line of lines) told.push(JSON.stringify(line));
+  }, /returned a non-zero code: 3/);
+  assert.match(told.join(""), /Step 2\/3 : RUN two[^]*ran two[^]*Step 3\/3 : RUN exit 3/);
+});
+
+test("what the classic builder refuses on Linux is refused here, and names without a value are told", async () => {
+  const engine = await bench();
+  const refused = (query: Readonly<Record<string, string>>): Promise<unknown> =>
+    build(engine, "FROM base:1\n", { query });
+  await assert.rejects(refused({ isolation: "hyperv" }), /Unsupported isolation: "hyperv"/);
+  await assert.rejects(
+    refused({ securityopt: '["foo=bar"]' }),
+    /does not support setting security options on build/,
+  );
+  const query = { isolation: "Default", securityopt: "null", buildargs: '{"B":null,"A":"1"}' };
+  assert.match(
+    (await build(engine, "FROM base:1\n", { query })).text,
+    /build-args \[A B\] were not consumed/,
   );
 });
 
