@@ -352,7 +352,12 @@ class Run {
       return;
     }
     const victim = members[this.#random.below(members.length)];
-    if (victim === undefined || members.length <= 2) {
+    // Damage that the leader can't know of yet is no reason to refuse: with it the rest may be no quorum for ever.
+    const healthy = leader.core.healthy();
+    const isSecretlyDamaged = members.some(
+      ({ raftId }) => this.#checks.isDamaged(raftId) && healthy.has(raftId),
+    );
+    if (victim === undefined || members.length <= 2 || isSecretlyDamaged) {
       done();
       return;
     }
