@@ -14,6 +14,7 @@ import type { MeshAssignment, NetworkAssignment } from "../model/dispatch.ts";
 import type { Task } from "../model/objects.ts";
 import { createLocalNetworks } from "../runtime/network/local-networks.ts";
 import type { LocalNetworks } from "../runtime/network/local-networks.ts";
+import type { ContainerDirectory } from "../runtime/ports.ts";
 import { createWorkerNetwork } from "../worker/network/worker-network.ts";
 import type { WorkerNetwork } from "../worker/network/worker-network.ts";
 
@@ -76,7 +77,7 @@ const DEFAULT_TIMEOUT_MS = 3_000;
 let network: WorkerNetwork | undefined;
 let held: { readonly socket: ReturnType<typeof connect>; text: string } | undefined;
 
-const containers = new Map<string, { id: string; name: string; pid: number; endpoints: {} }>();
+const containers = new Map<string, ReturnType<ContainerDirectory["find"]>>();
 let local: LocalNetworks | undefined;
 
 function stderrLog(name: string): Logger {
@@ -266,7 +267,8 @@ const calls: AgentCalls = {
     if (method === "attach") {
       const { target } = list[0] as { target: { containerId: string; pid: number } };
       const { containerId: id, pid } = target;
-      containers.set(id, { id, name: id, pid, endpoints: {} });
+      const rest = { hostname: "", dns: [], mode: "bridge", isNetworked: true, endpoints: {} };
+      containers.set(id, { id, name: id, pid, ...rest });
     }
     if (method === "close") return local.close();
     const faces = { ...bound(local.containers), ...bound(local.networks) };

@@ -101,7 +101,8 @@ export interface ContainerNetworkRequest {
   readonly networkingConfig: CreateContainerRequest["networkingConfig"];
 }
 
-export type NameServers = Pick<AttachedNetworks, "nameservers" | "nameService">;
+/** `meshIp` where it changed as well. */
+export type NameServers = Pick<AttachedNetworks, "nameservers" | "nameService" | "meshIp">;
 
 export interface ContainerNetworkResult extends AttachedNetworks {
   /** Docker's NetworkSettings.Ports: "80/tcp" to what it is bound to on the host. */
@@ -145,6 +146,13 @@ export interface ContainerDirectory {
     readonly id: string;
     readonly name: string;
     readonly pid: number;
+    readonly hostname: string;
+    /** Name servers of its own. */
+    readonly dns: readonly string[];
+    /** Docker's NetworkMode. */
+    readonly mode: string;
+    /** It runs in a network namespace that networks can be added to. */
+    readonly isNetworked: boolean;
     /** Networks it will be connected to at its next start, by name. */
     readonly endpoints: Readonly<Record<string, EndpointSettings>>;
   };

@@ -234,14 +234,10 @@ export function checkAttachable(context: ApiContext, wanted: string): void {
   }
 }
 
-/** A container is on networks of the cluster from its start to its end. */
-function refuseLater(context: ApiContext, wanted: string, container: string): void {
+/** A network of the cluster by its name, which containers have it by; others as they are asked for. */
+function referenceOf(context: ApiContext, wanted: string): string {
   const { local, swarm } = locate(context, context.swarm.control()?.staleView(), wanted);
-  if (local || swarm === undefined) return;
-  throw new ClusterError(
-    "failed_precondition",
-    `Cannot change networks of container ${container}: ${swarm.spec.Name} is a network of the cluster, which a container joins when it is created: docker run --network ${swarm.spec.Name}`,
-  );
+  return local ? wanted : (swarm?.spec.Name ?? findHere(context, wanted)?.name ?? wanted);
 }
 
 async function connect(exchange: Exchange, context: ApiContext): Promise<void> {
@@ -250,9 +246,8 @@ async function connect(exchange: Exchange, context: ApiContext): Promise<void> {
   if (typeof container !== "string" || container === "")
     throw badParameter("container name or ID cannot be empty");
   checkAttachable(context, exchange.param("id"));
-  refuseLater(context, exchange.param("id"), container);
   const settings = (body["EndpointConfig"] ?? {}) as EndpointSettings;
-  await context.engine.networks.connect(exchange.param("id"), container, settings);
+  await context.engine.networks.connect(referenceOf(context, exchange.param("id")), container, settings);
   exchange.empty(200);
 }
 
@@ -261,8 +256,8 @@ async function disconnect(exchange: Exchange, context: ApiContext): Promise<void
   const container = body["Container"];
   if (typeof container !== "string" || container === "")
     throw badParameter("container name or ID cannot be empty");
-  refuseLater(context, exchange.param("id"), container);
-  await context.engine.networks.disconnect(exchange.param("id"), container, body["Force"] === true);
+  const reference = referenceOf(context, exchange.param("id"));
+  await context.engine.networks.disconnect(reference, container, body["Force"] === true);
   exchange.empty(200);
 }
 

@@ -61,7 +61,7 @@ import { readLog } from "./log-reader.ts";
 import { resolveMountPoints } from "./mount-points.ts";
 import { FrameType, u32 } from "./native-frames.ts";
 import { parseSignal } from "./signals.ts";
-import { monitorSocket, sharedWith } from "./spec.ts";
+import { hostnameOf, monitorSocket, sharedWith } from "./spec.ts";
 import { emptyStats, sampleStats, statsObject, type StatsTarget } from "./stats.ts";
 import { top } from "./top.ts";
 import { updateContainer } from "./update.ts";
@@ -791,7 +791,19 @@ export class LocalContainerEngine implements ContainerEngine {
             ? {}
             : { [mode === "default" ? "bridge" : mode]: {} };
         const endpoints = { ...own, ...record.networkingConfig?.EndpointsConfig };
-        return { id, name: record.name, pid: record.state.pid, endpoints };
+        const { pid } = record.state;
+        const isNetworked = record.network !== null && !record.isNetworkOfTask;
+        const { name, hostConfig } = record;
+        return {
+          id,
+          name,
+          pid,
+          hostname: hostnameOf(record),
+          dns: hostConfig.Dns ?? [],
+          mode,
+          isNetworked,
+          endpoints,
+        };
       },
       networksChanged: async (containerId, endpoints, names) => {
         const live = this.#find(containerId);

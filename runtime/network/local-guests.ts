@@ -5,14 +5,52 @@
 import { createHash } from "node:crypto";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
-import type { Guest, GuestNetworks, GuestPlace, NetworkNamespaceTarget } from "../../model/engine.ts";
-import type { ContainerNetworkRequest, ContainerNetworkResult } from "../ports.ts";
+import type {
+  AttachedNetworks,
+  EndpointSettings,
+  Guest,
+  GuestNetworks,
+  GuestPlace,
+  NetworkNamespaceTarget,
+} from "../../model/engine.ts";
+import type {
+  ContainerDirectory,
+  ContainerNetworkRequest,
+  ContainerNetworkResult,
+  NameServers,
+} from "../ports.ts";
+import type { NameDirectory } from "./dns-names.ts";
 import type { NetworkCatalog } from "./local-catalog.ts";
 import { portRequests } from "./local-ports.ts";
 import type { PublishedPort } from "./local-ports.ts";
 import { describePorts, extraHosts, publishedOf } from "./local-results.ts";
 
 type Request = Omit<ContainerNetworkRequest, "target">;
+type Endpoints = Readonly<Record<string, EndpointSettings>>;
+
+export interface MachineGuest extends Guest {
+  /** Its way out, published ports and name server are a local network's: it needs no place on the mesh. */
+  readonly isLedOut?: boolean;
+}
+
+export interface ClusterNetworks extends GuestNetworks {
+  /** Again for a container that is a guest: it joins and leaves what differs. */
+  attach(guest: MachineGuest): Promise<AttachedNetworks>;
+  /** What the container's networks of the cluster know, for the name server of a local one. */
+  names?(containerId: string): NameDirectory;
+}
+
+/** A network of the cluster. */
+export interface ClusterNetwork {
+  readonly id: string;
+  readonly name: string;
+}
+
+interface Known {
+  readonly guest: MachineGuest;
+  /** By network name, with what the user asked for. */
+  readonly endpoints: Endpoints;
+}
 
 /** Networks that a container names, its mode's first. */
 function references(request: Request): string[] {
@@ -21,21 +59,43 @@ function references(request: Request): string[] {
   return [...new Set([mode === "" ? "default" : mode, ...asked])];
 }
 
+type Named = Pick<ReturnType<ContainerDirectory["find"]>, "id" | "name" | "hostname">;
+
 /** The container's names on the network and the address that it asks for there. */
-function placeOf(
-  request: ContainerNetworkRequest,
-  reference: string,
-  network: { readonly id: string; readonly name: string },
-): GuestPlace {
-  const settings = request.networkingConfig?.EndpointsConfig ?? {};
-  const endpoint = settings[reference] ?? settings[network.name] ?? settings[network.id];
-  const shortId = request.target.containerId.slice(0, 12);
-  const names = [request.name, ...(endpoint?.Aliases ?? []), shortId, request.hostname];
+function placeOf(container: Named, network: ClusterNetwork, settings: EndpointSettings): GuestPlace {
+  const names = [
+    container.name,
+    ...(settings.Aliases ?? []),
+    container.id.slice(0, 12),
+    container.hostname,
+  ].filter((name) => name !== "");
   return {
     networkId: network.id,
-    names: [...new Set(names.filter((name) => name !== ""))],
-    address: endpoint?.IPAMConfig?.IPv4Address ?? "",
+    names: [...new Set(names)],
+    address: settings.IPAMConfig?.IPv4Address ?? "",
   };
+}
+
+/** The request without these networks; another takes the place of the mode's. */
+function without<T extends Request>(request: T, foreign: readonly string[]): T {
+  const { hostConfig, networkingConfig } = request;
+  const isOurs = (reference: string): boolean => !foreign.includes(reference);
+  const [first = "default"] = references(request).filter(isOurs);
+  const own = Object.entries(networkingConfig?.EndpointsConfig ?? {}).filter(([name]) => isOurs(name));
+  return {
+    ...request,
+    hostConfig: { ...hostConfig, NetworkMode: first },
+    networkingConfig: { EndpointsConfig: Object.fromEntries(own) },
+  };
+}
+
+function withSettings(attached: Endpoints, settings: Endpoints): Endpoints {
+  return Object.fromEntries(
+    Object.entries(attached).map(([name, endpoint]) => {
+      const asked = settings[name] ?? settings[endpoint.NetworkID ?? ""];
+      return [name, { ...asked, ...endpoint }];
+    }),
+  );
 }
 
 /** Host ports as asked for; on networks of the cluster each must be named. */
@@ -54,24 +114,30 @@ function publishedPorts(request: Request): PublishedPort[] {
 export class LocalGuests {
   readonly #catalog: NetworkCatalog;
   readonly #log: Logger;
-  readonly #attached = new Set<string>();
-  /** Found at the daemon's start, before the cluster was there. */
-  readonly #pending = new Map<string, { readonly guest: Guest; readonly meshIp: string }>();
-  #guests: GuestNetworks | undefined;
+  /** By container. */
+  readonly #known = new Map<string, Known>();
+  /** Found at the daemon's start, before the cluster was there, with their addresses on the mesh. */
+  readonly #pending = new Map<string, string>();
+  #guests: ClusterNetworks | undefined;
 
   constructor(catalog: NetworkCatalog, log: Logger) {
     this.#catalog = catalog;
     this.#log = log;
   }
 
-  set(guests: GuestNetworks | undefined): void {
+  get isUp(): boolean {
+    return this.#guests !== undefined;
+  }
+
+  set(guests: ClusterNetworks | undefined): void {
     this.#guests = guests;
     if (guests === undefined) return;
-    for (const { guest, meshIp } of this.#pending.values()) {
-      this.#attached.add(guest.target.containerId);
-      guests.adopt(guest, meshIp).catch((caught: unknown) =>
+    for (const [containerId, meshIp] of this.#pending) {
+      const known = this.#known.get(containerId);
+      if (known === undefined) continue;
+      guests.adopt(known.guest, meshIp).catch((caught: unknown) =>
         this.#log.warn("a container's place on a network of the cluster could not be taken over", {
-          containerId: guest.target.containerId,
+          containerId,
           error: ClusterError.from(caught),
         }),
       );
@@ -79,42 +145,44 @@ export class LocalGuests {
     this.#pending.clear();
   }
 
-  /** True if the container's networks are the cluster's. One kind at a time: a mixture is refused. */
-  async isGuest(request: Request): Promise<boolean> {
-    const wanted = references(request);
-    const foreign = wanted.filter((reference) => this.#catalog.lookup(reference) === undefined);
-    const guests = this.#guests;
-    if (foreign.length === 0 || guests === undefined) return false;
-    const found = await Promise.all(foreign.map((reference) => guests.open(reference)));
-    const missing = foreign.find((_reference, index) => found[index] === undefined);
-    if (missing !== undefined) throw new ClusterError("not_found", `network ${missing} not found`);
-    if (foreign.length < wanted.length)
-      throw new ClusterError(
-        "invalid_argument",
-        `Cannot connect "${request.name}" to networks of this machine and of the cluster at once: got ${wanted.join(", ")}`,
-      );
-    publishedPorts(request);
-    return true;
+  async open(reference: string): Promise<ClusterNetwork> {
+    const opened = await this.#require().open(reference);
+    if (opened === undefined) throw new ClusterError("not_found", `network ${reference} not found`);
+    return opened;
   }
 
-  async attach(request: ContainerNetworkRequest): Promise<ContainerNetworkResult> {
-    const guests = this.#require();
+  /** The request's networks of the cluster, and what it asks of this machine's; undefined if that is nothing. */
+  async split<T extends Request>(
+    request: T,
+  ): Promise<{ readonly foreign: readonly string[]; readonly local: T | undefined }> {
+    const wanted = references(request);
+    const foreign = wanted.filter((reference) => this.#catalog.lookup(reference) === undefined);
+    if (foreign.length === 0 || this.#guests === undefined) return { foreign: [], local: request };
+    await Promise.all(foreign.map((reference) => this.open(reference)));
+    if (foreign.length < wanted.length) return { foreign, local: without(request, foreign) };
+    publishedPorts(request);
+    return { foreign, local: undefined };
+  }
+
+  /** Connects a container that starts. */
+  async attach(
+    request: ContainerNetworkRequest,
+    { foreign, isLedOut }: { readonly foreign: readonly string[]; readonly isLedOut: boolean },
+  ): Promise<ContainerNetworkResult> {
+    const { target, hostConfig } = request;
+    const id = target.containerId;
+    const settings = request.networkingConfig?.EndpointsConfig ?? {};
     const places = await Promise.all(
-      references(request).map(async (reference) => {
-        const opened = await guests.open(reference);
-        if (opened === undefined) throw new ClusterError("not_found", `network ${reference} not found`);
-        return placeOf(request, reference, opened);
+      foreign.map(async (reference) => {
+        const opened = await this.open(reference);
+        const own = settings[reference] ?? settings[opened.name] ?? settings[opened.id] ?? {};
+        return placeOf({ ...request, id }, opened, own);
       }),
     );
-    const ports = publishedPorts(request);
-    const { target, hostConfig } = request;
-    const attached = await guests.attach({
-      target,
-      places,
-      nameservers: hostConfig.Dns ?? [],
-      ports,
-    });
-    this.#attached.add(target.containerId);
+    const ports = isLedOut ? [] : publishedPorts(request);
+    const guest = { target, places, nameservers: hostConfig.Dns ?? [], ports, isLedOut };
+    const attached = await this.#require().attach(guest);
+    this.#known.set(id, { guest, endpoints: withSettings(attached.endpoints, settings) });
     const search = hostConfig.DnsSearch ?? [];
     const [endpoint] = Object.values(attached.endpoints);
     const names = [request.hostname === "" ? request.name : request.hostname];
@@ -125,47 +193,100 @@ export class LocalGuests {
       ports: describePorts(ports),
       hosts: [
         { ip: endpoint?.IPAddress ?? "", names },
-        ...extraHosts(hostConfig, attached.nameservers[0] ?? ""),
+        ...(isLedOut ? [] : extraHosts(hostConfig, attached.nameservers[0] ?? "")),
       ],
-      sandboxId: createHash("sha256").update(`${target.containerId} ${target.pid}`).digest("hex"),
+      sandboxId: createHash("sha256").update(`${id} ${target.pid}`).digest("hex"),
     };
   }
 
+  /** Puts a container that runs on one more network. */
+  async join(
+    container: ReturnType<ContainerDirectory["find"]>,
+    network: ClusterNetwork,
+    { settings, isLedOut }: { readonly settings: EndpointSettings; readonly isLedOut: boolean },
+  ): Promise<NameServers> {
+    const { id, pid, dns } = container;
+    const known = this.#known.get(id);
+    const target = { containerId: id, pid };
+    const former = known?.guest ?? { target, places: [], nameservers: dns, ports: [] };
+    const places = [...former.places, placeOf(container, network, settings)];
+    return this.#change({ ...former, places, isLedOut }, { ...known?.endpoints, [network.name]: settings });
+  }
+
+  /** Takes a container that runs off a network. */
+  async leave(containerId: string, networkId: string, isLedOut: boolean): Promise<NameServers | undefined> {
+    const known = this.#known.get(containerId);
+    if (known === undefined) return undefined;
+    const places = known.guest.places.filter((place) => place.networkId !== networkId);
+    if (places.length > 0) return this.#change({ ...known.guest, places, isLedOut }, known.endpoints);
+    // Its interface goes at once, which detach() leaves to the container's end.
+    await this.#change({ ...known.guest, places, isLedOut: true }, {});
+    await this.detach(containerId);
+    return undefined;
+  }
+
+  /** The container's local networks have changed: without a way out there it gets one of the cluster's. */
+  async lead(containerId: string, isLedOut: boolean): Promise<NameServers | undefined> {
+    const known = this.#known.get(containerId);
+    if (known === undefined || this.#guests === undefined) return undefined;
+    return this.#change({ ...known.guest, isLedOut }, known.endpoints);
+  }
+
   has(containerId: string): boolean {
-    return this.#attached.has(containerId) || this.#pending.has(containerId);
+    return this.#known.has(containerId);
   }
 
-  /** True if it was a guest. */
-  async detach(containerId: string): Promise<boolean> {
+  describe(containerId: string): Endpoints {
+    return this.#known.get(containerId)?.endpoints ?? {};
+  }
+
+  names(containerId: string): NameDirectory | undefined {
+    return this.has(containerId) ? this.#guests?.names?.(containerId) : undefined;
+  }
+
+  async detach(containerId: string): Promise<void> {
     const wasPending = this.#pending.delete(containerId);
-    if (!this.#attached.delete(containerId)) return wasPending;
-    await this.#guests?.detach(containerId);
-    return true;
+    if (this.#known.delete(containerId) && !wasPending) await this.#guests?.detach(containerId);
   }
 
-  /** True if the container, which runs since before this daemon, is a guest. */
-  async adopt(
+  /** The container, which runs since before this daemon, may be a guest. True if it is nothing else. */
+  adopt(
     container: NetworkNamespaceTarget & { readonly dns: readonly string[] },
     result: ContainerNetworkResult,
-  ): Promise<boolean> {
-    const endpoints = Object.entries(result.endpoints);
-    const isLocal = endpoints.some(([name, { NetworkID }]) => this.#catalog.lookup(NetworkID ?? name));
-    const { meshIp } = result;
-    if (isLocal || meshIp === undefined) return false;
-    const places = endpoints.flatMap(([, endpoint]) => {
-      const { NetworkID: networkId, IPAddress, IPPrefixLen, DNSNames } = endpoint;
-      if (networkId === undefined) return [];
-      return [{ networkId, names: DNSNames ?? [], address: `${IPAddress}/${IPPrefixLen}` }];
-    });
+  ): boolean {
+    const all = Object.entries(result.endpoints);
+    const ours = all.filter(
+      ([name, { NetworkID = "", IPAddress = "" }]) =>
+        NetworkID !== "" && IPAddress !== "" && this.#catalog.lookup(NetworkID || name) === undefined,
+    );
+    if (ours.length === 0) return false;
+    const places = ours.map(([, { NetworkID = "", IPAddress, IPPrefixLen, DNSNames }]) => ({
+      networkId: NetworkID,
+      names: DNSNames ?? [],
+      address: `${IPAddress}/${IPPrefixLen}`,
+    }));
     const { containerId, pid, dns } = container;
-    const target = { containerId, pid };
-    const guest = { target, places, nameservers: dns, ports: publishedOf(result.ports) };
-    this.#pending.set(containerId, { guest, meshIp });
+    const { meshIp } = result;
+    const isLedOut = meshIp === undefined;
+    const ports = isLedOut ? [] : publishedOf(result.ports);
+    const guest = { target: { containerId, pid }, places, nameservers: dns, ports, isLedOut };
+    this.#known.set(containerId, { guest, endpoints: Object.fromEntries(ours) });
+    this.#pending.set(containerId, meshIp ?? "");
     if (this.#guests !== undefined) this.set(this.#guests);
-    return true;
+    return ours.length === all.length;
   }
 
-  #require(): GuestNetworks {
+  async #change(guest: MachineGuest, settings: Endpoints): Promise<NameServers> {
+    const { endpoints, nameservers, nameService, meshIp } = await this.#require().attach(guest);
+    this.#known.set(guest.target.containerId, { guest, endpoints: withSettings(endpoints, settings) });
+    return {
+      nameservers,
+      ...(nameService === undefined ? {} : { nameService }),
+      ...(meshIp === undefined ? {} : { meshIp }),
+    };
+  }
+
+  #require(): ClusterNetworks {
     if (this.#guests === undefined)
       throw new ClusterError(
         "unavailable",

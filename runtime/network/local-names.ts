@@ -6,6 +6,7 @@ import type { NameDirectory, NameMatch } from "./dns-names.ts";
 import type { Resolution } from "./dns-server.ts";
 import type { DnsQuestion } from "./dns-wire.ts";
 import type { NetworkCatalog } from "./local-catalog.ts";
+import type { LocalGuests } from "./local-guests.ts";
 import type { Members } from "./local-members.ts";
 
 const NAME_TTL_SECONDS = 30;
@@ -13,6 +14,7 @@ const NAME_TTL_SECONDS = 30;
 export interface LocalNamesDeps {
   readonly members: Members;
   readonly catalog: NetworkCatalog;
+  readonly guests: Pick<LocalGuests, "names">;
   readonly forwarder: DnsForwarder;
   readonly random: Pick<Random, "below">;
 }
@@ -28,13 +30,17 @@ export class LocalNames {
 
   /** The asker is who has the source address on the network that the question came in on; it sees all of its networks. */
   resolve(networkId: string, question: DnsQuestion, source: string): Resolution {
-    const { members, catalog, forwarder, random } = this.#deps;
+    const { members, catalog, guests, forwarder, random } = this.#deps;
     const member = members.find((each) => each.endpoints[networkId]?.ip === source);
     const ids = Object.keys(member?.endpoints ?? {});
-    const isInternal = ids.length > 0 && ids.every((id) => catalog.get(id)?.isInternal === true);
+    const cluster = member === undefined ? undefined : guests.names(member.containerId);
+    const isInternal =
+      cluster === undefined && ids.length > 0 && ids.every((id) => catalog.get(id)?.isInternal === true);
     const own = member?.dns ?? [];
     const upstreams = own.length > 0 ? own : forwarder.host().nameservers;
-    return resolveName(question, this.#directoryOf(ids), isInternal ? [] : upstreams, random);
+    const local = this.#directoryOf(ids);
+    const directory = cluster === undefined ? local : both(local, cluster);
+    return resolveName(question, directory, isInternal ? [] : upstreams, random);
   }
 
   #directoryOf(networkIds: readonly string[]): NameDirectory {
@@ -81,6 +87,13 @@ export class LocalNames {
     this.#byNetwork.set(networkId, names);
     return names;
   }
+}
+
+function both(one: NameDirectory, other: NameDirectory): NameDirectory {
+  return {
+    lookup: (name) => one.lookup(name) ?? other.lookup(name),
+    reverse: (address) => one.reverse(address) ?? other.reverse(address),
+  };
 }
 
 function firstKnown<T>(ids: readonly string[], ask: (id: string) => T | undefined): T | undefined {

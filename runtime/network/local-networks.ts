@@ -11,7 +11,6 @@ import type { Logger } from "../../common/log.ts";
 import type {
   EndpointSettings,
   Filters,
-  GuestNetworks,
   HostConfig,
   JsonObject,
   LocalNetworkEngine,
@@ -29,7 +28,7 @@ import { DnsForwarder } from "./dns-forwarder.ts";
 import { LocalBridges } from "./local-bridges.ts";
 import { NetworkCatalog } from "./local-catalog.ts";
 import { describeNetwork, matchesFilters } from "./local-describe.ts";
-import { LocalGuests } from "./local-guests.ts";
+import { type ClusterNetwork, type ClusterNetworks, LocalGuests } from "./local-guests.ts";
 import { Members } from "./local-members.ts";
 import type { Member } from "./local-members.ts";
 import { LocalNames } from "./local-names.ts";
@@ -129,7 +128,8 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
       bridges,
       outside: options.outsidePorts,
     });
-    const names = new LocalNames({ members, catalog, forwarder, random: env.random });
+    const guests = new LocalGuests(catalog, log);
+    const names = new LocalNames({ members, catalog, guests, forwarder, random: env.random });
     this.#options = options;
     this.#log = log;
     this.#root = root;
@@ -137,7 +137,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     this.#catalog = catalog;
     this.#bridges = bridges;
     this.#members = members;
-    this.#guests = new LocalGuests(catalog, log);
+    this.#guests = guests;
   }
 
   /** Reads the records and takes up what still runs. */
@@ -191,7 +191,11 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     return this.#exclusive(() => this.#remove(this.#catalog.require(id)));
   }
 
-  connect(id: string, container: string, settings: EndpointSettings): Promise<void> {
+  async connect(id: string, container: string, settings: EndpointSettings): Promise<void> {
+    if (this.#catalog.lookup(id) === undefined && this.#guests.isUp) {
+      const network = await this.#guests.open(id);
+      return this.#exclusive(() => this.#connectCluster(network, container, settings));
+    }
     return this.#exclusive(async () => {
       const record = this.#catalog.require(id);
       const target = this.#requireDirectory().find(container);
@@ -200,12 +204,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
           "permission_denied",
           `container cannot be connected to ${record.driver === "host" ? "host" : "none"} network`,
         );
-      if (this.#guests.has(target.id))
-        throw new ClusterError(
-          "failed_precondition",
-          `Cannot connect container ${target.name} to network ${record.name}: it is on networks of the cluster, and a container is on one kind alone`,
-        );
-      const member = this.#members.get(target.id);
+      const member = this.#members.get(target.id) ?? this.#newMember(target);
       if (member?.endpoints[record.id] !== undefined || target.endpoints[record.name] !== undefined)
         throw new ClusterError(
           "permission_denied",
@@ -213,13 +212,15 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
         );
       this.#catalog.checkSettings(record, settings);
       const connected = await this.#connected(member, record, settings);
-      await this.#networksChanged(target.id, { ...target.endpoints, ...connected });
+      await this.#networksChanged(target.id, { ...this.#endpointsOf(target), ...connected });
       this.#emit("connect", record, { container: target.id, name: target.name });
     });
   }
 
   disconnect(id: string, container: string, isForced: boolean): Promise<void> {
     return this.#exclusive(async () => {
+      if (this.#catalog.lookup(id) === undefined && this.#guests.isUp)
+        return this.#disconnectCluster(id, this.#requireDirectory().find(container));
       const record = this.#catalog.require(id);
       const target = this.#findTarget(container, isForced);
       const member = this.#members.get(target.id);
@@ -232,8 +233,9 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
         await this.#members.removeEndpoint(member, record);
         await this.#members.publish();
       }
-      const rest = Object.entries(target.endpoints).filter(([name]) => name !== record.name);
-      await this.#networksChanged(target.id, Object.fromEntries(rest));
+      const names = await this.#guests.lead(target.id, this.#leadsOut(target.id));
+      const rest = Object.entries(this.#endpointsOf(target)).filter(([name]) => name !== record.name);
+      await this.#networksChanged(target.id, Object.fromEntries(rest), names);
       this.#emit("disconnect", record, { container: target.id, name: target.name });
     });
   }
@@ -260,18 +262,31 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     });
   }
 
-  setGuests(guests: GuestNetworks | undefined): void {
+  setGuests(guests: ClusterNetworks | undefined): void {
     this.#guests.set(guests);
   }
 
   async validate(request: Omit<ContainerNetworkRequest, "target">): Promise<void> {
-    if (await this.#guests.isGuest(request)) return;
-    for (const { record, settings } of this.#wanted(request)) this.#catalog.checkSettings(record, settings);
+    const { local } = await this.#guests.split(request);
+    if (local === undefined) return;
+    for (const { record, settings } of this.#wanted(local)) this.#catalog.checkSettings(record, settings);
     portRequests(request.hostConfig, request.config);
   }
 
   async attach(request: ContainerNetworkRequest): Promise<ContainerNetworkResult> {
-    if (await this.#guests.isGuest(request)) return this.#guests.attach(request);
+    const { foreign, local } = await this.#guests.split(request);
+    if (local === undefined) return this.#joinCluster(request, foreign, undefined);
+    const attached = await this.#attachLocal(local);
+    if (foreign.length === 0) return attached;
+    try {
+      return await this.#joinCluster(request, foreign, attached);
+    } catch (caught) {
+      await this.detach(request.target.containerId);
+      throw caught;
+    }
+  }
+
+  #attachLocal(request: ContainerNetworkRequest): Promise<ContainerNetworkResult> {
     return this.#exclusive(async () => {
       const { containerId, pid } = request.target;
       const known = this.#members.get(containerId);
@@ -285,7 +300,8 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   }
 
   async detach(containerId: string): Promise<void> {
-    if (await this.#guests.detach(containerId)) return;
+    this.#emitGuest("disconnect", containerId);
+    await this.#guests.detach(containerId);
     return this.#exclusive(async () => {
       const member = this.#members.get(containerId);
       if (member === undefined) return;
@@ -299,7 +315,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     result: ContainerNetworkResult,
   ): Promise<void> {
     const { containerId, pid, dns } = container;
-    if (await this.#guests.adopt(container, result)) return;
+    if (this.#guests.adopt(container, result)) return;
     return this.#exclusive(async () => {
       const known = this.#members.get(containerId);
       const sandbox = namespaceIdentity(pid);
@@ -329,7 +345,11 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     return this.#members.owners(record.id).length > 0 || this.#catalog.isInherited(record);
   }
 
-  #emit(action: string, record: LocalNetworkRecord, attributes: Readonly<Record<string, string>> = {}): void {
+  #emit(
+    action: string,
+    record: Pick<LocalNetworkRecord, "id" | "name"> & { readonly driver: string },
+    attributes: Readonly<Record<string, string>> = {},
+  ): void {
     this.#options.events.emit({
       Type: "network",
       Action: action,
@@ -345,13 +365,106 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     }
   }
 
+  #emitGuest(action: string, containerId: string): void {
+    for (const [name, { NetworkID: id = "" }] of Object.entries(this.#guests.describe(containerId)))
+      this.#emit(action, { id, name, driver: "overlay" }, { container: containerId });
+  }
+
+  /** `clusterNames`: what the cluster's network says of names, for containers that no local network gives any. */
   async #networksChanged(
     containerId: string,
     endpoints: Readonly<Record<string, EndpointSettings>>,
+    clusterNames?: NameServers,
   ): Promise<void> {
     const member = this.#members.get(containerId);
-    const names = member === undefined ? undefined : this.#nameservers(member);
+    const isLocal = member !== undefined && (clusterNames === undefined || this.#leadsOut(containerId));
+    const names = isLocal ? { ...clusterNames, ...this.#nameservers(member) } : clusterNames;
     await this.#directory?.networksChanged(containerId, endpoints, names);
+  }
+
+  /** The container's networks as they are if it runs, else as asked for. */
+  #endpointsOf(target: ReturnType<ContainerDirectory["find"]>): Record<string, EndpointSettings> {
+    const member = this.#members.get(target.id);
+    const local = member === undefined ? {} : this.#members.describe(member);
+    const now = { ...local, ...this.#guests.describe(target.id) };
+    const ids = new Set(Object.values(now).map(({ NetworkID }) => NetworkID));
+    const asked = Object.entries(target.endpoints).filter(([reference]) => !ids.has(reference));
+    return { ...Object.fromEntries(asked), ...now };
+  }
+
+  /** One of its networks on this machine has a way out. */
+  #leadsOut(containerId: string): boolean {
+    const endpoints = Object.values(this.#members.get(containerId)?.endpoints ?? {});
+    return endpoints.some(({ gateway }) => gateway !== "");
+  }
+
+  /** A container that runs without a local network; undefined if it doesn't run. */
+  #newMember(target: ReturnType<ContainerDirectory["find"]>): Member | undefined {
+    const { id: containerId, name, hostname, pid, dns } = target;
+    const sandbox = pid === 0 || !this.#guests.has(containerId) ? undefined : namespaceIdentity(pid);
+    if (sandbox === undefined) return undefined;
+    return { containerId, name, hostname, pid, sandbox, endpoints: {}, ports: [], isPublishing: false, dns };
+  }
+
+  async #connectCluster(
+    network: ClusterNetwork,
+    container: string,
+    settings: EndpointSettings,
+  ): Promise<void> {
+    const target = this.#requireDirectory().find(container);
+    checkJoinable(target);
+    const { id, name } = network;
+    if (endpointOn(target, id, name) !== undefined)
+      throw new ClusterError(
+        "permission_denied",
+        `endpoint with name ${target.name} already exists in network ${name}`,
+      );
+    const isLedOut = this.#leadsOut(target.id);
+    const added = { ...settings, NetworkID: id };
+    const names =
+      target.pid === 0 ? undefined : await this.#guests.join(target, network, { settings, isLedOut });
+    await this.#networksChanged(target.id, { [name]: added, ...this.#endpointsOf(target) }, names);
+    this.#emit("connect", { ...network, driver: "overlay" }, { container: target.id, name: target.name });
+  }
+
+  async #disconnectCluster(reference: string, target: ReturnType<ContainerDirectory["find"]>): Promise<void> {
+    const name = endpointOn(target, reference, reference);
+    if (name === undefined)
+      throw new ClusterError(
+        "permission_denied",
+        `container ${target.id} is not connected to network ${reference}`,
+      );
+    const all = this.#endpointsOf(target);
+    const id = all[name]?.NetworkID ?? "";
+    const names = await this.#guests.leave(target.id, id, this.#leadsOut(target.id));
+    const rest = Object.entries(all).filter(([key]) => key !== name);
+    await this.#networksChanged(target.id, Object.fromEntries(rest), names);
+    this.#emit("disconnect", { id, name, driver: "overlay" }, { container: target.id, name: target.name });
+  }
+
+  /** Networks of the cluster for a container that starts, beside what it has of this machine's. */
+  async #joinCluster(
+    request: ContainerNetworkRequest,
+    foreign: readonly string[],
+    local: ContainerNetworkResult | undefined,
+  ): Promise<ContainerNetworkResult> {
+    const { containerId } = request.target;
+    const isLedOut = this.#leadsOut(containerId);
+    const joined = await this.#guests.attach(request, { foreign, isLedOut });
+    this.#emitGuest("connect", containerId);
+    if (local === undefined) return joined;
+    const member = this.#members.get(containerId);
+    const names = isLedOut && member !== undefined ? this.#nameservers(member) : joined;
+    const { nameservers, nameService } = names;
+    const { nameService: _, ...rest } = local;
+    return {
+      ...rest,
+      nameservers,
+      ...(nameService === undefined ? {} : { nameService }),
+      ...(joined.meshIp === undefined ? {} : { meshIp: joined.meshIp }),
+      endpoints: { ...local.endpoints, ...joined.endpoints },
+      hosts: [...local.hosts, ...joined.hosts],
+    };
   }
 
   #requireDirectory(): ContainerDirectory {
@@ -367,7 +480,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   #findTarget(reference: string, isForced: boolean): ReturnType<ContainerDirectory["find"]> {
     const member = this.#members.find((each) => each.containerId === reference || each.name === reference);
     if (isForced && member !== undefined)
-      return { id: member.containerId, name: member.name, pid: member.pid, endpoints: {} };
+      return { ...member, id: member.containerId, mode: "bridge", isNetworked: true, endpoints: {} };
     return this.#requireDirectory().find(reference);
   }
 
@@ -461,7 +574,8 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     const named = ids.find((id) => this.#catalog.get(id)?.name !== "bridge");
     const nameService = this.#bridges.facts(named ?? ids[0] ?? "")?.gateway;
     if (nameService === undefined) return { nameservers: host };
-    if (named !== undefined) return { nameservers: [nameService], nameService };
+    if (named !== undefined || this.#guests.has(member.containerId))
+      return { nameservers: [nameService], nameService };
     if (member.dns.length > 0) return { nameservers: member.dns };
     const reachable = host.filter((server) => !server.startsWith("127."));
     return { nameservers: reachable.length > 0 ? reachable : [nameService] };
@@ -503,4 +617,33 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     );
     return turn;
   }
+}
+
+/** Key of the container's end on the network, by either of its names. */
+function endpointOn(
+  { endpoints }: ReturnType<ContainerDirectory["find"]>,
+  id: string,
+  name: string,
+): string | undefined {
+  const found = Object.entries(endpoints).find(
+    ([key, { NetworkID }]) => key === name || key === id || NetworkID === id,
+  );
+  return found?.[0];
+}
+
+function checkJoinable({ mode, pid, isNetworked }: ReturnType<ContainerDirectory["find"]>): void {
+  const isShared = mode === "host" || mode.startsWith("container:");
+  if (!isShared && (pid === 0 || isNetworked)) return;
+  const refuse = (why: string): never => {
+    throw new ClusterError("permission_denied", why);
+  };
+  if (isShared)
+    refuse(
+      "container sharing network namespace with another container or host cannot be connected to any other network",
+    );
+  if (mode === "none")
+    refuse(
+      "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+    );
+  refuse("container cannot be connected to another network: its service says which it is on");
 }

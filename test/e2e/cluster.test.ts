@@ -343,11 +343,6 @@ describe("a cluster of three managers and two workers", () => {
       "--ip=10.88.0.77",
       IMAGE_V1,
     ]);
-    const mixed = await cluster.dev.docker(here.name, ["network", "connect", "bridge", "cat"]);
-    assert.match(
-      mixed.stderr,
-      /Cannot connect container cat to network bridge: it is on networks of the cluster/,
-    );
     assert.match(taken.stderr, /Address already in use: 10\.88\.0\.77 on network yard/);
     await cluster.docker("service", "rm", "shed");
     const refused = await cluster.dev.docker(cluster.first.name, ["network", "rm", "yard"]);
@@ -358,6 +353,78 @@ describe("a cluster of three managers and two workers", () => {
       "the network can be removed",
       20_000,
       async () => (await cluster.dev.docker(cluster.first.name, ["network", "rm", "yard"])).status === 0,
+    );
+  });
+
+  test("containers that run, or will, join and leave an attachable network, beside the machine's own", async () => {
+    const [here, there] = [cluster.dev.hosts[3], cluster.dev.hosts[4]];
+    assert.ok(here && there);
+    const onHere = (...args: readonly string[]): Promise<string> => cluster.dockerOn(here.name, ...args);
+    const onThere = (...args: readonly string[]): Promise<string> => cluster.dockerOn(there.name, ...args);
+    const overlay = ["--driver=overlay", "--attachable", "--subnet=10.89.0.0/24"];
+    await cluster.docker("network", "create", ...overlay, "meadow");
+    await onThere("run", "--detach", "--name=hen", "--network=meadow", IMAGE_V1);
+    await onHere("network", "create", "den");
+    await onHere("run", "--detach", "--name=cub", "--network=den", IMAGE_V1);
+    await onHere("run", "--detach", "--name=fox", IMAGE_V1);
+    await onHere("network", "connect", "--ip=10.89.0.50", "--alias=reynard", "meadow", "fox");
+    const state = "{{json .NetworkSettings.Networks}}";
+    const networksOf = async (name: string): Promise<Record<string, { readonly IPAddress: string }>> =>
+      JSON.parse(await onHere("inspect", "--format", state, name)) as Record<string, { IPAddress: string }>;
+    const known = async (on: typeof onHere, from: string, ...names: readonly string[]): Promise<void> => {
+      for (const name of names) {
+        const answer = await until(`${from} knows ${name}`, 10_000, () =>
+          on("exec", from, "sh", "-c", ask(name)).catch(() => undefined),
+        );
+        assert.match(answer, /version 1/);
+      }
+    };
+    const wayOut = (name: string): Promise<string> => onHere("exec", name, "busybox", "ip", "route");
+    await known(onHere, "fox", "hen");
+    await known(onThere, "hen", "reynard", "fox");
+    assert.equal((await networksOf("fox"))["meadow"]?.IPAddress, "10.89.0.50");
+    assert.match(await wayOut("fox"), /^default via 172\./m);
+    const twice = await cluster.dev.docker(here.name, ["network", "connect", "meadow", "fox"]);
+    assert.match(twice.stderr, /endpoint with name fox already exists in network meadow/);
+    await onHere("network", "connect", "den", "fox");
+    await known(onHere, "fox", "cub", "hen");
+    await cluster.dev.killDaemon(here.name);
+    await cluster.dev.startDaemon(here.name);
+    await known(onHere, "fox", "cub", "hen");
+    await known(onThere, "hen", "reynard");
+    await onHere("restart", "--time=0", "fox");
+    await known(onHere, "fox", "cub", "hen");
+    await known(onThere, "hen", "reynard");
+    assert.deepEqual(Object.keys(await networksOf("fox")).toSorted(), ["bridge", "den", "meadow"]);
+
+    await onHere("network", "disconnect", "den", "fox");
+    await onHere("network", "disconnect", "bridge", "fox");
+    await known(onHere, "fox", "hen");
+    assert.doesNotMatch(await wayOut("fox"), /^default via 172\./m);
+    await onHere("network", "connect", "den", "fox");
+    await known(onHere, "fox", "cub", "hen");
+    await onHere("network", "disconnect", "meadow", "fox");
+    assert.doesNotMatch(await wayOut("fox"), /10\.89\./);
+    await known(onHere, "fox", "cub");
+    await assert.rejects(onHere("exec", "fox", "nslookup", "hen"), "names of a network that it left");
+    const twiceOff = await cluster.dev.docker(here.name, ["network", "disconnect", "meadow", "fox"]);
+    assert.match(twiceOff.stderr, /is not connected to network meadow/);
+    await onHere("network", "connect", "meadow", "fox");
+    await known(onHere, "fox", "hen");
+    await known(onThere, "hen", "fox");
+
+    await onHere("create", "--name=pup", "--network=den", IMAGE_V1);
+    await onHere("network", "connect", "--alias=whelp", "meadow", "pup");
+    await onHere("start", "pup");
+    await known(onHere, "pup", "cub", "hen");
+    await known(onThere, "hen", "whelp");
+    await onHere("rm", "--force", "fox", "pup", "cub");
+    await onThere("rm", "--force", "hen");
+    await onHere("network", "rm", "den");
+    await until(
+      "the network can be removed",
+      20_000,
+      async () => (await cluster.dev.docker(cluster.first.name, ["network", "rm", "meadow"])).status === 0,
     );
   });
 

@@ -28,6 +28,7 @@ function setUp() {
       connected.push(...attachments.map((each) => each.address));
       return { endpoints: {}, nameservers: [], searchDomains: [], dnsOptions: [] };
     },
+    names: () => ({ lookup: () => undefined, reverse: () => undefined }),
     takeOver: async () => {},
     disconnect: async () => {},
   });

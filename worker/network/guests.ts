@@ -5,7 +5,7 @@
 import type { Timers } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { GuestReport, NetworkAssignment, RemoteEndpoint } from "../../model/dispatch.ts";
-import type { AttachedNetworks, Guest, GuestNetworks, GuestPlace } from "../../model/engine.ts";
+import type { AttachedNetworks, Guest, GuestPlace } from "../../model/engine.ts";
 import {
   contains,
   parseAddress,
@@ -13,6 +13,8 @@ import {
   splitCidr,
   tryParseAddress,
 } from "../../runtime/network/addresses.ts";
+import type { NameDirectory } from "../../runtime/network/dns-names.ts";
+import type { ClusterNetworks, MachineGuest } from "../../runtime/network/local-guests.ts";
 import { GUEST_ADDRESS_WAIT_MS, GUEST_NETWORK_WAIT_MS } from "./limits.ts";
 
 /** A guest's place with what the managers have said of it. */
@@ -27,12 +29,17 @@ export interface GuestDeps {
   readonly timers: Timers;
   /** Networks that are set up on this node now. */
   readonly networks: () => readonly NetworkAssignment[];
-  readonly connect: (guest: Guest, attachments: readonly GuestAttachment[]) => Promise<AttachedNetworks>;
+  /** Makes the guest's networks these, or changes nothing of what it had. */
+  readonly connect: (
+    guest: MachineGuest,
+    attachments: readonly GuestAttachment[],
+  ) => Promise<AttachedNetworks>;
+  readonly names: (containerId: string) => NameDirectory;
   readonly takeOver: (guest: Guest, meshIp: string) => Promise<void>;
   readonly disconnect: (containerId: string) => Promise<void>;
 }
 
-export class NodeGuests implements GuestNetworks {
+export class NodeGuests implements ClusterNetworks {
   readonly #deps: GuestDeps;
   /** By container. */
   readonly #guests = new Map<string, Guest>();
@@ -68,18 +75,48 @@ export class NodeGuests implements GuestNetworks {
     }
   }
 
-  async attach(guest: Guest): Promise<AttachedNetworks> {
-    const { containerId } = guest.target;
-    for (const place of guest.places) checkWish(this.#require(place.networkId), place, containerId);
-    this.#guests.set(containerId, guest);
-    this.#tell();
+  names(containerId: string): NameDirectory {
+    return this.#deps.names(containerId);
+  }
+
+  async attach(guest: MachineGuest): Promise<AttachedNetworks> {
+    const { containerId, pid } = guest.target;
+    const known = this.#guests.get(containerId);
+    const former = known?.target.pid === pid ? known : undefined;
+    const places = guest.places.map(
+      (place) =>
+        former?.places.find((each) => each.networkId === place.networkId) ??
+        this.#checked(place, containerId),
+    );
+    const next = { ...guest, places };
+    this.#guests.set(containerId, next);
+    const isJoining = places.some((place) => former?.places.includes(place) !== true);
+    // Of networks that it leaves, managers are told when its links are gone.
+    if (isJoining) this.#tell();
     try {
-      const attachments = await Promise.all(guest.places.map((place) => this.#granted(place, containerId)));
-      return await this.#deps.connect(guest, attachments);
+      const attachments = await Promise.all(places.map((place) => this.#granted(place, containerId)));
+      if (this.#guests.get(containerId) !== next)
+        throw new ClusterError("unavailable", "Cannot connect the container: it has ended meanwhile");
+      const attached = await this.#deps.connect(next, attachments);
+      this.#tell();
+      return attached;
     } catch (caught) {
-      await this.detach(containerId);
+      if (former === undefined) await this.detach(containerId);
+      else if (this.#guests.get(containerId) === next) this.#guests.set(containerId, former);
+      this.#tell();
       throw caught;
     }
+  }
+
+  /**
+   * Says at once what the managers would only be silent about. An address that they still show for the container is from
+   * a moment ago and may be on its way back to them: it is asked for again.
+   */
+  #checked(place: GuestPlace, containerId: string): GuestPlace {
+    const network = this.#require(place.networkId);
+    checkWish(network, place, containerId);
+    const last = network.endpoints.find((each) => each.taskId === containerId);
+    return place.address === "" && last !== undefined ? { ...place, address: last.ip } : place;
   }
 
   async detach(containerId: string): Promise<void> {
@@ -95,7 +132,8 @@ export class NodeGuests implements GuestNetworks {
   }
 
   async #granted(place: GuestPlace, containerId: string): Promise<GuestAttachment> {
-    const { networkId, names, address: wanted } = place;
+    const { networkId, names } = place;
+    const wanted = withoutMask(place.address);
     const look = (): RemoteEndpoint | undefined =>
       this.#find(networkId)?.endpoints.find(
         (each) => each.taskId === containerId && (wanted === "" || each.ip === wanted),
@@ -161,7 +199,7 @@ export class NodeGuests implements GuestNetworks {
         containerId: target.containerId,
         networkId,
         names,
-        address: address.split("/")[0] ?? address,
+        address: withoutMask(address),
       })),
     );
     const used = guests.map(({ networkId }) => networkId);
@@ -173,7 +211,10 @@ export class NodeGuests implements GuestNetworks {
   }
 }
 
-/** Says at once what the managers would only be silent about. */
+function withoutMask(address: string): string {
+  return address.split("/")[0] ?? address;
+}
+
 function checkWish(network: NetworkAssignment, { address }: GuestPlace, containerId: string): void {
   if (address === "") return;
   const asked = tryParseAddress(address);

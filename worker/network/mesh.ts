@@ -189,6 +189,10 @@ export class Mesh {
       deleteFlows(this.#deps.root, { replySource: attachment.meshIp, protocol: "udp" });
   }
 
+  has(taskId: string): boolean {
+    return this.#attachments.has(taskId);
+  }
+
   linkNameOf(taskId: string): string {
     return linkName(this.#linkPrefix, taskId);
   }

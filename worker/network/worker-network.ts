@@ -11,17 +11,17 @@ import type { GuestReport, MeshAssignment, NetworkAssignment } from "../../model
 import type {
   AttachedNetworks,
   EndpointSettings,
-  Guest,
   GuestNetworks,
   NetworkNamespaceTarget,
 } from "../../model/engine.ts";
 import type { NetworkAttachment, Task } from "../../model/objects.ts";
 import { macOf, splitCidr } from "../../runtime/network/addresses.ts";
 import { DnsForwarder } from "../../runtime/network/dns-forwarder.ts";
-import { resolveName } from "../../runtime/network/dns-names.ts";
+import { type NameDirectory, resolveName } from "../../runtime/network/dns-names.ts";
 import { DnsServer } from "../../runtime/network/dns-server.ts";
 import type { Resolution } from "../../runtime/network/dns-server.ts";
 import type { DnsQuestion } from "../../runtime/network/dns-wire.ts";
+import type { MachineGuest } from "../../runtime/network/local-guests.ts";
 import { NetworkNamespace } from "../../runtime/network/namespace.ts";
 import { type GuestAttachment, NodeGuests } from "./guests.ts";
 import { AUDIT_INTERVAL_MS, LEFTOVER_LINK_MS, SAVE_INTERVAL_MS } from "./limits.ts";
@@ -130,6 +130,7 @@ class NodeNetwork implements WorkerNetwork {
       timers: options.env.timers,
       networks: () => [...this.#state.networks.values()],
       connect: (guest, attachments) => this.#exclusive(() => this.#connectGuest(guest, attachments)),
+      names: (containerId) => this.#namesFor(this.#tasks.get(containerId)),
       takeOver: (guest, meshIp) => this.#exclusive(() => this.#adoptGuest(guest, meshIp)),
       disconnect: (containerId) => this.detach(containerId),
     });
@@ -354,13 +355,18 @@ class NodeNetwork implements WorkerNetwork {
 
   #resolve(question: DnsQuestion, source: string): Resolution {
     const known = this.#tasks.get(this.#mesh.taskOf(source) ?? "");
-    const networks = known?.networks ?? [];
-    const names = networks
-      .map((attachment) => this.#names.get(attachment.networkId))
-      .filter((each) => each !== undefined);
     const own = known?.nameservers ?? [];
     const upstreams = own.length > 0 ? own : this.#forwarder.host().nameservers;
-    return resolveName(question, joinNames(names), upstreams, this.#options.env.random);
+    return resolveName(question, this.#namesFor(known), upstreams, this.#options.env.random);
+  }
+
+  #namesFor(known: KnownTask | undefined): NameDirectory {
+    const networks = known?.networks ?? [];
+    return joinNames(
+      networks
+        .map((attachment) => this.#names.get(attachment.networkId))
+        .filter((each) => each !== undefined),
+    );
   }
 
   #requireOverlay(attachment: NetworkAttachment): Overlay {
@@ -380,31 +386,35 @@ class NodeNetwork implements WorkerNetwork {
     return overlays.length > 0 && overlays.every((network) => network?.isInternal === true);
   }
 
-  async #connectGuest(guest: Guest, attachments: readonly GuestAttachment[]): Promise<AttachedNetworks> {
+  async #connectGuest(
+    guest: MachineGuest,
+    attachments: readonly GuestAttachment[],
+  ): Promise<AttachedNetworks> {
     const { containerId: id, pid } = guest.target;
-    const endpoints: Record<string, EndpointSettings> = {};
-    const networks: NetworkAttachment[] = [];
-    for (const { network, names, address: masked } of attachments) {
-      const { networkId, name } = network;
-      const attachment = { networkId, addresses: [masked], aliases: [] };
-      networks.push(attachment);
-      await this.#requireOverlay(attachment).attach(id, pid, masked);
-      const { address, prefixLength } = splitCidr(masked);
-      endpoints[name] = {
-        NetworkID: networkId,
-        EndpointID: endpointId(id, networkId),
-        Gateway: "",
-        IPAddress: address,
-        IPPrefixLen: prefixLength,
-        MacAddress: macOf(address),
-        DNSNames: names,
-      };
+    const former = this.#tasks.get(id)?.networks ?? [];
+    const networks = attachments.map(({ network: { networkId }, address }) => ({
+      networkId,
+      addresses: [address],
+      aliases: [],
+    }));
+    let meshIp: string | undefined;
+    try {
+      for (const attachment of networks)
+        await this.#requireOverlay(attachment).attach(id, pid, firstAddress(attachment));
+      if (guest.isLedOut !== true || this.#mesh.has(id))
+        meshIp = await this.#mesh.attach({ id, ports: guestPorts(guest) }, pid, this.#isSealed({ networks }));
+    } catch (caught) {
+      await this.#leave(id, networks, former);
+      throw caught;
     }
-    const isSealed = this.#isSealed({ networks });
-    const meshIp = await this.#mesh.attach({ id, ports: guestPorts(guest) }, pid, isSealed);
+    await this.#leave(id, former, networks);
     this.#tasks.set(id, { id, networks, nameservers: guest.nameservers, pid });
-    const nameService = this.#mesh.address ?? meshIp;
+    const endpoints = Object.fromEntries(
+      attachments.map((each) => [each.network.name, guestEndpoint(id, each)]),
+    );
     const searchDomains = this.#forwarder.host().search;
+    if (meshIp === undefined) return { endpoints, nameservers: [], searchDomains, dnsOptions: [] };
+    const nameService = this.#mesh.address ?? meshIp;
     return {
       endpoints,
       nameservers: [nameService],
@@ -415,7 +425,21 @@ class NodeNetwork implements WorkerNetwork {
     };
   }
 
-  async #adoptGuest(guest: Guest, meshIp: string): Promise<void> {
+  /** Takes the guest off the networks that it does not keep, while it goes on. */
+  async #leave(
+    id: string,
+    networks: readonly NetworkAttachment[],
+    kept: readonly NetworkAttachment[],
+  ): Promise<void> {
+    for (const { networkId } of networks) {
+      const overlay = this.#overlays.get(networkId);
+      if (overlay === undefined || kept.some((each) => each.networkId === networkId)) continue;
+      await overlay.detach(id);
+      await overlay.sweep(id);
+    }
+  }
+
+  async #adoptGuest(guest: MachineGuest, meshIp: string): Promise<void> {
     const { containerId: id, pid } = guest.target;
     const networks = guest.places.map(({ networkId, address }) => ({
       networkId,
@@ -425,6 +449,7 @@ class NodeNetwork implements WorkerNetwork {
     this.#tasks.set(id, { id, networks, nameservers: guest.nameservers, pid });
     for (const attachment of networks)
       await this.#overlays.get(attachment.networkId)?.attach(id, pid, firstAddress(attachment));
+    if (meshIp === "") return;
     const isSealed = this.#isSealed({ networks });
     await this.#mesh.adopt({ id, ports: guestPorts(guest) }, pid, meshIp, isSealed);
   }
@@ -502,7 +527,20 @@ function knownTask(task: Task, pid: number): KnownTask {
   return { id: task.id, networks: task.networks, nameservers, pid };
 }
 
-function guestPorts(guest: Guest): Task["ports"] {
+function guestEndpoint(id: string, { network, names, address: masked }: GuestAttachment): EndpointSettings {
+  const { address, prefixLength } = splitCidr(masked);
+  return {
+    NetworkID: network.networkId,
+    EndpointID: endpointId(id, network.networkId),
+    Gateway: "",
+    IPAddress: address,
+    IPPrefixLen: prefixLength,
+    MacAddress: macOf(address),
+    DNSNames: names,
+  };
+}
+
+function guestPorts(guest: MachineGuest): Task["ports"] {
   return guest.ports.map(({ protocol, containerPort, hostPort }) => ({
     Protocol: protocol,
     TargetPort: containerPort,
