@@ -153,7 +153,9 @@ async function joinRaft(
   // A machine that lost its state comes back with a new id: what it promised under the old one is gone.
   const former = raft.members.find((member) => member.nodeId === nodeId && member.raftId !== raftId);
   if (former !== undefined) await raft.removeMember(former.raftId, { force: false });
-  const added = raft.addMember({ raftId, nodeId, addr }, AbortSignal.timeout(LEARNER_WAIT_MS));
+  const listed = Promise.withResolvers<void>();
+  const signal = AbortSignal.timeout(LEARNER_WAIT_MS);
+  const added = raft.addMember({ raftId, nodeId, addr }, signal, listed.resolve);
   const outcome = added.then(
     () => log.info("manager is a voter", { nodeId, raftId }),
     (caught: unknown) => {
@@ -162,7 +164,8 @@ async function joinRaft(
     },
   );
   // It catches up only after it has this answer, so wait for the learner and not for the voter.
-  await Promise.race([outcome, isKnown(raft, raftId, context.signal)]);
+  context.signal.addEventListener("abort", () => listed.resolve(), { once: true });
+  await Promise.race([outcome, listed.promise]);
   outcome.catch(() => undefined);
   return { members: raft.members.map((member) => ({ ...member })) };
 }
@@ -194,14 +197,6 @@ async function checkJoiner(
     );
   });
   checkLeads(deps);
-}
-
-/** Resolves when the member is in the configuration. */
-async function isKnown(raft: ReplicatedLog, raftId: number, signal: AbortSignal): Promise<void> {
-  while (!signal.aborted && !raft.members.some((member) => member.raftId === raftId)) {
-    // One trip through the log takes about as long as the configuration change itself.
-    await raft.readBarrier({ signal });
-  }
 }
 
 async function leaveRaft(deps: ControlServiceDeps, force: boolean, context: CallContext): Promise<void> {

@@ -40,7 +40,7 @@ export class Membership {
     this.#learnerLagMax = learnerLagMax;
   }
 
-  async add(member: Omit<Member, "isLearner">, signal: AbortSignal): Promise<void> {
+  async add(member: Omit<Member, "isLearner">, signal: AbortSignal, onListed?: () => void): Promise<void> {
     await this.#change(signal, (config) => {
       const known = config.find((each) => each.raftId === member.raftId);
       if (known !== undefined && known.nodeId !== member.nodeId) {
@@ -52,6 +52,7 @@ export class Membership {
         ? undefined
         : [...others, { ...member, isLearner: known?.isLearner ?? true }];
     });
+    onListed?.();
     // It is promoted by tick() below, also if another leader takes over; here we only wait for it.
     while (this.#host.core.status.config.find((each) => each.raftId === member.raftId)?.isLearner !== false) {
       await this.#host.nextTick(signal);

@@ -302,8 +302,12 @@ export class RaftNode implements ReplicatedLog {
     return barrier;
   }
 
-  async addMember(member: Omit<Member, "isLearner">, signal: AbortSignal): Promise<void> {
-    await this.#membership.add(member, signal);
+  async addMember(
+    member: Omit<Member, "isLearner">,
+    signal: AbortSignal,
+    onListed?: () => void,
+  ): Promise<void> {
+    await this.#membership.add(member, signal, onListed);
   }
 
   async removeMember(raftId: number, options: RemoveOptions): Promise<void> {

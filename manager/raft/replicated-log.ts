@@ -87,8 +87,11 @@ export interface ReplicatedLog extends Component {
    * ReadIndex). Works on followers, which ask the leader. Rejects with unavailable without a quorum.
    */
   readBarrier(options?: ProposeOptions): Promise<void>;
-  /** Adds a learner that becomes a voter once it has caught up. Resolves when it is a voter. Leader only. */
-  addMember(member: Omit<Member, "isLearner">, signal: AbortSignal): Promise<void>;
+  /**
+   * Adds a learner that becomes a voter once it has caught up. Calls `onListed` when the configuration that has it is committed,
+   * resolves when it is a voter. Leader only.
+   */
+  addMember(member: Omit<Member, "isLearner">, signal: AbortSignal, onListed?: () => void): Promise<void>;
   /** Leader only. Rejects with failed_precondition if the rest could not form a quorum of healthy members, unless forced. */
   removeMember(raftId: number, options: RemoveOptions): Promise<void>;
   /** Records a member's new address. Leader only. */
