@@ -1,4 +1,5 @@
 /** /images, /build and /distribution. Image names have slashes, so these patterns take more than one segment. */
+import { ClusterError, hasCode } from "../../common/errors.ts";
 import { badParameter } from "../error-body.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
@@ -47,11 +48,56 @@ async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   exchange.send(200, images);
 }
 
-async function inspect(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  exchange.send(200, await engine.images.inspect(exchange.param("name")));
+/** What --platform of the CLI sends: the JSON of an OCI platform. */
+function wantedPlatform(text: string): readonly string[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    value = undefined;
+  }
+  if (typeof value !== "object" || value === null)
+    throw badParameter(`invalid platform: want a JSON object with os and architecture, got ${text}`);
+  const { os, architecture, variant } = value as Readonly<Record<string, unknown>>;
+  return platformParts([os, architecture, variant]);
 }
 
-async function history(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+function platformParts(values: readonly unknown[]): readonly string[] {
+  return values.flatMap((value) => (typeof value === "string" && value !== "" ? [value] : []));
+}
+
+/** An image has one platform here: another one that is asked for is not there, and this one is no answer. */
+async function checkPlatform(
+  { query }: Exchange,
+  { engine }: ApiContext,
+  names: readonly string[],
+): Promise<void> {
+  const wanted = query
+    .all("platform")
+    .filter((each) => each !== "")
+    .map(wantedPlatform);
+  if (wanted.length === 0) return;
+  for (const name of names) {
+    const image = await engine.images.inspect(name);
+    const own = platformParts(["Os", "Architecture", "Variant"].map((key) => image[key]));
+    const other = wanted.find((each) => each.some((part, index) => part !== own[index]));
+    if (other === undefined) continue;
+    throw new ClusterError(
+      "not_found",
+      `image with reference ${name} was found but its platform (${own.join("/")}) does not match the specified ` +
+        `platform (${other.join("/")})`,
+    );
+  }
+}
+
+async function inspect(exchange: Exchange, context: ApiContext): Promise<void> {
+  await checkPlatform(exchange, context, [exchange.param("name")]);
+  exchange.send(200, await context.engine.images.inspect(exchange.param("name")));
+}
+
+async function history(exchange: Exchange, context: ApiContext): Promise<void> {
+  const { engine } = context;
+  await checkPlatform(exchange, context, [exchange.param("name")]);
   exchange.send(200, await engine.images.history(exchange.param("name")));
 }
 
@@ -109,12 +155,27 @@ async function create(exchange: Exchange, context: ApiContext): Promise<void> {
   const platform = query.optional("platform");
   const reference = pullReference(image, query.text("tag"));
   const options = { reference, ...(platform === undefined ? {} : { platform }), ...registryAuth(exchange) };
-  await writeProgress(exchange, context.engine.images.pull(options, exchange.signal));
+  await fromRegistry(writeProgress(exchange, context.engine.images.pull(options, exchange.signal)));
 }
 
-async function push(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+/**
+ * A registry that wants a password is told as Docker tells it, with 500: at a 401 the CLI asks for one on the terminal, and a
+ * script waits for ever.
+ */
+async function fromRegistry<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch (caught) {
+    if (!hasCode(caught, "unauthenticated")) throw caught;
+    throw new ClusterError("internal", caught.message, { cause: caught, details: caught.details });
+  }
+}
+
+async function push(exchange: Exchange, context: ApiContext): Promise<void> {
+  const { engine } = context;
   const tagText = exchange.query.optional("tag");
   const reference = exchange.param("name");
+  await checkPlatform(exchange, context, [pullReference(reference, tagText ?? "")]);
   const options = {
     reference,
     ...(tagText === undefined ? {} : { tag: tagText }),
@@ -127,13 +188,17 @@ async function load(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   await writeProgress(exchange, engine.images.load(exchange.body(), { quiet: exchange.query.flag("quiet") }));
 }
 
-async function saveMany(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+async function saveMany(exchange: Exchange, context: ApiContext): Promise<void> {
+  const { engine } = context;
   const names = exchange.query.all("names").filter((name) => name !== "");
   if (names.length === 0) throw badParameter("no image names given");
+  await checkPlatform(exchange, context, names);
   await exchange.pipe("application/x-tar", await engine.images.save(names));
 }
 
-async function saveOne(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+async function saveOne(exchange: Exchange, context: ApiContext): Promise<void> {
+  const { engine } = context;
+  await checkPlatform(exchange, context, [exchange.param("name")]);
   await exchange.pipe("application/x-tar", await engine.images.save([exchange.param("name")]));
 }
 
@@ -150,7 +215,7 @@ async function distribution(exchange: Exchange, context: ApiContext): Promise<vo
   const name = exchange.param("name");
   const answer =
     (await clusterDistribution(context, name, exchange.signal)) ??
-    (await context.engine.images.distribution(name, exchange.header("x-registry-auth")));
+    (await fromRegistry(context.engine.images.distribution(name, exchange.header("x-registry-auth"))));
   exchange.send(200, answer);
 }
 

@@ -85,8 +85,10 @@ export class RegistryQuestions {
     const domain = loginDomain(server);
     const credentials = toCredentials(auth);
     let failure: unknown;
+    let asked = "";
     for (const endpoint of endpointsOf(domain, this.#config, true)) {
       const client = new RegistryClient(endpoint, credentials, this.#caller, { wantsRefreshToken: true });
+      asked = new URL("/v2/", endpoint.url).href;
       try {
         const answer = await client.request({
           method: "GET",
@@ -106,7 +108,7 @@ export class RegistryQuestions {
     if (failure instanceof ClusterError && failure.code === "unauthenticated") {
       throw new ClusterError(
         "unauthenticated",
-        `login attempt to https://${domain}/v2/ failed: ${failure.message}`,
+        `login attempt to ${asked} failed with status: 401 Unauthorized: ${failure.message}`,
         {
           cause: failure,
         },

@@ -151,8 +151,8 @@ export class RegistryClient {
     const scope = request.scope === "" ? challenge.scope : request.scope;
     if (this.#tokens.get(scope)?.header === first) this.#tokens.delete(scope);
     const authorization = await this.#authorization(challenge, request.scope);
-    if (authorization === undefined) return answer;
     answer.body.resume();
+    if (authorization === undefined) throw noCredentials(request, this.endpoint.url);
     return this.#followed(request, authorization);
   }
 
@@ -279,6 +279,16 @@ const UNSAID: Readonly<Record<number, RegistryMessage>> = {
   429: { code: "TOOMANYREQUESTS", message: "too many requests" },
 };
 const DENIED: RegistryMessage = { code: "DENIED", message: "requested access to the resource is denied" };
+
+/** In Docker's words, by which people find what to do. */
+function noCredentials({ method, target }: RegistryRequest, origin: string): ClusterError {
+  const verb = `${method.slice(0, 1)}${method.slice(1).toLowerCase()}`;
+  return new ClusterError(
+    "unauthenticated",
+    `${verb} ${JSON.stringify(new URL(target, origin).href)}: no basic auth credentials`,
+    { details: { registryCode: "UNAUTHORIZED", httpStatus: 401, origin } },
+  );
+}
 
 /** What the registry said, in Docker's form: "denied: requested access to the resource is denied". */
 async function registryError(answer: HttpAnswer, origin: string): Promise<ClusterError> {

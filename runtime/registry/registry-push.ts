@@ -241,7 +241,8 @@ export async function pushToRegistry(storage: ImageStorage, push: RegistryPush):
 }
 
 function pushError(caught: unknown, reference: ImageReference): unknown {
-  if (hasCode(caught, "unauthenticated", "permission_denied") && !caught.message.startsWith("unauthorized")) {
+  const isKnown = hasCode(caught, "unauthenticated", "permission_denied");
+  if (isKnown && !/^unauthorized|: no basic auth credentials$/.test(caught.message)) {
     return new ClusterError("permission_denied", `denied: requested access to the resource is denied`, {
       cause: caught,
       details: { repository: familiarName(reference) },

@@ -233,11 +233,15 @@ describe("images against docker-registry", { skip: missing }, () => {
       });
       await assert.rejects(engine.images.login({ ...USER, password: "other", serveraddress: host }), {
         code: "unauthenticated",
-        message: `login attempt to https://${host}/v2/ failed: unauthorized: authentication required`,
+        message: `login attempt to ${kind === "TLS" ? "https" : "http"}://${host}/v2/ failed with status: 401 Unauthorized: unauthorized: authentication required`,
       });
       for (const registryAuth of [undefined, wrong]) {
         const auth = registryAuth === undefined ? {} : { registryAuth };
-        const refusal = { code: "unauthenticated", message: "unauthorized: authentication required" };
+        const message =
+          registryAuth === undefined
+            ? /^[A-Z][a-z]+ "https?:\/\/.*\/v2\/team\/app\/.*": no basic auth credentials$/
+            : /^unauthorized: authentication required$/;
+        const refusal = { code: "unauthenticated", message };
         await assert.rejects(linesOf(engine.images.push({ reference: name, ...auth }, signal)), refusal);
         await assert.rejects(linesOf(engine.images.pull({ reference: name, ...auth }, signal)), refusal);
       }

@@ -93,7 +93,7 @@ describe("services of images behind a password", { skip }, () => {
 
   test("without credentials a task says what is missing; they come with an update", async () => {
     await docker(...CREATE, "--no-resolve-image", "--name", "late", `${APP}:1`);
-    await untilTask("late", "is refused", (err) => err === "unauthorized: authentication required");
+    await untilTask("late", "is refused", (err) => err.endsWith(": no basic auth credentials"));
     await docker("service", "update", "-d", "--with-registry-auth", "--force", "late");
     await runsImage("late", "1");
     await docker("service", "rm", "late");

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { lstat } from "node:fs/promises";
+import { Readable } from "node:stream";
 import { test } from "node:test";
+import { ClusterError } from "../../common/errors.ts";
 import { call, RawClient, startApi } from "./api-harness.ts";
 
 test("every answer carries the version headers; /_ping tells the swarm's state", async (context) => {
@@ -116,7 +118,6 @@ test("a read-only listener serves reads and refuses changes", async (context) =>
 
 test("pull and build tell failures before the first line by status, later ones in the stream", async (context) => {
   const api = await startApi(context);
-  const { ClusterError } = await import("../../common/errors.ts");
   api.engine.progress = [new ClusterError("not_found", "manifest for x:1 not found: manifest unknown")];
   assert.equal((await call(api, "POST /images/create?fromImage=x&tag=1")).status, 404);
   const failure = new ClusterError(
@@ -285,4 +286,46 @@ test("an upload that is refused early still gets its error, and the connection g
   client.socket.write("0\r\n\r\n");
   client.send("GET /_ping HTTP/1.1", "Host: d", "Connection: close");
   assert.match(await client.ended(), /501 Not Implemented[\s\S]*200 OK/);
+});
+
+test("a registry that wants a password is no 401: at that the CLI would ask for one on the terminal", async (context) => {
+  const api = await startApi(context);
+  const refuse = async (): Promise<never> => {
+    throw new ClusterError("unauthenticated", 'Get "http://r/v2/": no basic auth credentials');
+  };
+  Object.assign(api.engine.images, { pull: () => ({ [Symbol.asyncIterator]: () => ({ next: refuse }) }) });
+  Object.assign(api.engine.images, { distribution: refuse, login: refuse });
+  for (const line of ["POST /images/create?fromImage=r/x&tag=1", "GET /distribution/r/x/json"]) {
+    const answer = await call(api, line);
+    assert.deepEqual(
+      [answer.status, JSON.parse(answer.text)],
+      [500, { message: 'Get "http://r/v2/": no basic auth credentials' }],
+    );
+  }
+  assert.equal((await call(api, "POST /auth", { body: {} })).status, 401);
+});
+
+test("a platform that an image does not have is not answered with the one that it has", async (context) => {
+  const api = await startApi(context);
+  const inspect = async (): Promise<object> => ({ Os: "linux", Architecture: "arm64", Variant: "v8" });
+  Object.assign(api.engine.images, { inspect, save: async () => Readable.from(["tar"]) });
+  const paths = [
+    "GET /images/x/json?",
+    "GET /images/x/history?",
+    "GET /images/x/get?",
+    "GET /images/get?names=x&",
+  ];
+  for (const line of [...paths, "POST /images/x/push?tag=1&"]) {
+    const ask = async (platform: string): Promise<number> =>
+      (await call(api, `${line}platform=${encodeURIComponent(platform)}`)).status;
+    assert.equal(await ask('{"os":"linux","architecture":"amd64"}'), 404, line);
+    assert.equal(await ask('{"os":"linux","architecture":"arm64","variant":"v7"}'), 404, line);
+    assert.notEqual(await ask('{"os":"linux","architecture":"arm64"}'), 404, line);
+    assert.equal(await ask("linux/arm64"), 400, line);
+  }
+  const { text } = await call(api, 'GET /images/x/get?platform={"os":"linux","architecture":"amd64"}');
+  assert.match(
+    text,
+    /its platform \(linux\/arm64\/v8\) does not match the specified platform \(linux\/amd64\)/,
+  );
 });
