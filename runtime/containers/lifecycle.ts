@@ -382,7 +382,7 @@ export class Lifecycle {
     if (network === null || !live.isRunning) return;
     // A connection of its own: a monitor of an older build hangs up on a question that it doesn't know.
     const connection = await this.#deps.launcher.connectMonitor(monitorSocket(live.id));
-    const { nameService: _, ...kept } = network;
+    const { nameService: _, meshIp: __, ...kept } = network;
     const next = { ...kept, ...(await this.#named(connection, names)) };
     connection.close();
     live.files.namesChanged(next);

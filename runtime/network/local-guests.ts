@@ -50,6 +50,8 @@ interface Known {
   readonly guest: MachineGuest;
   /** By network name, with what the user asked for. */
   readonly endpoints: Endpoints;
+  /** Where it is on the mesh. */
+  readonly meshIp: string | undefined;
 }
 
 /** Networks that a container names, its mode's first. */
@@ -167,9 +169,15 @@ export class LocalGuests {
   /** Connects a container that starts. */
   async attach(
     request: ContainerNetworkRequest,
-    { foreign, isLedOut }: { readonly foreign: readonly string[]; readonly isLedOut: boolean },
+    how: {
+      readonly foreign: readonly string[];
+      readonly isLedOut: boolean;
+      /** Local networks publish its ports. */
+      readonly isLocalToo: boolean;
+    },
   ): Promise<ContainerNetworkResult> {
     const { target, hostConfig } = request;
+    const { foreign, isLedOut, isLocalToo } = how;
     const id = target.containerId;
     const settings = request.networkingConfig?.EndpointsConfig ?? {};
     const places = await Promise.all(
@@ -179,10 +187,11 @@ export class LocalGuests {
         return placeOf({ ...request, id }, opened, own);
       }),
     );
-    const ports = isLedOut ? [] : publishedPorts(request);
+    const ports = isLocalToo ? [] : publishedPorts(request);
     const guest = { target, places, nameservers: hostConfig.Dns ?? [], ports, isLedOut };
     const attached = await this.#require().attach(guest);
-    this.#known.set(id, { guest, endpoints: withSettings(attached.endpoints, settings) });
+    const { meshIp } = attached;
+    this.#known.set(id, { guest, meshIp, endpoints: withSettings(attached.endpoints, settings) });
     const search = hostConfig.DnsSearch ?? [];
     const [endpoint] = Object.values(attached.endpoints);
     const names = [request.hostname === "" ? request.name : request.hostname];
@@ -193,7 +202,7 @@ export class LocalGuests {
       ports: describePorts(ports),
       hosts: [
         { ip: endpoint?.IPAddress ?? "", names },
-        ...(isLedOut ? [] : extraHosts(hostConfig, attached.nameservers[0] ?? "")),
+        ...(isLocalToo ? [] : extraHosts(hostConfig, attached.nameservers[0] ?? "")),
       ],
       sandboxId: createHash("sha256").update(`${id} ${target.pid}`).digest("hex"),
     };
@@ -217,10 +226,17 @@ export class LocalGuests {
   async leave(containerId: string, networkId: string, isLedOut: boolean): Promise<NameServers | undefined> {
     const known = this.#known.get(containerId);
     if (known === undefined) return undefined;
+    if (this.#pending.has(containerId))
+      throw new ClusterError(
+        "unavailable",
+        "Cannot disconnect the container: the cluster's network is not up yet",
+        { retryable: true },
+      );
     const places = known.guest.places.filter((place) => place.networkId !== networkId);
     if (places.length > 0) return this.#change({ ...known.guest, places, isLedOut }, known.endpoints);
     // Its interface goes at once, which detach() leaves to the container's end.
-    await this.#change({ ...known.guest, places, isLedOut: true }, {});
+    if (this.#guests !== undefined)
+      await this.#change({ ...known.guest, places, ports: [], isLedOut: true }, {});
     await this.detach(containerId);
     return undefined;
   }
@@ -238,6 +254,10 @@ export class LocalGuests {
 
   describe(containerId: string): Endpoints {
     return this.#known.get(containerId)?.endpoints ?? {};
+  }
+
+  meshIp(containerId: string): string | undefined {
+    return this.#known.get(containerId)?.meshIp;
   }
 
   names(containerId: string): NameDirectory | undefined {
@@ -270,7 +290,7 @@ export class LocalGuests {
     const isLedOut = meshIp === undefined;
     const ports = isLedOut ? [] : publishedOf(result.ports);
     const guest = { target: { containerId, pid }, places, nameservers: dns, ports, isLedOut };
-    this.#known.set(containerId, { guest, endpoints: Object.fromEntries(ours) });
+    this.#known.set(containerId, { guest, meshIp, endpoints: Object.fromEntries(ours) });
     this.#pending.set(containerId, meshIp ?? "");
     if (this.#guests !== undefined) this.set(this.#guests);
     return ours.length === all.length;
@@ -278,12 +298,9 @@ export class LocalGuests {
 
   async #change(guest: MachineGuest, settings: Endpoints): Promise<NameServers> {
     const { endpoints, nameservers, nameService, meshIp } = await this.#require().attach(guest);
-    this.#known.set(guest.target.containerId, { guest, endpoints: withSettings(endpoints, settings) });
-    return {
-      nameservers,
-      ...(nameService === undefined ? {} : { nameService }),
-      ...(meshIp === undefined ? {} : { meshIp }),
-    };
+    const known = { guest, meshIp, endpoints: withSettings(endpoints, settings) };
+    this.#known.set(guest.target.containerId, known);
+    return { nameservers, ...(nameService === undefined ? {} : { nameService }) };
   }
 
   #require(): ClusterNetworks {

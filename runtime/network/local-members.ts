@@ -142,6 +142,12 @@ export class Members {
     return next;
   }
 
+  /** Something else that led out of the container is gone. */
+  closeGap(containerId: string): void {
+    const { pid, endpoints } = this.#members.get(containerId) ?? { pid: 0, endpoints: {} };
+    for (const each of Object.values(endpoints)) closeDefaultRouteGap(pid, each);
+  }
+
   async addPort(member: Member, request: PortRequest): Promise<Member> {
     const held = await this.#hold(request, member.containerId);
     return this.#remember({ ...member, ports: [...member.ports, held] });

@@ -212,15 +212,20 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
         );
       this.#catalog.checkSettings(record, settings);
       const connected = await this.#connected(member, record, settings);
-      await this.#networksChanged(target.id, { ...this.#endpointsOf(target), ...connected });
+      const names = await this.#lead(target.id);
+      await this.#networksChanged(target.id, { ...this.#endpointsOf(target), ...connected }, names);
       this.#emit("connect", record, { container: target.id, name: target.name });
     });
   }
 
   disconnect(id: string, container: string, isForced: boolean): Promise<void> {
     return this.#exclusive(async () => {
-      if (this.#catalog.lookup(id) === undefined && this.#guests.isUp)
-        return this.#disconnectCluster(id, this.#requireDirectory().find(container));
+      if (this.#catalog.lookup(id) === undefined) {
+        const found = this.#requireDirectory().find(container);
+        // Also of a cluster that the machine has left.
+        if (this.#guests.isUp || endpointOn(found, id, id) !== undefined)
+          return this.#disconnectCluster(id, found);
+      }
       const record = this.#catalog.require(id);
       const target = this.#findTarget(container, isForced);
       const member = this.#members.get(target.id);
@@ -233,7 +238,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
         await this.#members.removeEndpoint(member, record);
         await this.#members.publish();
       }
-      const names = await this.#guests.lead(target.id, this.#leadsOut(target.id));
+      const names = await this.#lead(target.id);
       const rest = Object.entries(this.#endpointsOf(target)).filter(([name]) => name !== record.name);
       await this.#networksChanged(target.id, Object.fromEntries(rest), names);
       this.#emit("disconnect", record, { container: target.id, name: target.name });
@@ -315,7 +320,8 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     result: ContainerNetworkResult,
   ): Promise<void> {
     const { containerId, pid, dns } = container;
-    if (this.#guests.adopt(container, result)) return;
+    const isPublished = (this.#members.get(containerId)?.ports ?? []).length > 0;
+    if (this.#guests.adopt(container, isPublished ? { ...result, ports: {} } : result)) return;
     return this.#exclusive(async () => {
       const known = this.#members.get(containerId);
       const sandbox = namespaceIdentity(pid);
@@ -377,9 +383,33 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     clusterNames?: NameServers,
   ): Promise<void> {
     const member = this.#members.get(containerId);
-    const isLocal = member !== undefined && (clusterNames === undefined || this.#leadsOut(containerId));
-    const names = isLocal ? { ...clusterNames, ...this.#nameservers(member) } : clusterNames;
-    await this.#directory?.networksChanged(containerId, endpoints, names);
+    const names = this.#namesOf(member, clusterNames);
+    const meshIp = this.#guests.meshIp(containerId);
+    const changed = names === undefined || meshIp === undefined ? names : { ...names, meshIp };
+    await this.#directory?.networksChanged(containerId, endpoints, changed);
+  }
+
+  /** A local name server knows the cluster's names too, the cluster's does not know local ones. */
+  #namesOf(member: Member | undefined, clusterNames: NameServers | undefined): NameServers | undefined {
+    const own = member === undefined ? undefined : this.#nameservers(member);
+    const isOurs = own?.nameService !== undefined || clusterNames?.nameService === undefined;
+    return isOurs ? (own ?? clusterNames) : clusterNames;
+  }
+
+  /** After a change of its local networks, a guest of the cluster has its way out where it should. */
+  async #lead(containerId: string): Promise<NameServers | undefined> {
+    if (!this.#guests.has(containerId)) return undefined;
+    try {
+      const names = await this.#guests.lead(containerId, this.#leadsOut(containerId));
+      this.#members.closeGap(containerId);
+      return names;
+    } catch (caught) {
+      this.#log.warn("way out of a container on networks of the cluster could not be changed", {
+        containerId,
+        error: ClusterError.from(caught),
+      });
+      return undefined;
+    }
   }
 
   /** The container's networks as they are if it runs, else as asked for. */
@@ -450,12 +480,12 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   ): Promise<ContainerNetworkResult> {
     const { containerId } = request.target;
     const isLedOut = this.#leadsOut(containerId);
-    const joined = await this.#guests.attach(request, { foreign, isLedOut });
+    const isLocalToo = local !== undefined;
+    const joined = await this.#guests.attach(request, { foreign, isLedOut, isLocalToo });
     this.#emitGuest("connect", containerId);
     if (local === undefined) return joined;
     const member = this.#members.get(containerId);
-    const names = isLedOut && member !== undefined ? this.#nameservers(member) : joined;
-    const { nameservers, nameService } = names;
+    const { nameservers, nameService } = this.#namesOf(member, joined) ?? joined;
     const { nameService: _, ...rest } = local;
     return {
       ...rest,

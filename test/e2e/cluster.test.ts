@@ -384,8 +384,22 @@ describe("a cluster of three managers and two workers", () => {
     await known(onThere, "hen", "reynard", "fox");
     assert.equal((await networksOf("fox"))["meadow"]?.IPAddress, "10.89.0.50");
     assert.match(await wayOut("fox"), /^default via 172\./m);
+    const format = "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.type}}";
+    const past = ["events", "--since=1m", "--until=0s", "--filter=type=network", "--format", format];
+    // The client cuts the end down to whole seconds.
+    await until("the event of the connection", 10_000, async () =>
+      /^connect meadow overlay$/m.test(await onHere(...past)) ? true : undefined,
+    );
     const twice = await cluster.dev.docker(here.name, ["network", "connect", "meadow", "fox"]);
     assert.match(twice.stderr, /endpoint with name fox already exists in network meadow/);
+    const outside = await cluster.dev.docker(here.name, [
+      "network",
+      "connect",
+      "--ip=10.90.0.1",
+      "meadow",
+      "cub",
+    ]);
+    assert.match(outside.stderr, /no subnet of network meadow contains IP address 10\.90\.0\.1/);
     await onHere("network", "connect", "den", "fox");
     await known(onHere, "fox", "cub", "hen");
     await cluster.dev.killDaemon(here.name);
@@ -411,6 +425,18 @@ describe("a cluster of three managers and two workers", () => {
     assert.match(twiceOff.stderr, /is not connected to network meadow/);
     await onHere("network", "connect", "meadow", "fox");
     await known(onHere, "fox", "hen");
+    await known(onThere, "hen", "fox");
+
+    const hensWayOut = (): Promise<string> => onThere("exec", "hen", "busybox", "ip", "route");
+    assert.doesNotMatch(await hensWayOut(), /^default via 172\./m);
+    await onThere("network", "connect", "bridge", "hen");
+    assert.match(await hensWayOut(), /^default via 172\./m);
+    await known(onThere, "hen", "fox");
+    await cluster.dev.killDaemon(there.name);
+    await cluster.dev.startDaemon(there.name);
+    await known(onThere, "hen", "fox");
+    await onThere("network", "disconnect", "bridge", "hen");
+    assert.match(await hensWayOut(), /^default via (?!172\.)/m);
     await known(onThere, "hen", "fox");
 
     await onHere("create", "--name=pup", "--network=den", IMAGE_V1);

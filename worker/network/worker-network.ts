@@ -397,17 +397,22 @@ class NodeNetwork implements WorkerNetwork {
       addresses: [address],
       aliases: [],
     }));
+    const { isLedOut = false, ports } = guest;
+    // Ports that it has published there stay where they are.
+    const isOnMesh = !isLedOut || (ports.length > 0 && this.#mesh.has(id));
     let meshIp: string | undefined;
     try {
       for (const attachment of networks)
         await this.#requireOverlay(attachment).attach(id, pid, firstAddress(attachment));
-      if (guest.isLedOut !== true || this.#mesh.has(id))
+      if (isOnMesh)
         meshIp = await this.#mesh.attach({ id, ports: guestPorts(guest) }, pid, this.#isSealed({ networks }));
     } catch (caught) {
       await this.#leave(id, networks, former);
       throw caught;
     }
     await this.#leave(id, former, networks);
+    if (!isOnMesh && (await this.#mesh.detach(id)) !== undefined)
+      await this.#root.deleteLinks([this.#mesh.linkNameOf(id)]);
     this.#tasks.set(id, { id, networks, nameservers: guest.nameservers, pid });
     const endpoints = Object.fromEntries(
       attachments.map((each) => [each.network.name, guestEndpoint(id, each)]),
