@@ -51,6 +51,12 @@ test("canonical() names field, wanted and got when a value has the wrong kind", 
       message: 'invalid JSON: TaskTemplate.ContainerSpec.Env must be a list of strings, got "A=1"',
     },
   );
+  assert.throws(() => canonical({ HostConfig: { NanoCpus: 1.5 } }, ENGINE_FIELDS), {
+    code: "invalid_argument",
+    message: "invalid JSON: HostConfig.NanoCpus must be a whole number, got 1.5",
+  });
+  const updateConfig = { Parallelism: 1, MaxFailureRatio: 0.25 };
+  assert.deepEqual(canonical({ updateConfig }, SWARM_FIELDS), { UpdateConfig: updateConfig });
 });
 
 test("canonical() keeps fields it doesn't know, but no prototype and no endless depth", () => {

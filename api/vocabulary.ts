@@ -8,10 +8,10 @@ import type { Json, JsonObject } from "../model/engine.ts";
 import { JSON_DEPTH_MAX } from "./limits.ts";
 
 /**
- * s string, n number, b boolean, S list of strings, L string or list of strings (read as a list), m map of strings,
+ * s string, n whole number, f number, b boolean, S list of strings, L string or list of strings (read as a list), m map of strings,
  * o object, a list of objects, x map of objects under free keys, k map whose values are left alone, ? anything.
  */
-type Kind = "s" | "n" | "b" | "S" | "L" | "m" | "o" | "a" | "x" | "k" | "?";
+type Kind = "s" | "n" | "f" | "b" | "S" | "L" | "m" | "o" | "a" | "x" | "k" | "?";
 
 interface Field {
   readonly name: string;
@@ -21,7 +21,8 @@ export type Vocabulary = ReadonlyMap<string, Field>;
 
 const KIND_WORDS: Readonly<Record<Kind, string>> = {
   s: "a string",
-  n: "a number",
+  n: "a whole number",
+  f: "a number",
   b: "a boolean",
   S: "a list of strings",
   L: "a string or a list of strings",
@@ -83,7 +84,7 @@ export const SWARM_FIELDS: Vocabulary = vocabulary(`
   DriverConfig:o TmpfsOptions:o SizeBytes:n Limits:o Reservations:o NanoCPUs:n MemoryBytes:n Pids:n GenericResources:a
   NamedResourceSpec:o DiscreteResourceSpec:o Kind:s Value:? Condition:s Delay:n MaxAttempts:n Window:n Constraints:S
   Preferences:a Spread:o SpreadDescriptor:s MaxReplicas:n Platforms:a Architecture:s OS:s Aliases:S DriverOpts:m
-  Parallelism:n FailureAction:s Monitor:n MaxFailureRatio:n Order:s Replicated:o Replicas:n Global:o ReplicatedJob:o
+  Parallelism:n FailureAction:s Monitor:n MaxFailureRatio:f Order:s Replicated:o Replicas:n Global:o ReplicatedJob:o
   MaxConcurrent:n TotalCompletions:n GlobalJob:o Ports:a Protocol:s TargetPort:n PublishedPort:n PublishMode:s Role:s
   Availability:s Data:s Driver:? Templating:o Options:? Orchestration:o TaskHistoryRetentionLimit:n Raft:o
   SnapshotInterval:n KeepOldSnapshots:n LogEntriesForSlowFollowers:n ElectionTick:n HeartbeatTick:n Dispatcher:o
@@ -107,6 +108,8 @@ function isOfKind(value: unknown, kind: Kind): boolean {
     case "s":
       return typeof value === "string";
     case "n":
+      return Number.isInteger(value);
+    case "f":
       return typeof value === "number";
     case "b":
       return typeof value === "boolean";
@@ -181,6 +184,7 @@ function rewriteValue(
   switch (field.kind) {
     case "s":
     case "n":
+    case "f":
     case "b":
     case "S":
     case "k":
