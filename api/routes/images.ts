@@ -1,10 +1,11 @@
 /** /images, /build and /distribution. Image names have slashes, so these patterns take more than one segment. */
-import { ClusterError, hasCode } from "../../common/errors.ts";
+import { ClusterError } from "../../common/errors.ts";
 import { badParameter } from "../error-body.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
 import { writeProgress } from "../progress.ts";
 import { clusterDistribution } from "./cluster-images.ts";
+import { fromRegistry } from "./registry-refusal.ts";
 import { get, post, remove, type Route } from "./table.ts";
 
 const LIST_KEYS = new Set(["before", "dangling", "label", "label!", "reference", "since", "until"]);
@@ -156,19 +157,6 @@ async function create(exchange: Exchange, context: ApiContext): Promise<void> {
   const reference = pullReference(image, query.text("tag"));
   const options = { reference, ...(platform === undefined ? {} : { platform }), ...registryAuth(exchange) };
   await fromRegistry(writeProgress(exchange, context.engine.images.pull(options, exchange.signal)));
-}
-
-/**
- * A registry that wants a password is told as Docker tells it, with 500: at a 401 the CLI asks for one on the terminal, and a
- * script waits for ever.
- */
-async function fromRegistry<T>(answer: Promise<T>): Promise<T> {
-  try {
-    return await answer;
-  } catch (caught) {
-    if (!hasCode(caught, "unauthenticated")) throw caught;
-    throw new ClusterError("internal", caught.message, { cause: caught, details: caught.details });
-  }
 }
 
 async function push(exchange: Exchange, context: ApiContext): Promise<void> {

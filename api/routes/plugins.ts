@@ -6,6 +6,7 @@ import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
 import { flagFilter } from "../filters.ts";
 import { writeProgress } from "../progress.ts";
+import { fromRegistry } from "./registry-refusal.ts";
 import { get, post, remove, type Route } from "./table.ts";
 
 const LIST_KEYS = new Set(["capability", "enabled"]);
@@ -66,7 +67,7 @@ async function set(exchange: Exchange, { engine }: ApiContext): Promise<void> {
 
 async function privileges(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   const { registryAuth: auth } = registryAuth(exchange);
-  exchange.send(200, await engine.plugins.privileges(remoteOf(exchange), auth));
+  exchange.send(200, await fromRegistry(engine.plugins.privileges(remoteOf(exchange), auth)));
 }
 
 async function pullOptions(exchange: Exchange): Promise<PullPluginOptions> {
@@ -87,12 +88,14 @@ function nameHeader({ name, remote }: PullPluginOptions): Readonly<Record<string
 
 async function pull(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   const options = await pullOptions(exchange);
-  await writeProgress(exchange, engine.plugins.pull(options, exchange.signal), nameHeader(options));
+  const lines = engine.plugins.pull(options, exchange.signal);
+  await fromRegistry(writeProgress(exchange, lines, nameHeader(options)));
 }
 
 async function upgrade(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   const options = await pullOptions(exchange);
-  await writeProgress(exchange, engine.plugins.upgrade(exchange.param("name"), options, exchange.signal));
+  const lines = engine.plugins.upgrade(exchange.param("name"), options, exchange.signal);
+  await fromRegistry(writeProgress(exchange, lines));
 }
 
 async function push(exchange: Exchange, { engine }: ApiContext): Promise<void> {

@@ -73,10 +73,17 @@ async function runUse({ env, args, out }: CommandContext): Promise<void> {
   out.write(`${name}\n`);
 }
 
-async function runRemove({ env, args, out }: CommandContext): Promise<void> {
+async function runRemove({ env, flags, args, out }: CommandContext): Promise<void> {
   for (const name of args) {
     const file = readContexts(env);
     if (file.contexts[name] === undefined) throw new ClusterError("not_found", `Context "${name}" not found`);
+    // Whoever goes on without it would talk to another daemon.
+    if (file.current === name && !flags.bool("force")) {
+      throw new ClusterError(
+        "failed_precondition",
+        `context "${name}" is in use, set -f flag to force remove`,
+      );
+    }
     const contexts = Object.fromEntries(Object.entries(file.contexts).filter(([key]) => key !== name));
     write(
       env,

@@ -295,7 +295,9 @@ test("a registry that wants a password is no 401: at that the CLI would ask for 
   };
   Object.assign(api.engine.images, { pull: () => ({ [Symbol.asyncIterator]: () => ({ next: refuse }) }) });
   Object.assign(api.engine.images, { distribution: refuse, login: refuse });
-  for (const line of ["POST /images/create?fromImage=r/x&tag=1", "GET /distribution/r/x/json"]) {
+  Object.assign(api.engine.plugins, { privileges: refuse });
+  const pull = "POST /images/create?fromImage=r/x&tag=1";
+  for (const line of [pull, "GET /distribution/r/x/json", "GET /plugins/privileges?remote=r/x"]) {
     const answer = await call(api, line);
     assert.deepEqual(
       [answer.status, JSON.parse(answer.text)],

@@ -64,3 +64,21 @@ test("names of images are data to bin/shoal, whatever they hold", async (context
     "POST /images/%252e/tag?repo=b&tag=1",
   ]);
 });
+
+test("shoal context rm forgets the current context only when it is forced to", (context) => {
+  const folder = mkdtempSync(path.join(tmpdir(), "shoal-command-line-"));
+  context.after(() => rmSync(folder, { recursive: true, force: true }));
+  const shoal = (...argv: readonly string[]): string => {
+    const env = { PATH: process.env["PATH"], SHOAL_CONFIG: folder };
+    const { stdout, stderr } = spawnSync(PROGRAM, ["context", ...argv], { env, encoding: "utf8" });
+    return stdout + stderr;
+  };
+  shoal("create", "one", "--host", "unix:///one.sock");
+  shoal("create", "two", "--host", "unix:///two.sock");
+  shoal("use", "one");
+  assert.match(shoal("rm", "one"), /context "one" is in use, set -f flag to force remove/);
+  assert.equal(shoal("show"), "one\n");
+  assert.equal(shoal("rm", "two"), "two\n");
+  assert.equal(shoal("rm", "-f", "one"), "one\n");
+  assert.equal(shoal("show"), "default\n");
+});
