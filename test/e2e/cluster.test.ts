@@ -444,14 +444,35 @@ describe("a cluster of three managers and two workers", () => {
     await onHere("start", "pup");
     await known(onHere, "pup", "cub", "hen");
     await known(onThere, "hen", "whelp");
-    await onHere("rm", "--force", "fox", "pup", "cub");
+
+    const both = ["--network=den", "--network=name=meadow,alias=joey", "--publish=8089:80"];
+    await onHere("run", "--detach", "--name=kit", ...both, IMAGE_V1);
+    await known(onHere, "kit", "cub", "hen");
+    await known(onThere, "hen", "joey");
+    const published = (): Promise<string> =>
+      cluster.on(here.name, "sh", "-c", `curl --silent --max-time 3 http://${here.address}:8089/`);
+    assert.match(await published(), /version 1/);
+    await onHere("network", "disconnect", "meadow", "kit");
+    await known(onHere, "kit", "cub");
+    assert.match(await published(), /version 1/);
+
+    await cluster.docker("network", "create", "--driver=overlay", "--attachable", "--internal", "coop");
+    await onHere("run", "--detach", "--name=chick", "--network=coop", IMAGE_V1);
+    await onHere("network", "connect", "den", "chick");
+    await known(onHere, "chick", "cub");
+    assert.match(await wayOut("chick"), /^default via 172\./m);
+    const alone = await onHere("run", "--detach", "--network=none", IMAGE_V1);
+    const refused = await cluster.dev.docker(here.name, ["network", "connect", "meadow", alone.trim()]);
+    assert.match(refused.stderr, /with one of the networks in private \(none\) mode/);
+    await onHere("rm", "--force", "fox", "pup", "cub", "kit", "chick", alone.trim());
     await onThere("rm", "--force", "hen");
     await onHere("network", "rm", "den");
-    await until(
-      "the network can be removed",
-      20_000,
-      async () => (await cluster.dev.docker(cluster.first.name, ["network", "rm", "meadow"])).status === 0,
-    );
+    for (const network of ["meadow", "coop"])
+      await until(
+        `${network} can be removed`,
+        20_000,
+        async () => (await cluster.dev.docker(cluster.first.name, ["network", "rm", network])).status === 0,
+      );
   });
 
   test("a bridge's name server answers under 127.0.0.11, also for a container that joins later", async () => {

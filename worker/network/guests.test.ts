@@ -117,6 +117,38 @@ test("attach() gives up, and the place, when no address comes", async () => {
   assert.deepEqual(reported.at(-1), []);
 });
 
+test("attach() again joins and leaves what differs, and goes back when that fails", async () => {
+  const { clock, networks, reported, connected, guests, tell } = setUp();
+  tell();
+  const first = guests.attach(guest());
+  tell(["c", "10.0.1.7"]);
+  await first;
+  networks.push(network("n2"));
+  const place = { networkId: "n2", names: ["db"], address: "" };
+  const both = { ...guest(), places: [...guest().places, place] };
+  const refused = guests.attach(both);
+  assert.deepEqual(
+    reported.at(-1)?.map((each) => each.networkId),
+    ["n1", "n2"],
+  );
+  clock.advance(GUEST_ADDRESS_WAIT_MS);
+  await assert.rejects(refused, /network "name-n2": .* an address/);
+  assert.deepEqual(
+    reported.at(-1)?.map((each) => each.networkId),
+    ["n1"],
+  );
+  assert.deepEqual(connected, ["10.0.1.7/24"]);
+  await guests.attach({ ...guest(), places: [] });
+  assert.deepEqual(reported.at(-1), []);
+});
+
+test("attach() asks for the address that the managers still show for the container", async () => {
+  const { reported, guests, tell } = setUp();
+  tell(["c", "10.0.1.7"]);
+  await guests.attach(guest());
+  assert.equal(reported.at(-1)?.[0]?.address, "10.0.1.7");
+});
+
 test("attach() refuses a network that is not set up here, and addresses that it can't have", async () => {
   const { guests, tell } = setUp();
   await assert.rejects(guests.attach(guest()), /network n1 not found/);
