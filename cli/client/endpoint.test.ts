@@ -55,6 +55,24 @@ test("resolveEndpoint() follows contexts and names the missing one", () => {
   assert.throws(() => resolveEndpoint({ env, context: "nope" }), /Context "nope" not found/);
 });
 
+test("resolveEndpoint() takes a context's TLS, unless other files are named", () => {
+  for (const name of ["ca", "cert", "key", "other"]) writeFileSync(path.join(folder, name), name);
+  const [caCert, cert, key] = ["ca", "cert", "key"].map((name) => path.join(folder, name));
+  const tls = { verify: true, caCert, cert, key };
+  const contexts = { safe: { host: "tcp://h", tls }, bare: { host: "tcp://h" } };
+  writeFileSync(path.join(folder, "contexts.json"), JSON.stringify({ contexts }));
+  const kept = resolveEndpoint({ env, context: "safe" });
+  assert.ok(kept.kind === "tcp" && kept.port === 2376 && kept.tls?.verify === true);
+  assert.deepEqual([kept.tls.ca, kept.tls.cert, kept.tls.key].map(String), ["ca", "cert", "key"]);
+  const other = resolveEndpoint({ env, context: "safe", tlsCaCert: path.join(folder, "other") });
+  assert.ok(other.kind === "tcp" && String(other.tls?.ca) === "other" && String(other.tls?.key) === "key");
+  const bare = resolveEndpoint({ env, context: "bare" });
+  assert.ok(bare.kind === "tcp" && bare.tls === undefined && bare.port === 2375);
+  const broken = { contexts: { safe: { host: "tcp://h", tls: { verify: "yes" } } } };
+  writeFileSync(path.join(folder, "contexts.json"), JSON.stringify(broken));
+  assert.throws(() => resolveEndpoint({ env, context: "safe" }), /must give context "safe" a "host"/);
+});
+
 test("resolveEndpoint() says what is wrong with the file of contexts", () => {
   for (const [text, why] of [
     ["{", /must be JSON$/],

@@ -38,9 +38,18 @@ export interface EndpointOptions {
   readonly env: Readonly<Record<string, string | undefined>>;
 }
 
+/** How a context's daemon is reached over TLS. Absolute paths; what is absent is looked for as without a context. */
+export interface ContextTls {
+  readonly verify: boolean;
+  readonly caCert?: string;
+  readonly cert?: string;
+  readonly key?: string;
+}
+
 export interface ContextEntry {
   readonly host: string;
   readonly description?: string;
+  readonly tls?: ContextTls;
 }
 
 export interface ContextsFile {
@@ -84,8 +93,14 @@ function isContextEntry(value: unknown): value is ContextEntry {
   return (
     isRecord(value) &&
     typeof value["host"] === "string" &&
-    (value["description"] === undefined || typeof value["description"] === "string")
+    (value["description"] === undefined || typeof value["description"] === "string") &&
+    (value["tls"] === undefined || isContextTls(value["tls"]))
   );
+}
+
+function isContextTls(value: unknown): value is ContextTls {
+  if (!isRecord(value) || typeof value["verify"] !== "boolean") return false;
+  return ["caCert", "cert", "key"].every((key) => ["string", "undefined"].includes(typeof value[key]));
 }
 
 /** The daemon that an ordinary user runs, if there is one. */
@@ -95,22 +110,40 @@ function ownDaemon(env: Readonly<Record<string, string | undefined>>): string | 
   return process.getuid?.() !== 0 && runtime !== "" && existsSync(socket) ? `unix://${socket}` : undefined;
 }
 
-function hostOf(options: EndpointOptions): string {
+function hostOf(options: EndpointOptions): ContextEntry {
   const fromEnv = (name: string): string | undefined =>
     options.env[name] === undefined || options.env[name] === "" ? undefined : options.env[name];
   const named = options.context ?? (options.host === undefined ? fromEnv("SHOAL_CONTEXT") : undefined);
-  if (options.host !== undefined && options.context === undefined) return options.host;
+  if (options.host !== undefined && options.context === undefined) return { host: options.host };
   if (named === undefined) {
     const host = fromEnv("SHOAL_HOST") ?? fromEnv("DOCKER_HOST");
-    if (host !== undefined) return host;
+    if (host !== undefined) return { host };
   }
   const file = readContexts(options.env);
   const name = named ?? file.current;
-  if (name === undefined || name === "default") return ownDaemon(options.env) ?? DEFAULT_HOST;
+  if (name === undefined || name === "default") return { host: ownDaemon(options.env) ?? DEFAULT_HOST };
   const entry = file.contexts[name];
   if (entry === undefined)
     throw new ClusterError("not_found", `Context "${name}" not found; see shoal context ls`);
-  return entry.host;
+  return entry;
+}
+
+/** What is said now counts before what the context remembers. */
+function withContext(options: EndpointOptions, kept: ContextTls | undefined): EndpointOptions {
+  if (kept === undefined) return options;
+  const [tlsCaCert, tlsCert, tlsKey] = [
+    options.tlsCaCert ?? kept.caCert,
+    options.tlsCert ?? kept.cert,
+    options.tlsKey ?? kept.key,
+  ];
+  return {
+    ...options,
+    tls: true,
+    tlsVerify: options.tlsVerify ?? kept.verify,
+    ...(tlsCaCert === undefined ? {} : { tlsCaCert }),
+    ...(tlsCert === undefined ? {} : { tlsCert }),
+    ...(tlsKey === undefined ? {} : { tlsKey }),
+  };
 }
 
 function tlsOf(options: EndpointOptions): TlsMaterial | undefined {
@@ -143,8 +176,9 @@ const PLAIN_PORT = 2375;
 const TLS_PORT = 2376;
 
 /** Reads the endpoint that the options and the environment name. Throws invalid_argument with the accepted forms. */
-export function resolveEndpoint(options: EndpointOptions): Endpoint {
-  const text = hostOf(options);
+export function resolveEndpoint(given: EndpointOptions): Endpoint {
+  const { host: text, tls: kept } = hostOf(given);
+  const options = withContext(given, kept);
   const refuse = (): ClusterError =>
     new ClusterError(
       "invalid_argument",

@@ -1,8 +1,8 @@
 /** `shoal context …` and `shoal completion`: names for daemons, and completion scripts for shells. */
-import { mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
-import type { ContextsFile } from "../client/endpoint.ts";
+import type { ContextEntry, ContextsFile, ContextTls } from "../client/endpoint.ts";
 import {
   CONTEXTS_FILE,
   configFolder,
@@ -44,7 +44,34 @@ function write(env: CommandContext["env"], file: ContextsFile): void {
   renameSync(`${target}.tmp`, target);
 }
 
-async function runCreate({ env, flags, args, out }: CommandContext): Promise<void> {
+/** From the flags, here or before the command; without them there is no TLS. Files of DOCKER_CERT_PATH are remembered too. */
+function contextTls({ env, flags, rootFlags }: CommandContext): ContextTls | undefined {
+  const verify = flags.bool("tlsverify") || rootFlags.bool("tlsverify");
+  const file = (flag: string, name: string): string | undefined => {
+    const written = flags.string(flag) ?? rootFlags.string(flag);
+    if (written !== undefined) return path.resolve(written);
+    const usual = path.resolve(env["DOCKER_CERT_PATH"] ?? "", name);
+    return env["DOCKER_CERT_PATH"] !== undefined && existsSync(usual) ? usual : undefined;
+  };
+  const isAsked = ["tlscacert", "tlscert", "tlskey"].some(
+    (flag) => (flags.string(flag) ?? rootFlags.string(flag)) !== undefined,
+  );
+  if (!verify && !rootFlags.bool("tls") && !isAsked) return undefined;
+  const [caCert, cert, key] = [
+    file("tlscacert", "ca.pem"),
+    file("tlscert", "cert.pem"),
+    file("tlskey", "key.pem"),
+  ];
+  return {
+    verify,
+    ...(caCert === undefined ? {} : { caCert }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+  };
+}
+
+async function runCreate(command: CommandContext): Promise<void> {
+  const { env, flags, args, out } = command;
   const name = args[0] ?? "";
   if (!/^[a-zA-Z0-9][a-zA-Z0-9_.+-]*$/.test(name) || name === "default") {
     throw new ClusterError("invalid_argument", `Invalid context name "${name}"`);
@@ -57,10 +84,13 @@ async function runCreate({ env, flags, args, out }: CommandContext): Promise<voi
   if (file.contexts[name] !== undefined)
     throw new ClusterError("already_exists", `Context "${name}" exists already`);
   const description = flags.string("description");
-  write(env, {
-    ...file,
-    contexts: { ...file.contexts, [name]: { host, ...(description === undefined ? {} : { description }) } },
-  });
+  const tls = contextTls(command);
+  const entry: ContextEntry = {
+    host,
+    ...(description === undefined ? {} : { description }),
+    ...(tls === undefined ? {} : { tls }),
+  };
+  write(env, { ...file, contexts: { ...file.contexts, [name]: entry } });
   out.write(`${name}\n`);
 }
 
@@ -161,6 +191,10 @@ export const definitions: readonly CommandDefinition[] = [
         flags: [
           text("host", "URL", "unix:///path or tcp://HOST:PORT"),
           text("description", "text", "What it is"),
+          bool("tlsverify", "Use TLS and verify the daemon"),
+          text("tlscacert", "file", "Trust certificates signed by this CA"),
+          text("tlscert", "file", "Certificate of the client"),
+          text("tlskey", "file", "Key of the client"),
         ],
         run: runCreate,
       },
