@@ -8,6 +8,7 @@ import { after, test } from "node:test";
 import { parse } from "yaml";
 import { canonicalStack, printStack } from "./canonical.ts";
 import { networkSpec, serviceSpec } from "./convert.ts";
+import { specChanges } from "./deploy.ts";
 import { interpolate, parseEnvFile } from "./interpolate.ts";
 import { loadStack } from "./load.ts";
 import type { ComposeStack } from "./types.ts";
@@ -302,4 +303,25 @@ test("serviceSpec() refuses a secret that is nowhere and replicas of a global se
   );
   assert.throws(() => specOf(stack, "a"), /service a: secret not found: s/);
   assert.throws(() => specOf(stack, "g"), /service g: deploy.replicas/);
+});
+
+test("specChanges() sees no change in what the API fills in, and every other one", () => {
+  const specIn = (deploy: string): ReturnType<typeof serviceSpec> =>
+    specOf(load(`services: {web: {image: "web:1"${deploy}}}`).stack, "web");
+  const written = specIn("");
+  const told = {
+    ...written,
+    Mode: { Replicated: { Replicas: 1 } },
+    EndpointSpec: { ...written.EndpointSpec, Mode: "vip" as const },
+    TaskTemplate: { ...written.TaskTemplate, Runtime: "container" as const, ForceUpdate: 0 },
+  };
+  const names = new Map<string, string>();
+  assert.deepEqual(specChanges(told, written, names), []);
+  const changed = (deploy: string): readonly string[] =>
+    specChanges(told, specIn(deploy), names).map(
+      ({ path: where, before, after: next }) => `${where} ${before} ${next}`,
+    );
+  assert.deepEqual(changed(", deploy: {replicas: 3}"), ["Mode.Replicated.Replicas 1 3"]);
+  assert.deepEqual(changed(", deploy: {mode: global}"), ["Mode.Replicated.Replicas 1 "]);
+  assert.deepEqual(changed(", deploy: {endpoint_mode: dnsrr}"), ['EndpointSpec.Mode "vip" "dnsrr"']);
 });

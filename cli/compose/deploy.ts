@@ -340,6 +340,28 @@ function withNetworkNames(spec: ServiceSpec, names: ReadonlyMap<string, string>)
     : { ...spec, TaskTemplate: { ...spec.TaskTemplate, Networks: networks } };
 }
 
+/** What the API tells of a spec that is silent: a file that says nothing of it asks for no change. */
+function withDefaults(spec: ServiceSpec): ServiceSpec {
+  const { Mode, EndpointSpec, TaskTemplate } = spec;
+  const isReplicated = Mode === undefined || Object.keys(Mode).every((key) => key === "Replicated");
+  return {
+    ...spec,
+    ...(isReplicated ? { Mode: { Replicated: { Replicas: 1, ...Mode?.Replicated } } } : {}),
+    EndpointSpec: { Mode: "vip", ...EndpointSpec },
+    TaskTemplate: { ForceUpdate: 0, Runtime: "container", ...TaskTemplate },
+  };
+}
+
+/** Fields in which a service would change; `names`: networks by id. */
+export function specChanges(
+  before: ServiceSpec,
+  after: ServiceSpec,
+  names: ReadonlyMap<string, string>,
+): PlannedChange["fields"] {
+  const comparable = (spec: ServiceSpec): ServiceSpec => withDefaults(withNetworkNames(spec, names));
+  return differences(comparable(before), comparable(after));
+}
+
 /** What a deploy would change. Changes nothing. */
 export async function planStack(
   stackName: string,
@@ -378,10 +400,7 @@ export async function planStack(
       continue;
     }
     const next = mergeWithCurrent(spec, current);
-    const fields = differences(
-      withNetworkNames(current.Spec, networkNames),
-      withNetworkNames(next, networkNames),
-    );
+    const fields = specChanges(current.Spec, next, networkNames);
     changes.push({
       action: fields.length === 0 ? "keep" : "update",
       kind: "service",
