@@ -36,7 +36,9 @@ import { portRequests } from "./local-ports.ts";
 import { type AddressPool, subnetRanges } from "./address-pools.ts";
 import { HOST_BINDING, PREDEFINED } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
+import { LocalResolution } from "./local-resolution.ts";
 import { byGateway, describePorts, extraHosts, publishFailure, splitUntil } from "./local-results.ts";
+import { type Target, checkJoinable, endpointOn } from "./local-targets.ts";
 import { NetworkNamespace, namespaceIdentity } from "./namespace.ts";
 import type { OutsidePorts } from "./slirp-ports.ts";
 
@@ -89,6 +91,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   readonly #bridges: LocalBridges;
   readonly #members: Members;
   readonly #guests: LocalGuests;
+  readonly #resolution: LocalResolution;
   #cancelAudit: Cancel | undefined;
   #directory: ContainerDirectory | undefined;
   /** Changes one after the other: they share addresses, ports and the packet filter. */
@@ -138,6 +141,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     this.#bridges = bridges;
     this.#members = members;
     this.#guests = guests;
+    this.#resolution = new LocalResolution({ forwarder, catalog, bridges, guests, members });
   }
 
   /** Reads the records and takes up what still runs. */
@@ -383,17 +387,10 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     clusterNames?: NameServers,
   ): Promise<void> {
     const member = this.#members.get(containerId);
-    const names = this.#namesOf(member, clusterNames);
+    const names = this.#resolution.namesOf(member, clusterNames);
     const meshIp = this.#guests.meshIp(containerId);
     const changed = names === undefined || meshIp === undefined ? names : { ...names, meshIp };
     await this.#directory?.networksChanged(containerId, endpoints, changed);
-  }
-
-  /** A local name server knows the cluster's names too, the cluster's does not know local ones. */
-  #namesOf(member: Member | undefined, clusterNames: NameServers | undefined): NameServers | undefined {
-    const own = member === undefined ? undefined : this.#nameservers(member);
-    const isOurs = own?.nameService !== undefined || clusterNames?.nameService === undefined;
-    return isOurs ? (own ?? clusterNames) : clusterNames;
   }
 
   /** After a change of its local networks, a guest of the cluster has its way out where it should. */
@@ -413,7 +410,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   }
 
   /** The container's networks as they are if it runs, else as asked for. */
-  #endpointsOf(target: ReturnType<ContainerDirectory["find"]>): Record<string, EndpointSettings> {
+  #endpointsOf(target: Target): Record<string, EndpointSettings> {
     const member = this.#members.get(target.id);
     const local = member === undefined ? {} : this.#members.describe(member);
     const now = { ...local, ...this.#guests.describe(target.id) };
@@ -429,7 +426,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   }
 
   /** A container that runs without a local network; undefined if it doesn't run. */
-  #newMember(target: ReturnType<ContainerDirectory["find"]>): Member | undefined {
+  #newMember(target: Target): Member | undefined {
     const { id: containerId, name, hostname, pid, dns } = target;
     const sandbox = pid === 0 || !this.#guests.has(containerId) ? undefined : namespaceIdentity(pid);
     if (sandbox === undefined) return undefined;
@@ -457,7 +454,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     this.#emit("connect", { ...network, driver: "overlay" }, { container: target.id, name: target.name });
   }
 
-  async #disconnectCluster(reference: string, target: ReturnType<ContainerDirectory["find"]>): Promise<void> {
+  async #disconnectCluster(reference: string, target: Target): Promise<void> {
     const name = endpointOn(target, reference, reference);
     if (name === undefined)
       throw new ClusterError(
@@ -485,7 +482,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     this.#emitGuest("connect", containerId);
     if (local === undefined) return joined;
     const member = this.#members.get(containerId);
-    const { nameservers, nameService } = this.#namesOf(member, joined) ?? joined;
+    const { nameservers, nameService } = this.#resolution.namesOf(member, joined) ?? joined;
     const { nameService: _, ...rest } = local;
     return {
       ...rest,
@@ -507,7 +504,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   }
 
   /** With force, a container that nobody else knows any more will do. */
-  #findTarget(reference: string, isForced: boolean): ReturnType<ContainerDirectory["find"]> {
+  #findTarget(reference: string, isForced: boolean): Target {
     const member = this.#members.find((each) => each.containerId === reference || each.name === reference);
     if (isForced && member !== undefined)
       return { ...member, id: member.containerId, mode: "bridge", isNetworked: true, endpoints: {} };
@@ -584,46 +581,13 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
             .map((ip) => ({ ip, names: [member.hostname === "" ? member.name : member.hostname] }));
     return {
       endpoints: this.#members.describe(member),
-      ...this.#nameservers(member),
+      ...this.#resolution.nameservers(member),
       searchDomains: search.length > 0 ? search : host.search,
       dnsOptions: hostConfig.DnsOptions ?? [],
       ports: describePorts(member.ports),
-      hosts: [...own, ...this.#linkHosts(hostConfig), ...extraHosts(hostConfig, gateway ?? "")],
+      hosts: [...own, ...this.#resolution.linkHosts(hostConfig), ...extraHosts(hostConfig, gateway ?? "")],
       sandboxId: createHash("sha256").update(`${member.containerId} ${member.sandbox}`).digest("hex"),
     };
-  }
-
-  /**
-   * What goes into resolv.conf. A network that is not a bridge of ours has no name server of ours. The default bridge
-   * knows no names, so its containers ask whom the user named, or whom the host asks, as with dockerd; ours passes on
-   * where the host's servers are on its loopback, which a container can't reach.
-   */
-  #nameservers(member: Member): NameServers {
-    const host = this.#forwarder.host().nameservers;
-    const ids = Object.keys(member.endpoints);
-    const named = ids.find((id) => this.#catalog.get(id)?.name !== "bridge");
-    const nameService = this.#bridges.facts(named ?? ids[0] ?? "")?.gateway;
-    if (nameService === undefined) return { nameservers: host };
-    if (named !== undefined || this.#guests.has(member.containerId))
-      return { nameservers: [nameService], nameService };
-    if (member.dns.length > 0) return { nameservers: member.dns };
-    const reachable = host.filter((server) => !server.startsWith("127."));
-    return { nameservers: reachable.length > 0 ? reachable : [nameService] };
-  }
-
-  /** `--link NAME:ALIAS`: the other container's address under its alias and name. */
-  #linkHosts(hostConfig: HostConfig): { ip: string; names: string[] }[] {
-    return (hostConfig.Links ?? []).flatMap((link) => {
-      const [target = "", alias = target] = link.split(":").map((part) => part.split("/").at(-1) ?? part);
-      const member = this.#members.find(
-        (each) => each.name === target || each.containerId.startsWith(target),
-      );
-      const [endpoint] = Object.values(member?.endpoints ?? {});
-      if (member === undefined || endpoint === undefined) return [];
-      return [
-        { ip: endpoint.ip, names: [...new Set([alias, member.containerId.slice(0, 12), member.name])] },
-      ];
-    });
   }
 
   async #audit(): Promise<void> {
@@ -647,33 +611,4 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     );
     return turn;
   }
-}
-
-/** Key of the container's end on the network, by either of its names. */
-function endpointOn(
-  { endpoints }: ReturnType<ContainerDirectory["find"]>,
-  id: string,
-  name: string,
-): string | undefined {
-  const found = Object.entries(endpoints).find(
-    ([key, { NetworkID }]) => key === name || key === id || NetworkID === id,
-  );
-  return found?.[0];
-}
-
-function checkJoinable({ mode, pid, isNetworked }: ReturnType<ContainerDirectory["find"]>): void {
-  const isShared = mode === "host" || mode.startsWith("container:");
-  if (!isShared && (pid === 0 || isNetworked)) return;
-  const refuse = (why: string): never => {
-    throw new ClusterError("permission_denied", why);
-  };
-  if (isShared)
-    refuse(
-      "container sharing network namespace with another container or host cannot be connected to any other network",
-    );
-  if (mode === "none")
-    refuse(
-      "container cannot be connected to multiple networks with one of the networks in private (none) mode",
-    );
-  refuse("container cannot be connected to another network: its service says which it is on");
 }
