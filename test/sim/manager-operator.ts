@@ -129,7 +129,8 @@ export class ManagerOperator {
   async #addManager(leading: Leading): Promise<void> {
     if (managersOf(leading).length >= MANAGER_COUNT_MAX) return;
     const nodeId = await this.#issue(leading, "manager");
-    await this.#join(nodeId);
+    // A leader that was cut off may make the node only after the mending, when nothing waits for new joins any more.
+    if (!this.#isOver) await this.#join(nodeId);
   }
 
   async #addWorker(leading: Leading): Promise<void> {
