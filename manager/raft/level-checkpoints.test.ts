@@ -77,6 +77,50 @@ test("LevelCheckpoints gives back what was written, also over restarts and snaps
   await checkpoints.close();
 });
 
+/** Four opens leave three tables and a log of which the next one makes the fourth, with which a compaction begins by itself. */
+async function fillTables(open: () => Promise<LevelCheckpoints>): Promise<void> {
+  for (const round of ["a", "b", "c", "d"]) {
+    const checkpoints = await open();
+    await checkpoints.load();
+    for (let index = 1; index <= 40; index += 1)
+      await checkpoints.write(meta(index), {
+        puts: [[`task/${round}${index}`, Buffer.from("1")]],
+        removes: [],
+      });
+    await checkpoints.close();
+  }
+}
+
+test("LevelCheckpoints puts a damaged table aside before LevelDB works on it, which would end the process", async (t) => {
+  const { folder, open } = setUp(t);
+  await fillTables(open);
+  const [name = "", ...others] = readdirSync(folder).filter((each) => each.endsWith(".ldb"));
+  assert.equal(others.length, 2);
+  // A key that is now behind all others, until the next one that is written in full.
+  const bytes = readFileSync(path.join(folder, name));
+  const at = bytes.indexOf("s000000000000/");
+  bytes.writeUInt8(bytes.readUInt8(at) ^ 0x80, at);
+  writeFileSync(path.join(folder, name), bytes);
+
+  const checkpoints = await open();
+  await assert.rejects(checkpoints.load(), {
+    message:
+      `Cannot load the state: bytes of the table "${name}" are not those that were written; ` +
+      `it was put aside as "${folder}.damaged"`,
+  });
+  await checkpoints.replace(meta(50), [["node/a", Buffer.from("1")]]);
+  await checkpoints.close();
+});
+
+test("a table that no manifest names, as a kill in a compaction leaves one, is no damage", async (t) => {
+  const { folder, open } = setUp(t);
+  await fillTables(open);
+  writeFileSync(path.join(folder, "000999.ldb"), "half a ta");
+  const checkpoints = await open();
+  assert.equal((await checkpoints.load())?.entries.length, 160);
+  await checkpoints.close();
+});
+
 test("LevelCheckpoints never gives a state that is not the one written, whichever byte is flipped", async (t) => {
   const { folder, open } = setUp(t);
   for (const kind of ["log", "ldb", "MANIFEST", "CURRENT"]) {

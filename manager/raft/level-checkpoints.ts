@@ -6,9 +6,10 @@
  * written under the next generation, piece by piece, and comes into force with the batch that names it.
  *
  * LevelDB passes over damaged records of its log in silence, a whole batch at a time, and reads blocks unchecked. The digest,
- * a sum over all keys and values, tells whether what is there is what was written. What is damaged is put aside, and the
- * store begins anew, empty: the member fetches the state from its peers. After a full disk LevelDB is opened again before
- * the next write: it no longer knows what of the last one is in its log.
+ * a sum over all keys and values, tells whether what is there is what was written; before LevelDB opens its tables their checksums are
+ * looked at (level-tables.ts), since damage in one may end the process. What is damaged is put aside, and the store begins anew,
+ * empty: the member fetches the state from its peers. After a full disk LevelDB is opened again before the next write: it no longer
+ * knows what of the last one is in its log.
  */
 import { hkdfSync } from "node:crypto";
 import { rename, rm } from "node:fs/promises";
@@ -19,6 +20,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { CheckpointStore, LoadedCheckpoint, StateEntry } from "./checkpoint-store.ts";
 import type { SnapshotMeta } from "./core/messages.ts";
 import { isNewerFormat, parseVersioned } from "./format-version.ts";
+import { findTableDamage } from "./level-tables.ts";
 import type { Checkpoint } from "./replicated-log.ts";
 import { seal, unseal } from "./wal-format.ts";
 
@@ -81,7 +83,8 @@ function isStoredMeta(value: unknown): value is StoredMeta {
 type Database = ClassicLevel<string, Uint8Array>;
 
 function makeDatabase(folder: string): Database {
-  return new ClassicLevel(folder, { keyEncoding: "utf8", valueEncoding: "view" });
+  // Of compressed tables the checksums of all blocks could not be found without decompressing.
+  return new ClassicLevel(folder, { keyEncoding: "utf8", valueEncoding: "view", compression: false });
 }
 
 /** LevelDB's word for ENOSPC is in its text alone. */
@@ -99,6 +102,22 @@ function noSpace(folder: string, cause: unknown): Error {
   return Object.assign(new Error(`Cannot write the state to "${folder}": the disk is full`, { cause }), {
     code: "ENOSPC",
   });
+}
+
+function asideOf(folder: string): string {
+  return `${folder}.damaged`;
+}
+
+/** Takes the place of what was put aside before. */
+async function putAside(folder: string): Promise<void> {
+  await rm(asideOf(folder), { recursive: true, force: true });
+  await rename(folder, asideOf(folder));
+}
+
+function damageError(folder: string, cause: unknown): ClusterError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  const text = `Cannot load the state: ${why}; it was put aside as "${asideOf(folder)}"`;
+  return new ClusterError("failed_precondition", text, { cause });
 }
 
 export class LevelCheckpoints implements CheckpointStore {
@@ -125,7 +144,11 @@ export class LevelCheckpoints implements CheckpointStore {
 
   /** Rejects if another process has it open, or with ENOSPC; damage is told by load(). */
   static async open(options: LevelCheckpointOptions): Promise<LevelCheckpoints> {
+    // Before there is a database object: it opens itself.
+    const damage = await findTableDamage(options.folder);
+    if (damage !== undefined) await putAside(options.folder);
     const checkpoints = new LevelCheckpoints(options);
+    if (damage !== undefined) checkpoints.#damage = damageError(options.folder, new Error(damage));
     try {
       await checkpoints.#db.open();
     } catch (caught) {
@@ -257,18 +280,11 @@ export class LevelCheckpoints implements CheckpointStore {
     }
   }
 
-  /** Puts what is here aside, in the place of what was put aside before, and begins with nothing; why, in words. */
+  /** Puts what is here aside and begins with nothing; why, in words. */
   async #startOver(cause: unknown): Promise<ClusterError> {
-    const aside = `${this.#folder}.damaged`;
-    const why = cause instanceof Error ? cause.message : String(cause);
-    this.#damage = new ClusterError(
-      "failed_precondition",
-      `Cannot load the state: ${why}; it was put aside as "${aside}"`,
-      { cause },
-    );
+    this.#damage = damageError(this.#folder, cause);
     await this.#db.close();
-    await rm(aside, { recursive: true, force: true });
-    await rename(this.#folder, aside);
+    await putAside(this.#folder);
     this.#db = makeDatabase(this.#folder);
     await this.#db.open();
     return this.#damage;
