@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
+import { withoutMask } from "../common/addresses.ts";
 import { firstUnmet, parseConstraints } from "../model/constraints.ts";
 import { updateConfigOf } from "../model/defaults.ts";
 import type { Node, StoreEvent, Task } from "../model/objects.ts";
@@ -130,7 +131,7 @@ class Invariants {
     for (const task of view.list("task")) {
       if (isTerminal(task.status.state)) continue;
       for (const { addresses } of task.networks)
-        for (const address of addresses) hold(address.split("/")[0] ?? "", task.id);
+        for (const address of addresses) hold(withoutMask(address), task.id);
     }
     for (const service of view.list("service")) {
       for (const vip of service.endpoint?.virtualIps ?? []) hold(vip.addr, service.id);

@@ -5,6 +5,7 @@
  */
 import type { Cancel, Component } from "../../common/env.ts";
 import { rfc3339 } from "../../common/time.ts";
+import { guestKey, guestsByKey } from "../../model/node-guests.ts";
 import type {
   Endpoint,
   Network,
@@ -361,13 +362,10 @@ function applyGrant(tx: Transaction, grant: Grant, timestamp: string): void {
 }
 
 function withAddresses(guests: readonly NodeGuest[], granted: readonly NodeGuest[]): readonly NodeGuest[] {
+  const grants = guestsByKey(granted);
   return guests.map((guest) => {
-    const grant = granted.find(
-      (each) =>
-        each.containerId === guest.containerId &&
-        each.networkId === guest.networkId &&
-        each.wanted === guest.wanted,
-    );
-    return guest.address !== "" || grant === undefined ? guest : { ...guest, address: grant.address };
+    const grant = grants.get(guestKey(guest));
+    const isOpen = guest.address === "" && grant?.wanted === guest.wanted;
+    return isOpen ? { ...guest, address: grant.address } : guest;
   });
 }

@@ -2,6 +2,8 @@
  * Who holds which address, VNI, port and block, derived from the store's objects, and the next free ones. The allocator
  * asks; nothing here waits or writes. A refusal is a text that says what was wanted and what there is.
  */
+import { withoutMask } from "../../common/addresses.ts";
+import { guestKey } from "../../model/node-guests.ts";
 import type {
   Cluster,
   Endpoint,
@@ -60,10 +62,6 @@ function protocolOf(port: PortConfig): Protocol {
 
 function isHost(port: PortConfig): boolean {
   return port.PublishMode === "host";
-}
-
-function guestKey({ containerId, networkId }: NodeGuest): string {
-  return `${containerId} ${networkId}`;
 }
 
 export class Ledger {
@@ -420,7 +418,7 @@ export class Ledger {
     const held: { networkId: string; address: string }[] = [];
     for (const { networkId, addresses } of task.networks) {
       for (const masked of addresses) {
-        const address = masked.split("/")[0] ?? masked;
+        const address = withoutMask(masked);
         if (this.#pools.get(networkId)?.reserve(address) === true) held.push({ networkId, address });
       }
     }
@@ -430,7 +428,7 @@ export class Ledger {
   #adoptGuests(node: Node): void {
     const held = new Map<string, { readonly networkId: string; readonly address: string }>();
     for (const guest of node.guests ?? []) {
-      const [address = ""] = guest.address.split("/");
+      const address = withoutMask(guest.address);
       if (address === "" || this.#pools.get(guest.networkId)?.reserve(address) !== true) continue;
       held.set(guestKey(guest), { networkId: guest.networkId, address });
     }

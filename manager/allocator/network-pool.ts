@@ -1,4 +1,5 @@
 /** The addresses of one network: one pool for each of its subnets, gateway and reserved addresses taken out. Pure. */
+import { withoutMask } from "../../common/addresses.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Network } from "../../model/objects.ts";
 import { ADDRESS_QUARANTINE_MS } from "../limits.ts";
@@ -69,7 +70,7 @@ export class NetworkPool {
   }
 
   #find(address: string): { readonly subnet: Subnet; readonly offset: number } | undefined {
-    const parsed = parseAddress(address.split("/")[0] ?? "");
+    const parsed = parseAddress(withoutMask(address));
     if (parsed === undefined) return undefined;
     for (const subnet of this.#subnets) {
       const { family, base, count } = subnet.cidr;

@@ -10,6 +10,7 @@ import type {
   PeerNode,
   RemoteEndpoint,
 } from "../../model/dispatch.ts";
+import { guestKey } from "../../model/node-guests.ts";
 import type { ClusterImage, Network, Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import {
@@ -236,12 +237,9 @@ export class ClusterPicture {
   }
 
   #setGuests(node: Node, before: Node | undefined): void {
-    for (const { networkId, containerId } of before?.guests ?? []) {
-      const stays = node.guests?.some(
-        (each) => each.containerId === containerId && each.networkId === networkId,
-      );
-      if (stays !== true) this.table(networkId).endpoints.delete(containerId);
-    }
+    const staying = new Set(node.guests?.map(guestKey));
+    for (const guest of before?.guests ?? [])
+      if (!staying.has(guestKey(guest))) this.table(guest.networkId).endpoints.delete(guest.containerId);
     for (const guest of node.guests ?? []) {
       const endpoint = isServing(node) ? guestEndpoint(guest, node.id) : undefined;
       const { endpoints } = this.table(guest.networkId);

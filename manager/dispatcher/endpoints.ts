@@ -1,4 +1,5 @@
 /** What other nodes must know of a task or service, derived from the store's objects. Pure. */
+import { withoutMask } from "../../common/addresses.ts";
 import type { IngressPort, NetworkServiceRecord, PeerNode, RemoteEndpoint } from "../../model/dispatch.ts";
 import { type Node, type NodeGuest, NodeState, type Service, type Task } from "../../model/objects.ts";
 import type { NetworkAttachmentConfig } from "../../model/specs.ts";
@@ -23,7 +24,7 @@ export function endpointOf(task: Task, networkId: string): RemoteEndpoint | unde
     taskId: task.id,
     serviceId: task.serviceId,
     nodeId: task.nodeId,
-    ip: address.split("/")[0] ?? address,
+    ip: withoutMask(address),
     state,
     // "web.1.TASKID" and, for people, "web.1", which passes from task to task of the slot.
     names: [task.name, task.name.replace(`.${task.id}`, ""), ...(hostname === undefined ? [] : [hostname])],
@@ -33,8 +34,8 @@ export function endpointOf(task: Task, networkId: string): RemoteEndpoint | unde
 /** The end of a container outside of any service; undefined until it has an address. */
 export function guestEndpoint(guest: NodeGuest, nodeId: string): RemoteEndpoint | undefined {
   if (guest.address === "") return undefined;
-  const ip = guest.address.split("/")[0] ?? guest.address;
-  return { taskId: guest.containerId, serviceId: "", nodeId, ip, state: "ready", names: guest.names };
+  const { containerId: taskId, address, names } = guest;
+  return { taskId, serviceId: "", nodeId, ip: withoutMask(address), state: "ready", names };
 }
 
 export function sameEndpoint(left: RemoteEndpoint, right: RemoteEndpoint): boolean {
@@ -59,7 +60,7 @@ export function serviceRecord(service: Service, networkId: string): NetworkServi
     serviceId: service.id,
     name: service.spec.Name,
     aliases: attachment.Aliases ?? [],
-    vip: vip.split("/")[0] ?? "",
+    vip: withoutMask(vip),
   };
 }
 

@@ -1,5 +1,7 @@
 /** Writes what sessions say about nodes: here, gone, described. Bursts (a new leader, a rack that failed) are one transaction. */
+import { withoutMask } from "../../common/addresses.ts";
 import type { Cancel, Timers } from "../../common/env.ts";
+import { guestKey, guestsByKey } from "../../model/node-guests.ts";
 import { type Node, type NodeDescription, type NodeGuest, NodeState } from "../../model/objects.ts";
 import { deepEqual } from "../../model/up-to-date.ts";
 import type { shoal } from "../../proto/messages.ts";
@@ -19,30 +21,19 @@ function parseDescription(json: Uint8Array | null | undefined): NodeDescription 
   return JSON.parse(decoder.decode(json)) as NodeDescription;
 }
 
-function textsOf(guest: shoal.v1.Guest.$Properties): {
-  readonly containerId: string;
-  readonly networkId: string;
-  readonly address: string;
-} {
-  return {
-    containerId: guest.containerId ?? "",
-    networkId: guest.networkId ?? "",
-    address: guest.address ?? "",
-  };
-}
-
 /** The node's guests as it reports them now, with the addresses that they have from us. */
 export function mergeGuests(
   known: readonly NodeGuest[],
   reported: readonly shoal.v1.Guest.$Properties[],
 ): readonly NodeGuest[] {
+  const formers = guestsByKey(known);
   return reported.slice(0, GUEST_COUNT_MAX).map((each) => {
-    const { containerId, networkId, address: wanted } = textsOf(each);
+    const identity = { containerId: each.containerId ?? "", networkId: each.networkId ?? "" };
     const names = (each.names ?? []).slice(0, GUEST_NAME_COUNT_MAX);
-    const former = known.find((one) => one.containerId === containerId && one.networkId === networkId);
-    const address = former?.address ?? "";
-    const keeps = wanted === "" || address.split("/")[0] === wanted;
-    return { containerId, networkId, names, wanted, address: keeps ? address : "" };
+    const wanted = each.address ?? "";
+    const address = formers.get(guestKey(identity))?.address ?? "";
+    const keeps = wanted === "" || withoutMask(address) === wanted;
+    return { ...identity, names, wanted, address: keeps ? address : "" };
   });
 }
 

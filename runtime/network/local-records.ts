@@ -12,6 +12,7 @@ import {
   blockSize,
   contains,
   firstHost,
+  formatAddress,
   formatBlock,
   overlaps,
   parseAddress,
@@ -108,7 +109,7 @@ function parsePlan(value: unknown): AddressPlan | undefined {
   if (subnet === "")
     throw new ClusterError("invalid_argument", "IPAM.Config needs a Subnet beside Gateway or IPRange");
   const block = parseBlock(subnet);
-  if (splitCidr(subnet).address !== formatBlock(block).split("/")[0])
+  if (splitCidr(subnet).address !== formatAddress(block.base))
     throw new ClusterError(
       "invalid_argument",
       `invalid network config:\ninvalid subnet ${subnet}: it should be ${formatBlock(block)}`,

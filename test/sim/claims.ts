@@ -1,4 +1,5 @@
 /** U3: what must be unique in the cluster (addresses, VIPs, published ports, VNIs, subnets) belongs to one at a time. */
+import { withoutMask } from "../../common/addresses.ts";
 import type { Network, Service, StoreEvent, Task } from "../../model/objects.ts";
 import { isTerminal } from "../../model/task-state.ts";
 import type { StoreMirror } from "./store-mirror.ts";
@@ -48,13 +49,13 @@ export class Claims {
 function claimsOfTask(task: Task): readonly string[] {
   if (isTerminal(task.status.state)) return [];
   return task.networks.flatMap(({ addresses, networkId }) =>
-    addresses.map((address) => `${networkId} ${address.split("/")[0]}`),
+    addresses.map((address) => `${networkId} ${withoutMask(address)}`),
   );
 }
 
 function claimsOfService(service: Service): readonly string[] {
   const vips = (service.endpoint?.virtualIps ?? []).map(
-    ({ addr, networkId }) => `${networkId} ${addr.split("/")[0]}`,
+    ({ addr, networkId }) => `${networkId} ${withoutMask(addr)}`,
   );
   const ports = (service.endpoint?.ports ?? [])
     .filter((port) => port.PublishMode === "ingress")

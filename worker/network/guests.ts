@@ -2,6 +2,7 @@
  * Containers outside of any service that join attachable networks of the cluster (`docker run --network`). The managers are
  * told of them, give them addresses and tell all nodes their names. Connecting itself is worker-network.ts's work.
  */
+import { withoutMask } from "../../common/addresses.ts";
 import type { Timers } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { GuestReport, NetworkAssignment, RemoteEndpoint } from "../../model/dispatch.ts";
@@ -211,10 +212,6 @@ export class NodeGuests implements ClusterNetworks {
   }
 }
 
-function withoutMask(address: string): string {
-  return address.split("/")[0] ?? address;
-}
-
 function checkWish(network: NetworkAssignment, { address }: GuestPlace, containerId: string): void {
   if (address === "") return;
   const asked = tryParseAddress(address);
@@ -224,7 +221,7 @@ function checkWish(network: NetworkAssignment, { address }: GuestPlace, containe
       `invalid endpoint settings: no subnet of network ${network.name} contains IP address ${address}: it has ${subnetsOf(network).join(", ")}`,
     );
   const isTaken =
-    network.subnets.some(({ gateway }) => gateway.split("/")[0] === address) ||
+    network.subnets.some(({ gateway }) => withoutMask(gateway) === address) ||
     network.services.some(({ vip }) => vip === address) ||
     network.endpoints.some((each) => each.ip === address && each.taskId !== containerId);
   if (isTaken)

@@ -3,6 +3,7 @@
  * task for its way out, its published ports and its name server, and the packet filter for them. Called by
  * worker-network.ts with what the managers say; never asks them for anything, and keeps forwarding when they are silent.
  */
+import { withoutMask } from "../../common/addresses.ts";
 import type { Clock } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
@@ -267,7 +268,7 @@ export class Mesh {
   #observe(): void {
     const { root } = this.#deps;
     const index = linkIndex(root, this.#vxlan);
-    const subnet = this.#assignment?.subnet.split("/")[0];
+    const subnet = this.#assignment === undefined ? undefined : withoutMask(this.#assignment.subnet);
     const found = observeTunnel(
       root,
       this.#vxlan,

@@ -3,6 +3,7 @@
  * of its services. The namespace outlives the daemon; a new daemon takes it over and sends only what differs. Called by
  * worker-network.ts; knows of containers no more than a process id.
  */
+import { withoutMask } from "../../common/addresses.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { NetworkAssignment, RemoteEndpoint } from "../../model/dispatch.ts";
@@ -93,9 +94,7 @@ export class Overlay {
         "failed_precondition",
         `Cannot use network "${this.#assignment.name}": it must have an IPv4 subnet`,
       );
-    return subnet.gateway === ""
-      ? firstHost(parseBlock(subnet.subnet))
-      : (subnet.gateway.split("/")[0] ?? "");
+    return subnet.gateway === "" ? firstHost(parseBlock(subnet.subnet)) : withoutMask(subnet.gateway);
   }
 
   get attachedTaskIds(): readonly string[] {
