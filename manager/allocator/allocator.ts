@@ -38,28 +38,28 @@ type Grant =
     }
   | { readonly kind: "refusal"; readonly id: string; readonly err: string };
 
+/** Hosts are nodes with containers outside of services that have no address yet. */
+const QUEUES = ["networks", "services", "tasks", "hosts"] as const;
+/** Ids of objects that are to get something. */
+type Queues = Readonly<Record<(typeof QUEUES)[number], Set<string>>>;
+
+function makeQueues(): Queues {
+  return { networks: new Set(), services: new Set(), tasks: new Set(), hosts: new Set() };
+}
+
 export class Allocator implements Component {
   readonly #deps: LoopDeps;
   readonly #loop: ReconcileLoop;
   #ledger: Ledger | undefined;
   readonly #nodes = new Set<string>();
-  /** Nodes with containers outside of services that have no address yet. */
-  readonly #hosts = new Set<string>();
-  readonly #networks = new Set<string>();
-  readonly #services = new Set<string>();
-  readonly #tasks = new Set<string>();
+  readonly #due: Queues = makeQueues();
+  /** What was refused waits here until something is given back. */
+  readonly #waiting: Queues = makeQueues();
   /** Services whose endpoint can't be had now, with the reason. */
   readonly #refusedServices = new Map<string, string>();
   /** Endpoints as last granted, which the store may not hold yet. */
   readonly #endpoints = new Map<string, Endpoint>();
   #retry: Cancel | undefined;
-  /** What was refused waits here until something is given back. */
-  readonly #waiting = {
-    networks: new Set<string>(),
-    services: new Set<string>(),
-    tasks: new Set<string>(),
-    hosts: new Set<string>(),
-  };
 
   constructor(deps: LoopDeps) {
     this.#deps = deps;
@@ -87,25 +87,17 @@ export class Allocator implements Component {
     this.#ledger = new Ledger(view);
     this.#refusedServices.clear();
     this.#endpoints.clear();
-    for (const set of [
-      this.#nodes,
-      this.#hosts,
-      this.#networks,
-      this.#services,
-      this.#tasks,
-      ...Object.values(this.#waiting),
-    ]) {
-      set.clear();
-    }
+    this.#nodes.clear();
+    for (const queues of [this.#due, this.#waiting]) for (const kind of QUEUES) queues[kind].clear();
     for (const node of view.list("node")) {
       if (node.meshSubnet === undefined) this.#nodes.add(node.id);
-      if (lacksAddress(node)) this.#hosts.add(node.id);
+      if (lacksAddress(node)) this.#due.hosts.add(node.id);
     }
     for (const network of view.list("network")) {
-      if (network.allocation === undefined && needsAllocation(network)) this.#networks.add(network.id);
+      if (network.allocation === undefined && needsAllocation(network)) this.#due.networks.add(network.id);
     }
-    for (const service of view.list("service")) this.#services.add(service.id);
-    for (const task of view.list("task")) if (isNew(task)) this.#tasks.add(task.id);
+    for (const service of view.list("service")) this.#due.services.add(service.id);
+    for (const task of view.list("task")) if (isNew(task)) this.#due.tasks.add(task.id);
   }
 
   #observe(event: StoreEvent): boolean {
@@ -120,7 +112,7 @@ export class Allocator implements Component {
           return this.#retryWaiting();
         }
         if (event.object.allocation !== undefined || !needsAllocation(event.object)) return false;
-        this.#networks.add(id);
+        this.#due.networks.add(id);
         return true;
       case "service":
         if (event.action === "remove") {
@@ -130,7 +122,7 @@ export class Allocator implements Component {
           return this.#retryWaiting();
         }
         if (event.action === "update" && !concernsEndpoint(event.object, event.previous)) return false;
-        this.#services.add(id);
+        this.#due.services.add(id);
         return true;
       case "task":
         return this.#observeTask(event.object, event.action, nowMs);
@@ -154,31 +146,31 @@ export class Allocator implements Component {
     }
     const isFreed = this.#ledger?.releaseGuests(node.id, node.guests ?? [], nowMs) === true;
     const hasWork = isFreed && this.#retryWaiting();
-    if (lacksAddress(node)) this.#hosts.add(node.id);
+    if (lacksAddress(node)) this.#due.hosts.add(node.id);
     if (node.meshSubnet === undefined) this.#nodes.add(node.id);
     return hasWork || lacksAddress(node) || node.meshSubnet === undefined;
   }
 
   #observeTask(task: Task, action: StoreEvent["action"], nowMs: number): boolean {
     if (action === "remove" || isTerminal(task.status.state)) {
-      this.#tasks.delete(task.id);
+      this.#due.tasks.delete(task.id);
       this.#waiting.tasks.delete(task.id);
       return this.#ledger?.releaseTask(task.id, nowMs) === true && this.#retryWaiting();
     }
     if (!isNew(task) || this.#waiting.tasks.has(task.id)) return false;
-    this.#tasks.add(task.id);
+    this.#due.tasks.add(task.id);
     return true;
   }
 
   /** Something was given back: whoever waits may have it. True if anyone does. */
   #retryWaiting(): boolean {
-    const { networks, services, tasks, hosts } = this.#waiting;
-    const isAny = networks.size + services.size + tasks.size + hosts.size > 0;
-    for (const id of networks) this.#networks.add(id);
-    for (const id of services) this.#services.add(id);
-    for (const id of tasks) this.#tasks.add(id);
-    for (const id of hosts) this.#hosts.add(id);
-    for (const set of [networks, services, tasks, hosts]) set.clear();
+    let isAny = false;
+    for (const kind of QUEUES) {
+      const waiting = this.#waiting[kind];
+      isAny ||= waiting.size > 0;
+      for (const id of waiting) this.#due[kind].add(id);
+      waiting.clear();
+    }
     return isAny;
   }
 
@@ -228,19 +220,19 @@ export class Allocator implements Component {
   }
 
   #planGuests(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): void {
-    for (const id of this.#hosts) {
+    for (const id of this.#due.hosts) {
       const node = view.get("node", id);
       if (node === undefined || !lacksAddress(node)) continue;
       const guests = ledger.grantGuests(node, view, nowMs);
       if (guests.some((guest) => guest.address === "")) this.#waiting.hosts.add(id);
       if (!deepEqual(guests, node.guests)) grants.push({ kind: "guests", id, guests });
     }
-    this.#hosts.clear();
+    this.#due.hosts.clear();
   }
 
   #planNetworks(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): boolean {
     let isAnyGranted = false;
-    for (const id of this.#networks) {
+    for (const id of this.#due.networks) {
       const network = view.get("network", id);
       if (network === undefined || network.allocation !== undefined) continue;
       const granted = ledger.grantNetwork(network, nowMs);
@@ -252,12 +244,12 @@ export class Allocator implements Component {
         this.#deps.log.warn("network gets no subnet", { networkId: id, reason: granted.refusal });
       }
     }
-    this.#networks.clear();
+    this.#due.networks.clear();
     return isAnyGranted;
   }
 
   #planServices(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): void {
-    for (const id of this.#services) {
+    for (const id of this.#due.services) {
       const service = view.get("service", id);
       if (service === undefined) continue;
       const granted = ledger.grantService(service, view, nowMs);
@@ -265,7 +257,7 @@ export class Allocator implements Component {
         this.#refusedServices.set(id, granted.refusal);
         this.#waiting.services.add(id);
         for (const task of view.list("task", { kind: "service", serviceId: id }))
-          if (isNew(task)) this.#tasks.add(task.id);
+          if (isNew(task)) this.#due.tasks.add(task.id);
         continue;
       }
       if (this.#refusedServices.delete(id)) this.#wakeTasksOf(view, id);
@@ -274,21 +266,21 @@ export class Allocator implements Component {
         grants.push({ kind: "service", id, endpoint: granted.value });
       }
     }
-    this.#services.clear();
+    this.#due.services.clear();
   }
 
   #wakeTasksOf(view: StoreView, serviceId: string): void {
     for (const task of view.list("task", { kind: "service", serviceId })) {
       if (!isNew(task)) continue;
       this.#waiting.tasks.delete(task.id);
-      this.#tasks.add(task.id);
+      this.#due.tasks.add(task.id);
     }
   }
 
   #planTasks(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): void {
     /** Reasons that hold for the rest of this run, so that a thousand tasks do not search a full network each. */
     const refusals = new Map<string, string>();
-    for (const id of this.#tasks) {
+    for (const id of this.#due.tasks) {
       const task = view.get("task", id);
       if (task === undefined || !isNew(task) || !isLive(task)) continue;
       const service = view.get("service", task.serviceId);
@@ -304,7 +296,7 @@ export class Allocator implements Component {
       const ports = (this.#endpoints.get(service.id) ?? service.endpoint)?.ports ?? [];
       grants.push({ kind: "task", id, networks: granted.value, ports });
     }
-    this.#tasks.clear();
+    this.#due.tasks.clear();
   }
 }
 
