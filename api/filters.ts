@@ -3,6 +3,7 @@
  * ways in which filters are matched: labels, prefixes, exact words. Pure; the routes say which keys they know.
  */
 import { ClusterError } from "../common/errors.ts";
+import { isObject } from "../common/json.ts";
 import type { Filters } from "../model/engine.ts";
 import { FILTER_VALUE_COUNT_MAX } from "./limits.ts";
 
@@ -40,7 +41,7 @@ export function parseFilters(text: string): Filters {
       cause: error,
     });
   }
-  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+  if (!isObject(parsed)) {
     throw invalid("it must be a JSON object of lists or maps");
   }
   const filters = new Map<string, readonly string[]>();

@@ -4,6 +4,7 @@
  * that names the field. Fields that are not listed are kept as they came. Pure; body.ts calls it.
  */
 import { ClusterError } from "../common/errors.ts";
+import { isObject } from "../common/json.ts";
 import type { Json, JsonObject } from "../model/engine.ts";
 import { JSON_DEPTH_MAX } from "./limits.ts";
 
@@ -94,10 +95,6 @@ export const SWARM_FIELDS: Vocabulary = vocabulary(`
 
 /** A body of which no field is known: /auth. */
 export const NO_FIELDS: Vocabulary = new Map();
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 function isStringList(value: unknown): boolean {
   return Array.isArray(value) && value.every((each) => typeof each === "string");

@@ -3,6 +3,7 @@
  * upper, pad, truncate) and Go's own. Pure. Field names are those of the API; a field that an object lacks is
  * "<no value>", or an error where the caller says which fields exist.
  */
+import { isObject } from "./json.ts";
 import { ClusterError } from "./errors.ts";
 import type { Command, Expression, Pipeline, TemplateNode } from "./go-template-parser.ts";
 import { parseTemplate } from "./go-template-parser.ts";
@@ -40,10 +41,6 @@ class LoopSignal {
 
 function refuse(message: string): ClusterError {
   return new ClusterError("invalid_argument", `Cannot run template: ${message}`);
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function isTrue(value: unknown): boolean {

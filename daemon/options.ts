@@ -5,6 +5,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { ClusterError } from "../common/errors.ts";
+import { isObject } from "../common/json.ts";
 import type { LogLevel } from "../common/log.ts";
 import { rootlessSide, userFolders } from "./rootless.ts";
 import type { RuntimeConfig } from "../runtime/containers/oci-runtimes.ts";
@@ -94,7 +95,7 @@ function hasType(value: unknown, type: string): boolean {
 
 /** As in Docker's file: { "NAME": { "path": "/usr/bin/NAME", "runtimeArgs": [] } }. */
 function isRuntimes(value: unknown): boolean {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  if (!isObject(value)) return false;
   return Object.values(value).every((each: unknown) => {
     if (typeof each !== "object" || each === null || !("path" in each)) return false;
     const args = "runtimeArgs" in each ? each.runtimeArgs : [];
@@ -147,7 +148,7 @@ export function parseConfig(text: string, file: string): DaemonFlags {
   } catch (caught) {
     throw new ClusterError("invalid_argument", `Cannot read configuration file "${file}": ${String(caught)}`);
   }
-  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
+  if (!isObject(parsed)) {
     throw new ClusterError(
       "invalid_argument",
       `Cannot read configuration file "${file}": want a JSON object`,

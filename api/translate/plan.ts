@@ -2,6 +2,7 @@
  * What a service spec would change if it were sent now: fields with their effective values, and tasks that would be kept,
  * replaced, added or removed, and in which way. Pure, and by the same rules as the updater's. Says nothing about whether nodes fit.
  */
+import { isObject } from "../../common/json.ts";
 import { modeOf } from "../../model/defaults.ts";
 import type { Service, Task } from "../../model/objects.ts";
 import type { ServiceSpec } from "../../model/specs.ts";
@@ -31,14 +32,10 @@ export interface ServicePlan {
   readonly update: NonNullable<ServiceSpec["UpdateConfig"]>;
 }
 
-function isPlain(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 /** Leaves that differ; lists are compared as a whole. */
 function differences(path: string, before: unknown, after: unknown): PlannedField[] {
   if (deepEqual(before, after)) return [];
-  if (!isPlain(before) || !isPlain(after)) return [{ path, before: before ?? null, after: after ?? null }];
+  if (!isObject(before) || !isObject(after)) return [{ path, before: before ?? null, after: after ?? null }];
   const keys = [...new Set([...Object.keys(before), ...Object.keys(after)])].sort();
   return keys.flatMap((key) => differences(path === "" ? key : `${path}.${key}`, before[key], after[key]));
 }

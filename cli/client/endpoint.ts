@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
+import { isObject } from "../../common/json.ts";
 
 export const DEFAULT_HOST = "unix:///run/shoal/shoal.sock";
 export const CONTEXTS_FILE = "contexts.json";
@@ -73,10 +74,10 @@ export function readContexts(env: Readonly<Record<string, string | undefined>>):
   } catch (caught) {
     throw refuse("be JSON", caught);
   }
-  if (!isRecord(parsed)) throw refuse("hold an object");
+  if (!isObject(parsed)) throw refuse("hold an object");
   const { contexts = {}, current } = parsed;
   if (current !== undefined && typeof current !== "string") throw refuse('name "current" by a string');
-  if (!isRecord(contexts)) throw refuse('hold "contexts" as an object');
+  if (!isObject(contexts)) throw refuse('hold "contexts" as an object');
   const broken = Object.entries(contexts).find(([, entry]) => !isContextEntry(entry));
   if (broken !== undefined)
     throw refuse(`give context "${broken[0]}" a "host", got ${JSON.stringify(broken[1])}`);
@@ -85,13 +86,9 @@ export function readContexts(env: Readonly<Record<string, string | undefined>>):
   return { contexts: own, ...(current === undefined ? {} : { current }) };
 }
 
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function isContextEntry(value: unknown): value is ContextEntry {
   return (
-    isRecord(value) &&
+    isObject(value) &&
     typeof value["host"] === "string" &&
     (value["description"] === undefined || typeof value["description"] === "string") &&
     (value["tls"] === undefined || isContextTls(value["tls"]))
@@ -99,7 +96,7 @@ function isContextEntry(value: unknown): value is ContextEntry {
 }
 
 function isContextTls(value: unknown): value is ContextTls {
-  if (!isRecord(value) || typeof value["verify"] !== "boolean") return false;
+  if (!isObject(value) || typeof value["verify"] !== "boolean") return false;
   return ["caCert", "cert", "key"].every((key) => ["string", "undefined"].includes(typeof value[key]));
 }
 

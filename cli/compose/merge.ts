@@ -3,6 +3,7 @@
  * (ports by published port, volumes by target, secrets and configs by source), other lists are appended, commands and
  * everything else replaced. Definitions of networks, volumes, secrets and configs are replaced as a whole. Pure.
  */
+import { isObject } from "../../common/json.ts";
 import type { Value, ValueMap } from "./readers.ts";
 
 /** Lists whose items replace each other by this key. */
@@ -15,12 +16,8 @@ const KEYED_LISTS: Readonly<Record<string, string>> = {
 /** Lists that are one value. */
 const REPLACED_LISTS = new Set(["command", "entrypoint", "test"]);
 
-function isMap(value: Value | undefined): value is ValueMap {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function keyText(item: Value, key: string): string {
-  const map = isMap(item) ? item : {};
+  const map = isObject(item) ? item : {};
   // Ports without a published one are told apart by their target.
   return map[key] === undefined ? `target ${JSON.stringify(map["target"])}` : JSON.stringify(map[key]);
 }
@@ -32,7 +29,7 @@ function mergeKeyed(base: readonly Value[], over: readonly Value[], key: string)
 }
 
 function mergeValue(name: string, base: Value | undefined, over: Value): Value {
-  if (isMap(base) && isMap(over)) return mergeMap(base, over);
+  if (isObject(base) && isObject(over)) return mergeMap(base, over);
   if (Array.isArray(base) && Array.isArray(over)) {
     const [before, after] = [base as readonly Value[], over as readonly Value[]];
     const key = KEYED_LISTS[name];
@@ -53,8 +50,8 @@ function mergeService(base: ValueMap, over: ValueMap): ValueMap {
   const merged = mergeMap(base, over);
   const [before, after] = [base["logging"], over["logging"]];
   const isOther =
-    isMap(before) &&
-    isMap(after) &&
+    isObject(before) &&
+    isObject(after) &&
     after["driver"] !== undefined &&
     before["driver"] !== undefined &&
     after["driver"] !== before["driver"];
@@ -65,12 +62,12 @@ export function mergeStacks(base: ValueMap, over: ValueMap): ValueMap {
   const result: Record<string, Value> = { ...base };
   for (const [section, value] of Object.entries(over)) {
     const before = base[section];
-    if (!isMap(before) || !isMap(value)) result[section] = value;
+    if (!isObject(before) || !isObject(value)) result[section] = value;
     else if (section === "services") {
       const services: Record<string, Value> = { ...before };
       for (const [name, service] of Object.entries(value)) {
         const known = before[name];
-        services[name] = isMap(known) && isMap(service) ? mergeService(known, service) : service;
+        services[name] = isObject(known) && isObject(service) ? mergeService(known, service) : service;
       }
       result[section] = services;
     } else result[section] = { ...before, ...value };

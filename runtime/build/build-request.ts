@@ -1,5 +1,6 @@
 /** The query of POST /build, checked. Pure. */
 import { ClusterError } from "../../common/errors.ts";
+import { isObject } from "../../common/json.ts";
 import type { HostConfig } from "../../model/engine.ts";
 import { parseReference, withDefaultTag, type ImageReference } from "../../model/image-reference.ts";
 
@@ -45,8 +46,7 @@ function entries(query: URLSearchParams, key: string): readonly (readonly [strin
   } catch {
     throw invalid(key, "a JSON map", text);
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw invalid(key, "a JSON map", text);
+  if (!isObject(value)) throw invalid(key, "a JSON map", text);
   const found = Object.entries(value);
   for (const [, each] of found)
     if (each !== null && typeof each !== "string") throw invalid(key, "a map of strings", text);

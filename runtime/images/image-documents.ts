@@ -5,6 +5,7 @@
 import { ZERO_TIME } from "../../common/time.ts";
 import { createHash } from "node:crypto";
 import { ClusterError } from "../../common/errors.ts";
+import { isObject } from "../../common/json.ts";
 import type { ContainerConfig, JsonObject } from "../../model/engine.ts";
 import { isDigest } from "../../model/image-reference.ts";
 
@@ -71,10 +72,6 @@ export interface ImageDocument {
 }
 
 type Loose = Readonly<Record<string, unknown>>;
-
-export function isObject(value: unknown): value is Loose {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 function bad(what: string, wanted: string): ClusterError {
   return new ClusterError("invalid_argument", `Cannot read image: ${what} must be ${wanted}`);

@@ -8,6 +8,7 @@ import path from "node:path";
 import type { Readable } from "node:stream";
 import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
+import { isObject } from "../../common/json.ts";
 import type { ProgressLine } from "../../model/engine.ts";
 import {
   canonicalForm,
@@ -25,7 +26,6 @@ import {
   chainIdsOf,
   choosePlatform,
   HOST_PLATFORM,
-  isObject,
   parseImageDocument,
   parseManifestOrIndex,
   type Descriptor,

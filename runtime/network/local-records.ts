@@ -7,6 +7,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { realDisk } from "../../common/real-env.ts";
 import { ClusterError } from "../../common/errors.ts";
+import { isObject } from "../../common/json.ts";
 import type { JsonObject } from "../../model/engine.ts";
 import {
   blockSize,
@@ -80,10 +81,6 @@ const IPV6_PREFIX_LENGTH = 64;
 const IPV6_SUBNETS_MAX = 65_536;
 
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 function textField(source: Readonly<Record<string, unknown>>, key: string, fallback = ""): string {
   const value = source[key];

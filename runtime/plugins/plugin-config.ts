@@ -3,6 +3,7 @@
  * matched without regard to case: people write "entrypoint", engines store "Entrypoint".
  */
 import { ClusterError } from "../../common/errors.ts";
+import { isObject } from "../../common/json.ts";
 import type { Json, JsonObject } from "../../model/engine.ts";
 
 export interface PluginMount {
@@ -88,10 +89,6 @@ function bad(place: string, wanted: string, got: unknown): ClusterError {
     "invalid_argument",
     `Cannot read plugin config: ${place} must be ${wanted}, got ${text.length > 80 ? `${text.slice(0, 80)}…` : text}`,
   );
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** One object of the config, read by names of any case. Null counts as absent, as in Go. */

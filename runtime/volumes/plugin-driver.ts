@@ -6,6 +6,7 @@ import { closeSync, constants, openSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ClusterError, type ErrorCode, hasCode } from "../../common/errors.ts";
+import { isObject } from "../../common/json.ts";
 import { plainHttp } from "../node-http.ts";
 import type { DriverVolume, VolumeDriver } from "./volume-driver.ts";
 
@@ -23,10 +24,6 @@ const RETRY_MAX_MS = 500;
 const CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json";
 
 type Answer = Readonly<Record<string, unknown>>;
-
-function isObject(value: unknown): value is Answer {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 interface PluginCall {
   /** "VolumeDriver.Mount" */

@@ -1,5 +1,6 @@
 /** Small checks that several specs share, with Docker's words. Pure. */
 import { ClusterError } from "../../../common/errors.ts";
+import { isObject } from "../../../common/json.ts";
 import type { Labels } from "../../../model/specs.ts";
 
 const DNS_NAME = /^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$/;
@@ -70,7 +71,7 @@ export function isSameJson(left: unknown, right: unknown): boolean {
 function canonical(value: unknown): string {
   return (
     JSON.stringify(value, (_key, item: unknown) =>
-      typeof item === "object" && item !== null && !Array.isArray(item)
+      isObject(item)
         ? Object.fromEntries(Object.entries(item).toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)))
         : item,
     ) ?? "undefined"

@@ -3,6 +3,7 @@
  * expects, what it does not know is kept as it is. Null means absent, as in Go. Pure.
  */
 import { ClusterError } from "../../../common/errors.ts";
+import { isObject } from "../../../common/json.ts";
 
 /** A type: a word, a list of one type, a map of one type, or an object with known keys. */
 export type Shape =
@@ -16,14 +17,8 @@ export type Shape =
   | { readonly map: Shape }
   | { readonly fields: Readonly<Record<string, Shape>> };
 
-type JsonMap = Readonly<Record<string, unknown>>;
-
 /** Deepest nesting that is read; a real spec has about eight. */
 const DEPTH_MAX = 32;
-
-function isMap(value: unknown): value is JsonMap {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 /** The value without nulls in objects, so that absent and null are the same from here on. */
 export function withoutNulls(value: unknown, depth = 0): unknown {
@@ -34,7 +29,7 @@ export function withoutNulls(value: unknown, depth = 0): unknown {
     );
   }
   if (Array.isArray(value)) return value.map((item) => withoutNulls(item, depth + 1));
-  if (!isMap(value)) return value;
+  if (!isObject(value)) return value;
   return Object.fromEntries(
     Object.entries(value)
       .filter(([, item]) => item !== null)
@@ -53,10 +48,10 @@ export function checkShape(value: unknown, shape: Shape, path: string): void {
       checkShape(item, shape.list, `${path}[${index}]`);
     }
   } else if ("map" in shape) {
-    if (!isMap(value)) throw wrong(path, "an object", value);
+    if (!isObject(value)) throw wrong(path, "an object", value);
     for (const [key, item] of Object.entries(value)) checkShape(item, shape.map, `${path}.${key}`);
   } else {
-    if (!isMap(value)) throw wrong(path, "an object", value);
+    if (!isObject(value)) throw wrong(path, "an object", value);
     for (const [key, inner] of Object.entries(shape.fields)) checkShape(value[key], inner, `${path}.${key}`);
   }
 }
@@ -70,7 +65,7 @@ function checkWord(value: unknown, wanted: string, path: string): void {
       if (typeof value !== "number" || !Number.isFinite(value)) throw wrong(path, "a number", value);
       break;
     case "object":
-      if (!isMap(value)) throw wrong(path, "an object", value);
+      if (!isObject(value)) throw wrong(path, "an object", value);
       break;
     default:
       if (typeof value !== wanted) throw wrong(path, `a ${wanted}`, value);
