@@ -537,6 +537,25 @@ export interface BlobPeers {
   ): Promise<Readable>;
 }
 
+export interface NameMatch {
+  readonly addresses: readonly string[];
+  readonly ttlSeconds: number;
+}
+
+/** Names of the networks that an asker is on. */
+export interface NameDirectory {
+  /** `name` is lower case without a closing dot. */
+  lookup(name: string): NameMatch | undefined;
+  /** Full name of an address, or undefined. */
+  reverse(address: string): string | undefined;
+}
+
+/** A network of the cluster that containers of this machine may join. */
+export interface ClusterNetwork {
+  readonly id: string;
+  readonly name: string;
+}
+
 /** Where a guest is on one network. */
 export interface GuestPlace {
   readonly networkId: string;
@@ -557,16 +576,21 @@ export interface Guest {
     readonly containerPort: number;
     readonly hostPort: number;
   }[];
+  /** Its way out, published ports and name server are a local network's: it needs no place on the mesh. */
+  readonly isLedOut?: boolean;
 }
 
 /** Networks of the cluster that containers of this machine may join. Implemented by worker/network. */
 export interface GuestNetworks {
   /** Sees to it that the network is set up on this node; undefined if the cluster has no attachable network of that name or id. */
-  open(reference: string): Promise<{ readonly id: string; readonly name: string } | undefined>;
+  open(reference: string): Promise<ClusterNetwork | undefined>;
+  /** Again for a container that is a guest: it joins and leaves what differs. */
   attach(guest: Guest): Promise<AttachedNetworks>;
   detach(containerId: string): Promise<void>;
   /** A guest that runs since before this daemon, with the address that it has on the mesh. */
   adopt(guest: Guest, meshIp: string): Promise<void>;
+  /** What the container's networks of the cluster know, for the name server of a local one. */
+  names(containerId: string): NameDirectory;
 }
 
 export interface LocalNetworkEngine {

@@ -4,24 +4,12 @@
  * a "no such name" to one of them hides the other.
  */
 import type { Random } from "../../common/env.ts";
+import type { NameDirectory, NameMatch } from "../../model/engine.ts";
 import { addressBytes } from "./addresses.ts";
 import { addressBytes6 } from "./addresses6.ts";
 import type { Resolution } from "./dns-server.ts";
 import { DnsCode, DnsType, encodeName, reverseAddress } from "./dns-wire.ts";
 import type { DnsQuestion, DnsRecord } from "./dns-wire.ts";
-
-export interface NameMatch {
-  readonly addresses: readonly string[];
-  readonly ttlSeconds: number;
-}
-
-/** Names of the networks that an asker is on. */
-export interface NameDirectory {
-  /** `name` is lower case without a closing dot. */
-  lookup(name: string): NameMatch | undefined;
-  /** Full name of an address, or undefined. */
-  reverse(address: string): string | undefined;
-}
 
 const PTR_TTL_SECONDS = 30;
 

@@ -6,11 +6,12 @@ import { createHash } from "node:crypto";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type {
-  AttachedNetworks,
+  ClusterNetwork,
   EndpointSettings,
   Guest,
   GuestNetworks,
   GuestPlace,
+  NameDirectory,
   NetworkNamespaceTarget,
 } from "../../model/engine.ts";
 import type {
@@ -19,7 +20,6 @@ import type {
   ContainerNetworkResult,
   NameServers,
 } from "../ports.ts";
-import type { NameDirectory } from "./dns-names.ts";
 import type { NetworkCatalog } from "./local-catalog.ts";
 import { portRequests } from "./local-ports.ts";
 import type { PublishedPort } from "./local-ports.ts";
@@ -28,26 +28,8 @@ import { describePorts, extraHosts, publishedOf } from "./local-results.ts";
 type Request = Omit<ContainerNetworkRequest, "target">;
 type Endpoints = Readonly<Record<string, EndpointSettings>>;
 
-export interface MachineGuest extends Guest {
-  /** Its way out, published ports and name server are a local network's: it needs no place on the mesh. */
-  readonly isLedOut?: boolean;
-}
-
-export interface ClusterNetworks extends GuestNetworks {
-  /** Again for a container that is a guest: it joins and leaves what differs. */
-  attach(guest: MachineGuest): Promise<AttachedNetworks>;
-  /** What the container's networks of the cluster know, for the name server of a local one. */
-  names?(containerId: string): NameDirectory;
-}
-
-/** A network of the cluster. */
-export interface ClusterNetwork {
-  readonly id: string;
-  readonly name: string;
-}
-
 interface Known {
-  readonly guest: MachineGuest;
+  readonly guest: Guest;
   /** By network name, with what the user asked for. */
   readonly endpoints: Endpoints;
   /** Where it is on the mesh. */
@@ -120,7 +102,7 @@ export class LocalGuests {
   readonly #known = new Map<string, Known>();
   /** Found at the daemon's start, before the cluster was there, with their addresses on the mesh. */
   readonly #pending = new Map<string, string>();
-  #guests: ClusterNetworks | undefined;
+  #guests: GuestNetworks | undefined;
 
   constructor(catalog: NetworkCatalog, log: Logger) {
     this.#catalog = catalog;
@@ -131,7 +113,7 @@ export class LocalGuests {
     return this.#guests !== undefined;
   }
 
-  set(guests: ClusterNetworks | undefined): void {
+  set(guests: GuestNetworks | undefined): void {
     this.#guests = guests;
     if (guests === undefined) return;
     for (const [containerId, meshIp] of this.#pending) {
@@ -261,7 +243,7 @@ export class LocalGuests {
   }
 
   names(containerId: string): NameDirectory | undefined {
-    return this.has(containerId) ? this.#guests?.names?.(containerId) : undefined;
+    return this.has(containerId) ? this.#guests?.names(containerId) : undefined;
   }
 
   async detach(containerId: string): Promise<void> {
@@ -296,14 +278,14 @@ export class LocalGuests {
     return ours.length === all.length;
   }
 
-  async #change(guest: MachineGuest, settings: Endpoints): Promise<NameServers> {
+  async #change(guest: Guest, settings: Endpoints): Promise<NameServers> {
     const { endpoints, nameservers, nameService, meshIp } = await this.#require().attach(guest);
     const known = { guest, meshIp, endpoints: withSettings(endpoints, settings) };
     this.#known.set(guest.target.containerId, known);
     return { nameservers, ...(nameService === undefined ? {} : { nameService }) };
   }
 
-  #require(): ClusterNetworks {
+  #require(): GuestNetworks {
     if (this.#guests === undefined)
       throw new ClusterError(
         "unavailable",

@@ -1,8 +1,8 @@
 /** What names mean to a container on this machine's networks. Answers from the members as they are now. */
 import type { Random } from "../../common/env.ts";
+import type { NameDirectory, NameMatch } from "../../model/engine.ts";
 import type { DnsForwarder } from "./dns-forwarder.ts";
 import { resolveName } from "./dns-names.ts";
-import type { NameDirectory, NameMatch } from "./dns-names.ts";
 import type { Resolution } from "./dns-server.ts";
 import type { DnsQuestion } from "./dns-wire.ts";
 import type { NetworkCatalog } from "./local-catalog.ts";

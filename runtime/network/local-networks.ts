@@ -9,7 +9,9 @@ import type { Cancel, Env } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type {
+  ClusterNetwork,
   EndpointSettings,
+  GuestNetworks,
   Filters,
   HostConfig,
   JsonObject,
@@ -28,7 +30,7 @@ import { DnsForwarder } from "./dns-forwarder.ts";
 import { LocalBridges } from "./local-bridges.ts";
 import { NetworkCatalog } from "./local-catalog.ts";
 import { describeNetwork, matchesFilters } from "./local-describe.ts";
-import { type ClusterNetwork, type ClusterNetworks, LocalGuests } from "./local-guests.ts";
+import { LocalGuests } from "./local-guests.ts";
 import { Members } from "./local-members.ts";
 import type { Member } from "./local-members.ts";
 import { LocalNames } from "./local-names.ts";
@@ -271,7 +273,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     });
   }
 
-  setGuests(guests: ClusterNetworks | undefined): void {
+  setGuests(guests: GuestNetworks | undefined): void {
     this.#guests.set(guests);
   }
 

@@ -6,7 +6,14 @@ import { withoutMask } from "../../common/addresses.ts";
 import type { Timers } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { GuestReport, NetworkAssignment, RemoteEndpoint } from "../../model/dispatch.ts";
-import type { AttachedNetworks, Guest, GuestPlace } from "../../model/engine.ts";
+import type {
+  AttachedNetworks,
+  ClusterNetwork,
+  Guest,
+  GuestNetworks,
+  GuestPlace,
+  NameDirectory,
+} from "../../model/engine.ts";
 import {
   contains,
   parseAddress,
@@ -14,8 +21,6 @@ import {
   splitCidr,
   tryParseAddress,
 } from "../../runtime/network/addresses.ts";
-import type { NameDirectory } from "../../runtime/network/dns-names.ts";
-import type { ClusterNetworks, MachineGuest } from "../../runtime/network/local-guests.ts";
 import { GUEST_ADDRESS_WAIT_MS, GUEST_NETWORK_WAIT_MS } from "./limits.ts";
 
 /** A guest's place with what the managers have said of it. */
@@ -31,16 +36,13 @@ export interface GuestDeps {
   /** Networks that are set up on this node now. */
   readonly networks: () => readonly NetworkAssignment[];
   /** Makes the guest's networks these, or changes nothing of what it had. */
-  readonly connect: (
-    guest: MachineGuest,
-    attachments: readonly GuestAttachment[],
-  ) => Promise<AttachedNetworks>;
+  readonly connect: (guest: Guest, attachments: readonly GuestAttachment[]) => Promise<AttachedNetworks>;
   readonly names: (containerId: string) => NameDirectory;
   readonly takeOver: (guest: Guest, meshIp: string) => Promise<void>;
   readonly disconnect: (containerId: string) => Promise<void>;
 }
 
-export class NodeGuests implements ClusterNetworks {
+export class NodeGuests implements GuestNetworks {
   readonly #deps: GuestDeps;
   /** By container. */
   readonly #guests = new Map<string, Guest>();
@@ -65,7 +67,7 @@ export class NodeGuests implements ClusterNetworks {
     for (const look of this.#waiting) look();
   }
 
-  async open(reference: string): Promise<{ readonly id: string; readonly name: string } | undefined> {
+  async open(reference: string): Promise<ClusterNetwork | undefined> {
     this.#asked.set(reference, (this.#asked.get(reference) ?? 0) + 1);
     this.#tell();
     try {
@@ -80,7 +82,7 @@ export class NodeGuests implements ClusterNetworks {
     return this.#deps.names(containerId);
   }
 
-  async attach(guest: MachineGuest): Promise<AttachedNetworks> {
+  async attach(guest: Guest): Promise<AttachedNetworks> {
     const { containerId, pid } = guest.target;
     const known = this.#guests.get(containerId);
     const former = known?.target.pid === pid ? known : undefined;

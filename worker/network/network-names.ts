@@ -1,6 +1,6 @@
 /** Names on one overlay network, from what the managers say: services, their tasks, and single endpoints. Pure. */
 import type { NetworkAssignment, NetworkServiceRecord, RemoteEndpoint } from "../../model/dispatch.ts";
-import type { NameDirectory, NameMatch } from "../../runtime/network/dns-names.ts";
+import type { NameDirectory, NameMatch } from "../../model/engine.ts";
 import { ENDPOINT_TTL_SECONDS, VIP_TTL_SECONDS } from "./limits.ts";
 
 export class NetworkNames implements NameDirectory {

@@ -11,17 +11,18 @@ import type { GuestReport, MeshAssignment, NetworkAssignment } from "../../model
 import type {
   AttachedNetworks,
   EndpointSettings,
+  Guest,
   GuestNetworks,
+  NameDirectory,
   NetworkNamespaceTarget,
 } from "../../model/engine.ts";
 import type { NetworkAttachment, Task } from "../../model/objects.ts";
 import { macOf, splitCidr } from "../../runtime/network/addresses.ts";
 import { DnsForwarder } from "../../runtime/network/dns-forwarder.ts";
-import { type NameDirectory, resolveName } from "../../runtime/network/dns-names.ts";
+import { resolveName } from "../../runtime/network/dns-names.ts";
 import { DnsServer } from "../../runtime/network/dns-server.ts";
 import type { Resolution } from "../../runtime/network/dns-server.ts";
 import type { DnsQuestion } from "../../runtime/network/dns-wire.ts";
-import type { MachineGuest } from "../../runtime/network/local-guests.ts";
 import { NetworkNamespace } from "../../runtime/network/namespace.ts";
 import { type GuestAttachment, NodeGuests } from "./guests.ts";
 import { AUDIT_INTERVAL_MS, LEFTOVER_LINK_MS, SAVE_INTERVAL_MS } from "./limits.ts";
@@ -386,10 +387,7 @@ class NodeNetwork implements WorkerNetwork {
     return overlays.length > 0 && overlays.every((network) => network?.isInternal === true);
   }
 
-  async #connectGuest(
-    guest: MachineGuest,
-    attachments: readonly GuestAttachment[],
-  ): Promise<AttachedNetworks> {
+  async #connectGuest(guest: Guest, attachments: readonly GuestAttachment[]): Promise<AttachedNetworks> {
     const { containerId: id, pid } = guest.target;
     const former = this.#tasks.get(id)?.networks ?? [];
     const networks = attachments.map(({ network: { networkId }, address }) => ({
@@ -444,7 +442,7 @@ class NodeNetwork implements WorkerNetwork {
     }
   }
 
-  async #adoptGuest(guest: MachineGuest, meshIp: string): Promise<void> {
+  async #adoptGuest(guest: Guest, meshIp: string): Promise<void> {
     const { containerId: id, pid } = guest.target;
     const networks = guest.places.map(({ networkId, address }) => ({
       networkId,
@@ -545,7 +543,7 @@ function guestEndpoint(id: string, { network, names, address: masked }: GuestAtt
   };
 }
 
-function guestPorts(guest: MachineGuest): Task["ports"] {
+function guestPorts(guest: Guest): Task["ports"] {
   return guest.ports.map(({ protocol, containerPort, hostPort }) => ({
     Protocol: protocol,
     TargetPort: containerPort,
