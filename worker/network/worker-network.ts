@@ -390,11 +390,7 @@ class NodeNetwork implements WorkerNetwork {
   async #connectGuest(guest: Guest, attachments: readonly GuestAttachment[]): Promise<AttachedNetworks> {
     const { containerId: id, pid } = guest.target;
     const former = this.#tasks.get(id)?.networks ?? [];
-    const networks = attachments.map(({ network: { networkId }, address }) => ({
-      networkId,
-      addresses: [address],
-      aliases: [],
-    }));
+    const networks = attachments.map(({ network, address }) => guestAttachment(network.networkId, address));
     const { isLedOut = false, ports } = guest;
     // Ports that it has published there stay where they are.
     const isOnMesh = !isLedOut || (ports.length > 0 && this.#mesh.has(id));
@@ -444,11 +440,7 @@ class NodeNetwork implements WorkerNetwork {
 
   async #adoptGuest(guest: Guest, meshIp: string): Promise<void> {
     const { containerId: id, pid } = guest.target;
-    const networks = guest.places.map(({ networkId, address }) => ({
-      networkId,
-      addresses: [address],
-      aliases: [],
-    }));
+    const networks = guest.places.map(({ networkId, address }) => guestAttachment(networkId, address));
     this.#tasks.set(id, { id, networks, nameservers: guest.nameservers, pid });
     for (const attachment of networks)
       await this.#overlays.get(attachment.networkId)?.attach(id, pid, firstAddress(attachment));
@@ -528,6 +520,11 @@ class NodeNetwork implements WorkerNetwork {
 function knownTask(task: Task, pid: number): KnownTask {
   const nameservers = task.spec.ContainerSpec.DNSConfig?.Nameservers ?? [];
   return { id: task.id, networks: task.networks, nameservers, pid };
+}
+
+/** Its names are the managers' to tell. */
+function guestAttachment(networkId: string, address: string): NetworkAttachment {
+  return { networkId, addresses: [address], aliases: [] };
 }
 
 function guestEndpoint(id: string, { network, names, address: masked }: GuestAttachment): EndpointSettings {
