@@ -193,7 +193,7 @@ function parseDriver(name: string): LocalDriver {
   }
 }
 
-/** A record from a create request. Checks all that does not depend on other networks. */
+/** Whatever Go takes for a boolean. */
 const ON: ReadonlySet<string> = new Set(["1", "t", "T", "TRUE", "true", "True"]);
 const OFF: ReadonlySet<string> = new Set(["0", "f", "F", "FALSE", "false", "False"]);
 const BRIDGE_FLAGS = [
@@ -237,6 +237,7 @@ function checkDriverOptions(driver: LocalDriver, options: Readonly<Record<string
   }
 }
 
+/** A record from a create request. Checks all that does not depend on other networks. */
 export function parseCreateRequest(
   request: JsonObject,
   identity: { readonly id: string; readonly created: string },
