@@ -98,11 +98,33 @@ function create(
 ): void {
   const { restartOf, ...rest } = made;
   const old = predecessor(tx, service, place);
-  tx.create("task", {
+  const last = tasksInSlot(tx, service, place)
+    .filter((task) => task.desiredState !== TaskState.remove)
+    .toSorted(byAge)
+    .at(-1);
+  const task = {
     ...newTask(tx, service, place, rest),
     ...(restartOf === undefined ? {} : { restartOf }),
     ...(old === undefined ? {} : { inPlaceOf: old.id }),
-  });
+  };
+  tx.create("task", task);
+  if (last !== undefined) beginUpdate(tx, { service, last, startedAt: tx.get("task", task.id)?.createdAt });
+}
+
+/**
+ * Who puts a task of a new spec in the place of one of an old spec begins the update to it, should that not have begun: the
+ * updater, which begins it where it finds tasks of an old spec, may find none any more, and would never judge the new one.
+ * `startedAt`: the stamp of the new task, since the updater watches what was made since.
+ */
+function beginUpdate(
+  tx: Transaction,
+  made: { readonly service: Service; readonly last: Task; readonly startedAt: string | undefined },
+): void {
+  const { last, service, startedAt } = made;
+  if (startedAt === undefined || service.updateStatus !== undefined || isJob(service.spec)) return;
+  if (isTaskUpToDate(service, last, tx.get("node", last.nodeId))) return;
+  const updateStatus = { state: "updating", startedAt, message: "update in progress" } as const;
+  tx.update("service", { ...service, updateStatus });
 }
 
 /** A new task that may only start once the others of its slot have stopped; start-gate.ts lets it. */

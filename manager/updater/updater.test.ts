@@ -5,6 +5,7 @@ import { silentLogger } from "../../common/log.ts";
 import { rfc3339 } from "../../common/time.ts";
 import type { ServiceSpec } from "../../model/specs.ts";
 import { TaskState } from "../../model/task-state.ts";
+import { Orchestrator } from "../orchestrator/orchestrator.ts";
 import type { Store } from "../store/store.ts";
 import { ModelCluster } from "../testing/model-cluster.ts";
 import { Updater } from "./updater.ts";
@@ -93,3 +94,78 @@ for (const [what, ranForMs, want] of [
     await updater.stop();
   });
 }
+
+for (const [what, mode, condition, ends] of [
+  ["died, and is restarted", { Replicated: { Replicas: 1 } }, "any", TaskState.failed],
+  [
+    "was stopped with its node, and has another made in its place",
+    { Global: {} },
+    "none",
+    TaskState.shutdown,
+  ],
+] as const) {
+  test(`a spec whose only task is of it before the updater looks, since the old one ${what}, is watched and rolled back`, async () => {
+    const cluster = new ModelCluster();
+    cluster.start();
+    await cluster.addNode();
+    const id = await cluster.createService({
+      Name: "web",
+      TaskTemplate: { ContainerSpec: { Image: "ok" }, RestartPolicy: { Condition: condition } },
+      Mode: mode,
+      UpdateConfig: { FailureAction: "rollback" },
+    });
+    await cluster.until("it runs", () => cluster.running(id).length === 1);
+    const [old] = cluster.running(id);
+    assert.ok(old);
+    await cluster.stop();
+    const status = { ...old.status, state: ends };
+    const desiredState = ends === TaskState.shutdown ? TaskState.shutdown : old.desiredState;
+    await cluster.write((tx) => tx.update("task", { ...old, desiredState, status }));
+    await cluster.updateService(id, (spec) => ({
+      ...spec,
+      TaskTemplate: { ...spec.TaskTemplate, ContainerSpec: { Image: "reject" } },
+    }));
+
+    const { clock, random, store } = cluster;
+    const orchestrator = new Orchestrator({ store, clock, timers: clock, random, log: silentLogger });
+    orchestrator.start();
+    const made = () => cluster.tasks(id).find((task) => task.spec.ContainerSpec.Image === "reject");
+    await cluster.until("a task of the new spec", () => made() !== undefined);
+    await orchestrator.stop();
+    const { updateStatus } = cluster.service(id);
+    assert.equal(updateStatus?.state, "updating");
+    assert.equal(updateStatus.startedAt, made()?.createdAt);
+
+    await cluster.failOver();
+    await cluster.until(
+      "rolled back",
+      () => cluster.service(id).updateStatus?.state === "rollback_completed",
+    );
+    await cluster.until("what ran before runs again", () => cluster.running(id).length === 1);
+    await cluster.stop();
+  });
+}
+
+test("restarts, more replicas and jobs begin no update", async () => {
+  const cluster = new ModelCluster();
+  cluster.start();
+  await cluster.addNode();
+  const RestartPolicy = { Delay: 100_000_000 };
+  const id = await cluster.createService({
+    Name: "web",
+    TaskTemplate: { ContainerSpec: { Image: "crash:50" }, RestartPolicy },
+    Mode: { Replicated: { Replicas: 1 } },
+  });
+  const job = await cluster.createService({
+    Name: "job",
+    TaskTemplate: { ContainerSpec: { Image: "crash:50" }, RestartPolicy },
+    Mode: { ReplicatedJob: { TotalCompletions: 1 } },
+  });
+  await cluster.updateService(id, (spec) => ({ ...spec, Mode: { Replicated: { Replicas: 2 } } }));
+  await cluster.updateService(job, withImage("crash:60"));
+  await cluster.advance(2_000);
+  assert.ok(cluster.tasks(id).length > 4);
+  assert.equal(cluster.service(id).updateStatus, undefined);
+  assert.equal(cluster.service(job).updateStatus, undefined);
+  await cluster.stop();
+});

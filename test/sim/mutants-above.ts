@@ -249,4 +249,11 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
     [[NODE, " && this.#appliedIndex >= leadership.firstIndexOfTerm;", ";"]],
     "handover",
   ),
+  above(
+    237,
+    "a task of a new spec takes the place of one of an old spec before its update has begun",
+    "liveness",
+    [[ACTIONS, "if (last !== undefined) beginUpdate(", 'if (last?.id === "") beginUpdate(']],
+    "handover",
+  ),
 ];
