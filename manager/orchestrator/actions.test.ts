@@ -93,3 +93,42 @@ test("applyAction() writes into a new task in whose place it comes, unless that 
   assert.equal(await successorOf(TaskState.failed), undefined);
   await cluster.stop();
 });
+
+test("applyAction() moves a task only within its restart policy if it died since that was planned", async () => {
+  const cluster = new ModelCluster();
+  cluster.start();
+  await cluster.addNode();
+  const policies = [
+    { RestartPolicy: { Condition: "none" }, state: TaskState.failed },
+    { RestartPolicy: { Condition: "any", MaxAttempts: 1 }, state: TaskState.failed },
+    { RestartPolicy: { Condition: "on-failure" }, state: TaskState.complete },
+    { RestartPolicy: { Condition: "any" }, state: TaskState.complete },
+    { RestartPolicy: { Condition: "none" }, state: TaskState.shutdown },
+  ] as const;
+  const context = { random: cluster.random, now: () => "2026-01-01T00:00:00Z" };
+  const madeCounts: number[] = [];
+  for (const [index, { RestartPolicy, state }] of policies.entries()) {
+    const TaskTemplate = { ContainerSpec: { Image: "ok" }, RestartPolicy: { ...RestartPolicy, Delay: 0 } };
+    const id = await cluster.createService({ Name: `web${index}`, TaskTemplate });
+    await cluster.until("it runs", () => cluster.running(id).length === 1);
+    if ("MaxAttempts" in RestartPolicy) {
+      const taskId = cluster.running(id)[0]?.id ?? "";
+      cluster.report(taskId, TaskState.failed, "exit 1");
+      const isOther = ({ id: each }: Task): boolean => each !== taskId;
+      await cluster.until("its restart runs", () => cluster.running(id).some(isOther));
+    }
+    const task = cluster.running(id).at(-1);
+    assert(task !== undefined);
+    const nothingWritten = new Error("only to look");
+    const before = cluster.tasks(id).length;
+    const look = cluster.write((tx) => {
+      tx.update("task", { ...task, status: { ...task.status, state } });
+      applyAction(tx, { kind: "replace", taskId: task.id, isDelayed: false }, context);
+      madeCounts.push(tx.list("task", { kind: "service", serviceId: id }).length - before);
+      throw nothingWritten;
+    });
+    await assert.rejects(look, nothingWritten);
+  }
+  assert.deepEqual(madeCounts, [0, 0, 0, 1, 1]);
+  await cluster.stop();
+});

@@ -11,7 +11,7 @@ import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Draft, Transaction } from "../store/store.ts";
 import type { Action } from "./slots.ts";
-import { byAge, diedByItself, displacement, isLive, isStopped } from "./slots.ts";
+import { byAge, diedByItself, displacement, isLive, isStopped, shouldRestart } from "./slots.ts";
 
 export interface ActionContext {
   readonly random: Pick<Random, "bytes">;
@@ -77,16 +77,9 @@ function stop(tx: Transaction, task: Task, desiredState: TaskState): void {
   if (task.desiredState < desiredState) tx.update("task", { ...task, desiredState });
 }
 
-/**
- * The newest of the slot's tasks that has not ended and is not what the service asks for: a new task takes its place. One
- * of a slot that was given up is on its way out for itself.
- */
-function predecessor(tx: Transaction, service: Service, place: Place): Task | undefined {
-  return tasksInSlot(tx, service, place)
-    .filter((task) => task.desiredState !== TaskState.remove && !isTerminal(task.status.state))
-    .filter((task) => !isTaskUpToDate(service, task, tx.get("node", task.nodeId)))
-    .toSorted(byAge)
-    .at(-1);
+/** Oldest first. Tasks of a slot that was given up are on their way out for themselves. */
+function history(inSlot: readonly Task[]): readonly Task[] {
+  return inSlot.filter((task) => task.desiredState !== TaskState.remove).toSorted(byAge);
 }
 
 /** Writes a new task, and with it what of its past can't be read from the slot's other tasks later. */
@@ -97,11 +90,12 @@ function create(
   made: ActionContext & { readonly desiredState: TaskState; readonly restartOf?: string },
 ): void {
   const { restartOf, ...rest } = made;
-  const old = predecessor(tx, service, place);
-  const last = tasksInSlot(tx, service, place)
-    .filter((task) => task.desiredState !== TaskState.remove)
-    .toSorted(byAge)
-    .at(-1);
+  const before = history(tasksInSlot(tx, service, place));
+  // The newest that has not ended and is not what the service asks for: the new task takes its place.
+  const old = before.findLast(
+    (each) => !isTerminal(each.status.state) && !isTaskUpToDate(service, each, tx.get("node", each.nodeId)),
+  );
+  const last = before.at(-1);
   const task = {
     ...newTask(tx, service, place, rest),
     ...(restartOf === undefined ? {} : { restartOf }),
@@ -173,15 +167,17 @@ function applyReplace(
   stop(tx, task, service === undefined ? TaskState.remove : TaskState.shutdown);
   if (service === undefined) return;
   const place = { slot: task.slot, nodeId: isGlobal(service.spec) ? task.nodeId : "" };
-  const others = tasksInSlot(tx, service, place).filter((each) => isLive(each) && each.id !== task.id);
+  const inSlot = tasksInSlot(tx, service, place);
+  // It may have died since the plan was made to move it, and is restarted then as any that died, or not at all.
+  const hasDied = isTerminal(task.status.state) && diedByItself(task);
+  if (hasDied && !shouldRestart(task, { key: "", ...place, tasks: history(inSlot) })) return;
+  const others = inSlot.filter((each) => isLive(each) && each.id !== task.id);
   const nodeOf = (id: string): ReturnType<typeof tx.get<"node">> => tx.get("node", id);
   // Another live and healthy task is the successor already, unless it is the one that an update is to replace.
   const isUpdating = !others.some((each) => isTaskUpToDate(service, each, nodeOf(each.nodeId)));
   const isUseless = (each: Task): boolean =>
     isTerminal(each.status.state) || displacement(each, nodeOf) !== undefined;
   if (others.length > 0 && !others.every(isUseless) && !isUpdating) return;
-  // It may have died since the plan was made to move it, and is restarted then as any that died.
-  const hasDied = isTerminal(task.status.state) && diedByItself(task);
   const isDelayed = (action.isDelayed || hasDied) && restartPolicyOf(task.spec).delayMs > 0;
   if (isDelayed) {
     // An update that replaces a dead task does not wait, unless what it had begun beside that one is dead as well.

@@ -352,7 +352,8 @@ class FullRun {
     } else {
       const tasks = [...this.#storeChecks.mirror.tasks.values()];
       const task = tasks[this.#random.below(tasks.length)];
-      if (task !== undefined && task.nodeId !== worker.nodeId) worker.lie(task);
+      // One that is placed nowhere yet may become the liar's own before the lie arrives.
+      if (task !== undefined && task.nodeId !== "" && task.nodeId !== worker.nodeId) worker.lie(task);
     }
   }
 
