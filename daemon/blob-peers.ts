@@ -9,7 +9,7 @@ import type { ResolvedImage } from "../model/dispatch.ts";
 import type { BlobPeers, ImageDescription, PeerImage } from "../model/engine.ts";
 import { tryParseReference } from "../model/image-reference.ts";
 import type { shoal } from "../proto/messages.ts";
-import { callUnary } from "../proto/rpc-client.ts";
+import { callUnary, openServerStream } from "../proto/rpc-client.ts";
 import { fromServiceError } from "../proto/rpc-errors.ts";
 import { nodeService } from "../proto/services.ts";
 import { parseDescription, parseResolved } from "./image-answers.ts";
@@ -160,13 +160,7 @@ export class ClusterBlobPeers implements BlobPeers {
     part: { readonly digest: string; readonly offset: number; readonly length: number },
     signal: AbortSignal,
   ): Promise<Readable> {
-    const { path, requestSerialize, responseDeserialize } = nodeService.fetchBlob;
-    const call = this.#channel(peer, {}).makeServerStreamRequest(
-      path,
-      requestSerialize,
-      responseDeserialize,
-      part,
-    );
+    const call = openServerStream(this.#channel(peer, {}), nodeService.fetchBlob, part);
     // A call that is given up before anybody reads reports it with nobody to hear.
     call.on("error", () => {});
     const cancel = (): void => call.cancel();

@@ -1,26 +1,21 @@
 /** Sessions over gRPC: makes the agent's streams to managers from mTLS channels, one channel for each manager address. */
-import type { Client, ClientDuplexStream } from "@grpc/grpc-js";
+import type { Client } from "@grpc/grpc-js";
 import type {
   DispatcherConnector,
   DispatcherStream,
   DispatcherStreamHandlers,
 } from "../worker/agent/agent.ts";
 import type { shoal } from "../proto/messages.ts";
+import { openDuplex } from "../proto/rpc-client.ts";
 import { dispatcherService } from "../proto/services.ts";
 
-type ToManager = shoal.v1.AgentMessage.$Properties;
 type FromManager = shoal.v1.DispatcherMessage.$Properties;
 
 /** `dial` makes a channel to a manager of this cluster with the node's present certificate. */
 export function grpcConnector(dial: (addr: string) => Client): DispatcherConnector {
   return (addr: string, handlers: DispatcherStreamHandlers): DispatcherStream => {
     const client = dial(addr);
-    const { path, requestSerialize, responseDeserialize } = dispatcherService.session;
-    const call: ClientDuplexStream<ToManager, FromManager> = client.makeBidiStreamRequest(
-      path,
-      requestSerialize,
-      responseDeserialize,
-    );
+    const call = openDuplex(client, dispatcherService.session);
     let hasEnded = false;
     const end = (reason: string): void => {
       if (hasEnded) return;

@@ -162,7 +162,7 @@ function deadlineOf(options: CallOptions): number {
 
 /** A stream of both directions. Errors come as the stream's "error" event; fromServiceError() reads them. */
 export function openDuplex<Request, Response>(
-  client: Client,
+  client: Pick<Client, "makeBidiStreamRequest">,
   method: MethodDefinition<Request, Response>,
   metadata: Metadata = new Metadata(),
 ): ClientDuplexStream<Request, Response> {

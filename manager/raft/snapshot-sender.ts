@@ -2,6 +2,7 @@
 import type { ClientDuplexStream } from "@grpc/grpc-js";
 import { ClusterError } from "../../common/errors.ts";
 import type { shoal } from "../../proto/messages.ts";
+import { openDuplex } from "../../proto/rpc-client.ts";
 import { raftService } from "../../proto/services.ts";
 import type { SnapshotMessage } from "./core/messages.ts";
 import type { RaftClient } from "./peer-stream.ts";
@@ -69,8 +70,7 @@ class Answers {
 
 export async function sendSnapshotOnce(client: RaftClient, send: SnapshotToSend): Promise<void> {
   const { message, snapshotId, clusterId } = send;
-  const { path, requestSerialize, responseDeserialize } = raftService.snapshot;
-  const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
+  const call = openDuplex(client, raftService.snapshot);
   const answers = new Answers(call, send.signal);
   try {
     await answers.write({
