@@ -137,16 +137,3 @@ export async function pumpStreams(hijacked: Hijacked, streams: AttachStreams, ti
     finish(socket, timers);
   }
 }
-
-/** Tells the client why the stream ends, in the stream itself, and closes it. */
-export async function failStream(hijacked: Hijacked, text: string, options: FailOptions): Promise<void> {
-  const bytes = Buffer.from(text, "utf8");
-  hijacked.socket.on("error", () => hijacked.socket.destroy());
-  await new ByteSink(hijacked.socket).write(options.isTty ? bytes : frame("stdout", bytes));
-  finish(hijacked.socket, options.timers);
-}
-
-export interface FailOptions {
-  readonly isTty: boolean;
-  readonly timers: Timers;
-}

@@ -5,7 +5,6 @@ import {
   canonicalForm,
   familiarForm,
   isDigest,
-  isSameReference,
   normalizeReference,
   parseReference,
   tryParseReference,
@@ -81,11 +80,6 @@ test("parseReference() says when capitals are the trouble", () => {
 test("parseReference() refuses a bare image id and a name that is too long", () => {
   assert.throws(() => parseReference("ab".repeat(32)), /cannot specify 64-byte hexadecimal strings/);
   assert.throws(() => parseReference(`x/${"a".repeat(255)}`), /must not be more than 255 characters/);
-});
-
-test("isSameReference() sees through the forms", () => {
-  assert.equal(isSameReference("whoami", "docker.io/library/whoami:latest"), true);
-  assert.equal(isSameReference("whoami", "whoami:1"), false);
 });
 
 test("isDigest() wants lower-case hex of the full length", () => {

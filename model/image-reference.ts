@@ -150,8 +150,3 @@ export function withDefaultTag(reference: ImageReference): ImageReference {
 export function normalizeReference(text: string): string {
   return canonicalForm(withDefaultTag(parseReference(text)));
 }
-
-/** Whether both name the same image, in whatever form they are written. */
-export function isSameReference(left: string, right: string): boolean {
-  return normalizeReference(left) === normalizeReference(right);
-}

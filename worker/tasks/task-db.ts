@@ -59,7 +59,7 @@ export class LevelTaskDb implements TaskDb {
   }
 }
 
-/** For tests and the simulator. */
+/** For tests. */
 export class MemoryTaskDb implements TaskDb {
   readonly #tasks = new Map<string, StoredTask>();
 

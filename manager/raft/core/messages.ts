@@ -151,5 +151,3 @@ export type Message =
   | RemovedNotice;
 
 export const NO_PAYLOAD: Uint8Array = new Uint8Array(0);
-/** Index and term before the first entry. */
-export const NONE = 0;
