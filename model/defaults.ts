@@ -2,7 +2,14 @@
  * What a silent spec means. Readers (orchestrators, updater, worker, inspect with insertDefaults) ask here; nothing of it
  * is written into a spec. Where a client gives a value, exactly that value holds. Durations come out in milliseconds.
  */
-import type { EndpointSpec, PortConfig, ServiceSpec, TaskSpec, UpdateConfig } from "./specs.ts";
+import type {
+  EndpointSpec,
+  NetworkAttachmentConfig,
+  PortConfig,
+  ServiceSpec,
+  TaskSpec,
+  UpdateConfig,
+} from "./specs.ts";
 
 const NANOS_PER_MS = 1e6;
 
@@ -63,6 +70,11 @@ export function isGlobal(spec: ServiceSpec): boolean {
   return spec.Mode?.Global !== undefined || spec.Mode?.GlobalJob !== undefined;
 }
 
+/** The networks that the tasks are on. Old clients give them beside the task's template, as Docker allowed once. */
+export function networksOf(spec: ServiceSpec): readonly NetworkAttachmentConfig[] {
+  return spec.TaskTemplate.Networks ?? spec.Networks ?? [];
+}
+
 export function hostPortsOf(endpoint: EndpointSpec | undefined): readonly PortConfig[] {
   return (endpoint?.Ports ?? []).filter((port) => port.PublishMode === "host");
 }
@@ -74,7 +86,7 @@ export function hostPortsOf(endpoint: EndpointSpec | undefined): readonly PortCo
 export function defaultUpdateOrder(spec: ServiceSpec): "stop-first" | "start-first" {
   const ports = spec.EndpointSpec?.Ports ?? [];
   const hasHostPort = hostPortsOf(spec.EndpointSpec).length > 0;
-  const hasNetwork = (spec.TaskTemplate.Networks ?? spec.Networks ?? []).length > 0;
+  const hasNetwork = networksOf(spec).length > 0;
   const hasVip = hasNetwork && spec.EndpointSpec?.Mode !== "dnsrr";
   const mounts = spec.TaskTemplate.ContainerSpec?.Mounts ?? [];
   const hasVolume = mounts.some((mount) => mount.Type !== "tmpfs" && mount.Type !== "image");

@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { defaultUpdateOrder, modeOf, restartPolicyOf, rollbackConfigOf, updateConfigOf } from "./defaults.ts";
+import {
+  defaultUpdateOrder,
+  modeOf,
+  networksOf,
+  restartPolicyOf,
+  rollbackConfigOf,
+  updateConfigOf,
+} from "./defaults.ts";
 import type { Node, Service, Task } from "./objects.ts";
 import type { ServiceSpec } from "./specs.ts";
 import { deepEqual, isTaskUpToDate } from "./up-to-date.ts";
@@ -107,6 +114,14 @@ describe("defaults", () => {
     const networked = { ...base, TaskTemplate: { ...base.TaskTemplate, Networks: [{ Target: "n" }] } };
     assert.equal(defaultUpdateOrder(networked), "start-first");
     assert.equal(defaultUpdateOrder({ ...networked, EndpointSpec: { Mode: "dnsrr" } }), "stop-first");
+  });
+
+  it("networks beside the task's template count where it names none", () => {
+    const [old, now] = [[{ Target: "old" }], [{ Target: "now" }]];
+    const template = { ...base.TaskTemplate, Networks: now };
+    assert.deepEqual(networksOf(base), []);
+    assert.deepEqual(networksOf({ ...base, Networks: old }), old);
+    assert.deepEqual(networksOf({ ...base, Networks: old, TaskTemplate: template }), now);
   });
 
   it("explicit values hold exactly, and a rollback never rolls back", () => {

@@ -3,6 +3,7 @@
  * asks; nothing here waits or writes. A refusal is a text that says what was wanted and what there is.
  */
 import { withoutMask } from "../../common/addresses.ts";
+import { networksOf } from "../../model/defaults.ts";
 import { guestKey } from "../../model/node-guests.ts";
 import type {
   Cluster,
@@ -14,7 +15,7 @@ import type {
   Service,
   Task,
 } from "../../model/objects.ts";
-import type { IPAMConfig, NetworkAttachmentConfig, PortConfig } from "../../model/specs.ts";
+import type { IPAMConfig, PortConfig } from "../../model/specs.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { isTerminal } from "../../model/task-state.ts";
 import {
@@ -49,11 +50,6 @@ export function needsAllocation(network: Network): boolean {
   const { Driver, Scope, ConfigOnly } = network.spec;
   if (ConfigOnly === true || Scope === "local") return false;
   return Driver === undefined || Driver === "" || Driver === "overlay";
-}
-
-/** The networks that the service's tasks are on. */
-export function networksOf(service: Service): readonly NetworkAttachmentConfig[] {
-  return service.spec.TaskTemplate.Networks ?? service.spec.Networks ?? [];
 }
 
 function protocolOf(port: PortConfig): Protocol {
@@ -170,7 +166,7 @@ export class Ledger {
     if ("refusal" in ports) return ports;
     const wanted = new Set<string>();
     if (mode === "vip") {
-      for (const { Target } of networksOf(service)) {
+      for (const { Target } of networksOf(service.spec)) {
         const network = view.get("network", Target);
         if (network === undefined || !needsAllocation(network)) continue;
         if (!this.#pools.has(Target)) return { refusal: `network ${network.spec.Name} has no subnet yet` };

@@ -3,6 +3,7 @@
  * ingress ports, peers. One for the leader, shared by all sessions; each table logs its changes so that a session is sent
  * differences only. Synchronous and without time.
  */
+import { networksOf } from "../../model/defaults.ts";
 import type {
   ImageAssignment,
   IngressPort,
@@ -14,7 +15,6 @@ import { guestKey } from "../../model/node-guests.ts";
 import type { ClusterImage, Network, Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import {
-  attachments,
   endpointOf,
   endpointState,
   guestEndpoint,
@@ -200,8 +200,8 @@ export class ClusterPicture {
 
   #setService(service: Service, previous: Service | undefined): void {
     this.#services.set(service.id, service);
-    const now = new Set(attachments(service).map((each) => each.Target));
-    for (const { Target } of previous === undefined ? [] : attachments(previous)) {
+    const now = new Set(networksOf(service.spec).map((each) => each.Target));
+    for (const { Target } of previous === undefined ? [] : networksOf(previous.spec)) {
       if (!now.has(Target)) this.table(Target).services.delete(service.id);
     }
     for (const networkId of now) {
@@ -213,7 +213,7 @@ export class ClusterPicture {
 
   #removeService(service: Service): void {
     this.#services.delete(service.id);
-    for (const { Target } of attachments(service)) this.table(Target).services.delete(service.id);
+    for (const { Target } of networksOf(service.spec)) this.table(Target).services.delete(service.id);
     this.#staleServices.add(service.id);
   }
 

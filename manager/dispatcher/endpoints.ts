@@ -1,8 +1,8 @@
 /** What other nodes must know of a task or service, derived from the store's objects. Pure. */
 import { withoutMask } from "../../common/addresses.ts";
+import { networksOf } from "../../model/defaults.ts";
 import type { IngressPort, NetworkServiceRecord, PeerNode, RemoteEndpoint } from "../../model/dispatch.ts";
 import { type Node, type NodeGuest, NodeState, type Service, type Task } from "../../model/objects.ts";
-import type { NetworkAttachmentConfig } from "../../model/specs.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
 
 /** A task takes traffic while it runs and is wanted to; while it runs and is not, it only finishes what it has. */
@@ -47,13 +47,9 @@ export function sameEndpoint(left: RemoteEndpoint, right: RemoteEndpoint): boole
   );
 }
 
-export function attachments(service: Service): readonly NetworkAttachmentConfig[] {
-  return service.spec.TaskTemplate.Networks ?? service.spec.Networks ?? [];
-}
-
 /** The service's names and VIP on one network; undefined if it isn't attached to it. */
 export function serviceRecord(service: Service, networkId: string): NetworkServiceRecord | undefined {
-  const attachment = attachments(service).find((each) => each.Target === networkId);
+  const attachment = networksOf(service.spec).find((each) => each.Target === networkId);
   if (attachment === undefined) return undefined;
   const vip = service.endpoint?.virtualIps.find((each) => each.networkId === networkId)?.addr ?? "";
   return {
