@@ -3,6 +3,7 @@
  * at the end of stdin, frames taken apart where there is no terminal.
  */
 import type { Socket } from "node:net";
+import { DetachScanner } from "../../common/detach-keys.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { ApiClient, HijackedStream } from "./api-client.ts";
 import { readFrames } from "./stdcopy.ts";
@@ -17,53 +18,6 @@ export interface AttachIo {
   readonly resizePath: string;
 }
 
-const DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q";
-const CONTROL_CHARS = "@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_";
-
-/** "ctrl-p,ctrl-q" to bytes. */
-export function parseDetachKeys(text: string = DEFAULT_DETACH_KEYS): Uint8Array {
-  const bytes = text.split(",").map((key) => {
-    const control = /^ctrl-(.)$/i.exec(key);
-    if (control !== null) {
-      const code = CONTROL_CHARS.indexOf((control[1] ?? "").toUpperCase());
-      if (code >= 0) return code;
-    }
-    if (key.length === 1) return key.charCodeAt(0);
-    throw new ClusterError(
-      "invalid_argument",
-      `Invalid detach keys "${text}": expected keys such as ctrl-p or a, separated by commas`,
-    );
-  });
-  return Uint8Array.from(bytes);
-}
-
-/** Watches for the detach keys in what is typed; keys that start the sequence are held back until it is broken. */
-export class DetachFilter {
-  readonly #keys: Uint8Array;
-  #matched = 0;
-
-  constructor(keys: Uint8Array) {
-    this.#keys = keys;
-  }
-
-  /** What to send on, and whether the sequence is complete. */
-  push(chunk: Uint8Array): { readonly data: Buffer; readonly isDetached: boolean } {
-    const kept: number[] = [];
-    for (const byte of chunk) {
-      if (byte === this.#keys[this.#matched]) {
-        this.#matched += 1;
-        if (this.#matched === this.#keys.length) return { data: Buffer.from(kept), isDetached: true };
-        continue;
-      }
-      kept.push(...this.#keys.subarray(0, this.#matched));
-      this.#matched = 0;
-      if (byte === this.#keys[0]) this.#matched = 1;
-      else kept.push(byte);
-    }
-    return { data: Buffer.from(kept), isDetached: false };
-  }
-}
-
 async function resize(client: ApiClient, path: string): Promise<void> {
   const { rows, columns } = process.stdout;
   if (rows === undefined || columns === undefined) return;
@@ -76,12 +30,11 @@ async function resize(client: ApiClient, path: string): Promise<void> {
 
 function sendInput(socket: Socket, io: AttachIo, onDetach: () => void): () => void {
   const { stdin } = process;
-  const filter = io.isTty && io.detachKeys !== undefined ? new DetachFilter(io.detachKeys) : undefined;
+  const scanner = io.isTty && io.detachKeys !== undefined ? new DetachScanner(io.detachKeys) : undefined;
   if (io.isTty && stdin.isTTY) stdin.setRawMode(true);
   const onData = (chunk: Buffer): void => {
-    const { data, isDetached } =
-      filter === undefined ? { data: chunk, isDetached: false } : filter.push(chunk);
-    if (data.length > 0 && !socket.write(data)) {
+    const { pass, isDetached } = scanner?.scan(chunk) ?? { pass: chunk, isDetached: false };
+    if (pass.length > 0 && !socket.write(pass)) {
       stdin.pause();
       socket.once("drain", () => stdin.resume());
     }

@@ -1,7 +1,8 @@
 /** Attaching to a container's streams: before its start, while it runs, with or without what its log has already. */
+import { DetachScanner, parseDetachKeys } from "../../common/detach-keys.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { AttachOptions, AttachStreams, LogLine } from "../../model/engine.ts";
-import { DetachScanner, inputStream, parseDetachKeys } from "./input-stream.ts";
+import { inputStream } from "./input-stream.ts";
 import type { LiveContainer } from "./live-container.ts";
 import {
   ATTACH_STDERR,
@@ -12,8 +13,6 @@ import {
   type NativeConnection,
 } from "./native-frames.ts";
 import { OutputStream, type OutputChunk } from "./output-stream.ts";
-
-export const DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q";
 
 export interface AttachDeps {
   readonly connect: () => Promise<NativeConnection>;
@@ -101,9 +100,7 @@ export function attachContainer(
     attachment.close();
     deps.onDetach();
   };
-  const keys = parseDetachKeys(
-    (options.detachKeys ?? "") === "" ? DEFAULT_DETACH_KEYS : (options.detachKeys ?? ""),
-  );
+  const keys = parseDetachKeys(options.detachKeys);
   const stdin =
     options.stdin && config.OpenStdin === true
       ? inputStream({

@@ -14,7 +14,6 @@ import { checkedConfig } from "./container-create.ts";
 import { commandText, humanSpan } from "./container-inspect.ts";
 import { compileDeviceProgram } from "./device-program.ts";
 import { healthPlan, nextHealth } from "./health.ts";
-import { DetachScanner, parseDetachKeys } from "./input-stream.ts";
 import { NO_HEALTH } from "./live-container.ts";
 import { parseByteSize, validateLogOptions } from "./log-options.ts";
 import { parseStoredLine } from "./log-formats.ts";
@@ -222,18 +221,6 @@ test("shouldRestart() and nextRestartDelayMs() follow Docker's policies", () => 
       nextRestartDelayMs(800, 20_000),
     ],
     [100, 200, 60_000, 100],
-  );
-});
-
-test("DetachScanner.scan() finds the keys across writes and passes on what only began like them", () => {
-  const scanner = new DetachScanner(parseDetachKeys("ctrl-p,ctrl-q"));
-  assert.deepEqual(scanner.scan(Buffer.from([1, 16])), { pass: Uint8Array.from([1]), isDetached: false });
-  assert.deepEqual(scanner.scan(Buffer.from([2])), { pass: Uint8Array.from([16, 2]), isDetached: false });
-  assert.equal(scanner.scan(Buffer.from([16])).isDetached, false);
-  assert.equal(scanner.scan(Buffer.from([17])).isDetached, true);
-  assert.throws(
-    () => parseDetachKeys("ctrl-p,nonsense"),
-    /Invalid detach keys \(ctrl-p,nonsense\) provided.*"nonsense"/,
   );
 });
 

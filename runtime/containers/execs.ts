@@ -2,17 +2,17 @@
 import { readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
+import { DetachScanner, parseDetachKeys } from "../../common/detach-keys.ts";
 import type { Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { newHexId } from "../../common/ids.ts";
 import type { RootfsLayers } from "../ports.ts";
 import type { AttachStreams, ExecConfig, JsonObject } from "../../model/engine.ts";
 import type { AppArmor } from "./apparmor.ts";
-import { DEFAULT_DETACH_KEYS } from "./attach.ts";
 import type { Cgroups } from "./cgroups.ts";
 import { DEFAULT_PATH } from "./container-defaults.ts";
 import type { ContainerEvents } from "./events-of.ts";
-import { DetachScanner, inputStream, parseDetachKeys } from "./input-stream.ts";
+import { inputStream } from "./input-stream.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { FrameType, u32, type NativeConnection, type NativeExit } from "./native-frames.ts";
 import { encodeExecJob, JobFlag, NamespaceFlag, type ExecJob } from "./native-job.ts";
@@ -287,9 +287,7 @@ export class Execs {
       output.end();
       this.#deps.events(exec.container.record, "exec_detach", { execID: exec.id });
     };
-    const keys = parseDetachKeys(
-      (exec.config.DetachKeys ?? "") === "" ? DEFAULT_DETACH_KEYS : (exec.config.DetachKeys ?? ""),
-    );
+    const keys = parseDetachKeys(exec.config.DetachKeys);
     const stdin =
       exec.config.AttachStdin === true
         ? inputStream({

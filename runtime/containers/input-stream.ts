@@ -1,55 +1,9 @@
 /** stdin of a process as a Writable over a native connection; finds detach keys on its way. */
 import { Writable } from "node:stream";
-import { ClusterError } from "../../common/errors.ts";
+import type { DetachScanner } from "../../common/detach-keys.ts";
 import { FrameType, type NativeConnection } from "./native-frames.ts";
 
 const PIECE_BYTES_MAX = 32 * 1024;
-
-/** "ctrl-p,ctrl-q" or "a,b,ctrl-@" to bytes; throws for an unknown key. */
-export function parseDetachKeys(text: string): Uint8Array {
-  const bytes: number[] = [];
-  for (const key of text.split(",")) {
-    if (key.length === 1) {
-      bytes.push(key.charCodeAt(0));
-      continue;
-    }
-    const match = /^ctrl-([a-z@[\]\\^_])$/i.exec(key);
-    if (match?.[1] === undefined)
-      throw new ClusterError(
-        "invalid_argument",
-        `Invalid detach keys (${text}) provided: want a list like ctrl-p,ctrl-q or ctrl-x,a, got "${key}"`,
-      );
-    bytes.push(match[1].toUpperCase().charCodeAt(0) & 0x1f);
-  }
-  return Uint8Array.from(bytes);
-}
-
-/** Cuts the keys out of what is typed: bytes that turn out not to be the sequence are passed on. */
-export class DetachScanner {
-  readonly #keys: Uint8Array;
-  #matched = 0;
-
-  constructor(keys: Uint8Array) {
-    this.#keys = keys;
-  }
-
-  /** What to pass on of `bytes`, and whether the keys were typed in full. */
-  scan(bytes: Uint8Array): { readonly pass: Uint8Array; readonly isDetached: boolean } {
-    if (this.#keys.length === 0) return { pass: bytes, isDetached: false };
-    const pass: number[] = [];
-    for (const byte of bytes) {
-      if (byte === this.#keys[this.#matched]) {
-        this.#matched++;
-        if (this.#matched === this.#keys.length) return { pass: Uint8Array.from(pass), isDetached: true };
-        continue;
-      }
-      pass.push(...this.#keys.subarray(0, this.#matched));
-      this.#matched = byte === this.#keys[0] ? 1 : 0;
-      if (this.#matched === 0) pass.push(byte);
-    }
-    return { pass: Uint8Array.from(pass), isDetached: false };
-  }
-}
 
 export interface InputOptions {
   /** Resolves when the process's monitor is there. */
