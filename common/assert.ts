@@ -1,6 +1,6 @@
 /** Checks that stay on in production: a broken invariant ends the process rather than spreading. */
 
-export class AssertionError extends Error {
+class AssertionError extends Error {
   override readonly name = "AssertionError";
 }
 

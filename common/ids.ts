@@ -7,7 +7,7 @@ import type { Random } from "./env.ts";
 const ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz";
 /** Bytes from here on are thrown away, since 256 is not a multiple of 36 and `% 36` alone would favour 0-3. */
 const UNBIASED_BELOW = 252;
-export const OBJECT_ID_LENGTH = 25;
+const OBJECT_ID_LENGTH = 25;
 
 /** A new identifier of 25 characters of base 36 (about 129 bits). */
 export function newObjectId(random: Pick<Random, "bytes">): string {

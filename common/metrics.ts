@@ -21,7 +21,7 @@ export interface Histogram {
 const SERIES_COUNT_MAX = 1000;
 const OVERFLOW: MetricLabels = { overflow: "true" };
 /** Seconds; from a memory access to a slow pull. */
-export const DURATION_BUCKETS_SECONDS: readonly number[] = [
+const DURATION_BUCKETS_SECONDS: readonly number[] = [
   0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 ];
 const NAME = /^[a-z_][a-z0-9_]*$/;

@@ -70,7 +70,7 @@ export function parseConstraints(texts: readonly string[] | undefined): readonly
 }
 
 /** Other names of an architecture that mean the same. */
-export function normalizedArchitecture(name: string): string {
+function normalizedArchitecture(name: string): string {
   const lower = name.toLowerCase();
   if (lower === "x86_64" || lower === "x86-64") return "amd64";
   if (lower === "aarch64") return "arm64";

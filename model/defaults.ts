@@ -38,7 +38,7 @@ export type EffectiveMode =
   | { readonly kind: "replicated-job"; readonly maxConcurrent: number; readonly totalCompletions: number }
   | { readonly kind: "global-job" };
 
-export const DEFAULT_STOP_GRACE_MS: number = 10_000;
+const DEFAULT_STOP_GRACE_MS: number = 10_000;
 const DEFAULT_RESTART_DELAY_MS = 5_000;
 const DEFAULT_MONITOR_MS = 5_000;
 

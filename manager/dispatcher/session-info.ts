@@ -7,16 +7,14 @@ import { HEARTBEAT_MIN_MS, HEARTBEATS_PER_SECOND_MAX } from "./limits.ts";
  * A beat a second, or as rarely as keeps the leader's load bounded; never more rarely than the cluster's spec says
  * (Dispatcher.HeartbeatPeriod, nanoseconds), which is the longest period that is wanted.
  */
-export function heartbeatMs(view: StoreView, sessionCount: number): number {
+function heartbeatMs(view: StoreView, sessionCount: number): number {
   const wantedNs = view.list("cluster")[0]?.spec.Dispatcher?.HeartbeatPeriod ?? 0;
   const bearableMs = Math.max(HEARTBEAT_MIN_MS, (sessionCount / HEARTBEATS_PER_SECOND_MAX) * 1000);
   const rounded = Math.ceil(bearableMs / 500) * 500;
   return wantedNs > 0 ? Math.min(rounded, Math.max(HEARTBEAT_MIN_MS, wantedNs / 1e6)) : rounded;
 }
 
-export function managerAddresses(
-  view: StoreView,
-): readonly { readonly nodeId: string; readonly addr: string }[] {
+function managerAddresses(view: StoreView): readonly { readonly nodeId: string; readonly addr: string }[] {
   return view
     .list("node")
     .flatMap((node) => (node.manager === undefined ? [] : [{ nodeId: node.id, addr: node.manager.addr }]));

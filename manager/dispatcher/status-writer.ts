@@ -78,7 +78,7 @@ export class StatusWriter {
 }
 
 /** Exported for its rule: nothing goes back, nothing is said for another node. */
-export function applyStatus(tx: Transaction, { nodeId, taskId, status }: Update): void {
+function applyStatus(tx: Transaction, { nodeId, taskId, status }: Update): void {
   const task = tx.get("task", taskId);
   if (task === undefined || task.nodeId !== nodeId) return;
   if (status.state < task.status.state) return;

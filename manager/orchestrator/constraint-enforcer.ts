@@ -66,7 +66,7 @@ export class ConstraintEnforcer implements Component {
 }
 
 /** What must leave the node. */
-export function misplaced(view: StoreView, node: Node): Action[] {
+function misplaced(view: StoreView, node: Node): Action[] {
   const tasks = view
     .list("task", { kind: "node", nodeId: node.id })
     .filter((task) => isLive(task) && !isTerminal(task.status.state))

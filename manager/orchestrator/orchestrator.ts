@@ -20,7 +20,7 @@ import type { Action } from "./slots.ts";
 import { isLive } from "./slots.ts";
 
 /** Everything the service's tasks need now, whatever its mode. */
-export function planService(view: StoreView, service: Service, nodes: () => readonly Node[]): Action[] {
+function planService(view: StoreView, service: Service, nodes: () => readonly Node[]): Action[] {
   const input = {
     service,
     tasks: view.list("task", { kind: "service", serviceId: service.id }),

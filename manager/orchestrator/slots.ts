@@ -60,7 +60,7 @@ export function byAge(left: Task, right: Task): number {
   return left.id < right.id ? -1 : left.id > right.id ? 1 : 0;
 }
 
-export function slotKey(task: Task, isGlobalService: boolean): string {
+function slotKey(task: Task, isGlobalService: boolean): string {
   return isGlobalService ? task.nodeId : String(task.slot);
 }
 

@@ -108,7 +108,7 @@ function isGone(task: Task): boolean {
   return isTerminal(task.status.state) || task.status.state < TaskState.assigned;
 }
 
-export function planReaping(
+function planReaping(
   view: StoreView,
   service: Service | undefined,
   tasks: readonly Task[],

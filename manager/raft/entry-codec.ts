@@ -12,7 +12,7 @@ const ENTRY_HEAD_BYTES = 16;
 /** How many batches are remembered: the disk's and each peer's differ only when one lags. */
 const CACHE_COUNT_MAX = 4;
 
-export function encodedBytes(entries: readonly Entry[]): number {
+function encodedBytes(entries: readonly Entry[]): number {
   let bytes = HEAD_BYTES;
   for (const entry of entries) bytes += ENTRY_HEAD_BYTES + entry.payload.byteLength;
   return bytes;

@@ -236,7 +236,7 @@ interface FittedLog {
 }
 
 /** The part of the log that belongs to the checkpoint: entries behind it, and the tail before it that is still there. */
-export function fitLog(recovered: Pick<RecoveredWal, "base" | "entries">, meta: SnapshotMeta): FittedLog {
+function fitLog(recovered: Pick<RecoveredWal, "base" | "entries">, meta: SnapshotMeta): FittedLog {
   const { entries } = recovered;
   const first = entries[0];
   const superseded = { base: meta, entries: [], isReset: true, gap: undefined };

@@ -3,7 +3,7 @@ import { crc32 } from "node:zlib";
 import { ClusterError } from "../../common/errors.ts";
 import type { StateEntry } from "./checkpoint-store.ts";
 
-export const PIECE_BYTES: number = 256 * 1024;
+const PIECE_BYTES: number = 256 * 1024;
 
 export interface SnapshotPiece {
   readonly number: number;

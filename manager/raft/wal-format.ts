@@ -169,7 +169,7 @@ function decodeBody(body: Buffer): WalRecord {
   return { hardState, base, entries };
 }
 
-export function paddedBytes(bodyBytes: number): number {
+function paddedBytes(bodyBytes: number): number {
   return Math.ceil((RECORD_HEADER_BYTES + bodyBytes) / 8) * 8;
 }
 

@@ -14,7 +14,7 @@ import type { Checkpoint, StateMachine } from "../../manager/raft/replicated-log
 import type { Network, SimTransport } from "./network.ts";
 import { Life, type World } from "./world.ts";
 
-export const CLUSTER_ID = "simulated";
+const CLUSTER_ID = "simulated";
 
 /** Keeps checkpoints as `level` does: a batch is there after a crash whole or not at all, and once it resolved, whole. */
 class SimCheckpoints {

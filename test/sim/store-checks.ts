@@ -342,7 +342,7 @@ function checkProgress(task: Task, previous: Task): void {
 }
 
 /** True while two tasks of one slot may work at once: an update, or a rollback, starts the new one first. */
-export function mayOverlap(service: Service): boolean {
+function mayOverlap(service: Service): boolean {
   const isRollback = service.updateStatus?.state.startsWith("rollback") === true;
   const orders = [updateConfigOf(service.spec).order, isRollback ? rollbackConfigOf(service.spec).order : ""];
   return orders.includes("start-first");

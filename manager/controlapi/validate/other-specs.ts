@@ -23,8 +23,8 @@ import {
 import { checkShape, type Shape, withoutNulls } from "./shape.ts";
 import { BLOB_SHAPE, CLUSTER_SHAPE, IMAGE_SHAPE, NETWORK_SHAPE, NODE_SHAPE } from "./shapes.ts";
 
-export const SECRET_BYTES_MAX: number = 500 * 1024;
-export const CONFIG_BYTES_MAX: number = 1000 * 1024;
+const SECRET_BYTES_MAX: number = 500 * 1024;
+const CONFIG_BYTES_MAX: number = 1000 * 1024;
 const BASE64 = /^[A-Za-z0-9+/_-]*={0,2}$/;
 const PREDEFINED: ReadonlySet<string> = new Set(["bridge", "host", "none", "default", "container", "nat"]);
 const CERT_EXPIRY_MIN_NS = 3_600e9;

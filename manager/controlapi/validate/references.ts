@@ -26,7 +26,7 @@ export function resolveReferences(view: StoreView, spec: ServiceSpec): ServiceSp
 }
 
 /** The network that a user means by an id, a name, or the beginning of an id. */
-export function findNetwork(view: StoreView, reference: string): Network | undefined {
+function findNetwork(view: StoreView, reference: string): Network | undefined {
   if (reference === "") return undefined;
   const exact = view.get("network", reference) ?? view.list("network", { kind: "name", name: reference })[0];
   if (exact !== undefined) return exact;

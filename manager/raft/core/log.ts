@@ -7,7 +7,7 @@ import { assert } from "../../../common/assert.ts";
 import type { Entry } from "./messages.ts";
 
 /** What an entry costs in a message or the log beyond its payload. */
-export const ENTRY_OVERHEAD_BYTES = 24;
+const ENTRY_OVERHEAD_BYTES = 24;
 
 export function entryBytes(entry: Entry): number {
   return entry.payload.byteLength + ENTRY_OVERHEAD_BYTES;
