@@ -3,7 +3,7 @@ import { once } from "node:events";
 import type { ServerWritableStream } from "@grpc/grpc-js";
 import { ClusterError } from "../common/errors.ts";
 import type { ResolvedImage } from "../model/dispatch.ts";
-import type { ContainerLogOptions, Engine } from "../model/engine.ts";
+import type { LogOptions, Engine } from "../model/engine.ts";
 import type { shoal } from "../proto/messages.ts";
 import type { ServiceHandlers } from "../proto/rpc-server.ts";
 import type { nodeService } from "../proto/services.ts";
@@ -100,9 +100,7 @@ async function sendBlob(engine: Engine, call: FetchBlobCall, signal: AbortSignal
 
 async function sendLogs(engine: Engine, call: TaskLogsCall, signal: AbortSignal): Promise<void> {
   const taskId = call.request.taskId ?? "";
-  const options = JSON.parse(
-    decoder.decode(call.request.optionsJson ?? new Uint8Array()),
-  ) as ContainerLogOptions;
+  const options = JSON.parse(decoder.decode(call.request.optionsJson ?? new Uint8Array())) as LogOptions;
   const [container] = engine.containers.summaries({ [TASK_ID_LABEL]: taskId });
   if (container === undefined) {
     throw new ClusterError("not_found", `No container of task "${taskId}" is on this node`);

@@ -3,7 +3,7 @@
  * replica (after a linearizable barrier) and forwards writes to the leader; on other nodes there is none.
  * Errors are ClusterErrors whose messages are Docker's where clients match them.
  */
-import type { ImageDescription } from "./engine.ts";
+import type { ImageDescription, LogOptions } from "./engine.ts";
 import type { StoreEvent } from "./objects.ts";
 import type {
   ClusterSpec,
@@ -43,17 +43,6 @@ export interface UpdateClusterOptions {
 export interface LogSelector {
   readonly serviceIds?: readonly string[];
   readonly taskIds?: readonly string[];
-}
-
-export interface LogOptions {
-  readonly follow: boolean;
-  readonly stdout: boolean;
-  readonly stderr: boolean;
-  /** Unix time in milliseconds (fractions allowed); absent: from the start. */
-  readonly sinceMs?: number;
-  readonly untilMs?: number;
-  /** Lines from the end; absent: all. */
-  readonly tail?: number;
 }
 
 export interface ClusterLogLine {

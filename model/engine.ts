@@ -241,13 +241,14 @@ export interface LogLine {
   readonly attrs?: Labels;
 }
 
-export interface ContainerLogOptions {
+export interface LogOptions {
   readonly follow: boolean;
   readonly stdout: boolean;
   readonly stderr: boolean;
-  /** Unix time in milliseconds, fractions allowed. */
+  /** Unix time in milliseconds, fractions allowed; absent: from the start. */
   readonly sinceMs?: number;
   readonly untilMs?: number;
+  /** Lines from the end; absent: all. */
   readonly tail?: number;
 }
 
@@ -343,7 +344,7 @@ export interface ContainerEngine {
   summary(id: string): ContainerSummary;
   /** Whether the container has a terminal. */
   isTty(id: string): boolean;
-  logs(id: string, options: ContainerLogOptions, signal: AbortSignal): AsyncIterable<LogLine>;
+  logs(id: string, options: LogOptions, signal: AbortSignal): AsyncIterable<LogLine>;
   attach(id: string, options: AttachOptions): Promise<AttachStreams>;
   resize(id: string, height: number, width: number): Promise<void>;
   top(

@@ -2,7 +2,7 @@
 import { ClusterError } from "../../common/errors.ts";
 import type {
   ContainerConfig,
-  ContainerLogOptions,
+  LogOptions,
   CreateContainerRequest,
   EndpointSettings,
   HostConfig,
@@ -207,7 +207,7 @@ async function wait(exchange: Exchange, { engine }: ApiContext): Promise<void> {
 }
 
 /** The options that logs of containers, services and tasks share. */
-export function logOptions(exchange: Exchange): ContainerLogOptions {
+export function logOptions(exchange: Exchange): LogOptions {
   const { query } = exchange;
   const [stdout, stderr] = [query.flag("stdout"), query.flag("stderr")];
   if (!stdout && !stderr) throw badParameter("Bad parameters: you must choose at least one stream");

@@ -15,13 +15,13 @@ import type {
   ClusterControl,
   CommittedChanges,
   ClusterLogLine,
-  LogOptions,
   LogSelector,
   ManagerReachability,
   UpdateClusterOptions,
   UpdateServiceOptions,
   Written,
 } from "../../model/cluster-control.ts";
+import type { LogOptions } from "../../model/engine.ts";
 import { NodeState, type StoreEvent } from "../../model/objects.ts";
 import type {
   ConfigSpec,

@@ -5,7 +5,8 @@
 import type { Client, ClientReadableStream, ServiceError } from "@grpc/grpc-js";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
-import type { ClusterLogLine, LogOptions, LogSelector } from "../../model/cluster-control.ts";
+import type { ClusterLogLine, LogSelector } from "../../model/cluster-control.ts";
+import type { LogOptions } from "../../model/engine.ts";
 import type { Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";

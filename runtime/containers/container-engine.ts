@@ -15,7 +15,7 @@ import type {
   AttachOptions,
   AttachStreams,
   ContainerEngine,
-  ContainerLogOptions,
+  LogOptions,
   ContainerSummary,
   CreateContainerRequest,
   ExecConfig,
@@ -567,7 +567,7 @@ export class LocalContainerEngine implements ContainerEngine {
     return this.#find(id).record.config.Tty === true;
   }
 
-  #log(live: LiveContainer, options: ContainerLogOptions, signal: AbortSignal): AsyncIterable<LogLine> {
+  #log(live: LiveContainer, options: LogOptions, signal: AbortSignal): AsyncIterable<LogLine> {
     if (live.record.hostConfig.LogConfig?.Type === "none") {
       throw new ClusterError("unimplemented", "configured logging driver does not support reading");
     }
@@ -581,7 +581,7 @@ export class LocalContainerEngine implements ContainerEngine {
     return readLog(source, options, signal);
   }
 
-  logs(id: string, options: ContainerLogOptions, signal: AbortSignal): AsyncIterable<LogLine> {
+  logs(id: string, options: LogOptions, signal: AbortSignal): AsyncIterable<LogLine> {
     return this.#log(this.#find(id), options, signal);
   }
 

@@ -10,7 +10,7 @@ import { promisify } from "node:util";
 import { gunzip } from "node:zlib";
 import type { Timers } from "../../common/env.ts";
 import { rfc3339OfNanoseconds } from "../../common/time.ts";
-import type { ContainerLogOptions, LogLine } from "../../model/engine.ts";
+import type { LogOptions, LogLine } from "../../model/engine.ts";
 import type { LogFormat } from "./log-formats.ts";
 import { fileIdentity, logIdentity } from "./log-compression.ts";
 
@@ -208,7 +208,7 @@ async function openAfter(live: string, identity: string): Promise<HeldFile | und
 
 async function* storedLines(
   source: LogSource,
-  options: ContainerLogOptions,
+  options: LogOptions,
   signal: AbortSignal,
 ): AsyncGenerator<LogLine, void> {
   const [live, ...newestFirst] = await openAll(source.path);
@@ -266,7 +266,7 @@ async function* storedLines(
 
 export async function* readLog(
   source: LogSource,
-  options: ContainerLogOptions,
+  options: LogOptions,
   signal: AbortSignal,
 ): AsyncGenerator<LogLine, void> {
   const bound = (ms: number | undefined): string | undefined =>
