@@ -8,7 +8,6 @@
  * gRPC numbers are those of google.rpc.Code.
  */
 export const ERROR_CODES = {
-  not_modified: { grpc: 9, http: 304 },
   invalid_argument: { grpc: 3, http: 400 },
   failed_precondition: { grpc: 9, http: 400 },
   unauthenticated: { grpc: 16, http: 401 },

@@ -126,13 +126,6 @@ export class Manager implements Component {
     throw new ClusterError("unavailable", "The manager of this node is starting", { retryable: true });
   }
 
-  /** "host:port" of the managers that are known, this one first. For the local agent. */
-  get managerAddrs(): readonly string[] {
-    const { advertiseAddr } = this.#options;
-    const others = this.#running?.raft.members.map((member) => member.addr) ?? [];
-    return [advertiseAddr, ...others.filter((addr) => addr !== advertiseAddr)];
-  }
-
   get isLeader(): boolean {
     return !this.#isStopped && (this.#running?.raft.isLeader ?? false);
   }

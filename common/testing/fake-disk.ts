@@ -224,16 +224,6 @@ export class FakeDisk implements Disk {
     return inode.content.subarray(0, inode.length);
   }
 
-  /** Loses everything: a new disk. */
-  wipe(): void {
-    this.#life += 1;
-    this.#stalled = [];
-    this.#names.clear();
-    this.#durableNames.clear();
-    this.#nameOperations = [];
-    this.#folders.clear();
-  }
-
   #inode(path: string): Inode {
     const inode = this.#names.get(path);
     if (inode === undefined) throw errno("ENOENT", path);

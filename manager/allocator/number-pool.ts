@@ -25,10 +25,6 @@ export class NumberPool {
     this.#next = options.first;
   }
 
-  get usedCount(): number {
-    return this.#used.size;
-  }
-
   has(value: number): boolean {
     return this.#used.has(value);
   }

@@ -43,10 +43,6 @@ export class ReadBarriers {
     this.#nextReadId = options.firstReadId;
   }
 
-  get hasUnasked(): boolean {
-    return this.#unasked.length > 0;
-  }
-
   add(signal: AbortSignal | undefined): Promise<void> {
     if (this.#count >= this.#options.countMax) {
       const text = `Cannot read: want at most ${this.#options.countMax} reads waiting, got one more`;

@@ -102,10 +102,6 @@ export class MemoryStore implements Store, StateMachine {
     this.#raft = log;
   }
 
-  get watcherCount(): number {
-    return this.#hub.count;
-  }
-
   view(): StoreView {
     this.#view ??= this.#applied.copy();
     return this.#view;

@@ -57,10 +57,4 @@ export class SortedMap<V> {
   entries(): IterableIterator<[string, V]> {
     return this.#tree.entries();
   }
-
-  /** True if a key starts with `prefix`. */
-  hasPrefix(prefix: string): boolean {
-    const next = this.#tree.nextHigherKey(prefix);
-    return this.#tree.has(prefix) || (next !== undefined && next.startsWith(prefix));
-  }
 }

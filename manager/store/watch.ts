@@ -72,10 +72,6 @@ export class WatchHub {
     this.#log = log;
   }
 
-  get count(): number {
-    return this.#watchers.size;
-  }
-
   add(options: WatchOptions, listener: Listener): Watch {
     return this.#add(new Watcher(options, listener, 0));
   }

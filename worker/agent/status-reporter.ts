@@ -30,13 +30,6 @@ export class StatusReporter {
     this.#deps = deps;
   }
 
-  /** Number of tasks whose newest status the manager has not acknowledged. */
-  get unacknowledgedCount(): number {
-    let count = this.#pending.size;
-    for (const batch of this.#inFlight.values()) count += batch.size;
-    return count;
-  }
-
   report(taskId: string, status: TaskStatus): void {
     this.#pending.set(taskId, status);
     this.#flushSoon();
