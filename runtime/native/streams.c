@@ -28,12 +28,14 @@ enum {
   WAITING_BYTES_MAX = 65536,
   FRAME_BYTES_MAX = 65536 + 5,
   DRAIN_QUIET_MS = 2000,
+  LINGER_QUIET_MS = 2000,
 };
 
 struct client {
   int fd;
   uint32_t flags;
   bool is_watching, is_dead;
+  bool is_hung_up; /* has been told all; what it still says is dropped */
   char *out, *in;
   uint32_t out_length, out_size, in_length;
   struct client *next;
@@ -206,7 +208,22 @@ static void obey(struct streams *streams, struct client *client, uint8_t type, c
   }
 }
 
+/*
+ * The client reads to the end and closes. Closing before it does would break what it is about to write (the end of stdin, often), and a
+ * client whose write fails loses what it has not read yet: the last output and the exit.
+ */
+static void hang_up(struct client *client) {
+  if (client->is_hung_up) return;
+  client->is_hung_up = true;
+  shutdown(client->fd, SHUT_WR);
+}
+
 static void read_client(struct streams *streams, struct client *client) {
+  if (client->is_hung_up) {
+    ssize_t dropped = recv(client->fd, read_buffer, sizeof read_buffer, MSG_DONTWAIT);
+    client->is_dead = dropped == 0 || (dropped < 0 && errno != EAGAIN && errno != EINTR);
+    return;
+  }
   if (client->in == NULL) client->in = malloc(FRAME_BYTES_MAX);
   if (client->in == NULL) {
     client->is_dead = true;
@@ -411,20 +428,26 @@ void streams_tell_exit(struct streams *streams, const void *exit_frame, uint32_t
 void streams_tell_gone(struct streams *streams) {
   for (struct client *client = streams->clients; client != NULL; client = client->next) {
     if (client->is_watching) queue_frame(client, F_GONE, NULL, 0);
-    else if (client->out_length == 0) client->is_dead = true;
+    else if (client->out_length == 0) hang_up(client);
   }
   forget_dead(streams);
 }
 
 void streams_finish(struct streams *streams) {
   struct polled set = {0};
+  /* Only the clients count from here on: whatever else is ready would be ready again at once. */
+  streams->listener = streams->sources[0] = streams->sources[1] = streams->oom = -1;
+  streams->input_length = 0;
   for (;;) {
-    for (struct client *client = streams->clients; client != NULL; client = client->next)
-      if (client->out_length == 0) client->is_dead = true;
+    bool is_waiting = false;
+    for (struct client *client = streams->clients; client != NULL; client = client->next) {
+      if (client->out_length > 0) is_waiting = true;
+      else hang_up(client);
+    }
     forget_dead(streams);
     if (streams->clients == NULL) return;
-    int count = poll_all(streams, &set, -1);
-    if (count < 0 && errno != EINTR) return;
+    int count = poll_all(streams, &set, is_waiting ? -1 : LINGER_QUIET_MS);
+    if (count == 0 || (count < 0 && errno != EINTR)) return;
     if (count > 0) serve_clients(streams, &set, count);
   }
 }

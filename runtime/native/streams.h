@@ -48,7 +48,7 @@ void streams_run(struct streams *streams, void (*on_exit_reached)(void *), void 
 void streams_tell_exit(struct streams *streams, const void *exit_frame, uint32_t length);
 /* Tells those who watch that nothing of the run is in anybody's way any more, and hangs up on the others that have got all. */
 void streams_tell_gone(struct streams *streams);
-/* Goes on until every client has got all, or has gone. */
+/* Goes on until every client has got all and closed its end, or has gone; one that has got all isn't waited for long. */
 void streams_finish(struct streams *streams);
 
 #endif

@@ -1,0 +1,37 @@
+/** The end of a process as its client hears of it: what it said last and its exit, whatever the client was doing meanwhile. */
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { after, before, describe, test } from "node:test";
+import { RuntimeLab } from "./support/runtime-lab.ts";
+import { until } from "./support/wait.ts";
+
+/** More than is read ahead of a client that doesn't read (256 KiB), less than that and the sockets' buffers on the way. */
+const SAID_BYTES = 400_000;
+
+describe("a process that ends before its client does", () => {
+  let lab: RuntimeLab;
+  before(async () => {
+    lab = await RuntimeLab.open();
+  });
+  after(() => lab.close());
+
+  test("exec: all output and the exit code come, though stdin is closed after the end", async () => {
+    const { containers } = lab.engine;
+    const id = await lab.create(["sleep", "100"]);
+    await containers.start(id);
+    const { Id } = await containers.createExec(id, {
+      Cmd: ["sh", "-c", `head -c ${SAID_BYTES} /dev/zero; exit 7`],
+      AttachStdin: true,
+      AttachStdout: true,
+      AttachStderr: true,
+    });
+    const streams = await containers.startExec(Id, { detach: false, tty: false });
+    const pid = Number((await containers.inspectExec(Id))["Pid"]);
+    await until("end of the program", 20_000, () => !existsSync(`/proc/${pid}`));
+    streams?.stdin?.end();
+    let bytes = 0;
+    for await (const { data } of streams?.output ?? []) bytes += data.byteLength;
+    assert.equal(bytes, SAID_BYTES);
+    assert.equal((await containers.inspectExec(Id))["ExitCode"], 7);
+  });
+});
