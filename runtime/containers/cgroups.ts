@@ -238,11 +238,56 @@ export class Cgroups {
 
   /** Files and values of the limits, in the order in which they must be written. */
   limitWrites(id: string, limits: ResourceLimits, parent?: string): readonly CgroupWrite[] {
-    const writes = this.isV2 ? v2Writes(limits) : v1Writes(limits);
+    const writes = this.isV2 ? v2Writes(limits) : v1Writes(this.#withWholeCpuset(limits, parent));
     return writes.flatMap(({ controller, file, value, isOptional }) => {
       const folder = controller === "" ? this.v2Folder(id, parent) : this.v1Folder(controller, id, parent);
       return folder === undefined ? [] : [{ file: path.join(folder, file), value, isOptional }];
     });
+  }
+
+  /** v1: a group whose cpus are set takes no process while its memory nodes aren't, and the other way round: the rest is the parent's. */
+  #withWholeCpuset(limits: ResourceLimits, parent?: string): ResourceLimits {
+    const { cpusetCpus, cpusetMems } = limits;
+    if ((cpusetCpus === undefined) === (cpusetMems === undefined)) return limits;
+    const missing = cpusetCpus === undefined ? "cpusetCpus" : "cpusetMems";
+    const folder = this.v1Folder("cpuset", "", parent);
+    if (folder === undefined) return limits;
+    const value = readOrEmpty(path.join(folder, missing === "cpusetCpus" ? "cpuset.cpus" : "cpuset.mems"));
+    return value === "" ? limits : { ...limits, [missing]: value };
+  }
+
+  /**
+   * v1: a container that was started without limits of this kind has no cpuset group: makes one and moves what runs there.
+   * The container's monitor knows nothing of it, so leaveCpuset() belongs to it.
+   */
+  async enterCpuset(id: string, limits: ResourceLimits, parent?: string): Promise<void> {
+    const folder = this.v1Folder("cpuset", id, parent);
+    const others = this.v1Folder("memory", id, parent) ?? this.v2Folder(id, parent);
+    if (folder === undefined || others === undefined || existsSync(folder)) return;
+    await fs.mkdir(folder);
+    try {
+      const own = this.limitWrites(id, limits, parent).filter((each) => path.dirname(each.file) === folder);
+      for (const { file, value } of own) await fs.writeFile(file, value);
+      // What is forked meanwhile shows in the next round.
+      const moved = new Set<string>();
+      for (let count = -1; count < moved.size;) {
+        count = moved.size;
+        for (const pid of (await fs.readFile(path.join(others, "cgroup.procs"), "utf8")).split("\n")) {
+          if (pid === "" || moved.has(pid)) continue;
+          moved.add(pid);
+          await fs.writeFile(path.join(folder, "cgroup.procs"), pid).catch(ignoreEnded);
+        }
+      }
+    } catch (caught) {
+      await this.leaveCpuset(id, parent);
+      throw caught;
+    }
+  }
+
+  /** Once nothing of the container runs. */
+  async leaveCpuset(id: string, parent?: string): Promise<void> {
+    const folder = this.v1Folder("cpuset", id, parent);
+    if (folder !== undefined) await fs.rmdir(folder).catch(() => undefined);
   }
 
   async freeze(id: string, isFrozen: boolean, parent?: string): Promise<void> {
@@ -277,6 +322,18 @@ async function pollFile(
     await new Promise((resolve) => setTimeout(resolve, FREEZE_POLL_MS));
   }
   throw new ClusterError("deadline_exceeded", `Cannot change ${file}: processes did not follow in time`);
+}
+
+function readOrEmpty(file: string): string {
+  try {
+    return readFileSync(file, "utf8").trim();
+  } catch {
+    return "";
+  }
+}
+
+function ignoreEnded(caught: unknown): void {
+  if ((caught as NodeJS.ErrnoException).code !== "ESRCH") throw caught;
 }
 
 async function tryWrite(file: string, value: string): Promise<void> {

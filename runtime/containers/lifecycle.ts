@@ -46,7 +46,7 @@ import type { OciRuntime, OciRuntimes } from "./oci-runtimes.ts";
 import { resourceLimits } from "./resource-limits.ts";
 import { nextRestartDelayMs, shouldRestart } from "./restart-policy.ts";
 import { parseSignal } from "./signals.ts";
-import { deviceRulesOf, hostnameOf, launchSpec, monitorSocket, sharedWith } from "./spec.ts";
+import { deviceRulesOf, groupOptions, hostnameOf, launchSpec, monitorSocket, sharedWith } from "./spec.ts";
 import { startError } from "./start-errors.ts";
 
 const SIGKILL = 9;
@@ -397,6 +397,8 @@ export class Lifecycle {
     live.connection = undefined;
     live.stopHealth?.();
     await this.#release(live);
+    const { parent, cpuset } = groupOptions(live.record.hostConfig);
+    if (cpuset) await this.#deps.cgroups.leaveCpuset(live.id, parent);
     const startedAt = parseNanoseconds(live.record.state.startedAt);
     const finishedAt = last?.finishedAtNs ?? BigInt(Math.round(this.#deps.env.clock.wallMs() * 1000)) * 1000n;
     const exitCode = last?.exitCode ?? 255;

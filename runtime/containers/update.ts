@@ -105,10 +105,11 @@ export async function updateContainer(
     await fs.writeFile(file, JSON.stringify(updatedResources(resourceLimits(hostConfig))), { mode: 0o600 });
     await runtimes.call(runtime, "update", "--resources", file, live.id);
   } else if (live.isRunning) {
-    const writes = cgroups.limitWrites(live.id, resourceLimits(hostConfig), groupParent(record).parent);
-    const hasCpuset =
-      (record.hostConfig.CpusetCpus ?? "") !== "" || (record.hostConfig.CpusetMems ?? "") !== "";
-    await writeAll(writes.filter((each) => hasCpuset || !each.file.includes("cpuset")));
+    const limits = resourceLimits(hostConfig);
+    const { parent } = groupParent(record);
+    if (limits.cpusetCpus !== undefined || limits.cpusetMems !== undefined)
+      await cgroups.enterCpuset(live.id, limits, parent);
+    await writeAll(cgroups.limitWrites(live.id, limits, parent));
   }
   live.change({ hostConfig });
 }

@@ -50,4 +50,28 @@ describe("control groups of processes", () => {
     for (const root of new Set([...v1.values(), ...(v2 === undefined ? [] : [v2])]))
       if (existsSync(root + parent)) rmdirSync(root + parent);
   });
+
+  test("cpus without memory nodes, and nodes without cpus: the rest is as above the container", async () => {
+    const ask = ["grep", "-E", "^(Cpus|Mems)_allowed_list", "/proc/self/status"];
+    for (const limit of [{ CpusetCpus: "0" }, { CpusetMems: "0" }, { CpusetCpus: "0", CpusetMems: "0" }]) {
+      const run = await lab.run(ask, limit);
+      assert.equal(run.exitCode, 0, run.stderr);
+      assert.match(
+        run.stdout,
+        "CpusetCpus" in limit ? /^Cpus_allowed_list:\s+0$/m : /^Mems_allowed_list:\s+0$/m,
+      );
+    }
+  });
+
+  test("cpus that are set while it runs hold for what runs and for an exec, and leave nothing behind", async () => {
+    const { id, pid } = await started();
+    await lab.engine.containers.update(id, { CpusetCpus: "0" });
+    assert.match(readFileSync(`/proc/${pid}/status`, "utf8"), /^Cpus_allowed_list:\s+0$/m);
+    const exec = await lab.exec(id, ["grep", "Cpus_allowed_list", "/proc/self/status"]);
+    assert.deepEqual([exec.output, exec.exitCode], ["Cpus_allowed_list:\t0\n", 0]);
+    const group = /^\d+:cpuset:(.*)$/m.exec(readFileSync(`/proc/${pid}/cgroup`, "utf8"))?.[1];
+    await lab.engine.containers.stop(id, { timeoutSeconds: 0 });
+    const root = detectHierarchies().v1.get("cpuset");
+    assert.equal(root !== undefined && existsSync(`${root}${group ?? ""}`), false);
+  });
 });
