@@ -8,4 +8,5 @@ export { ClusterBlobPeers } from "./blob-peers.ts";
 export { CertificateRenewal } from "./certificate-renewal.ts";
 export { grpcConnector } from "./dispatcher-connector.ts";
 export { nodeServiceHandlers } from "./node-service.ts";
+export { RoleChange } from "./role-change.ts";
 export { WorkerNode } from "./worker-node.ts";

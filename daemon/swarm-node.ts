@@ -40,6 +40,7 @@ import { describedBy } from "./node-description.ts";
 import type { NodeState, NodeStateStore } from "./node-state.ts";
 import type { DaemonOptions } from "./options.ts";
 import { remoteManagers } from "./remote-managers.ts";
+import type { RoleChange } from "./role-change.ts";
 import type { WorkerNode } from "./worker-node.ts";
 
 /** How long init and join wait for the node's first session before they say that it goes on in the background. */
@@ -80,6 +81,7 @@ interface Membership {
   readonly worker: WorkerNode;
   readonly peers: ClusterBlobPeers;
   readonly renewal: CertificateRenewal;
+  readonly roleChange: RoleChange;
   manager: Manager | undefined;
   /** By the last session message, with ids; the addresses are in the state too. */
   toldManagers: SessionInfo["managers"];
@@ -393,7 +395,10 @@ export class SwarmNode implements SwarmLifecycle {
         (this.#membership?.state.managers ?? state.managers).map((addr) => dialAddress(addr, state)),
       renewed: (next) => this.#renewed(next),
     });
-    return { state, identity: live, server, worker, peers, renewal, manager: undefined, toldManagers: [] };
+    const change = (role: NodeRole): Promise<boolean> => this.#change(() => this.#changeRole(role));
+    const roleChange = new parts.RoleChange({ env, log, change });
+    const own = { state, identity: live, server, worker, peers, renewal, roleChange };
+    return { ...own, manager: undefined, toldManagers: [] };
   }
 
   async #assembleWorker(
@@ -420,7 +425,7 @@ export class SwarmNode implements SwarmLifecycle {
       availability: state.availability,
       managers: state.managers,
       managersChanged: (managers) => this.#managersChanged(managers),
-      roleWanted: (role) => this.#roleWanted(role),
+      roleWanted: (role) => this.#membership?.roleChange.want(role),
       renewalWanted: () => this.#membership?.renewal.renewNow(),
       removed: () => this.#removed(),
     });
@@ -506,29 +511,24 @@ export class SwarmNode implements SwarmLifecycle {
   }
 
   /** Promotion and demotion: a certificate with the new role first, then the manager half comes or goes. */
-  #roleWanted(role: NodeRole): void {
-    if (this.#membership === undefined || hasRole(this.#membership, role)) return;
-    void this.#change(() => this.#changeRole(role)).catch((caught: unknown) => {
-      // The manager says it again with every session update, so a failure here is tried again.
-      this.#options.log.warn("role could not be changed", { role, error: ClusterError.from(caught) });
-    });
-  }
-
-  async #changeRole(role: NodeRole): Promise<void> {
+  async #changeRole(role: NodeRole): Promise<boolean> {
     const membership = this.#membership;
-    if (membership === undefined || hasRole(membership, role)) return;
-    const { managers } = membership.state;
+    if (membership === undefined || hasRole(membership, role)) return true;
+    const { managers, advertiseAddr } = membership.state;
     const { renewCertificate } = await import("../manager/ca/ca-client.ts");
     const identity = await renewCertificate({
       identity: membership.identity.current,
       managers: managers.map((addr) => dialAddress(addr, membership.state)),
     });
-    if (identity.role !== role) return;
+    if (identity.role !== role) return false;
     await this.#takeUp(membership, identity);
-    if (role === "manager") await this.#startManager(membership, { kind: "join", remoteAddrs: managers });
+    // One that lost its state is still among those that the others name.
+    const remoteAddrs = managers.filter((addr) => addr !== advertiseAddr);
+    if (role === "manager") await this.#startManager(membership, { kind: "join", remoteAddrs });
     else await this.#endManager(membership);
     this.#options.log.info("role changed", { role });
     membership.worker.reconnect();
+    return true;
   }
 
   async #endManager(membership: Membership): Promise<void> {
@@ -583,6 +583,7 @@ export class SwarmNode implements SwarmLifecycle {
     this.#membership = undefined;
     this.#phase = "inactive";
     membership.renewal.stop();
+    membership.roleChange.stop();
     await membership.manager?.stop();
     await membership.worker.leave();
     await this.#close(membership);
@@ -592,6 +593,7 @@ export class SwarmNode implements SwarmLifecycle {
   async #halt(membership: Membership): Promise<void> {
     this.#phase = "inactive";
     membership.renewal.stop();
+    membership.roleChange.stop();
     // Hands leadership on first, so that the others need no election.
     await membership.manager?.stop();
     await membership.worker.stop();
@@ -605,7 +607,7 @@ export class SwarmNode implements SwarmLifecycle {
   }
 }
 
-/** A manager that could not join Raft is none yet: it tries again when it is told its role the next time. */
+/** A manager that could not join Raft is none yet. */
 function hasRole(membership: Membership, role: NodeRole): boolean {
   return membership.state.role === role && (role === "worker" || membership.manager !== undefined);
 }

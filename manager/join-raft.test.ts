@@ -36,3 +36,13 @@ test("askLeader() pauses between rounds where two managers each take the other f
   assert.deepEqual(addresses.slice(0, 4), [FIRST, SECOND, FIRST, SECOND]);
   assert.ok(addresses.length < 20, `asked ${addresses.length} times in a second`);
 });
+
+test("askLeader() passes over an address where no manager is any more, or none yet", async () => {
+  const clock = new FakeClock();
+  const ask = (address: string): Promise<string> =>
+    address === FIRST
+      ? Promise.reject(new ClusterError("unimplemented", "The server does not implement the method"))
+      : Promise.resolve(`taken in by ${address}`);
+  const remoteAddrs = [FIRST, SECOND];
+  assert.equal(await askLeader({ remoteAddrs, clock, timers: clock }, 1_000, ask), `taken in by ${SECOND}`);
+});

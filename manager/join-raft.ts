@@ -2,7 +2,7 @@
 import type { Client } from "@grpc/grpc-js";
 import { ClusterError } from "../common/errors.ts";
 import type { Clock, Timers } from "../common/env.ts";
-import { callUnary, connect, dial } from "../proto/rpc-client.ts";
+import { callUnary, connect, dial, mayAnotherAnswer } from "../proto/rpc-client.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import { controlService } from "../proto/services.ts";
 import { JOIN_REACH_MS, JOIN_WAIT_MS, LEADER_RETRY_MS, WITHDRAW_WAIT_MS } from "./limits.ts";
@@ -75,13 +75,7 @@ export async function askLeader<T>(
         return await ask(address);
       } catch (caught) {
         last = ClusterError.from(caught);
-        if (
-          last.notLeader === undefined &&
-          last.code !== "unavailable" &&
-          last.code !== "deadline_exceeded"
-        ) {
-          throw last;
-        }
+        if (last.notLeader === undefined && !mayAnotherAnswer(last)) throw last;
         const leader = last.notLeader?.leaderAddress ?? "";
         if (leader !== "") candidates.unshift(leader);
       }

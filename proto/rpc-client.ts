@@ -107,6 +107,11 @@ function refusal(
   return undefined;
 }
 
+/** Whether what an address didn't do another may: it was not reached, or is no manager, or none any more. */
+export function mayAnotherAnswer(error: ClusterError): boolean {
+  return error.code === "unavailable" || error.code === "deadline_exceeded" || error.code === "unimplemented";
+}
+
 export interface CallOptions {
   /** Default 20 s. */
   readonly deadlineMs?: number;

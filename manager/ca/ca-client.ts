@@ -6,7 +6,7 @@ import { assert } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { NodeAvailability } from "../../model/specs.ts";
 import type { shoal } from "../../proto/messages.ts";
-import { callUnary, dial, type Anonymous } from "../../proto/rpc-client.ts";
+import { callUnary, dial, mayAnotherAnswer, type Anonymous } from "../../proto/rpc-client.ts";
 import type { NodeIdentity } from "../../proto/rpc.ts";
 import { caService } from "../../proto/services.ts";
 import { certificateDigest, createRequest, splitPem } from "./certificates.ts";
@@ -114,9 +114,7 @@ async function firstThatAnswers<T>(
       return await run(address);
     } catch (caught) {
       last = ClusterError.from(caught);
-      if (last.code !== "unavailable" && last.code !== "deadline_exceeded" && last.code !== "unimplemented") {
-        throw last;
-      }
+      if (!mayAnotherAnswer(last)) throw last;
     }
   }
   throw new ClusterError(

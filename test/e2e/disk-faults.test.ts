@@ -3,7 +3,7 @@
  * the member says what is wrong, keeps out of decisions, and is whole again by itself. Clients read and write all the while.
  */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test, type TestContext } from "node:test";
 import { SeededRandom } from "../../common/testing/seeded-random.ts";
@@ -125,6 +125,39 @@ describe("disks of managers", () => {
       await untilReachable(host, by);
     }
     await damage(context, flipCheckpoint, [DAMAGED, /it was put aside as/, WHOLE]);
+  });
+
+  test("a manager that lost its whole Raft folder asks to be taken in again, and is another member then", async () => {
+    const [victim, other] = await followers();
+    assert.ok(victim && other);
+    const raftIds = (log: string): readonly string[] =>
+      Array.from(log.matchAll(/raftId=(\d+)/g), ([, id]) => id ?? "");
+    const before = raftIds(logSince(victim, 0)).at(-1);
+    assert.ok(before);
+    await cluster.dev.killDaemon(victim.name);
+    rmSync(path.join(victim.folder, "data/swarm/manager"), { recursive: true });
+    const offset = readFileSync(victim.logPath).byteLength;
+    await cluster.dev.startDaemon(victim.name);
+    await untilReachable(victim, other);
+    assert.ok(logSince(victim, offset).includes("this manager has no state of the cluster yet"));
+    const after = await until("it is a member", BACK_MS, () => raftIds(logSince(victim, offset)).at(-1));
+    assert.notEqual(after, before);
+    const ls = await cluster.dockerOn(
+      other.name,
+      "node",
+      "ls",
+      "--format",
+      "{{.Hostname}} {{.ManagerStatus}}",
+    );
+    assert.deepEqual(
+      ls
+        .trim()
+        .split("\n")
+        .map((line) => line.replace(/ (Leader|Reachable)$/, ""))
+        .toSorted(),
+      cluster.dev.managers.map((host) => host.name).toSorted(),
+    );
+    await someAnswers();
   });
 
   test("a full disk makes the leader step down, and it recovers by itself when there is room", async (context) => {
