@@ -11,6 +11,7 @@ const SLOTS = "manager/orchestrator/slots.ts";
 const GATE = "manager/orchestrator/start-gate.ts";
 const ENFORCER = "manager/orchestrator/constraint-enforcer.ts";
 const PLAN = "manager/updater/plan.ts";
+const UPDATER = "manager/updater/updater.ts";
 const ASSIGNMENTS = "manager/dispatcher/session-assignments.ts";
 const STATUSES = "manager/dispatcher/status-writer.ts";
 const BARRIER = "manager/dispatcher/drain-barrier.ts";
@@ -253,7 +254,11 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
     237,
     "a task of a new spec takes the place of one of an old spec before its update has begun",
     "liveness",
-    [[ACTIONS, "if (last !== undefined) beginUpdate(", 'if (last?.id === "") beginUpdate(']],
+    [
+      [ACTIONS, "if (last !== undefined) beginUpdate(", 'if (last?.id === "") beginUpdate('],
+      // An updater as fast as ours hardly ever comes too late; a slow one is as good by itself.
+      [UPDATER, 'name: "updater",', 'name: "updater", debounceMs: 2_000,'],
+    ],
     "handover",
   ),
 ];
