@@ -23,7 +23,14 @@ import type {
 import type { NetworkCatalog } from "./local-catalog.ts";
 import { portRequests } from "./local-ports.ts";
 import type { PublishedPort } from "./local-ports.ts";
-import { describePorts, extraHosts, publishedOf } from "./local-results.ts";
+import {
+  describePorts,
+  extraHosts,
+  ownHosts,
+  publishedOf,
+  searchDomains,
+  withDots,
+} from "./local-results.ts";
 
 type Request = Omit<ContainerNetworkRequest, "target">;
 type Endpoints = Readonly<Record<string, EndpointSettings>>;
@@ -174,16 +181,15 @@ export class LocalGuests {
     const attached = await this.#require().attach(guest);
     const { meshIp } = attached;
     this.#known.set(id, { guest, meshIp, endpoints: withSettings(attached.endpoints, settings) });
-    const search = hostConfig.DnsSearch ?? [];
-    const [endpoint] = Object.values(attached.endpoints);
-    const names = [request.hostname === "" ? request.name : request.hostname];
+    const dnsOptions = hostConfig.DnsOptions ?? [];
+    const ips = Object.values(attached.endpoints).map(({ IPAddress = "" }) => IPAddress);
     return {
       ...attached,
-      searchDomains: search.length > 0 ? search : attached.searchDomains,
-      dnsOptions: [...attached.dnsOptions, ...(hostConfig.DnsOptions ?? [])],
+      searchDomains: searchDomains(hostConfig, attached.searchDomains),
+      dnsOptions: attached.dnsOptions.length === 0 ? dnsOptions : withDots(dnsOptions),
       ports: describePorts(ports),
       hosts: [
-        { ip: endpoint?.IPAddress ?? "", names },
+        ...ownHosts(ips, request),
         ...(isLocalToo ? [] : extraHosts(hostConfig, attached.nameservers[0] ?? "")),
       ],
       sandboxId: createHash("sha256").update(`${id} ${target.pid}`).digest("hex"),

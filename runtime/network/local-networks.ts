@@ -13,7 +13,6 @@ import type {
   EndpointSettings,
   GuestNetworks,
   Filters,
-  HostConfig,
   JsonObject,
   LocalNetworkEngine,
   NetworkNamespaceTarget,
@@ -39,7 +38,7 @@ import { type AddressPool, subnetRanges } from "./address-pools.ts";
 import { HOST_BINDING, PREDEFINED } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 import { LocalResolution } from "./local-resolution.ts";
-import { byGateway, describePorts, extraHosts, publishFailure, splitUntil } from "./local-results.ts";
+import { byGateway, describePorts, publishFailure, splitUntil } from "./local-results.ts";
 import { type Target, checkJoinable, endpointOn } from "./local-targets.ts";
 import { NetworkNamespace, namespaceIdentity } from "./namespace.ts";
 import type { OutsidePorts } from "./slirp-ports.ts";
@@ -88,7 +87,6 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   readonly #options: LocalNetworksOptions;
   readonly #log: Logger;
   readonly #root: NetworkNamespace;
-  readonly #forwarder: DnsForwarder;
   readonly #catalog: NetworkCatalog;
   readonly #bridges: LocalBridges;
   readonly #members: Members;
@@ -138,7 +136,6 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     this.#options = options;
     this.#log = log;
     this.#root = root;
-    this.#forwarder = forwarder;
     this.#catalog = catalog;
     this.#bridges = bridges;
     this.#members = members;
@@ -304,7 +301,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
       const sandbox = namespaceIdentity(pid);
       if (sandbox === undefined)
         throw new ClusterError("not_found", `Cannot connect the container: process ${pid} is gone`);
-      if (known?.sandbox === sandbox && known.pid === pid) return this.#result(known, request.hostConfig);
+      if (known?.sandbox === sandbox && known.pid === pid) return this.#result(known, request);
       if (known !== undefined) await this.#members.drop(known);
       return this.#attach(request, sandbox);
     });
@@ -555,7 +552,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
       throw publishFailure(caught, request.name, Object.values(member.endpoints)[0]?.endpointId ?? "");
     }
     this.#emitMember("connect", member);
-    return this.#result(member, request.hostConfig);
+    return this.#result(member, request);
   }
 
   /** What is added to the container's networks: as it is now if it runs, else as asked for. */
@@ -570,24 +567,12 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
     return this.#members.describe(next);
   }
 
-  #result(member: Member, hostConfig: HostConfig): ContainerNetworkResult {
-    const [first] = Object.entries(member.endpoints);
-    const host = this.#forwarder.host();
-    const gateway = this.#bridges.facts(first?.[0] ?? "")?.gateway;
-    const search = hostConfig.DnsSearch ?? [];
-    const own =
-      first === undefined
-        ? []
-        : [first[1].ip, first[1].ipv6?.ip ?? ""]
-            .filter((ip) => ip !== "")
-            .map((ip) => ({ ip, names: [member.hostname === "" ? member.name : member.hostname] }));
+  #result(member: Member, request: ContainerNetworkRequest): ContainerNetworkResult {
     return {
       endpoints: this.#members.describe(member),
-      ...this.#resolution.nameservers(member),
-      searchDomains: search.length > 0 ? search : host.search,
-      dnsOptions: hostConfig.DnsOptions ?? [],
+      ...this.#resolution.resolver(member, request.hostConfig),
       ports: describePorts(member.ports),
-      hosts: [...own, ...this.#resolution.linkHosts(hostConfig), ...extraHosts(hostConfig, gateway ?? "")],
+      hosts: this.#resolution.hosts(member, request),
       sandboxId: createHash("sha256").update(`${member.containerId} ${member.sandbox}`).digest("hex"),
     };
   }

@@ -1,11 +1,12 @@
 /** What containers on local networks are told of names: name servers for resolv.conf, lines for the hosts file. */
-import type { HostConfig } from "../../model/engine.ts";
-import type { NameServers } from "../ports.ts";
+import type { AttachedNetworks, HostConfig } from "../../model/engine.ts";
+import type { ContainerNetworkRequest, ContainerNetworkResult, NameServers } from "../ports.ts";
 import type { DnsForwarder } from "./dns-forwarder.ts";
 import type { LocalBridges } from "./local-bridges.ts";
 import type { NetworkCatalog } from "./local-catalog.ts";
 import type { LocalGuests } from "./local-guests.ts";
 import type { Member, Members } from "./local-members.ts";
+import { extraHosts, ownHosts, searchDomains, withDots } from "./local-results.ts";
 
 export interface LocalResolutionDeps {
   readonly forwarder: DnsForwarder;
@@ -40,6 +41,28 @@ export class LocalResolution {
     return { nameservers: reachable.length > 0 ? reachable : [nameService] };
   }
 
+  /** All of a container's resolv.conf. */
+  resolver(
+    member: Member,
+    hostConfig: HostConfig,
+  ): NameServers & Pick<AttachedNetworks, "searchDomains" | "dnsOptions"> {
+    const told = this.nameservers(member);
+    const dnsOptions = hostConfig.DnsOptions ?? [];
+    return {
+      ...told,
+      searchDomains: searchDomains(hostConfig, this.#deps.forwarder.host().search),
+      dnsOptions: told.nameService === undefined ? dnsOptions : withDots(dnsOptions),
+    };
+  }
+
+  /** What a container's hosts file has beyond localhost. */
+  hosts(member: Member, request: ContainerNetworkRequest): ContainerNetworkResult["hosts"] {
+    const { hostConfig } = request;
+    const gateway = this.#deps.bridges.facts(Object.keys(member.endpoints)[0] ?? "")?.gateway ?? "";
+    const ips = Object.values(member.endpoints).flatMap(({ ip, ipv6 }) => [ip, ipv6?.ip ?? ""]);
+    return [...ownHosts(ips, request), ...this.#linkHosts(hostConfig), ...extraHosts(hostConfig, gateway)];
+  }
+
   /** A local name server knows the cluster's names too, the cluster's does not know local ones. */
   namesOf(member: Member | undefined, clusterNames: NameServers | undefined): NameServers | undefined {
     const own = member === undefined ? undefined : this.nameservers(member);
@@ -48,7 +71,7 @@ export class LocalResolution {
   }
 
   /** `--link NAME:ALIAS`: the other container's address under its alias and name. */
-  linkHosts(hostConfig: HostConfig): { ip: string; names: string[] }[] {
+  #linkHosts(hostConfig: HostConfig): { ip: string; names: string[] }[] {
     return (hostConfig.Links ?? []).flatMap((link) => {
       const [target = "", alias = target] = link.split(":").map((part) => part.split("/").at(-1) ?? part);
       const member = this.#deps.members.find(

@@ -1,7 +1,7 @@
 /** Small translations between what containers ask for, what they got, and Docker's shapes of it. Pure. */
 import { ClusterError } from "../../common/errors.ts";
 import type { EndpointSettings, Filters, HostConfig } from "../../model/engine.ts";
-import type { ContainerNetworkResult } from "../ports.ts";
+import type { ContainerNetworkRequest, ContainerNetworkResult } from "../ports.ts";
 import type { PortRequest, PublishedPort } from "./local-ports.ts";
 
 /** The interface with the highest gateway priority first, else in the order asked for. */
@@ -43,6 +43,29 @@ export function publishedOf(ports: ContainerNetworkResult["ports"]): PublishedPo
         hostPort: Number(HostPort),
       }));
   });
+}
+
+/** A container's own lines of its hosts file: its name with its domain, wherever that was given, then the bare one. */
+export function ownHosts(
+  ips: readonly string[],
+  request: Pick<ContainerNetworkRequest, "name" | "hostname" | "config">,
+): { ip: string; names: string[] }[] {
+  const { name, hostname, config } = request;
+  const domain = config.Domainname ?? "";
+  const full = `${hostname === "" ? name : hostname}${domain === "" ? "" : `.${domain}`}`;
+  const [bare = full] = full.split(".", 1);
+  return ips.filter((ip) => ip !== "").map((ip) => ({ ip, names: bare === full ? [full] : [full, bare] }));
+}
+
+/** `--dns-search`, or where the host searches. */
+export function searchDomains(hostConfig: HostConfig, ofHost: readonly string[]): readonly string[] {
+  const own = hostConfig.DnsSearch ?? [];
+  return own.length > 0 ? own : ofHost;
+}
+
+/** Names of one label are the embedded server's business before the search list is tried, unless the user says otherwise. */
+export function withDots(options: readonly string[]): readonly string[] {
+  return options.some((option) => option.startsWith("ndots:")) ? options : [...options, "ndots:0"];
 }
 
 /** `--add-host NAME:IP`, "host-gateway" standing for this host as the container reaches it. */

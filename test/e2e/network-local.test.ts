@@ -174,6 +174,37 @@ describe("local networks", () => {
     },
   );
 
+  test(
+    "a container knows itself by its whole name on each of its networks, and asks our names first",
+    options,
+    async () => {
+      await local("create", { Name: "side", IPAM: { Config: [{ Subnet: "10.93.0.0/24" }] } });
+      const both = await start("both", {
+        hostname: "shop",
+        config: { Domainname: "example.org" },
+        hostConfig: { NetworkMode: "app", DnsSearch: ["example.com"] },
+        networkingConfig: { EndpointsConfig: { app: {}, side: {} } },
+      });
+      const ips = Object.values(both.result.endpoints).map((each) => each.IPAddress);
+      assert.equal(ips.length, 2);
+      assert.deepEqual(
+        both.result.hosts,
+        ips.map((ip) => ({ ip, names: ["shop.example.org", "shop"] })),
+      );
+      assert.deepEqual(both.result.dnsOptions, ["ndots:0"]);
+      const given = await start("given", {
+        hostname: "shop.example.org",
+        hostConfig: { NetworkMode: "app", DnsOptions: ["ndots:2"] },
+      });
+      assert.deepEqual(given.result.hosts[0]?.names, ["shop.example.org", "shop"]);
+      assert.deepEqual(given.result.dnsOptions, ["ndots:2"]);
+      const plain = await start("plain");
+      assert.deepEqual([plain.result.hosts[0]?.names, plain.result.dnsOptions], [["plain"], []]);
+      for (const name of ["both", "given", "plain"]) await local("detach", name);
+      await local("remove", "side");
+    },
+  );
+
   test("connect and disconnect change a running container's networks", options, async () => {
     await local("connect", "app", "client", { Aliases: ["visitor"] });
     assert.equal(await client.process.call("http", { url: "http://10.91.0.42/" }), "db 10.91.0.129");
