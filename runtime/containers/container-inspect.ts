@@ -2,6 +2,7 @@
 import { parseNanoseconds, ZERO_TIME } from "../../common/time.ts";
 import { OWN_RUNTIME } from "./oci-runtimes.ts";
 import type { EndpointSettings, JsonObject } from "../../model/engine.ts";
+import type { ContainerNetworkResult } from "../ports.ts";
 import { commandOf } from "./config-merge.ts";
 import type { ContainerRecord, MountPoint } from "./container-record.ts";
 import { MASKED_PATHS, READONLY_PATHS } from "./container-defaults.ts";
@@ -79,7 +80,7 @@ function networkSettings(record: ContainerRecord): JsonObject {
     Bridge: "",
     SandboxID: sandboxId,
     SandboxKey: record.state.pid > 0 ? `/proc/${record.state.pid}/ns/net` : "",
-    Ports: record.network?.ports ?? {},
+    Ports: portMap(record),
     HairpinMode: false,
     LinkLocalIPv6Address: "",
     LinkLocalIPv6PrefixLen: 0,
@@ -343,13 +344,18 @@ export function statusText(live: LiveContainer, nowMs: number): string {
   }
 }
 
+/** With null for what the container exposes and nobody publishes, as proxies that look for a backend's port expect. */
+export function portMap(record: ContainerRecord): ContainerNetworkResult["ports"] {
+  const { status } = record.state;
+  const { NetworkMode: mode = "default" } = record.hostConfig;
+  const isAlive = status === "running" || status === "paused";
+  const hasOwnPorts = mode !== "host" && mode !== "none" && sharedWith(mode) === undefined;
+  const exposed = isAlive && hasOwnPorts ? Object.keys(record.config.ExposedPorts ?? {}) : [];
+  return { ...Object.fromEntries(exposed.map((key) => [key, null])), ...record.network?.ports };
+}
+
 function portsJson(record: ContainerRecord): readonly JsonObject[] {
-  const published = record.network?.ports ?? {};
-  const exposed = record.state.status === "running" ? Object.keys(record.config.ExposedPorts ?? {}) : [];
-  const all = new Map<string, readonly { readonly HostIp: string; readonly HostPort: string }[] | null>();
-  for (const key of exposed) all.set(key, null);
-  for (const [key, bindings] of Object.entries(published)) all.set(key, bindings);
-  return [...all].flatMap(([key, bindings]) => {
+  return Object.entries(portMap(record)).flatMap(([key, bindings]) => {
     const [port = "", Type = "tcp"] = key.split("/");
     const PrivatePort = Number(port);
     if (bindings === null || bindings.length === 0) return [json({ PrivatePort, Type })];
