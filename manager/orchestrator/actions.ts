@@ -116,7 +116,9 @@ function beginUpdate(
 ): void {
   const { last, service, startedAt } = made;
   if (startedAt === undefined || service.updateStatus !== undefined || isJob(service.spec)) return;
-  if (isTaskUpToDate(service, last, tx.get("node", last.nodeId))) return;
+  // A node that comes back to a global service may have been left by it specs ago: that one has nothing to say of this spec.
+  const isOfNow = !isGlobal(service.spec) || isLive(last) || last.updatedAt === startedAt;
+  if (!isOfNow || isTaskUpToDate(service, last, tx.get("node", last.nodeId))) return;
   const updateStatus = { state: "updating", startedAt, message: "update in progress" } as const;
   tx.update("service", { ...service, updateStatus });
 }

@@ -97,12 +97,8 @@ for (const [what, ranForMs, want] of [
 
 for (const [what, mode, condition, ends] of [
   ["died, and is restarted", { Replicated: { Replicas: 1 } }, "any", TaskState.failed],
-  [
-    "was stopped with its node, and has another made in its place",
-    { Global: {} },
-    "none",
-    TaskState.shutdown,
-  ],
+  ["died on its node, and is restarted", { Global: {} }, "any", TaskState.failed],
+  ["was stopped with its node", { Replicated: { Replicas: 1 } }, "none", TaskState.shutdown],
 ] as const) {
   test(`a spec whose only task is of it before the updater looks, since the old one ${what}, is watched and rolled back`, async () => {
     const cluster = new ModelCluster();
@@ -145,6 +141,32 @@ for (const [what, mode, condition, ends] of [
     await cluster.stop();
   });
 }
+
+test("a node that comes back to a global service begins no update of what was updated without it", async () => {
+  const cluster = new ModelCluster();
+  cluster.start();
+  const nodeId = await cluster.addNode();
+  await cluster.addNode();
+  const id = await cluster.createService({
+    Name: "web",
+    TaskTemplate: { ContainerSpec: { Image: "ok:1" } },
+    Mode: { Global: {} },
+  });
+  const setAvailability = (Availability: "active" | "drain") =>
+    cluster.changeNode(nodeId, (node) => ({ ...node, spec: { ...node.spec, Availability } }));
+  await cluster.until("on both", () => cluster.running(id).length === 2);
+  await setAvailability("drain");
+  await cluster.until("on one", () => cluster.running(id).length === 1);
+  await cluster.updateService(id, withImage("ok:2"));
+  await cluster.until("updated", () => cluster.service(id).updateStatus?.state === "completed");
+  // The same spec once more, as a stack that is deployed again gives it.
+  const { updateStatus: _completed, ...again } = cluster.service(id);
+  await cluster.write((tx) => tx.update("service", again));
+  await setAvailability("active");
+  await cluster.until("on both again", () => cluster.running(id).length === 2);
+  assert.equal(cluster.service(id).updateStatus, undefined);
+  await cluster.stop();
+});
 
 test("restarts, more replicas and jobs begin no update", async () => {
   const cluster = new ModelCluster();
