@@ -103,23 +103,34 @@ async function withClient<T>(
   }
 }
 
+/** Why an address was of no use, in the operator's words instead of the gRPC library's. */
+export function whyNot(address: string, error: ClusterError): string {
+  if (error.code === "unimplemented")
+    return `the node at ${address} is a worker; give the address of a manager`;
+  return error.message
+    .replace(/^No connection established\. Last error: (Error: )?/, "")
+    .replace(/\.? Resolution note:\s*$/, "");
+}
+
 /** Goes on to the next address only when one can't serve now; a refusal is final. */
 async function firstThatAnswers<T>(
   addresses: readonly string[],
   run: (address: string) => Promise<T>,
 ): Promise<T> {
   let last: ClusterError | undefined;
+  let why = "no address is known";
   for (const address of addresses) {
     try {
       return await run(address);
     } catch (caught) {
       last = ClusterError.from(caught);
       if (!mayAnotherAnswer(last)) throw last;
+      why = whyNot(address, last);
     }
   }
   throw new ClusterError(
     "unavailable",
-    `No manager answers at ${addresses.join(", ") || "any address"}: ${last?.message ?? "no address is known"}`,
+    `No manager answers at ${addresses.join(", ") || "any address"}: ${why}`,
     { retryable: true, ...(last === undefined ? {} : { cause: last }) },
   );
 }
