@@ -437,7 +437,11 @@ export interface ImageEngine {
     options: { readonly reference: string; readonly tag?: string; readonly registryAuth?: string },
     signal: AbortSignal,
   ): AsyncIterable<ProgressLine>;
-  load(tar: Readable, options: { readonly quiet: boolean }): AsyncIterable<ProgressLine>;
+  /** With a platform ("linux/arm64"): the images for it alone. */
+  load(
+    tar: Readable,
+    options: { readonly quiet: boolean; readonly platform?: string },
+  ): AsyncIterable<ProgressLine>;
   /** One layer from a root filesystem tar. */
   import(
     tar: Readable,

@@ -1,5 +1,7 @@
 /** /images, /build and /distribution. Image names have slashes, so these patterns take more than one segment. */
 import { ClusterError } from "../../common/errors.ts";
+import { isObject } from "../../common/json.ts";
+import { type ImagePlatform, isForPlatform, platformText } from "../../model/platforms.ts";
 import { badParameter } from "../error-body.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
@@ -49,44 +51,48 @@ async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   exchange.send(200, images);
 }
 
-/** What --platform of the CLI sends: the JSON of an OCI platform. */
-function wantedPlatform(text: string): readonly string[] {
+/** What --platform of docker's load, save, push, history and inspect sends: an OCI platform as JSON. */
+function wantedPlatform({ query }: Exchange): ImagePlatform | undefined {
+  const [text, ...others] = query.all("platform").filter((each) => each !== "");
+  if (text === undefined) return undefined;
+  if (others.length > 0) throw badParameter("multiple platform parameters not supported");
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
     value = undefined;
   }
-  if (typeof value !== "object" || value === null)
+  if (!isObject(value))
     throw badParameter(`invalid platform: want a JSON object with os and architecture, got ${text}`);
-  const { os, architecture, variant } = value as Readonly<Record<string, unknown>>;
-  return platformParts([os, architecture, variant]);
+  const platform = platformOf([value["os"], value["architecture"], value["variant"]]);
+  if (platform.os === "" || platform.architecture === "")
+    throw badParameter(`invalid platform: both os and architecture must be provided, got ${text}`);
+  return platform;
 }
 
-function platformParts(values: readonly unknown[]): readonly string[] {
-  return values.flatMap((value) => (typeof value === "string" && value !== "" ? [value] : []));
+function platformOf(values: readonly unknown[]): ImagePlatform {
+  const [os = "", architecture = "", variant = ""] = values.map((each) =>
+    typeof each === "string" ? each : "",
+  );
+  return { os, architecture, variant };
 }
 
 /** An image has one platform here: another one that is asked for is not there, and this one is no answer. */
 async function checkPlatform(
-  { query }: Exchange,
+  exchange: Exchange,
   { engine }: ApiContext,
   names: readonly string[],
 ): Promise<void> {
-  const wanted = query
-    .all("platform")
-    .filter((each) => each !== "")
-    .map(wantedPlatform);
-  if (wanted.length === 0) return;
+  const wanted = wantedPlatform(exchange);
+  if (wanted === undefined) return;
   for (const name of names) {
     const image = await engine.images.inspect(name);
-    const own = platformParts(["Os", "Architecture", "Variant"].map((key) => image[key]));
-    const other = wanted.find((each) => each.some((part, index) => part !== own[index]));
-    if (other === undefined) continue;
+    const own = platformOf([image["Os"], image["Architecture"], image["Variant"]]);
+    if (isForPlatform(own, wanted)) continue;
     throw new ClusterError(
       "not_found",
-      `image with reference ${name} was found but its platform (${own.join("/")}) does not match the specified ` +
-        `platform (${other.join("/")})`,
+      `image with reference ${name} was found but its platform (${platformText(own)}) does not match the specified ` +
+        `platform (${platformText(wanted)})`,
     );
   }
 }
@@ -173,7 +179,12 @@ async function push(exchange: Exchange, context: ApiContext): Promise<void> {
 }
 
 async function load(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  await writeProgress(exchange, engine.images.load(exchange.body(), { quiet: exchange.query.flag("quiet") }));
+  const platform = wantedPlatform(exchange);
+  const options = {
+    quiet: exchange.query.flag("quiet"),
+    ...(platform === undefined ? {} : { platform: platformText(platform) }),
+  };
+  await writeProgress(exchange, engine.images.load(exchange.body(), options));
 }
 
 async function saveMany(exchange: Exchange, context: ApiContext): Promise<void> {

@@ -4,6 +4,7 @@ import { stat } from "node:fs/promises";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { ClusterError } from "../../common/errors.ts";
+import { parsePlatformText } from "../../model/platforms.ts";
 import { humanDuration, humanSize } from "../../model/units.ts";
 import { registryAuthHeader } from "../client/registry-auth.ts";
 import { imagePath } from "../client/api-client.ts";
@@ -136,10 +137,16 @@ async function openInput(file: string | undefined): Promise<Readable> {
   return createReadStream(file);
 }
 
+/** Where images are there already the API takes an OCI platform as JSON. */
+function platformQuery({ flags }: CommandContext): { readonly platform?: string } {
+  const given = flags.string("platform");
+  return given === undefined ? {} : { platform: JSON.stringify(parsePlatformText(given)) };
+}
+
 async function runLoad(context: CommandContext): Promise<void> {
   const content = await openInput(context.flags.string("input"));
   const lines = context.client.jsonLines<ProgressLine>("POST", "/images/load", {
-    query: { quiet: context.flags.bool("quiet") },
+    query: { quiet: context.flags.bool("quiet"), ...platformQuery(context) },
     raw: { contentType: "application/x-tar", content },
   });
   await showProgress(lines, context.out, false);
@@ -150,7 +157,8 @@ async function runSave(context: CommandContext): Promise<void> {
   if (file === undefined && process.stdout.isTTY === true) {
     throw new ClusterError("invalid_argument", "Cannot write a tar to a terminal: use --output or redirect");
   }
-  const response = await context.client.call("GET", "/images/get", { query: { names: context.args } });
+  const query = { names: context.args, ...platformQuery(context) };
+  const response = await context.client.call("GET", "/images/get", { query });
   if (file === undefined) await pipeline(response, process.stdout, { end: false });
   else await pipeline(response, createWriteStream(file));
 }
@@ -344,7 +352,10 @@ const COMMANDS: readonly CommandDefinition[] = [
     usage: "[OPTIONS] IMAGE [IMAGE...]",
     summary: "Write images to a tar",
     argsMin: 1,
-    flags: [text("output", "file", "File to write (default: stdout)", "o")],
+    flags: [
+      text("output", "file", "File to write (default: stdout)", "o"),
+      text("platform", "platform", "Only this platform"),
+    ],
     run: runSave,
   },
   {

@@ -2,7 +2,7 @@
 import * as os from "node:os";
 import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, CreateContainerRequest, HostConfig } from "../../model/engine.ts";
-import { parsePlatformText } from "../images/image-documents.ts";
+import { parsePlatformText } from "../../model/platforms.ts";
 import type { ImageConfig } from "../ports.ts";
 import { availableCapabilities, capabilityMask, capabilityNames } from "./capabilities.ts";
 import type { Cgroups } from "./cgroups.ts";

@@ -2,7 +2,7 @@
  * Makes new images on this machine: a config document on top of a parent's, with at most one new layer. Used by commit,
  * import and the builder. The same input gives the same bytes, so the same image id.
  */
-import { HOST_PLATFORM, type ImageDocument, type ImagePlatform } from "./image-documents.ts";
+import { type ImageDocument } from "./image-documents.ts";
 import type { ContainerConfig } from "../../model/engine.ts";
 import { parseManifestOrIndex, chainIdsOf, MEDIA } from "./image-documents.ts";
 import { makeManifest } from "./image-manifest.ts";
@@ -11,6 +11,7 @@ import type { ImageRecord } from "./image-records.ts";
 import type { Lease } from "./leases.ts";
 import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
+import { HOST_PLATFORM, type ImagePlatform } from "../../model/platforms.ts";
 import { LAYERS_MAX } from "./image-documents.ts";
 import type { StagedLayer } from "./layer-store.ts";
 

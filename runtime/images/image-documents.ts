@@ -8,6 +8,7 @@ import { ClusterError } from "../../common/errors.ts";
 import { isObject } from "../../common/json.ts";
 import type { ContainerConfig, JsonObject } from "../../model/engine.ts";
 import { isDigest } from "../../model/image-reference.ts";
+import { type ImagePlatform, platformScore } from "../../model/platforms.ts";
 
 export const MEDIA = {
   ociManifest: "application/vnd.oci.image.manifest.v1+json",
@@ -32,12 +33,6 @@ export interface Descriptor {
   readonly sizeBytes: number;
   readonly platform?: ImagePlatform;
   readonly annotations?: Readonly<Record<string, string>>;
-}
-
-export interface ImagePlatform {
-  readonly os: string;
-  readonly architecture: string;
-  readonly variant: string;
 }
 
 export interface Manifest {
@@ -211,61 +206,6 @@ export function chainIdsOf(diffIds: readonly string[]): readonly string[] {
     );
   }
   return chain;
-}
-
-export const HOST_PLATFORM: ImagePlatform = {
-  os: "linux",
-  architecture: { x64: "amd64", arm: "arm", ia32: "386" }[process.arch as string] ?? process.arch,
-  variant: process.arch === "arm64" ? "v8" : process.arch === "arm" ? "v7" : "",
-};
-
-/** "linux/arm/v7", "linux/amd64", "arm64" or "linux". */
-export function parsePlatformText(text: string): ImagePlatform {
-  const parts = text.toLowerCase().split("/");
-  const [first = "", second = "", third = ""] = parts;
-  if (parts.length > 3 || parts.some((part) => !/^[a-z0-9_.-]+$/.test(part))) {
-    throw new ClusterError("invalid_argument", `"${text}" is an invalid platform: want os[/arch[/variant]]`);
-  }
-  if (parts.length === 1 && first !== "linux")
-    return normalPlatform({ os: "linux", architecture: first, variant: "" });
-  if (parts.length === 1) return { ...HOST_PLATFORM, os: first };
-  return normalPlatform({ os: first, architecture: second, variant: third });
-}
-
-const ARCHITECTURES: Readonly<Record<string, readonly [string, string]>> = {
-  x86_64: ["amd64", ""],
-  "x86-64": ["amd64", ""],
-  aarch64: ["arm64", ""],
-  armhf: ["arm", "v7"],
-  armel: ["arm", "v6"],
-  i386: ["386", ""],
-};
-
-function normalPlatform(platform: ImagePlatform): ImagePlatform {
-  const known = ARCHITECTURES[platform.architecture];
-  if (known === undefined) return platform;
-  return {
-    os: platform.os,
-    architecture: known[0],
-    variant: platform.variant === "" ? known[1] : platform.variant,
-  };
-}
-
-/** How well `offered` runs where `wanted` was asked for: higher is better, undefined not at all. */
-export function platformScore(offered: ImagePlatform, wanted: ImagePlatform): number | undefined {
-  if (offered.os !== wanted.os || offered.architecture !== wanted.architecture) return undefined;
-  if (offered.variant === wanted.variant) return 100;
-  if (wanted.architecture === "arm64") {
-    const isEqual = ["", "v8"].includes(offered.variant) && ["", "v8"].includes(wanted.variant);
-    return isEqual ? 99 : undefined;
-  }
-  if (wanted.architecture === "arm") {
-    const have = Number(/^v(\d)$/.exec(offered.variant)?.[1] ?? "7");
-    const want = Number(/^v(\d)$/.exec(wanted.variant)?.[1] ?? "7");
-    return have <= want ? have : undefined;
-  }
-  // amd64 levels: a plain one runs everywhere.
-  return offered.variant === "" ? 1 : undefined;
 }
 
 /** The entry of an index that fits best; undefined if none does. Attestations (platform unknown) never fit. */

@@ -28,7 +28,7 @@ import { imageDiskUsage, type DiskUsageOptions } from "./image-usage.ts";
 import { imageEvent } from "./image-events.ts";
 import { importImage, type ImportOptions } from "./image-import.ts";
 import { describeImage, imageInventory } from "./image-description.ts";
-import { loadImages } from "./image-load.ts";
+import { type LoadOptions, loadImages } from "./image-load.ts";
 import { imageHistory, inspectImage, listImages } from "./image-queries.ts";
 import { pruneImages, removeImage, type ContainersOf } from "./image-remove.ts";
 import { saveImages } from "./image-save.ts";
@@ -117,7 +117,7 @@ class LocalImageEngine implements ImageEngine {
     return this.#transfers.push(options, signal);
   }
 
-  load(tar: Readable, options: { readonly quiet: boolean }): AsyncIterable<ProgressLine> {
+  load(tar: Readable, options: LoadOptions): AsyncIterable<ProgressLine> {
     return loadImages(this.#storage, tar, options);
   }
 

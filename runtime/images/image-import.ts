@@ -2,11 +2,11 @@
 import type { Readable } from "node:stream";
 import type { ProgressLine } from "../../model/engine.ts";
 import { canonicalForm } from "../../model/image-reference.ts";
+import { HOST_PLATFORM, parsePlatformText } from "../../model/platforms.ts";
 import { applyChanges } from "../build/config-changes.ts";
 import { makeChildImage, placeLayer } from "./child-image.ts";
 import { makeDurable, nameImage } from "./durable-images.ts";
 import { imageEvent } from "./image-events.ts";
-import { HOST_PLATFORM, parsePlatformText } from "./image-documents.ts";
 import type { ImageStorage } from "./image-storage.ts";
 import { progressOf } from "./progress.ts";
 import { taggedReference } from "./rootfs-source.ts";

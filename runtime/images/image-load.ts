@@ -18,6 +18,13 @@ import {
   withDefaultTag,
   type ImageReference,
 } from "../../model/image-reference.ts";
+import {
+  HOST_PLATFORM,
+  type ImagePlatform,
+  isForPlatform,
+  parsePlatformText,
+  platformText,
+} from "../../model/platforms.ts";
 import { DOCUMENT_BYTES_MAX, sha256 } from "./content-store.ts";
 import { isForeign } from "./decompression.ts";
 import { makeDurable, nameImage } from "./durable-images.ts";
@@ -25,7 +32,6 @@ import { imageEvent } from "./image-events.ts";
 import {
   chainIdsOf,
   choosePlatform,
-  HOST_PLATFORM,
   parseImageDocument,
   parseManifestOrIndex,
   type Descriptor,
@@ -113,10 +119,10 @@ function isStringList(value: unknown): value is readonly string[] {
 }
 
 /** Manifests of the layout beside manifest.json, by config digest: they keep the digest that registries know. */
-function layoutManifests(members: ArchiveMembers): ReadonlyMap<string, Buffer> {
+function layoutManifests(members: ArchiveMembers, platform: ImagePlatform): ReadonlyMap<string, Buffer> {
   const found = new Map<string, Buffer>();
   if (!members.has("index.json")) return found;
-  for (const { bytes, manifest } of walkIndex(members, members.read("index.json"), "index.json", 0)) {
+  for (const { bytes, manifest } of manifestsOf(members, platform)) {
     found.set(manifest.config.digest, bytes);
   }
   return found;
@@ -130,13 +136,24 @@ interface FoundManifest {
 
 const INDEX_DEPTH_MAX = 4;
 
-/** Manifests for this machine below an index. */
+interface FoundIndex {
+  readonly bytes: Buffer;
+  readonly what: string;
+  readonly depth: number;
+  /** The image's, where an index around this one gives it. */
+  readonly outerName: string;
+}
+
+/** Manifests of the layout for one platform. */
+function manifestsOf(members: ArchiveMembers, platform: ImagePlatform): readonly FoundManifest[] {
+  const what = "index.json";
+  return [...walkIndex(members, platform, { bytes: members.read(what), what, depth: 0, outerName: "" })];
+}
+
 function* walkIndex(
   members: ArchiveMembers,
-  indexBytes: Buffer,
-  what: string,
-  depth: number,
-  outerName = "",
+  platform: ImagePlatform,
+  { bytes: indexBytes, what, depth, outerName }: FoundIndex,
 ): Generator<FoundManifest> {
   if (depth > INDEX_DEPTH_MAX) throw notAnArchive("indexes are nested too deep");
   const value = parseManifestOrIndex(indexBytes);
@@ -145,7 +162,7 @@ function* walkIndex(
   const chosen =
     depth === 0
       ? value.manifests
-      : [choosePlatform(value.manifests, HOST_PLATFORM)].filter((each) => each !== undefined);
+      : [choosePlatform(value.manifests, platform)].filter((each) => each !== undefined);
   for (const descriptor of chosen) {
     const name = imageNameOf(descriptor) || outerName;
     const isKnown = members.has(`blobs/${descriptor.digest.replace(":", "/")}`);
@@ -154,7 +171,8 @@ function* walkIndex(
     const bytes = fs.readFileSync(members.blob(descriptor).path);
     const inner = parseManifestOrIndex(bytes);
     if (inner.kind === "index") {
-      yield* walkIndex(members, bytes, descriptor.digest, depth + 1, name);
+      const index = { bytes, what: descriptor.digest, depth: depth + 1, outerName: name };
+      yield* walkIndex(members, platform, index);
     } else if (!isAttestation(inner.manifest)) {
       yield { bytes, manifest: inner.manifest, name };
     }
@@ -170,10 +188,10 @@ function imageNameOf(descriptor: Descriptor): string {
   return annotations["io.containerd.image.name"] ?? annotations["org.opencontainers.image.ref.name"] ?? "";
 }
 
-function imagesOfManifestJson(members: ArchiveMembers): readonly ArchivedImage[] {
+function imagesOfManifestJson(members: ArchiveMembers, platform: ImagePlatform): readonly ArchivedImage[] {
   const list = parseJson(members.read("manifest.json"), "manifest.json");
   if (!Array.isArray(list)) throw notAnArchive('"manifest.json" must be a list');
-  const manifests = layoutManifests(members);
+  const manifests = layoutManifests(members, platform);
   return list.map((item: unknown) => {
     const { Config: config, Layers: layers, RepoTags: tags } = isObject(item) ? item : {};
     if (typeof config !== "string" || !isStringList(layers)) {
@@ -189,8 +207,8 @@ function imagesOfManifestJson(members: ArchiveMembers): readonly ArchivedImage[]
   });
 }
 
-function imagesOfLayout(members: ArchiveMembers): readonly ArchivedImage[] {
-  return [...walkIndex(members, members.read("index.json"), "index.json", 0)].map((found) => {
+function imagesOfLayout(members: ArchiveMembers, platform: ImagePlatform): readonly ArchivedImage[] {
+  return manifestsOf(members, platform).map((found) => {
     const parsed = found.name === "" ? undefined : tryParseReference(found.name);
     return {
       configBytes: fs.readFileSync(members.blob(found.manifest.config).path),
@@ -201,20 +219,29 @@ function imagesOfLayout(members: ArchiveMembers): readonly ArchivedImage[] {
   });
 }
 
+interface LoaderParts {
+  readonly storage: ImageStorage;
+  readonly lease: Lease;
+  readonly report: Report;
+  readonly platform: ImagePlatform | undefined;
+}
+
 class Loader {
   readonly #storage: ImageStorage;
   readonly #lease: Lease;
   readonly #report: Report;
+  readonly #platform: ImagePlatform | undefined;
   readonly #folder: string;
   /** Layers that were begun before it was known what they belong to, by digest. */
   readonly #early = new Map<string, Promise<StagedLayer>>();
   readonly #used = new Set<string>();
   readonly #plained = new Map<string, Promise<SplitMember>>();
 
-  constructor(storage: ImageStorage, lease: Lease, report: Report) {
+  constructor({ storage, lease, report, platform }: LoaderParts) {
     this.#storage = storage;
     this.#lease = lease;
     this.#report = report;
+    this.#platform = platform;
     this.#folder = storage.content.ingestPath();
   }
 
@@ -227,16 +254,31 @@ class Loader {
         { source: tar, onMember: (member) => this.#begin(member) },
       );
       const archive = new ArchiveMembers(members);
-      for (const image of this.#images(archive)) await this.#load(image);
+      for (const image of this.#wanted(this.#images(archive))) await this.#load(image);
     } finally {
       await this.#cleanUp();
     }
   }
 
   #images(archive: ArchiveMembers): readonly ArchivedImage[] {
-    if (archive.has("manifest.json")) return imagesOfManifestJson(archive);
-    if (archive.has("index.json")) return imagesOfLayout(archive);
+    const platform = this.#platform ?? HOST_PLATFORM;
+    if (archive.has("manifest.json")) return imagesOfManifestJson(archive, platform);
+    if (archive.has("index.json")) return imagesOfLayout(archive, platform);
     throw notAnArchive("archive must have manifest.json or index.json");
+  }
+
+  /** Those for the platform that was asked for. */
+  #wanted(images: readonly ArchivedImage[]): readonly ArchivedImage[] {
+    const wanted = this.#platform;
+    if (wanted === undefined) return images;
+    const platformOf = ({ configBytes }: ArchivedImage): ImagePlatform => parseImageDocument(configBytes);
+    const chosen = images.filter((image) => isForPlatform(platformOf(image), wanted));
+    if (chosen.length > 0) return chosen;
+    const had = [...new Set(images.map((image) => platformText(platformOf(image))))].join(", ");
+    throw new ClusterError(
+      "not_found",
+      `Cannot load image: the archive must have one for the platform ${platformText(wanted)}, it has ${had || "none"}`,
+    );
   }
 
   /** The layer is whole: unpack it while the rest of the archive is still being read. */
@@ -362,19 +404,26 @@ class Loader {
   }
 }
 
+export interface LoadOptions {
+  readonly quiet: boolean;
+  /** "linux/arm64": only images for it. Absent: all, and of those with several platforms this machine's. */
+  readonly platform?: string;
+}
+
 export function loadImages(
   storage: ImageStorage,
   tar: Readable,
-  options: { readonly quiet: boolean },
+  options: LoadOptions,
 ): AsyncIterable<ProgressLine> {
   return progressOf(
     async (report) => {
+      const platform = options.platform === undefined ? undefined : parsePlatformText(options.platform);
       const lease = storage.leases.open();
       const filtered: Report = (line) => {
         if (!options.quiet || !("progressDetail" in line)) report(line);
       };
       try {
-        await new Loader(storage, lease, filtered).run(tar);
+        await new Loader({ storage, lease, report: filtered, platform }).run(tar);
       } finally {
         lease.release();
       }

@@ -13,13 +13,13 @@ import {
   withDefaultTag,
   type ImageReference,
 } from "../../model/image-reference.ts";
+import { HOST_PLATFORM, parsePlatformText } from "../../model/platforms.ts";
 import { HttpCaller } from "../registry/http-call.ts";
 import { pullFromPeers, type PeerPull } from "../registry/peer-pull.ts";
 import { parseRegistryAuth, type RegistryCredentials } from "../registry/registry-auth.ts";
 import type { RegistryConfig } from "../registry/registry-config.ts";
 import { listTags, pullFromRegistry, type RegistryAccess } from "../registry/registry-pull.ts";
 import { pushToRegistry } from "../registry/registry-push.ts";
-import { HOST_PLATFORM, parsePlatformText } from "./image-documents.ts";
 import { noSuchImage, type ImageRecord } from "./image-records.ts";
 import type { ImageStorage } from "./image-storage.ts";
 import { progressOf } from "./progress.ts";

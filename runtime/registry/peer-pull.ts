@@ -5,13 +5,13 @@
  */
 import type { BlobPeers, ImageDescription, PeerImage, ProgressLine } from "../../model/engine.ts";
 import { canonicalForm, familiarForm, type ImageReference } from "../../model/image-reference.ts";
+import type { ImagePlatform } from "../../model/platforms.ts";
 import { makeDurable, nameImage } from "../images/durable-images.ts";
 import { imageEvent } from "../images/image-events.ts";
 import {
   choosePlatform,
   parseManifestOrIndex,
   type Descriptor,
-  type ImagePlatform,
   type Manifest,
 } from "../images/image-documents.ts";
 import type { ImageRecord } from "../images/image-records.ts";

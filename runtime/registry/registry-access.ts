@@ -5,7 +5,8 @@
 import { ClusterError } from "../../common/errors.ts";
 import type { JsonObject } from "../../model/engine.ts";
 import { DEFAULT_DOMAIN, type ImageReference } from "../../model/image-reference.ts";
-import { parseManifestOrIndex, type ImagePlatform } from "../images/image-documents.ts";
+import type { ImagePlatform } from "../../model/platforms.ts";
+import { parseManifestOrIndex } from "../images/image-documents.ts";
 import { isTransportError, type HttpCaller } from "./http-call.ts";
 import { toCredentials, type RegistryCredentials } from "./registry-auth.ts";
 import { RegistryClient } from "./registry-client.ts";

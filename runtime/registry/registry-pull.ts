@@ -12,6 +12,7 @@ import {
   isTag,
   type ImageReference,
 } from "../../model/image-reference.ts";
+import type { ImagePlatform } from "../../model/platforms.ts";
 import { DOCUMENT_BYTES_MAX, sha256 } from "../images/content-store.ts";
 import { makeDurable, nameImage } from "../images/durable-images.ts";
 import { imageEvent } from "../images/image-events.ts";
@@ -20,7 +21,6 @@ import {
   MEDIA,
   parseManifestOrIndex,
   type Descriptor,
-  type ImagePlatform,
   type Manifest,
 } from "../images/image-documents.ts";
 import type { ImageRecord } from "../images/image-records.ts";

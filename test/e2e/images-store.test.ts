@@ -8,6 +8,7 @@ import type { ImageEngineParts } from "../../runtime/images/image-engine.ts";
 import {
   buildImage,
   dockerArchive,
+  layoutArchive,
   streamOf,
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
@@ -63,6 +64,30 @@ for (const compression of ["none", "gzip", "zstd"] as const) {
     assert.deepEqual(fs.readdirSync(layers.upper), []);
   });
 }
+
+test("ImageEngine.load() with a platform takes the images for it alone", async () => {
+  const layers = [[{ name: "a" }]];
+  const plain: TestImage = { tags: ["plain:1"], layers, platform: { architecture: "arm64" } };
+  const amd: TestImage = { tags: ["amd:1"], layers };
+  const engine = await open(lab.newFolder());
+  const load = (archive: Buffer, platform: string): Promise<readonly JsonObject[]> =>
+    linesOf(engine.images.load(streamOf(archive), { quiet: true, platform }));
+  assert.deepEqual(await load(dockerArchive([plain, amd]), "linux/arm64/v8"), [
+    { stream: "Loaded image: plain:1\n" },
+  ]);
+  assert.equal(engine.images.resolve("amd:1"), undefined);
+  await assert.rejects(load(dockerArchive([plain, amd]), "linux/s390x"), {
+    code: "not_found",
+    message:
+      "Cannot load image: the archive must have one for the platform linux/s390x, it has linux/arm64, linux/amd64",
+  });
+
+  const both = layoutArchive("docker.io/library/both:1", [plain, amd]);
+  await load(both, "linux/arm64");
+  assert.equal((await engine.images.inspect("both:1"))["Architecture"], "arm64");
+  await load(both, "amd64");
+  assert.equal((await engine.images.inspect("both:1"))["Architecture"], "amd64");
+});
 
 test("RootfsSource.prepare() keeps the owner and mode that a lower layer gave to the root", async () => {
   const engine = await open(lab.newFolder());

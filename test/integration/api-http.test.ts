@@ -324,10 +324,38 @@ test("a platform that an image does not have is not answered with the one that i
     assert.equal(await ask('{"os":"linux","architecture":"arm64","variant":"v7"}'), 404, line);
     assert.notEqual(await ask('{"os":"linux","architecture":"arm64"}'), 404, line);
     assert.equal(await ask("linux/arm64"), 400, line);
+    assert.equal(await ask('{"os":"linux"}'), 400, line);
   }
   const { text } = await call(api, 'GET /images/x/get?platform={"os":"linux","architecture":"amd64"}');
   assert.match(
     text,
     /its platform \(linux\/arm64\/v8\) does not match the specified platform \(linux\/amd64\)/,
   );
+});
+
+test("a platform is the image's whatever it is called, and a load is told of it", async (context) => {
+  const api = await startApi(context);
+  const image = { Os: "linux", Architecture: "arm64" };
+  const options: object[] = [];
+  Object.assign(api.engine.images, {
+    inspect: async () => image,
+    load: async function* (_tar: unknown, given: object) {
+      options.push(given);
+      yield { stream: "Loaded image: x:1\n" };
+    },
+  });
+  const ask = async (line: string, platform: string): Promise<number> =>
+    (await call(api, `${line}?platform=${encodeURIComponent(platform)}`)).status;
+  for (const own of [image, { ...image, Variant: "v8" }, { ...image, Architecture: "aarch64" }]) {
+    api.engine.images.inspect = async () => own;
+    for (const variant of ["", "v8", "8"]) {
+      const wanted = JSON.stringify({ os: "linux", architecture: "arm64", variant });
+      assert.equal(await ask("GET /images/x/json", wanted), 200, `${own.Architecture} for ${wanted}`);
+    }
+  }
+  assert.equal(await ask("POST /images/load", '{"os":"linux","architecture":"arm64","variant":"v8"}'), 200);
+  assert.equal(await ask("POST /images/load", "linux/arm64"), 400);
+  const twice = 'platform={"os":"linux","architecture":"arm64"}';
+  assert.equal((await call(api, `POST /images/load?${twice}&${twice}`)).status, 400);
+  assert.deepEqual(options, [{ quiet: false, platform: "linux/arm64/v8" }]);
 });

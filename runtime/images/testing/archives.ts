@@ -50,6 +50,8 @@ export interface TestImage {
   readonly layers: readonly (readonly TestMember[])[];
   readonly config?: object;
   readonly compression?: Compression;
+  /** Default: amd64. */
+  readonly platform?: { readonly architecture: string; readonly variant?: string };
 }
 
 export interface BuiltImage {
@@ -65,6 +67,7 @@ export function buildImage(image: TestImage): BuiltImage {
   const configBytes = Buffer.from(
     JSON.stringify({
       architecture: "amd64",
+      ...image.platform,
       os: "linux",
       created: "2026-01-02T03:04:05Z",
       config: image.config ?? { Cmd: ["/bin/true"] },
@@ -90,6 +93,28 @@ export function dockerArchive(images: readonly TestImage[]): Buffer {
   });
   members.push({ name: "manifest.json", content: JSON.stringify(manifest) });
   return tarOf(members);
+}
+
+/** One image for several platforms as an OCI layout: an index in an index. */
+export function layoutArchive(tag: string, images: readonly TestImage[]): Buffer {
+  const members: TestMember[] = [];
+  const put = (content: Buffer, mediaType: string): object => {
+    members.push({ name: `blobs/sha256/${sha256Of(content)}`, content });
+    return { mediaType, digest: `sha256:${sha256Of(content)}`, size: content.length };
+  };
+  const putJson = (value: object, mediaType: string): object =>
+    put(Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, ...value })), mediaType);
+  const manifests = images.map((image) => {
+    const built = buildImage(image);
+    const config = put(built.configBytes, "application/vnd.oci.image.config.v1+json");
+    const layers = built.blobs.map((blob) => put(blob, "application/vnd.oci.image.layer.v1.tar"));
+    const manifest = putJson({ config, layers }, "application/vnd.oci.image.manifest.v1+json");
+    return { ...manifest, platform: { architecture: "amd64", ...image.platform, os: "linux" } };
+  });
+  const inner = putJson({ manifests }, "application/vnd.oci.image.index.v1+json");
+  const named = { ...inner, annotations: { "io.containerd.image.name": tag } };
+  const index = JSON.stringify({ schemaVersion: 2, manifests: [named] });
+  return tarOf([...members, { name: "index.json", content: index }]);
 }
 
 export function streamOf(bytes: Buffer, pieceBytes = 10_000): Readable {
