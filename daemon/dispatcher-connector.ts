@@ -1,5 +1,5 @@
 /** Sessions over gRPC: makes the agent's streams to managers from mTLS channels, one channel for each manager address. */
-import type { Client } from "@grpc/grpc-js";
+import type { Client, ServiceError } from "@grpc/grpc-js";
 import type {
   DispatcherConnector,
   DispatcherStream,
@@ -7,6 +7,7 @@ import type {
 } from "../worker/agent/agent.ts";
 import type { shoal } from "../proto/messages.ts";
 import { openDuplex } from "../proto/rpc-client.ts";
+import { fromServiceError } from "../proto/rpc-errors.ts";
 import { dispatcherService } from "../proto/services.ts";
 
 type FromManager = shoal.v1.DispatcherMessage.$Properties;
@@ -27,7 +28,13 @@ export function grpcConnector(dial: (addr: string) => Client): DispatcherConnect
     call.on("data", (message: FromManager) => {
       if (!hasEnded) handlers.message(message);
     });
-    call.on("error", (error: Error) => end(error.message));
+    call.on("error", (error: ServiceError) => {
+      const { message: reason, details } = fromServiceError(error);
+      // Managers don't talk to a node that was removed while it was away; it would ask for ever and seem to belong.
+      if (!hasEnded && details["removed"] === true)
+        handlers.message({ disconnect: { reason, removed: true } });
+      end(reason);
+    });
     call.on("end", () => end("stream ended"));
     call.on("status", () => end("stream closed"));
     return {

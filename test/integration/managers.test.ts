@@ -7,6 +7,7 @@ import { ClusterError, hasCode } from "../../common/errors.ts";
 import { silentLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
 import { restoreCluster } from "../../manager/backup.ts";
+import { grpcConnector } from "../../daemon/dispatcher-connector.ts";
 import { joinCluster, renewCertificate } from "../../manager/ca/ca-client.ts";
 import { createCluster } from "../../manager/ca/new-cluster.ts";
 import { PLAIN_CLUSTER } from "../../manager/testing/plain-cluster.ts";
@@ -516,4 +517,13 @@ test("Manager refuses the certificate of a removed node", async (t) => {
       error instanceof ClusterError && error.code === "permission_denied" && error.details["removed"] === true
     );
   });
+  // One that was away meanwhile learns that it is out, instead of asking for ever.
+  const said = Promise.withResolvers<string>();
+  const connect = grpcConnector((addr) => dial(addr, worker.live.current, { manager: true }));
+  const stream = connect(fleet.at(0).addr, {
+    message: ({ disconnect }) => said.resolve(`${disconnect?.removed} ${disconnect?.reason}`),
+    ended: (reason) => said.resolve(`ended: ${reason}`),
+  });
+  assert.equal(await said.promise, `true Node "${worker.nodeId}" was removed from the cluster`);
+  stream.close();
 });
