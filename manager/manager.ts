@@ -27,13 +27,13 @@ import { LeaderLink } from "./leader-link.ts";
 import { LeaderParts } from "./leader-parts.ts";
 import { JOIN_WAIT_MS, LEADER_HANDOVER_MS } from "./limits.ts";
 import { type LoopCounts, LoopTally } from "./loop-tally.ts";
-import { MemberFile, type MemberSecrets, newMember } from "./member-file.ts";
+import { MemberFile, type MemberSecrets, newMember, newRaftId } from "./member-file.ts";
 import type { NodeImages } from "./node-images.ts";
 import { EntryEncoder } from "./raft/entry-codec.ts";
 import { GrpcTransport } from "./raft/grpc-transport.ts";
 import { LevelCheckpoints } from "./raft/level-checkpoints.ts";
 import { createRaftNode, type RaftNode } from "./raft/node.ts";
-import { removeTornWrites, type StartMode } from "./raft/open-state.ts";
+import { removeTornWrites, type StartMode, storedRaftId } from "./raft/open-state.ts";
 import { raftHandlers } from "./raft-service.ts";
 import { MemoryStore } from "./store/memory-store.ts";
 
@@ -230,7 +230,9 @@ export class Manager implements Component {
     const { env, identity, unlockKey } = this.#options;
     if (hasState) {
       this.#sealedBy = (await this.#memberFile.isLocked()) ? (unlockKey ?? "") : "";
-      return this.#memberFile.read(unlockKey);
+      const member = await this.#memberFile.read(unlockKey);
+      const raftId = await storedRaftId({ disk: env.disk, folder: `${this.#options.folder}/raft` });
+      return { ...member, raftId: raftId ?? member.raftId };
     }
     // Without state nobody has heard of an earlier id: a fresh one is always safe.
     const member = newMember(env.random, identity.current.nodeId);
@@ -238,9 +240,11 @@ export class Manager implements Component {
     return member;
   }
 
-  async #build(member: MemberSecrets, hasState: boolean): Promise<Running> {
+  async #build(stored: MemberSecrets, hasState: boolean): Promise<Running> {
     const { env, identity, folder, server, advertiseAddr } = this.#options;
     const log = this.#options.log.child({ part: "manager" });
+    const isForced = this.#options.mode.kind === "forceNewCluster";
+    const member = isForced ? { ...stored, raftId: newRaftId(env.random) } : stored;
     const { raftId, nodeId, encryptionKey } = member;
     const { clusterId } = identity.current;
     const encoder = new EntryEncoder();
@@ -257,7 +261,7 @@ export class Manager implements Component {
     server.addService(GrpcTransport.definition, raftHandlers(transport), "managers");
     let checkpoints: LevelCheckpoints | undefined;
     try {
-      const mode = await this.#startMode(member, hasState);
+      const mode = await this.#startMode(member, { hasState, formerRaftId: stored.raftId });
       checkpoints = await LevelCheckpoints.open({
         folder: `${folder}/state`,
         encryptionKey,
@@ -355,10 +359,14 @@ export class Manager implements Component {
     return { ...made, link, parts, control, autolock };
   }
 
-  async #startMode(member: MemberSecrets, hasState: boolean): Promise<StartMode> {
+  async #startMode(
+    member: MemberSecrets,
+    before: { readonly hasState: boolean; readonly formerRaftId: number },
+  ): Promise<StartMode> {
     const { mode, advertiseAddr, identity, env } = this.#options;
     const { raftId, nodeId } = member;
-    if (mode.kind === "forceNewCluster") return { kind: "forceNewCluster", addr: advertiseAddr };
+    const { hasState, formerRaftId } = before;
+    if (mode.kind === "forceNewCluster") return { kind: mode.kind, addr: advertiseAddr, formerRaftId };
     if (hasState || mode.kind === "restart") return { kind: "restart" };
     if (mode.kind === "bootstrap") {
       return { kind: "bootstrap", members: [{ raftId, nodeId, addr: advertiseAddr, isLearner: false }] };

@@ -38,7 +38,7 @@ export function newUnlockKey(random: Pick<Random, "bytes">): string {
 }
 
 /** A random Raft id: never used before, below 2^53. */
-function newRaftId(random: Pick<Random, "below">): number {
+export function newRaftId(random: Pick<Random, "below">): number {
   return 1 + random.below(2 ** 31) * 2 ** 21 + random.below(2 ** 21);
 }
 

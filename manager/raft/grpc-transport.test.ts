@@ -70,8 +70,9 @@ async function start(
   folder: string,
   raftId: number,
   mode: (self: Member) => StartMode,
-  port = 0,
+  options: { readonly port?: number; readonly nodeOf?: number } = {},
 ): Promise<Running> {
+  const { port = 0, nodeOf = raftId } = options;
   const { disk: _disk, ...env } = realEnv;
   const encoder = new EntryEncoder();
   const transport = new GrpcTransport({
@@ -95,9 +96,9 @@ async function start(
       error === null ? resolve(got) : reject(error),
     );
   });
-  const member = { raftId, nodeId: `n${raftId}`, addr: `127.0.0.1:${bound}`, isLearner: false };
+  const member = { raftId, nodeId: `n${nodeOf}`, addr: `127.0.0.1:${bound}`, isLearner: false };
   const checkpoints = await LevelCheckpoints.open({
-    folder: `${folder}/${raftId}-state`,
+    folder: `${folder}/${nodeOf}-state`,
     encryptionKey: undefined,
     random: realEnv.random,
   });
@@ -108,7 +109,7 @@ async function start(
     raftId,
     nodeId: member.nodeId,
     clusterId: CLUSTER_ID,
-    folder: `${folder}/${raftId}`,
+    folder: `${folder}/${nodeOf}`,
     checkpoints,
     transport,
     stateMachine: state,
@@ -177,7 +178,7 @@ test("RaftNode over gRPC: join by snapshot, follow, fail over, restart, remove",
     await leader.node.propose(Buffer.from("without the first"));
 
     const port = Number(first.member.addr.split(":")[1]);
-    const back = await start(folder, 1, () => ({ kind: "restart" }), port);
+    const back = await start(folder, 1, () => ({ kind: "restart" }), { port });
     all[0] = back;
     await until("the first is back", () => back.state.values.size === leader.state.values.size);
     let told = 0;
@@ -251,7 +252,7 @@ test("RaftNode whose checkpoint is damaged, and whose log doesn't reach back, ge
     spoilCheckpoint(path.join(folder, "2-state"));
 
     const port = Number(second.member.addr.split(":")[1]);
-    const back = await start(folder, 2, () => ({ kind: "restart" }), port);
+    const back = await start(folder, 2, () => ({ kind: "restart" }), { port });
     all[1] = back;
     assert.equal(back.node.core.status.isRecovering, true, "it knows that it lost something");
     await until("it votes again", () => !back.node.core.status.isRecovering);
@@ -280,7 +281,11 @@ test("RaftNode with forceNewCluster leads alone with all it had", async () => {
     const size = other.state.values.size;
     await Promise.all(all.splice(0).map((each) => each.stop()));
 
-    const alone = await start(folder, 2, (self) => ({ kind: "forceNewCluster", addr: self.addr }));
+    const alone = await start(folder, 2, (self) => ({
+      kind: "forceNewCluster",
+      addr: self.addr,
+      formerRaftId: 2,
+    }));
     all.push(alone);
     await until("it leads alone", () => alone.node.isLeader);
     assert.equal(alone.state.values.size, size);
@@ -289,6 +294,70 @@ test("RaftNode with forceNewCluster leads alone with all it had", async () => {
       [2],
     );
     await alone.node.propose(Buffer.from("and goes on"));
+  } finally {
+    await Promise.all(all.map((each) => each.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+/** Where a member was reached; another start of it must be reached there. */
+function portOf(running: Running): number {
+  return Number(running.member.addr.split(":")[1]);
+}
+
+test("members of the old cluster that come back don't reach into one that was forced of a former peer", async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
+  const all: Running[] = [];
+  try {
+    const first = await start(folder, 1, (self) => ({ kind: "bootstrap", members: [self] }));
+    all.push(first);
+    await until("a sole member leads", () => first.node.isLeader);
+    for (const raftId of [2, 3]) {
+      const other = await start(folder, raftId, () => ({ kind: "join", peers: [first.member] }));
+      all.push(other);
+      await first.node.addMember(other.member, AbortSignal.timeout(15_000));
+    }
+    await first.node.propose(Buffer.from("of both"));
+    const ports = all.map(portOf);
+    await Promise.all(all.splice(0).map((each) => each.stop()));
+
+    const force = (self: Member): StartMode => ({
+      kind: "forceNewCluster",
+      addr: self.addr,
+      formerRaftId: 1,
+    });
+    const forced = await start(folder, 11, force, { port: ports[0] ?? 0, nodeOf: 1 });
+    all.push(forced);
+    await until("it leads alone", () => forced.node.isLeader);
+    const old: Running[] = [];
+    for (const raftId of [2, 3]) {
+      const port = ports[raftId - 1] ?? 0;
+      old.push(await start(folder, raftId, () => ({ kind: "restart" }), { port }));
+    }
+    all.push(...old);
+    for (let round = 0; round < 20; round += 1) {
+      await until("the old ones have a leader", () => old.some((each) => each.node.isLeader));
+      const leader = old.find((each) => each.node.isLeader);
+      await leader?.node.propose(Buffer.from("of the old cluster"));
+      // Their terms must pass the new cluster's.
+      if (round < 5) await leader?.node.transferLeadership();
+      await forced.node.propose(Buffer.from("of the new one"));
+    }
+    assert.deepEqual(
+      forced.node.members.map((member) => member.raftId),
+      [11],
+    );
+    assert.ok(forced.node.isLeader);
+    assert.ok(![...forced.state.values.values()].includes("of the old cluster"));
+    for (const each of old) assert.ok(![...each.state.values.values()].includes("of the new one"));
+
+    // Nor after a restart, under the number that it has now.
+    await forced.stop();
+    const again = await start(folder, 11, () => ({ kind: "restart" }), { port: ports[0] ?? 0, nodeOf: 1 });
+    all[0] = again;
+    await until("it leads again", () => again.node.isLeader);
+    await again.node.propose(Buffer.from("of the new one"));
+    assert.ok(![...again.state.values.values()].includes("of the old cluster"));
   } finally {
     await Promise.all(all.map((each) => each.stop()));
     rmSync(folder, { recursive: true, force: true });

@@ -190,7 +190,7 @@ test("a member that joins knows whom to answer to also if it is killed before it
 
 test("no new cluster is forced of a member that has nothing of the old one left", async (t) => {
   const root = await oldRoot(t);
-  const forced: StartMode = { kind: "forceNewCluster", addr: "127.0.0.1:2" };
+  const forced: StartMode = { kind: "forceNewCluster", addr: "127.0.0.1:2", formerRaftId: SELF.raftId };
   await withLevel(root, (db) => db.clear());
   rmSync(path.join(root.raft, "wal-1"), { recursive: true });
   await assert.rejects(
@@ -209,7 +209,7 @@ test("a new cluster is forced of what a member has: a learner too, and one whose
   const root = await oldRoot(t);
   const learner = { ...META, config: [{ ...SELF, isLearner: true }], generation: 0 };
   await withLevel(root, (db) => db.put("m", JSON.stringify(learner)));
-  const mode: StartMode = { kind: "forceNewCluster", addr: "127.0.0.1:2" };
+  const mode: StartMode = { kind: "forceNewCluster", addr: "127.0.0.1:2", formerRaftId: SELF.raftId };
   const look = (opened: OpenedState): void => {
     assert.equal(opened.state.length, 2);
     const last = opened.restored.entries.at(-1);

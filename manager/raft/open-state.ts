@@ -3,7 +3,8 @@
  * member, and rebuilds a damaged log so that the member can refetch what it lost. Called once by node.ts.
  *
  * Layout of the folder: `CURRENT` names the log's folder; `wal-<n>/` the log; `state/` the checkpoints (if the caller
- * keeps them there); `PEERS` the members as last known, to answer to for a member that lost its configuration with all else. `CURRENT` also says whether acknowledged entries were lost and not yet given back.
+ * keeps them there); `PEERS` the members as last known, to answer to for a member that lost its configuration with all else. `CURRENT` also says
+ * whether acknowledged entries were lost and not yet given back, and under which number the member is known.
  */
 import type { Disk, Random } from "../../common/env.ts";
 import { assert } from "../../common/assert.ts";
@@ -34,8 +35,12 @@ export type StartMode =
       readonly term: number;
       readonly state: readonly StateEntry[];
     }
-  /** Disaster: what this member has becomes the cluster, with it as the only member. Writes of others may be lost. */
-  | { readonly kind: "forceNewCluster"; readonly addr: string };
+  /**
+   * Disaster: what this member has becomes the cluster, with it as the only member. Writes of others may be lost. It is another
+   * member from then on, with the number of OpenOptions.identity: should the others come back they have a majority of the old
+   * cluster, lead it, and what they send must not reach this one.
+   */
+  | { readonly kind: "forceNewCluster"; readonly addr: string; readonly formerRaftId: number };
 
 export interface OpenOptions {
   readonly disk: Disk;
@@ -62,6 +67,8 @@ export interface OpenedState {
 interface Current {
   readonly walNumber: number;
   readonly isRecovering: boolean;
+  /** Whose log it is; the first programs named none. */
+  readonly raftId: number | undefined;
 }
 
 /** Of the folder's layout and of `CURRENT`; the first programs named none. */
@@ -79,11 +86,20 @@ async function readCurrent(options: Pick<OpenOptions, "disk" | "folder">): Promi
     !("walNumber" in parsed) ||
     typeof parsed.walNumber !== "number" ||
     !("isRecovering" in parsed) ||
-    typeof parsed.isRecovering !== "boolean"
+    typeof parsed.isRecovering !== "boolean" ||
+    ("raftId" in parsed && typeof parsed.raftId !== "number")
   ) {
     throw new ClusterError("failed_precondition", `Cannot open the raft state: "${path}" is damaged`);
   }
-  return { walNumber: parsed.walNumber, isRecovering: parsed.isRecovering };
+  const raftId = "raftId" in parsed && typeof parsed.raftId === "number" ? parsed.raftId : undefined;
+  return { walNumber: parsed.walNumber, isRecovering: parsed.isRecovering, raftId };
+}
+
+/** The number that a member is known by, which is another one since a new cluster was forced of it; undefined if none is noted. */
+export async function storedRaftId(
+  options: Pick<OpenOptions, "disk" | "folder">,
+): Promise<number | undefined> {
+  return (await readCurrent(options))?.raftId;
 }
 
 function writeCurrent(options: Pick<OpenOptions, "disk" | "folder">, current: Current): Promise<void> {
@@ -95,7 +111,7 @@ function walFolder(options: Pick<OpenOptions, "folder">, walNumber: number): str
   return `${options.folder}/wal-${walNumber}`;
 }
 
-function walOptions(options: OpenOptions, walNumber: number): WalOptions {
+function walOptions(options: Omit<OpenOptions, "mode">, walNumber: number): WalOptions {
   const { disk, random, identity, encryptionKey, segmentBytes } = options;
   return { disk, random, folder: walFolder(options, walNumber), identity, encryptionKey, segmentBytes };
 }
@@ -161,7 +177,7 @@ async function createState(options: OpenOptions): Promise<OpenedState> {
   const hardState = { term, vote: 0, commit: index };
   await wal.append({ hardState, base: { index, term }, entries: [] });
   await options.disk.syncFolder(options.folder);
-  await writeCurrent(options, { walNumber: 1, isRecovering: false });
+  await writeCurrent(options, { walNumber: 1, isRecovering: false, raftId: options.identity.raftId });
   const restored = { hardState, base: meta, entries: [], applied: index, isRecovering: false };
   return { wal, restored, checkpointIndex: index, state, peers: [] };
 }
@@ -170,8 +186,11 @@ async function resumeState(options: OpenOptions, current: Current): Promise<Open
   // A rebuilding that was cut off leaves the log that it made, or the one that it replaced.
   for (const walNumber of [current.walNumber - 1, current.walNumber + 1])
     await options.disk.removeTree(walFolder(options, walNumber));
+  const { identity, mode } = options;
+  const raftId = mode.kind === "forceNewCluster" ? mode.formerRaftId : identity.raftId;
+  const own = { ...options, identity: { ...identity, raftId } };
   // The log first: if the key is the wrong one it says so, and what is wrong with the checkpoint then is damage.
-  const { wal, recovered } = await Wal.open(walOptions(options, current.walNumber), options.encoder);
+  const { wal, recovered } = await Wal.open(walOptions(own, current.walNumber), options.encoder);
   const { checkpoint, damage } = await loadCheckpoint(options).catch(async (caught: unknown) => {
     await wal.close();
     throw caught;
@@ -190,12 +209,12 @@ async function resumeState(options: OpenOptions, current: Current): Promise<Open
   };
   const peers = meta.config.length === 0 ? await loadPeers(options) : [];
   const opened = { wal, restored, checkpointIndex: meta.index, state: checkpoint?.entries ?? [], peers };
-  if (options.mode.kind === "forceNewCluster") {
+  if (mode.kind === "forceNewCluster") {
     if ((checkpoint?.entries.length ?? 0) === 0 && fitted.entries.length === 0) {
       await wal.close();
       throw nothingLeft(options.folder, problem);
     }
-    return forceNewCluster(options, { current, opened, addr: options.mode.addr });
+    return forceNewCluster(options, { current, opened, addr: mode.addr });
   }
   if (problem !== undefined) {
     options.log.error("raft log damaged, not voting until its content is fetched again", { problem });
@@ -273,7 +292,7 @@ async function rebuild(
   await content.opened.wal.close();
   const walNumber = current.walNumber + 1;
   // Before anything is dropped: a crash in between must not forget that something was lost.
-  await writeCurrent(options, { walNumber: current.walNumber, isRecovering: content.isRecovering });
+  await writeCurrent(options, { ...current, isRecovering: current.isRecovering || content.isRecovering });
   await options.disk.removeTree(walFolder(options, walNumber));
   const commit = Math.min(restored.hardState.commit, restored.base.index + restored.entries.length);
   const hardState: HardState = { ...restored.hardState, commit };
@@ -283,7 +302,8 @@ async function rebuild(
     entries: restored.entries,
   });
   await options.disk.syncFolder(options.folder);
-  await writeCurrent(options, { walNumber, isRecovering: content.isRecovering });
+  const { raftId } = options.identity;
+  await writeCurrent(options, { walNumber, isRecovering: content.isRecovering, raftId });
   await options.disk.removeTree(walFolder(options, current.walNumber));
   return { ...content.opened, wal, restored: { ...restored, hardState, isRecovering: content.isRecovering } };
 }

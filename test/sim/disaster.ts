@@ -52,7 +52,7 @@ export async function restoreElsewhere(leading: Leading, options: DisasterOption
 export async function forceNewCluster(machine: Machine, options: DisasterOptions): Promise<void> {
   const before = machine.state instanceof MemoryStore ? [...machine.state.snapshot().entries()] : [];
   machine.kill();
-  machine.mode = { kind: "forceNewCluster", addr: `${machine.raftId}:1` };
+  machine.mode = { kind: "forceNewCluster", addr: `${machine.raftId}:1`, formerRaftId: machine.raftId };
   machine.start();
   await options.until("a cluster forced of one: a leader", () => machine.node?.isLeader === true);
   const { members } = machine.node ?? { members: [] };
