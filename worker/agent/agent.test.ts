@@ -196,6 +196,24 @@ test("Agent looks for another manager at once when the one it had is gone, and n
   assert.equal(fixture.streams[1]?.isClosed, true);
 });
 
+test("Agent comes by each manager in turn, the one that it lost last, so that the only one left is found", async () => {
+  const managers = ["m1:2377", "m2:2377", "m3:2377"];
+  for (const [index, lost] of managers.entries()) {
+    const fixture = new Fixture(managers);
+    if (fixture.stream.addr !== lost)
+      fixture.stream.handlers.message({ disconnect: { reason: "not the leader", leaderAddr: lost } });
+    await settle();
+    fixture.open();
+    const before = fixture.streams.length;
+    fixture.stream.handlers.ended("no longer leads");
+    // Nobody answers.
+    await fixture.clock.advanceAsync(120_000);
+    const tried = fixture.streams.slice(before, before + 6).map((each) => each.addr);
+    const round = [...managers.slice(index + 1), ...managers.slice(0, index + 1)];
+    assert.deepEqual(tried, [...round, ...round]);
+  }
+});
+
 test("Agent passes on role and managers, and stops when the node was removed", async () => {
   const fixture = new Fixture();
   fixture.open();

@@ -85,8 +85,8 @@ export class Agent implements Component {
   readonly #backoff: Backoff;
   #managers: readonly string[];
   #hint: string | undefined;
-  #nextManager = 0;
-  #lostManager: string | undefined;
+  /** The one that was tried, or had, last: the next in the list is the next to try, and it is the last itself. */
+  #lastManager: string | undefined;
   #heartbeatMs = DEFAULT_HEARTBEAT_MS;
   #session: OpenSession | undefined;
   #cancelRetry: Cancel | undefined;
@@ -179,13 +179,8 @@ export class Agent implements Component {
     const hint = this.#hint;
     this.#hint = undefined;
     if (hint !== undefined && hint !== "") return hint;
-    const others = this.#managers.filter((addr) => addr !== this.#lostManager);
-    // The one that was lost just now is the last to try.
-    const candidates = others.length > 0 ? others : this.#managers;
-    const addr = candidates[this.#nextManager % candidates.length];
-    this.#nextManager += 1;
-    this.#lostManager = undefined;
-    return addr;
+    const last = this.#lastManager === undefined ? -1 : this.#managers.indexOf(this.#lastManager);
+    return this.#managers[(last + 1) % this.#managers.length];
   }
 
   #connect(): void {
@@ -195,6 +190,7 @@ export class Agent implements Component {
       this.#retryLater("no manager address is known");
       return;
     }
+    this.#lastManager = addr;
     const { clock, timers } = this.#deps;
     let session: OpenSession | undefined;
     const stream = this.#deps.connect(addr, {
@@ -298,7 +294,6 @@ export class Agent implements Component {
 
   #ended(session: OpenSession, reason: string): void {
     this.#session = undefined;
-    this.#lostManager = session.addr;
     for (const cancel of session.timers) cancel();
     this.#reporter.sessionClosed();
     this.#hasMore = false;
