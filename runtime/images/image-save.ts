@@ -130,8 +130,13 @@ async function* archive(storage: ImageStorage, images: readonly SavedImage[]): A
     yield header("blobs/sha256/", 0);
     for (const digest of [...digests].sort()) {
       const { sizeBytes, content } = storage.content.open(digest, 0);
-      yield header(blobName(digest), sizeBytes);
-      for await (const piece of content) yield piece as Buffer;
+      try {
+        yield header(blobName(digest), sizeBytes);
+        for await (const piece of content) yield piece as Buffer;
+      } finally {
+        // A client that goes away at the header ends this before the loop, which would close the file.
+        content.destroy();
+      }
       yield paddingOf(sizeBytes);
     }
     yield* document("index.json", indexOf(images));

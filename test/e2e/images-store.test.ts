@@ -1,5 +1,6 @@
 /** The image store through its interfaces: load, save, restart, removal, root filesystems. Needs root for unpacking. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import * as fs from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
@@ -13,6 +14,7 @@ import {
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
 import { ImageLab, linesOf } from "./support/image-lab.ts";
+import { until } from "./support/wait.ts";
 
 const lab = new ImageLab();
 
@@ -122,6 +124,32 @@ test("ImageEngine.inspect() has the fields old clients need", async () => {
     code: "not_found",
     message: "No such image: nothing:latest",
   });
+});
+
+test("ImageEngine.save() leaves no blob open, whenever its reader goes away", async () => {
+  const folder = path.join("images", "blobs");
+  const openBlobs = (): string[] =>
+    fs
+      .readdirSync("/proc/self/fd")
+      .map((fd) => {
+        try {
+          return fs.readlinkSync(`/proc/self/fd/${fd}`);
+        } catch {
+          // That of this listing.
+          return "";
+        }
+      })
+      .filter((file) => file.includes(folder));
+  for (let pieces = 1; pieces < 20; pieces++) {
+    const archive = await shared.images.save(["whoami:1"]);
+    let seen = 0;
+    archive.on("data", () => {
+      seen += 1;
+      if (seen === pieces) archive.destroy();
+    });
+    await once(archive, "close");
+  }
+  await until("no blob is open", 5000, () => openBlobs().length === 0);
 });
 
 test("ImageEngine.save() gives an archive that loads to the same image", async () => {
