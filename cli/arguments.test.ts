@@ -87,5 +87,5 @@ test("splitRootFlags() cuts at the command", () => {
     tlsVerify: true,
   });
   assert.equal(splitRootFlags(["--nope", "x"]).unknown, "--nope");
-  assert.equal(splitRootFlags(["-H"]).unknown, "-H");
+  assert.equal(splitRootFlags(["-H"]).lacking, "-H");
 });

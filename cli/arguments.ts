@@ -13,10 +13,22 @@ export type ParsedArguments =
   | { readonly kind: "command"; readonly flags: Flags; readonly args: readonly string[] }
   | { readonly kind: "help" }
   /** A flag that does not exist, lacks its value or has a bad one; the text is docker's. */
-  | { readonly kind: "refused"; readonly message: string };
+  | {
+      readonly kind: "refused";
+      readonly message: string;
+      /** Name of a long flag that does not exist. */
+      readonly unknown?: string;
+    };
 
 /** What one token asked for; thrown, so that the readers below stay straight. */
-class Refusal extends Error {}
+class Refusal extends Error {
+  readonly unknown: string | undefined;
+
+  constructor(message: string, unknown?: string) {
+    super(message);
+    this.unknown = unknown;
+  }
+}
 class HelpRequest extends Error {}
 
 class ArgumentReader {
@@ -54,7 +66,7 @@ class ArgumentReader {
     const flag = this.#definition.flags.find((each) => each.name === name);
     if (flag === undefined) {
       if (token === "--help") throw new HelpRequest();
-      throw new Refusal(`unknown flag: --${name}`);
+      throw new Refusal(`unknown flag: --${name}`, name);
     }
     this.#take(flag, cut < 0 ? undefined : token.slice(cut + 1), `--${name}`);
   }
@@ -107,7 +119,10 @@ export function parseArguments(
     return { kind: "command", ...new ArgumentReader(definition, argv).read() };
   } catch (caught) {
     if (caught instanceof HelpRequest) return { kind: "help" };
-    if (caught instanceof Refusal) return { kind: "refused", message: caught.message };
+    if (caught instanceof Refusal) {
+      const { message, unknown } = caught;
+      return { kind: "refused", message, ...(unknown === undefined ? {} : { unknown }) };
+    }
     throw caught;
   }
 }

@@ -3,13 +3,20 @@
  * nothing else, because every command pays for what is loaded here.
  */
 import { loadModule } from "./load-module.ts";
-import { splitRootFlags } from "./root-flags.ts";
+import { ROOT_FLAGS, splitRootFlags } from "./root-flags.ts";
 
 async function run(argv: readonly string[]): Promise<number> {
-  const { rootFlags, rest, unknown } = splitRootFlags(argv);
+  const { rootFlags, rest, unknown, lacking } = splitRootFlags(argv);
   const [first, ...others] = rest;
   if (unknown !== undefined) {
-    process.stderr.write(`unknown flag: ${unknown}\nSee 'shoal --help'.\n`);
+    const { didYouMean } = await import("./suggestion.ts");
+    const names = ROOT_FLAGS.map((flag) => flag.name);
+    const meant = didYouMean(unknown.replace(/^-+|=.*$/gs, ""), names, "--");
+    process.stderr.write(`unknown flag: ${unknown}\n${meant}See 'shoal --help'.\n`);
+    return 125;
+  }
+  if (lacking !== undefined) {
+    process.stderr.write(`flag needs an argument: ${lacking}\nSee 'shoal --help'.\n`);
     return 125;
   }
   if (rootFlags.bool("version")) {
@@ -24,7 +31,14 @@ async function run(argv: readonly string[]): Promise<number> {
   const module = await loadModule(first);
   const definition = module?.definitions.find((each) => each.name === first);
   if (module === undefined || definition === undefined) {
-    process.stderr.write(`shoal: '${first}' is not a shoal command.\nSee 'shoal --help'.\n`);
+    const { didYouMean } = await import("./suggestion.ts");
+    const { GROUPS } = await import("./groups.ts");
+    const meant = didYouMean(
+      first,
+      GROUPS.map((group) => group.name),
+      "shoal ",
+    );
+    process.stderr.write(`shoal: '${first}' is not a shoal command.\n${meant}See 'shoal --help'.\n`);
     return 1;
   }
   return await module.runProgram(definition, others, rootFlags);

@@ -43,7 +43,7 @@ interface Target {
 }
 
 /** Walks down to the command that the words name. */
-function findTarget(root: CommandDefinition, argv: readonly string[]): Target {
+async function findTarget(root: CommandDefinition, argv: readonly string[]): Promise<Target> {
   let target: Target = { definition: root, path: [root.name], rest: argv };
   for (;;) {
     const { definition, path, rest } = target;
@@ -54,9 +54,11 @@ function findTarget(root: CommandDefinition, argv: readonly string[]): Target {
     );
     if (inner === undefined) {
       const name = `${PROGRAM} ${path.join(" ")}`;
+      const { didYouMean } = await import("./suggestion.ts");
+      const verbs = definition.commands.map((each) => each.name);
       throw new ExitError(
         1,
-        `${PROGRAM}: '${path.join(" ")} ${word}' is not a command.\nSee '${name} --help'.\n`,
+        `${PROGRAM}: '${path.join(" ")} ${word}' is not a command.\n${didYouMean(word, verbs, `${name} `)}See '${name} --help'.\n`,
       );
     }
     target = { definition: inner, path: [...path, inner.name], rest: rest.slice(1) };
@@ -69,7 +71,10 @@ async function parse(target: Target): Promise<{ flags: Flags; args: readonly str
   const name = `${PROGRAM} ${path.join(" ")}`;
   const parsed = parseArguments(definition, rest);
   if (parsed.kind === "refused") {
-    throw new ExitError(STATUS_BAD_FLAG, `${parsed.message}\nSee '${name} --help'.\n`);
+    const { didYouMean } = await import("./suggestion.ts");
+    const flags = definition.flags.map((flag) => flag.name);
+    const meant = parsed.unknown === undefined ? "" : didYouMean(parsed.unknown, flags, "--");
+    throw new ExitError(STATUS_BAD_FLAG, `${parsed.message}\n${meant}See '${name} --help'.\n`);
   }
   if (parsed.kind === "help" || (definition.commands !== undefined && rest.length === 0)) {
     const { helpText } = await import("./command-help.ts");
@@ -110,7 +115,7 @@ export async function runProgram(
   rootFlags: Flags,
 ): Promise<number> {
   try {
-    const target = findTarget(root, argv);
+    const target = await findTarget(root, argv);
     const parsed = await parse(target);
     if (parsed === undefined) return 0;
     const { definition, path } = target;

@@ -23,6 +23,8 @@ export interface SplitCommandLine {
   readonly rest: readonly string[];
   /** A token before the command that is no known option. */
   readonly unknown?: string;
+  /** An option before the command whose value is not there. */
+  readonly lacking?: string;
 }
 
 /** Cuts the options before the command off. Small on purpose: it runs before anything else is loaded. */
@@ -46,7 +48,7 @@ export function splitRootFlags(argv: readonly string[]): SplitCommandLine {
     if (value === undefined) {
       index += 1;
       value = argv[index];
-      if (value === undefined) return { rootFlags: new Flags(values), rest: [], unknown: token };
+      if (value === undefined) return { rootFlags: new Flags(values), rest: [], lacking: token };
     }
     if (flag.kind === "list")
       values.set(flag.name, [...((values.get(flag.name) as string[] | undefined) ?? []), value]);

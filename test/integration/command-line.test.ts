@@ -36,6 +36,24 @@ test("bin/shoal keeps flags to itself that Node.js has too", () => {
   );
 });
 
+test("the command says what a mistyped command or flag may have been, and which flag lacks its value", () => {
+  assert.match(
+    complaint("servce", "ls"),
+    /'servce' is not a shoal command\.\nDid you mean "shoal service"\?/,
+  );
+  assert.match(
+    complaint("service", "creat"),
+    /Did you mean "shoal service create"\?\nSee 'shoal service --help'/,
+  );
+  assert.match(
+    complaint("service", "ls", "--frmat", "x"),
+    /^unknown flag: --frmat\nDid you mean "--format"\?/,
+  );
+  assert.match(complaint("--contxt", "x", "ps"), /^unknown flag: --contxt\nDid you mean "--context"\?/);
+  assert.match(complaint("--context"), /^flag needs an argument: --context\n/);
+  assert.doesNotMatch(complaint("zzzzzz"), /Did you mean/);
+});
+
 test("names of images are data to bin/shoal, whatever they hold", async (context) => {
   const folder = mkdtempSync(path.join(tmpdir(), "shoal-command-line-"));
   const socket = path.join(folder, "api.sock");
