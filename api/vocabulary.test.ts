@@ -53,8 +53,13 @@ test("canonical() names field, wanted and got when a value has the wrong kind", 
   );
   assert.throws(() => canonical({ HostConfig: { NanoCpus: 1.5 } }, ENGINE_FIELDS), {
     code: "invalid_argument",
-    message: "invalid JSON: HostConfig.NanoCpus must be a whole number, got 1.5",
+    message: "invalid JSON: HostConfig.NanoCpus must be a whole number of at most 63 bits, got 1.5",
   });
+  for (const Memory of [1e30, 2 ** 63])
+    assert.throws(
+      () => canonical({ HostConfig: { Memory } }, ENGINE_FIELDS),
+      /HostConfig.Memory must be a whole/,
+    );
   const updateConfig = { Parallelism: 1, MaxFailureRatio: 0.25 };
   assert.deepEqual(canonical({ updateConfig }, SWARM_FIELDS), { UpdateConfig: updateConfig });
 });

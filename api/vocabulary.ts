@@ -22,7 +22,7 @@ export type Vocabulary = ReadonlyMap<string, Field>;
 
 const KIND_WORDS: Readonly<Record<Kind, string>> = {
   s: "a string",
-  n: "a whole number",
+  n: "a whole number of at most 63 bits",
   f: "a number",
   b: "a boolean",
   S: "a list of strings",
@@ -105,7 +105,8 @@ function isOfKind(value: unknown, kind: Kind): boolean {
     case "s":
       return typeof value === "string";
     case "n":
-      return Number.isInteger(value);
+      // What Go's int64 doesn't hold would make the object unreadable for every client.
+      return Number.isInteger(value) && Math.abs(value as number) < 2 ** 63;
     case "f":
       return typeof value === "number";
     case "b":
