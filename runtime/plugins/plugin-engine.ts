@@ -62,6 +62,8 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
   readonly #runner: PluginRunner;
   readonly #caller = new HttpCaller();
   readonly #drivers = new Map<string, PluginDriver>();
+  /** Why enabled plugins could not be started with the daemon, by id: they count as disabled until somebody enables them. */
+  readonly #failures = new Map<string, ClusterError>();
   #bundles: Promise<PluginBundles> | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -77,19 +79,33 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
     return new ManagedPlugins(options, records);
   }
 
-  /** Those that run since a former daemon are taken over, the others that are enabled are started. */
+  /** Those that run since a former daemon are taken over, the others that are enabled are started. What fails is theirs alone. */
   async start(): Promise<void> {
     const enabled = this.#records.all.filter((each) => each.isEnabled);
     if (enabled.length === 0) return;
-    for (const record of enabled) await this.#records.sharePropagated(record);
-    await this.#runner.open();
-    for (const record of enabled) {
-      if (await this.#runner.isKept(record)) continue;
-      // The machine was down. Whoever needs one waits for it, the daemon doesn't.
-      this.#inTurn(() => this.#run(record)).catch((error: unknown) => {
-        this.#options.log.error("plugin not started", { plugin: record.name, error });
-      });
+    for (const record of enabled)
+      await this.#records.sharePropagated(record).catch((caught: unknown) => this.#failed(record, caught));
+    try {
+      await this.#runner.open();
+    } catch (caught) {
+      for (const record of enabled) this.#failed(record, caught);
+      return;
     }
+    for (const record of enabled) {
+      if (this.#failures.has(record.id) || (await this.#runner.isKept(record))) continue;
+      // The machine was down. Whoever needs one waits for it, the daemon doesn't.
+      this.#inTurn(() => this.#run(record)).catch((caught: unknown) => this.#failed(record, caught));
+    }
+  }
+
+  #failed(record: PluginRecord, caught: unknown): void {
+    const error = ClusterError.from(caught);
+    this.#options.log.error("plugin not started", { plugin: record.name, error });
+    this.#failures.set(record.id, error);
+  }
+
+  #isEnabled(record: PluginRecord): boolean {
+    return record.isEnabled && !this.#failures.has(record.id);
   }
 
   async stop(): Promise<void> {
@@ -131,13 +147,14 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
     const wantsEnabled = enabled?.some((each) => ["1", "true", "t"].includes(each.toLowerCase()));
     const capabilities = filters.get("capability") ?? [];
     return this.#records.all
-      .filter((each) => wantsEnabled === undefined || each.isEnabled === wantsEnabled)
+      .filter((each) => wantsEnabled === undefined || this.#isEnabled(each) === wantsEnabled)
       .filter((each) => capabilities.every((capability) => hasCapability(each, capability)))
-      .map(describe);
+      .map((each) => describe(each, this.#isEnabled(each)));
   }
 
   async inspect(name: string): Promise<JsonObject> {
-    return describe(this.#records.get(name));
+    const record = this.#records.get(name);
+    return describe(record, this.#isEnabled(record));
   }
 
   async create(name: string, tar: Readable): Promise<void> {
@@ -195,7 +212,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
   enable(name: string, timeoutSeconds: number): Promise<void> {
     return this.#inTurn(async () => {
       const record = this.#records.get(name);
-      if (record.isEnabled)
+      if (this.#isEnabled(record))
         throw new ClusterError("conflict", `plugin already enabled: plugin ${record.name} is enabled`);
       checkTypes(record);
       const timeoutMs = timeoutSeconds > 0 ? timeoutSeconds * 1000 : DEFAULT_TIMEOUT_MS;
@@ -215,6 +232,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
     }
     // Counts from here on: a daemon that is killed before clears the container away.
     await this.#records.change(record.id, { isEnabled: true, containerId });
+    this.#failures.delete(record.id);
   }
 
   async #activate(record: PluginRecord, containerId: string): Promise<void> {
@@ -263,7 +281,10 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
     await this.#records.change(record.id, { isEnabled: false, containerId: "" });
     // From here on nobody finds it, and the next that runs may have other settings.
     this.#drivers.delete(record.id);
-    await this.#runner.stop(record);
+    const hasFailed = this.#failures.delete(record.id);
+    await this.#runner.stop(record).catch((caught: unknown) => {
+      if (!hasFailed) throw caught;
+    });
   }
 
   remove(name: string, force: boolean): Promise<void> {
@@ -271,7 +292,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
       const record = this.#records.get(name);
       if (!force) {
         this.#checkUnused(record);
-        if (record.isEnabled) throw new ClusterError("conflict", `plugin ${record.name} is enabled`);
+        if (this.#isEnabled(record)) throw new ClusterError("conflict", `plugin ${record.name} is enabled`);
       }
       if (record.isEnabled) await this.#halt(record);
       await this.#records.remove(record);
@@ -283,7 +304,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
   set(name: string, settings: readonly string[]): Promise<void> {
     return this.#inTurn(async () => {
       const record = this.#records.get(name);
-      if (record.isEnabled)
+      if (this.#isEnabled(record))
         throw new ClusterError("internal", "cannot set on an active plugin, disable plugin before setting");
       await this.#records.change(record.id, {
         settings: applySettings(record.config, record.settings, settings),
@@ -372,7 +393,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
 
   #disabled(name: string): PluginRecord {
     const record = this.#records.get(name);
-    if (!record.isEnabled) return record;
+    if (!this.#isEnabled(record)) return record;
     throw new ClusterError(
       "conflict",
       `plugin must be disabled before upgrading: plugin ${record.name} is enabled`,
@@ -396,6 +417,9 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
     const record = this.#records.find(name);
     if (record === undefined) return undefined;
     if (!record.isEnabled) throw new ClusterError("conflict", `plugin ${name} found but disabled`);
+    const failure = this.#failures.get(record.id);
+    if (failure !== undefined)
+      throw new ClusterError("conflict", `plugin ${name} found but not started: ${failure.message}`);
     if (!hasCapability(record, VOLUME_DRIVER))
       throw new ClusterError("not_found", `plugin does not provide "${VOLUME_DRIVER}" capability`);
     const driver = this.#drivers.get(record.id) ?? this.#driverOf(record, record.timeoutMs);
@@ -431,7 +455,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
   /** Enabled volume drivers. */
   names(): readonly string[] {
     return this.#records.all
-      .filter((each) => each.isEnabled && hasCapability(each, VOLUME_DRIVER))
+      .filter((each) => this.#isEnabled(each) && hasCapability(each, VOLUME_DRIVER))
       .map((each) => each.name);
   }
 }
@@ -491,10 +515,10 @@ function carriedSettings(record: PluginRecord, config: PluginConfig): PluginReco
   };
 }
 
-function describe(record: PluginRecord): JsonObject {
+function describe(record: PluginRecord, isEnabled: boolean): JsonObject {
   return sorted({
     Config: asJson(record.config),
-    Enabled: record.isEnabled,
+    Enabled: isEnabled,
     Id: record.id,
     Name: record.name,
     PluginReference: record.reference,

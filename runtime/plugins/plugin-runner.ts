@@ -71,8 +71,8 @@ export class PluginRunner {
     await fs.mkdir(execRoot, { recursive: true, mode: 0o711 });
     for (const record of records.all) if (record.isEnabled) await this.#makeSocketFolder(record);
     const launcher = new NativeLauncher({ execRoot, nativeBinary, log });
-    await launcher.start();
     this.#launcher = launcher;
+    await launcher.start();
     const engine = new LocalContainerEngine({
       ...this.#options,
       dataRoot: root,

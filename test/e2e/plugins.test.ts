@@ -190,6 +190,29 @@ describe("managed plugins", () => {
     assert.equal((await inVolume("first", "cat /v/file")).stdout, "kept\n");
   });
 
+  test("a plugin that can't be started is disabled, and the daemon starts without it", async () => {
+    const rootfs = path.join(await folderOf("folders"), "rootfs");
+    await removeContainers();
+    const sockets = path.join(lab.root, "run/managed");
+    await lab.restart(async () => {
+      fs.renameSync(sockets, `${sockets}-away`);
+      fs.writeFileSync(sockets, "");
+    });
+    assert.equal(await isEnabled("folders"), false);
+    assert.deepEqual(await lab.engine.plugins.list(new Map([["enabled", ["true"]]])), []);
+    await assert.rejects(
+      inVolume("first", "true"),
+      /plugin folders:latest found but not started: .*run\/managed/,
+    );
+    await assert.rejects(lab.engine.plugins.enable("folders", 0), /run\/managed/);
+    fs.rmSync(sockets);
+    fs.renameSync(`${sockets}-away`, sockets);
+    await lab.engine.plugins.enable("folders", 0);
+    assert.equal(await isEnabled("folders"), true);
+    assert.equal(pluginProcesses(rootfs).length, 1);
+    assert.equal((await inVolume("first", "cat /v/file")).stdout, "kept\n");
+  });
+
   test("disable and rm leave nothing", async () => {
     const folder = await folderOf("folders");
     await removeContainers();
