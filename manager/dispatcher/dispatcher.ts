@@ -61,6 +61,11 @@ interface Session {
   acknowledged: number;
   lastHeardMs: number;
   isRegistered: boolean;
+  isOver: boolean;
+  /** Order of the hellos; 0 before this one's. */
+  helloNumber: number;
+  /** What came after the hello while that was not answered yet, oldest first. */
+  readonly early: FromAgent[];
   /** Its own tasks may have to be told anew. */
   hasTaskChanges: boolean;
   /** Networks that the node asked for beyond those of its tasks. */
@@ -83,6 +88,7 @@ export class Dispatcher implements Component {
   readonly #cancels: Cancel[] = [];
   #cancelFlush: Cancel | undefined;
   #cancelDeadline: Cancel | undefined;
+  #helloCount = 0;
   #isStopped = false;
 
   constructor(deps: DispatcherDeps) {
@@ -144,34 +150,72 @@ export class Dispatcher implements Component {
       acknowledged: 0,
       lastHeardMs: clock.monotonicMs(),
       isRegistered: false,
+      isOver: false,
+      helloNumber: 0,
+      early: [],
       hasTaskChanges: true,
       guestNetworks: [],
       info: "",
       infoOf: { node: undefined, cluster: undefined, text: "" },
     };
     return {
-      receive: (message) => {
-        try {
-          this.#receive(session, message, remoteAddr);
-        } catch (caught) {
-          // Nonsense from one agent costs it its session and nobody else anything.
-          this.#deps.log.warn("message of a node was refused", {
-            nodeId,
-            error: ClusterError.from(caught),
-          });
-          stream.end();
-        }
-      },
+      receive: (message) =>
+        this.#guarded(session, () => {
+          if (this.#isStopped) return;
+          session.lastHeardMs = clock.monotonicMs();
+          if (message.hello) this.#confirm(session, message.hello, remoteAddr);
+          else this.#receive(session, message);
+        }),
       ended: () => this.#ended(session),
     };
   }
 
-  #receive(session: Session, message: FromAgent, remoteAddr: string): void {
-    if (this.#isStopped) return;
-    session.lastHeardMs = this.#deps.clock.monotonicMs();
-    if (message.hello) this.#hello(session, message.hello, remoteAddr);
-    else if (!session.isRegistered) return;
-    else if (message.heartbeat) session.stream.send({ heartbeat: {} });
+  /** Nonsense from one agent costs it its session and nobody else anything. */
+  #guarded(session: Session, run: () => void): void {
+    try {
+      run();
+    } catch (caught) {
+      const error = ClusterError.from(caught);
+      this.#deps.log.warn("message of a node was refused", { nodeId: session.nodeId, error });
+      session.stream.end();
+    }
+  }
+
+  /**
+   * Nothing is told before a quorum has confirmed that this member leads and it has applied what was committed by then: one
+   * that was replaced and does not know it yet would tell the node to end what its successor started there, or that it was removed.
+   */
+  #confirm(session: Session, hello: shoal.v1.AgentHello.$Properties, remoteAddr: string): void {
+    this.#helloCount += 1;
+    session.helloNumber = this.#helloCount;
+    const isCurrent = (): boolean => !this.#isStopped && !session.isOver;
+    this.#deps.store
+      .update(() => undefined)
+      .then(
+        () => {
+          if (!isCurrent()) {
+            session.stream.end();
+            return;
+          }
+          this.#guarded(session, () => {
+            this.#hello(session, hello, remoteAddr);
+            if (!session.isRegistered) return;
+            for (const message of session.early.splice(0)) this.#receive(session, message);
+          });
+        },
+        (error: unknown) => {
+          this.#deps.log.info("node session was not opened", { nodeId: session.nodeId, error });
+          session.stream.end();
+        },
+      );
+  }
+
+  #receive(session: Session, message: FromAgent): void {
+    if (!session.isRegistered) {
+      if (session.helloNumber === 0) return;
+      if (session.early.length < SESSION_BACKLOG_COUNT_MAX) session.early.push(message);
+      else session.stream.end();
+    } else if (message.heartbeat) session.stream.send({ heartbeat: {} });
     else if (message.statuses) this.#reported(session, message.statuses);
     else if (message.ack) this.#acknowledged(session, message.ack);
     else if (message.guestNetworks) this.#guests(session, message.guestNetworks);
@@ -206,6 +250,10 @@ export class Dispatcher implements Component {
       return;
     }
     const former = this.#sessions.get(session.nodeId);
+    if (former !== undefined && former.helloNumber > session.helloNumber) {
+      session.stream.end();
+      return;
+    }
     if (former !== undefined && former !== session) {
       former.stream.send({ disconnect: { reason: "the node has opened another session" } });
       former.stream.end();
@@ -254,6 +302,7 @@ export class Dispatcher implements Component {
   }
 
   #ended(session: Session): void {
+    session.isOver = true;
     this.#barrier.sessionEnded(session.id);
     if (this.#sessions.get(session.nodeId) !== session) return;
     this.#sessions.delete(session.nodeId);
