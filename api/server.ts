@@ -53,7 +53,7 @@ export class HttpApi {
   readonly #context: ApiContext;
   readonly #router = new Router<RouteEntry>();
   readonly #servers = new Set<Server>();
-  readonly #sockets = new Set<Duplex>();
+  readonly #sockets = new Set<Socket>();
   readonly #requests: Counter;
   readonly #durations: Histogram;
   readonly #cleanups: (() => Promise<void>)[] = [];
@@ -141,8 +141,19 @@ export class HttpApi {
     server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
       this.#upgrade(request, socket, { head, isReadOnly, isPlainTcp });
     });
-    server.on("clientError", (error, socket) => refuse(error, socket));
+    server.on("clientError", (error, socket) => {
+      if (hasCode(error, "ERR_SSL_HTTP_REQUEST")) this.#refusePlain(socket as Socket);
+      else refuse(error, socket);
+    });
     return server;
+  }
+
+  /** HTTP at a TLS port: what dockerd answers, in the clear. The TLS connection is gone, the one below it is there for an answer. */
+  #refusePlain(tls: Socket): void {
+    const below = [...this.#sockets].find(
+      (each) => each.remotePort === tls.remotePort && each.remoteAddress === tls.remoteAddress,
+    );
+    below?.end("HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
   }
 
   #track(socket: Socket): void {
@@ -281,13 +292,17 @@ function sendReply(response: ServerResponse, reply: ErrorReply): void {
   response.end(bytes);
 }
 
+function hasCode(error: Error, code: string): boolean {
+  return "code" in error && error.code === code;
+}
+
 /** Not HTTP, or a head that is too large or too slow. */
 function refuse(error: Error, socket: Duplex): void {
-  if (!socket.writable || ("code" in error && error.code === "ECONNRESET")) {
+  if (!socket.writable || hasCode(error, "ECONNRESET")) {
     socket.destroy();
     return;
   }
-  const isTooLarge = "code" in error && error.code === "HPE_HEADER_OVERFLOW";
+  const isTooLarge = hasCode(error, "HPE_HEADER_OVERFLOW");
   const status = isTooLarge ? "431 Request Header Fields Too Large" : "400 Bad Request";
   const body = `${JSON.stringify({ message: isTooLarge ? "request head too large" : "malformed HTTP request" })}\n`;
   socket.end(

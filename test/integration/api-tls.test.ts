@@ -4,6 +4,7 @@ import { execFile, execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { request } from "node:https";
+import { connect as connectPlain } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { addAbortSignal } from "node:stream";
@@ -76,6 +77,22 @@ test("TLS: a client of the same authority is served, others are not", async (con
   await assert.rejects(ping(harness, undefined));
   const stranger = await issue(await createRoot(DEPS));
   await assert.rejects(ping(harness, stranger));
+  assert.equal(await ping(harness, harness.client), "OK");
+});
+
+test("TLS: a request in the clear is told what it is, and holds no connection open", async (context) => {
+  const harness = await startTls(context);
+  for (const method of ["GET", "POST"]) {
+    const socket = connectPlain({ host: "127.0.0.1", port: harness.port, allowHalfOpen: true });
+    socket.write(`${method} /_ping HTTP/1.1\r\nHost: d\r\n\r\n`);
+    let received = "";
+    for await (const chunk of addAbortSignal(AbortSignal.timeout(WAIT_MS), socket)) received += String(chunk);
+    socket.destroy();
+    assert.equal(
+      received,
+      "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+    );
+  }
   assert.equal(await ping(harness, harness.client), "OK");
 });
 
