@@ -6,7 +6,7 @@ import { Backoff } from "../common/backoff.ts";
 import type { Cancel, Component, Env } from "../common/env.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
-import { renewCertificate } from "../manager/ca/ca-client.ts";
+import type { renewCertificate } from "../manager/ca/ca-client.ts";
 import { renewAfterMs } from "../manager/ca/certificate-life.ts";
 import { certificateLife } from "../manager/ca/certificates.ts";
 import type { NodeIdentity } from "../proto/rpc.ts";
@@ -20,6 +20,8 @@ export interface CertificateRenewalDeps {
   readonly log: Logger;
   readonly identity: () => NodeIdentity;
   readonly managers: () => readonly string[];
+  /** Asks one of the managers: renewCertificate(). */
+  readonly renew: typeof renewCertificate;
   /** Takes the new certificate up. */
   readonly renewed: (identity: NodeIdentity) => void;
 }
@@ -71,10 +73,10 @@ export class CertificateRenewal implements Component {
   }
 
   async #renew(): Promise<void> {
-    const { log, identity, managers, renewed, env } = this.#deps;
+    const { log, identity, managers, renew, renewed, env } = this.#deps;
     this.#isRenewing = true;
     try {
-      const next = await renewCertificate({ identity: identity(), managers: managers() });
+      const next = await renew({ identity: identity(), managers: managers() });
       if (this.#isStopped) return;
       this.#backoff.reset();
       log.info("certificate renewed", { role: next.role });

@@ -3,6 +3,7 @@ export { dial } from "../proto/rpc-client.ts";
 export { LiveIdentity } from "../proto/rpc-identity.ts";
 export { RpcServer } from "../proto/rpc-server.ts";
 export { nodeService } from "../proto/services.ts";
+export { renewCertificate } from "../manager/ca/ca-client.ts";
 export { tlsInfoOf } from "../manager/ca/certificates.ts";
 export { ClusterBlobPeers } from "./blob-peers.ts";
 export { CertificateRenewal } from "./certificate-renewal.ts";

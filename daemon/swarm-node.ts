@@ -393,6 +393,7 @@ export class SwarmNode implements SwarmLifecycle {
       identity: () => live.current,
       managers: () =>
         (this.#membership?.state.managers ?? state.managers).map((addr) => dialAddress(addr, state)),
+      renew: parts.renewCertificate,
       renewed: (next) => this.#renewed(next),
     });
     const change = (role: NodeRole): Promise<boolean> => this.#change(() => this.#changeRole(role));
