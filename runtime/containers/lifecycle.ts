@@ -10,7 +10,7 @@ import type { Env } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import { Semaphore } from "../../common/semaphore.ts";
-import { parseNanoseconds, rfc3339OfNanoseconds } from "../../common/time.ts";
+import { parseNanoseconds, rfc3339OfNanoseconds, ZERO_TIME } from "../../common/time.ts";
 import type { ExitStatus } from "../../model/engine.ts";
 import type { LaterRemoval } from "../later-removal.ts";
 import type {
@@ -286,9 +286,14 @@ export class Lifecycle {
     for (const pending of live.pendingAttachments) pending.failed();
     live.pendingAttachments.clear();
     const isNative = caught.code === "internal" && caught.cause === undefined;
-    const { exitCode, error } = isNative ? startError(caught.message) : { exitCode: 128, error: caught };
-    const failed = { status: "created", pid: 0, exitCode, error: error.message } as const;
-    live.change({ network: null, state: { ...live.record.state, ...failed } });
+    const { state } = live.record;
+    const { exitCode, error } = isNative
+      ? startError(caught.message)
+      : { exitCode: state.exitCode === 0 ? 128 : state.exitCode, error: caught };
+    live.change({
+      network: null,
+      state: { ...state, status: idle(state), pid: 0, exitCode, error: error.message },
+    });
     this.#deps.log.info("container start failed", { containerId: live.id, error: error.message });
     // Whoever waits learns that it is over; the words go to the one who started it.
     const exit = { ...live.exitStatus(), error: "" };
@@ -711,7 +716,10 @@ export class Lifecycle {
       connection.send(FrameType.signal, u32(SIGKILL));
       await gone;
       await this.#release(live);
-      live.change({ network: null, state: { ...live.record.state, status: "created", pid: 0 } });
+      live.change({
+        network: null,
+        state: { ...live.record.state, status: idle(live.record.state), pid: 0 },
+      });
       return;
     }
     this.#adoptConnection(live, connection);
@@ -819,6 +827,11 @@ async function removeStateDir(folder: string): Promise<void> {
 }
 
 /** Shared memory that other containers may join: a folder of the exec root, which is memory itself. */
+/** Of one that does not run because a start did not work out: what its last run left, as with dockerd. */
+function idle(state: PersistedState): "created" | "exited" {
+  return state.finishedAt === ZERO_TIME ? "created" : "exited";
+}
+
 async function makeSharedMemory(stateDir: string): Promise<void> {
   const folder = path.join(stateDir, "shm");
   await fs.mkdir(folder, { recursive: true });

@@ -1,6 +1,7 @@
 /** The end of a process as its client hears of it: what it said last and its exit, whatever the client was doing meanwhile. */
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync, rmdirSync } from "node:fs";
+import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 import { until } from "./support/wait.ts";
@@ -33,5 +34,16 @@ describe("a process that ends before its client does", () => {
     for await (const { data } of streams?.output ?? []) bytes += data.byteLength;
     assert.equal(bytes, SAID_BYTES);
     assert.equal((await containers.inspectExec(Id))["ExitCode"], 7);
+  });
+
+  test("a start that fails leaves a container that ran before as ended, with its last exit code", async () => {
+    const { containers } = lab.engine;
+    const folder = path.join(lab.root, "bound");
+    mkdirSync(folder);
+    const run = await lab.run(["sh", "-c", "exit 3"], { Binds: [`${folder}:/x`] });
+    rmdirSync(folder);
+    await assert.rejects(containers.start(run.id), /bind source path does not exist|no such file/);
+    const { status, exitCode, error } = containers.summary(run.id).state;
+    assert.deepEqual([status, exitCode, error === ""], ["exited", 3, false]);
   });
 });
