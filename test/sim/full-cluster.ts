@@ -61,6 +61,8 @@ class FullRun {
   readonly #workerChecks: WorkerChecks;
   readonly #machines: Machine[] = [];
   readonly #brains = new Map<Machine, Brain>();
+  /** Those with a brain: looked at after each event. Over the run they become few among all that ever were. */
+  #running: readonly Machine[] = [];
   readonly #workers: ModelWorker[] = [];
   readonly #nemesis: Nemesis;
   readonly #operator: Operator;
@@ -187,6 +189,7 @@ class FullRun {
         onStarted: () => this.#onStarted(machine),
         onDied: () => {
           this.#brains.delete(machine);
+          this.#running = [...this.#brains.keys()];
         },
       },
       mode,
@@ -204,6 +207,7 @@ class FullRun {
     const parts = new LeaderParts({ env, store, raft: node, log: silentLogger });
     if (this.#isFurnished) parts.start();
     this.#brains.set(machine, { store, parts });
+    this.#running = [...this.#brains.keys()];
     node.onLeadership((change) => {
       this.#world.note(4, change.term, () => `${raftId} sees leader ${change.leader} in term ${change.term}`);
       if (change.isLeader) this.#leaderChanges += 1;
@@ -501,8 +505,7 @@ class FullRun {
   }
 
   #afterEvent(): void {
-    // Those that run: over the run they become few among all that ever were.
-    for (const { node, raftId } of this.#brains.keys()) {
+    for (const { node, raftId } of this.#running) {
       if (node?.core.leadership !== undefined) this.#checks.led({ raftId, core: node.core });
     }
     this.#eventsToDeepCheck -= 1;

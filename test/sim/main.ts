@@ -10,6 +10,8 @@ const FLAGS: readonly string[] = [
   // MiB. What lives for an event or a few is gone before the young generation is full.
   "--min-semi-space-size=64",
   "--max-semi-space-size=64",
+  // MiB. More than a run keeps: nothing old is worth looking for.
+  "--initial-old-space-size=1000",
 ];
 
 const { argv, env, execArgv, execPath } = process;

@@ -293,6 +293,7 @@ export class ModelWorker {
     if (assignments.full === true) this.#secrets.clear();
     for (const { id } of assignments.secrets ?? []) this.#secrets.add(id ?? "");
     for (const id of assignments.removedSecrets ?? []) this.#secrets.delete(id);
+    if (this.#secrets.size === 0) return;
     const used = new Set<string>();
     for (const task of this.#tasks.values()) {
       for (const { SecretID } of task.spec.ContainerSpec.Secrets ?? []) used.add(SecretID);

@@ -289,7 +289,7 @@ export class StoreChecks {
   /** Judged when one more is begun: what is under way may have been begun by a rollback, which has a parallelism of its own. */
   #checkParallelism(service: Service, made: ReadonlySet<string>): void {
     const parallelism = service.spec.UpdateConfig?.Parallelism ?? 1;
-    if (parallelism === 0) return;
+    if (parallelism === 0 || made.size === 0) return;
     // Image and secrets: what the operator changes. A task of a spec in between is as old as any.
     const wanted = textOf(service.spec.TaskTemplate.ContainerSpec);
     const isNew = (task: Task): boolean => textOf(task.spec.ContainerSpec) === wanted;
