@@ -113,7 +113,10 @@ describe("planUpdate() begun while an earlier update to the same template is und
         writtenS: 30,
         desiredState: shutdown,
       });
-      const tasks = [task(1, { image: "web:1", state: running, madeS: 10 }), { ...dead, spec: wanted }];
+      const tasks = [
+        task(1, { image: "web:1", state: running, madeS: 10 }),
+        { ...dead, spec: wanted, specVersion: 2 },
+      ];
       const { actions, failedTaskIds } = planOf("start-first", tasks, new Map(), wanted);
       return [actions.map((action) => action.kind), [...failedTaskIds]];
     });
@@ -121,6 +124,17 @@ describe("planUpdate() begun while an earlier update to the same template is und
       [[], ["t-1-20"]],
       [["add"], []],
     ]);
+  });
+
+  it("tries again what died without attempts left under an earlier spec of the same template", () => {
+    const wanted = { ...template("web:2"), RestartPolicy: { Condition: "none" as const } };
+    const died = { image: "web:2", state: failed, madeS: 20, desiredState: shutdown };
+    const tasks = [
+      task(1, { image: "web:1", state: running, madeS: 10 }),
+      { ...task(1, died), spec: wanted },
+    ];
+    const { actions, failedTaskIds } = planOf("start-first", tasks, new Map(), wanted);
+    assert.deepEqual([actions.map(({ kind }) => kind), [...failedTaskIds]], [["add"], []]);
   });
 
   it("waits for a task that starts beside a running one, whatever failed in the slot since that was made", () => {

@@ -90,7 +90,10 @@ function progressOf(slot: Slot, input: UpdateInput): Progress {
  * slot. Another task of the same spec would be one attempt more, and another after it, without end.
  */
 function givenUp(slot: Slot, input: UpdateInput): Task | undefined {
-  const newest = slot.tasks.findLast((task) => input.isUpToDate(task));
+  // What died under an earlier spec that asked for the same says nothing: who gives it again asks for another try.
+  const newest = slot.tasks.findLast(
+    (task) => task.specVersion === input.service.specVersion && input.isUpToDate(task),
+  );
   if (newest === undefined || isLive(newest) || !slot.tasks.some(isLive)) return undefined;
   return diedByItself(newest) && !shouldRestart(newest, slot) ? newest : undefined;
 }
