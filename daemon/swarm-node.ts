@@ -555,6 +555,8 @@ export class SwarmNode implements SwarmLifecycle {
     if (membership?.manager === undefined) throw new ClusterError("unavailable", NOT_IN);
     await this.#halt(membership);
     this.#membership = undefined;
+    // Known to the cluster, not to a node that has not been locked since.
+    this.#unlockKey = membership.manager.unlockKey;
     const { state } = membership;
     const identity = membership.identity.current;
     await this.#enter(state, identity, { kind: "forceNewCluster" }).catch(async (caught: unknown) => {

@@ -30,6 +30,11 @@ export class Autolock implements Component {
     this.#sealedBy = deps.sealedBy;
   }
 
+  /** What the file is sealed by; "": it is open. */
+  get sealedBy(): string {
+    return this.#sealedBy;
+  }
+
   start(): void {
     const { watch } = this.#deps.store.viewAndWatch({ tables: ["cluster"] }, () => this.#check());
     this.#cancel = watch.cancel;

@@ -130,6 +130,11 @@ export class Manager implements Component {
     return !this.#isStopped && (this.#running?.raft.isLeader ?? false);
   }
 
+  /** What opens the state again, of a stopped manager too; undefined where nothing is locked. */
+  get unlockKey(): string | undefined {
+    return this.#running?.autolock.sealedBy || undefined;
+  }
+
   /** For metrics; undefined while the manager starts. */
   get raftFigures(): RaftFigures | undefined {
     const raft = this.#running?.raft;

@@ -1,0 +1,165 @@
+/** What is done when managers are lost, on a real cluster: keys, new managers, a new cluster of what is left, a backup. */
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import { must } from "../../common/assert.ts";
+import type { DevHost } from "../../dev/cluster.ts";
+import { TestCluster } from "./support/test-cluster.ts";
+import { until } from "./support/wait.ts";
+
+const BACK_MS = 30_000;
+const SERVICE = "web";
+const REPLICAS = 3;
+const WHOLE = [
+  "manager1 Ready Leader",
+  "manager2 Ready Reachable",
+  "manager3 Ready Reachable",
+  "worker1 Ready",
+];
+
+describe("disasters", () => {
+  let cluster: TestCluster;
+  let folder: string;
+  let m1: DevHost;
+  let m2: DevHost;
+  let m3: DevHost;
+  let worker: DevHost;
+  let present: string;
+
+  before(async () => {
+    folder = mkdtempSync(path.join(tmpdir(), "shoal-e2e-disaster-"));
+    cluster = await TestCluster.start("e2edis", { managers: 3, workers: 1 });
+    const hosts = [...cluster.dev.managers, ...cluster.dev.workers];
+    [m1, m2, m3, worker] = [0, 1, 2, 3].map((index) => must(hosts[index], "four hosts")) as [
+      DevHost,
+      DevHost,
+      DevHost,
+      DevHost,
+    ];
+    await cluster.docker("service", "create", "-d", "--name", SERVICE, "--replicas", `${REPLICAS}`, "web:1");
+    await cluster.untilRunning(SERVICE, REPLICAS);
+  });
+
+  after(async () => {
+    await cluster.stop();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  async function fails(host: DevHost, ...argv: readonly string[]): Promise<string> {
+    const result = await cluster.dev.docker(host.name, argv, { timeoutMs: 30_000 });
+    assert.notEqual(result.status, 0, `docker ${argv.join(" ")} on ${host.name} worked`);
+    return result.stderr;
+  }
+
+  /** "name status manager-status" of each node as `host` sees them, sorted. */
+  async function nodes(host: DevHost): Promise<readonly string[]> {
+    const format = "{{.Hostname}} {{.Status}} {{.ManagerStatus}}";
+    const { status, stdout } = await cluster.dev.docker(host.name, ["node", "ls", "--format", format]);
+    return status === 0
+      ? stdout
+          .trim()
+          .split("\n")
+          .map((line) => line.trim())
+          .toSorted()
+      : [];
+  }
+
+  async function untilNodes(host: DevHost, wanted: readonly string[]): Promise<void> {
+    let seen: readonly string[] = [];
+    await until("the nodes are as wanted", BACK_MS, async () => {
+      seen = await nodes(host);
+      return seen.join() === wanted.join();
+    }).catch(() => assert.deepEqual(seen, wanted));
+  }
+
+  /** `docker swarm unlock` asks on a terminal, and reads a pipe as well. */
+  function unlock(
+    host: DevHost,
+    key: string,
+  ): Promise<{ readonly status: number | null; readonly stderr: string }> {
+    return cluster.dev.exec(
+      host.name,
+      ["sh", "-c", `echo '${key}' | docker -H unix://${host.socketPath} swarm unlock`],
+      {
+        timeoutMs: BACK_MS,
+      },
+    );
+  }
+
+  async function keyOf(...argv: readonly string[]): Promise<string> {
+    return must(/SWMKEY-\S+/.exec(await cluster.docker(...argv))?.[0], "the key is shown");
+  }
+
+  test("a manager that was away while the unlock key changed opens with its own one, then with the new one", async () => {
+    const former = await keyOf("swarm", "update", "--autolock=true");
+    const memberFile = path.join(m3.folder, "data/swarm/manager/member.json");
+    await until("it is locked", BACK_MS, () => readFileSync(memberFile, "utf8").includes('"sealed"'));
+    await cluster.dev.killDaemon(m3.name);
+    const sealed = readFileSync(memberFile, "utf8");
+    present = await keyOf("swarm", "unlock-key", "--rotate");
+    await cluster.dev.startDaemon(m3.name);
+    assert.match(await fails(m3, "node", "ls"), /Swarm is encrypted and needs to be unlocked/);
+    assert.match((await unlock(m3, present)).stderr, /invalid key provided/);
+    assert.equal((await unlock(m3, former)).status, 0);
+    await until("it is locked anew", BACK_MS, () => readFileSync(memberFile, "utf8") !== sealed);
+    await cluster.dev.stopDaemon(m3.name);
+    await cluster.dev.startDaemon(m3.name);
+    assert.match((await unlock(m3, former)).stderr, /invalid key provided/);
+    assert.equal((await unlock(m3, present)).status, 0);
+    await untilNodes(m1, WHOLE);
+  });
+
+  test("of one manager of three a new cluster is forced; the others, should they come back, have no part in it", async () => {
+    const secret = path.join(folder, "secret");
+    const backup = path.join(folder, "backup");
+    await cluster.on(m1.name, "sh", "-c", `echo hush > ${secret}`);
+    await cluster.docker("secret", "create", "token", secret);
+    assert.equal((await cluster.dev.shoal(m1.name, ["swarm", "backup", backup])).status, 0);
+    for (const host of [m2, m3]) await cluster.dev.killDaemon(host.name);
+    await until("there is no quorum", BACK_MS, async () => (await nodes(m1)).length === 0);
+    await cluster.docker("swarm", "init", "--force-new-cluster", "--advertise-addr", m1.address);
+    await untilNodes(m1, ["manager1 Ready Leader", "manager2 Down", "manager3 Down", "worker1 Ready"]);
+    await cluster.untilRunning(SERVICE, REPLICAS);
+
+    // Also of one that was locked all the while, which no restart has asked for the key.
+    await cluster.docker("swarm", "update", "--autolock=false");
+    for (const host of [m2, m3]) {
+      await cluster.dev.startDaemon(host.name);
+      assert.equal((await unlock(host, present)).status, 0);
+    }
+    await until("the old cluster has a leader", BACK_MS, async () =>
+      (await nodes(m2)).some((line) => line.endsWith("Leader")),
+    );
+    assert.ok((await nodes(m1)).includes("manager1 Ready Leader"));
+    await cluster.docker("service", "update", "-d", "--env-add", "AFTER=1", SERVICE);
+    const token = (await cluster.docker("swarm", "join-token", "-q", "manager")).trim();
+    for (const host of [m2, m3]) {
+      await cluster.dockerOn(host.name, "swarm", "leave", "--force");
+      const join = ["swarm", "join", "--advertise-addr", host.address, "--token", token];
+      await cluster.dockerOn(host.name, ...join, `${m1.address}:2377`);
+    }
+    const ids = await cluster.docker("node", "ls", "--format", "{{.ID}} {{.ManagerStatus}} {{.Hostname}}");
+    const gone = ids.split("\n").filter((line) => /^\S+ {2}manager/.test(line));
+    assert.equal(gone.length, 2, ids);
+    for (const line of gone) await cluster.docker("node", "rm", "--force", line.split(" ")[0] ?? "");
+    await untilNodes(m1, WHOLE);
+    await cluster.untilRunning(SERVICE, REPLICAS);
+  });
+
+  test("a backup brings services and secrets back on another machine, and bad files change nothing", async () => {
+    for (const host of [worker, m3, m2, m1]) await cluster.dockerOn(host.name, "swarm", "leave", "--force");
+    const restore = (file: string): ReturnType<TestCluster["dev"]["shoal"]> =>
+      cluster.dev.shoal(m2.name, ["swarm", "init", "--restore", file, "--advertise-addr", m2.address]);
+    assert.notEqual((await restore(path.join(folder, "missing"))).status, 0);
+    assert.notEqual((await restore(path.join(folder, "secret"))).status, 0);
+    assert.match(await fails(m2, "node", "ls"), /not a swarm manager/);
+    const { status, stderr } = await restore(path.join(folder, "backup"));
+    assert.equal(status, 0, stderr);
+    assert.equal((await cluster.dockerOn(m2.name, "secret", "ls", "--format", "{{.Name}}")).trim(), "token");
+    const token = (await cluster.dockerOn(m2.name, "swarm", "join-token", "-q", "worker")).trim();
+    await cluster.dockerOn(worker.name, "swarm", "join", "--token", token, `${m2.address}:2377`);
+    await cluster.untilRunning(SERVICE, REPLICAS, 60_000, m2);
+  });
+});
