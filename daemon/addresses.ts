@@ -113,6 +113,29 @@ export function dialAddress(
   return formatHostPort({ host: host === "::" ? "::1" : host, port });
 }
 
+/** "host:port" where a member listens and is reached; the last, a host alone, is where its containers' traffic goes. */
+export interface MemberAddresses {
+  readonly listenAddr: string;
+  readonly advertiseAddr: string;
+  readonly dataPathAddr: string;
+}
+
+/** What a request to make or join a cluster says of them, completed by the daemon's options. */
+export async function memberAddresses(
+  request: MemberAddresses,
+  daemon: MemberAddresses,
+): Promise<MemberAddresses> {
+  // Clients always send a listen address: Docker's default stands for "not given".
+  const isDefault = request.listenAddr === "" || request.listenAddr === "0.0.0.0:2377";
+  const listen = parseHostPort(isDefault ? daemon.listenAddr : request.listenAddr, "listen-addr");
+  const advertised = await advertiseAddress(request.advertiseAddr || daemon.advertiseAddr, listen);
+  return {
+    listenAddr: formatHostPort(listen),
+    advertiseAddr: formatHostPort(advertised),
+    dataPathAddr: await dataPathAddress(request.dataPathAddr || daemon.dataPathAddr, advertised.host),
+  };
+}
+
 /** What of the node's own addresses may be the reason that no manager was reached in time. */
 export function joinTimeout(own: {
   readonly advertiseAddr: string;

@@ -24,12 +24,12 @@ import type { NodeIdentity } from "../proto/rpc.ts";
 import type { RpcServer } from "../proto/rpc-server.ts";
 import type { WorkerNetwork } from "../worker/network/worker-network.ts";
 import {
-  advertiseAddress,
-  dataPathAddress,
   dialAddress,
   formatHostPort,
   joinTimeout,
   listenError,
+  type MemberAddresses,
+  memberAddresses,
   parseHostPort,
 } from "./addresses.ts";
 import type { ClusterBlobPeers } from "./blob-peers.ts";
@@ -166,11 +166,7 @@ export class SwarmNode implements SwarmLifecycle {
 
   /** Stops all parts; containers and their traffic go on. */
   stop(): Promise<void> {
-    return this.#change(async () => {
-      const membership = this.#membership;
-      this.#membership = undefined;
-      if (membership !== undefined) await this.#halt(membership);
-    });
+    return this.#change(() => this.#haltAny());
   }
 
   init(request: SwarmInitRequest): Promise<string> {
@@ -181,7 +177,7 @@ export class SwarmNode implements SwarmLifecycle {
       }
       if (request.forceNewCluster) return this.#forceNewCluster();
       const { env, daemon } = this.#options;
-      const addresses = await this.#addresses(request);
+      const addresses = await memberAddresses(request, this.#options.daemon);
       if (request.restore !== undefined)
         return this.#restore(request.restore, addresses, request.availability);
       const { createCluster } = await import("../manager/ca/new-cluster.ts");
@@ -202,7 +198,7 @@ export class SwarmNode implements SwarmLifecycle {
 
   async #restore(
     file: Uint8Array,
-    addresses: Pick<NodeState, "listenAddr" | "advertiseAddr" | "dataPathAddr">,
+    addresses: MemberAddresses,
     availability: SwarmInitRequest["availability"],
   ): Promise<string> {
     const { restoreCluster } = await import("../manager/backup.ts");
@@ -217,7 +213,7 @@ export class SwarmNode implements SwarmLifecycle {
       if (this.#membership !== undefined || this.#phase === "locked") {
         throw new ClusterError("unavailable", ALREADY_IN);
       }
-      const addresses = await this.#addresses(request);
+      const addresses = await memberAddresses(request, this.#options.daemon);
       const remoteAddrs = request.remoteAddrs.map((each) =>
         formatHostPort(parseHostPort(each, "RemoteAddrs")),
       );
@@ -271,9 +267,7 @@ export class SwarmNode implements SwarmLifecycle {
         await this.#enter(saved.state, saved.identity, { kind: "restart" });
       } catch (caught) {
         this.#unlockKey = undefined;
-        const half = this.#membership;
-        this.#membership = undefined;
-        if (half !== undefined) await this.#halt(half);
+        await this.#haltAny();
         this.#phase = "locked";
         throw caught;
       }
@@ -289,26 +283,9 @@ export class SwarmNode implements SwarmLifecycle {
     return result;
   }
 
-  async #addresses(request: {
-    readonly listenAddr: string;
-    readonly advertiseAddr: string;
-    readonly dataPathAddr: string;
-  }): Promise<Pick<NodeState, "listenAddr" | "advertiseAddr" | "dataPathAddr">> {
-    const { daemon } = this.#options;
-    // Clients always send a listen address: Docker's default stands for "not given".
-    const isDefault = request.listenAddr === "" || request.listenAddr === "0.0.0.0:2377";
-    const listen = parseHostPort(isDefault ? daemon.listenAddr : request.listenAddr, "listen-addr");
-    const advertised = await advertiseAddress(request.advertiseAddr || daemon.advertiseAddr, listen);
-    return {
-      listenAddr: formatHostPort(listen),
-      advertiseAddr: formatHostPort(advertised),
-      dataPathAddr: await dataPathAddress(request.dataPathAddr || daemon.dataPathAddr, advertised.host),
-    };
-  }
-
   #newState(
     identity: NodeIdentity,
-    addresses: Pick<NodeState, "listenAddr" | "advertiseAddr" | "dataPathAddr">,
+    addresses: MemberAddresses,
     rest: Pick<NodeState, "availability" | "managers">,
   ): NodeState {
     const { nodeId, clusterId, role } = identity;
@@ -557,16 +534,15 @@ export class SwarmNode implements SwarmLifecycle {
     this.#membership = undefined;
     // Known to the cluster, not to a node that has not been locked since.
     this.#unlockKey = membership.manager.unlockKey;
-    const { state } = membership;
     const identity = membership.identity.current;
-    await this.#enter(state, identity, { kind: "forceNewCluster" }).catch(async (caught: unknown) => {
-      // As it was: what is here may still be of use to the others.
-      const half = this.#membership;
-      this.#membership = undefined;
-      if (half !== undefined) await this.#halt(half);
-      await this.#enter(state, identity, { kind: "restart" });
-      throw caught;
-    });
+    await this.#enter(membership.state, identity, { kind: "forceNewCluster" }).catch(
+      async (caught: unknown) => {
+        // As it was: what is here may still be of use to the others.
+        await this.#haltAny();
+        await this.#enter(membership.state, identity, { kind: "restart" });
+        throw caught;
+      },
+    );
     await this.#untilReady();
     return membership.state.nodeId;
   }
@@ -591,6 +567,13 @@ export class SwarmNode implements SwarmLifecycle {
     await membership.worker.leave();
     await this.#close(membership);
     await this.#options.store.clear();
+  }
+
+  /** Whole or half entered. */
+  async #haltAny(): Promise<void> {
+    const membership = this.#membership;
+    this.#membership = undefined;
+    if (membership !== undefined) await this.#halt(membership);
   }
 
   async #halt(membership: Membership): Promise<void> {

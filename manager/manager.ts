@@ -355,6 +355,7 @@ export class Manager implements Component {
     const file = this.#memberFile;
     const autolock = new Autolock({
       store,
+      raft,
       file,
       member: made.member,
       sealedBy: this.#sealedBy,

@@ -219,7 +219,9 @@ class FullRun {
         machine.kill();
       });
     });
-    this.#locks.start(env, store, machine.nodeId).catch((caught: unknown) => this.#world.fail(caught));
+    this.#locks
+      .start(env, { store, raft: node, nodeId: machine.nodeId })
+      .catch((caught: unknown) => this.#world.fail(caught));
     const { view } = store.viewAndWatch({}, (items) => {
       if (this.#options.keepsTimeline) this.#tellEvents(raftId, items);
       follow(items);

@@ -5,6 +5,7 @@
 import type { Env } from "../../common/env.ts";
 import { silentLogger } from "../../common/log.ts";
 import { Autolock } from "../../manager/autolock.ts";
+import type { RaftNode } from "../../manager/raft/node.ts";
 import { MemberFile, type MemberSecrets, newMember } from "../../manager/member-file.ts";
 import type { MemoryStore } from "../../manager/store/memory-store.ts";
 import { Violation } from "./world.ts";
@@ -20,7 +21,11 @@ export class Locks {
   }
 
   /** For one life of a manager. */
-  async start(env: Env, store: MemoryStore, nodeId: string): Promise<void> {
+  async start(
+    env: Env,
+    life: { readonly store: MemoryStore; readonly raft: RaftNode; readonly nodeId: string },
+  ): Promise<void> {
+    const { store, raft, nodeId } = life;
     const file = new MemberFile(env, FOLDER);
     let sealedBy = "";
     let member: MemberSecrets;
@@ -31,7 +36,7 @@ export class Locks {
       member = newMember(env.random, nodeId);
       await file.write(member, "");
     }
-    new Autolock({ store, file, member, sealedBy, timers: env.timers, log: silentLogger }).start();
+    new Autolock({ store, raft, file, member, sealedBy, timers: env.timers, log: silentLogger }).start();
   }
 
   /** The newest key that opens it. */
