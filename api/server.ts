@@ -142,7 +142,7 @@ export class HttpApi {
       this.#upgrade(request, socket, { head, isReadOnly, isPlainTcp });
     });
     server.on("clientError", (error, socket) => {
-      if (hasCode(error, "ERR_SSL_HTTP_REQUEST")) this.#refusePlain(socket as Socket);
+      if (hasNodeCode(error, "ERR_SSL_HTTP_REQUEST")) this.#refusePlain(socket as Socket);
       else refuse(error, socket);
     });
     return server;
@@ -292,17 +292,18 @@ function sendReply(response: ServerResponse, reply: ErrorReply): void {
   response.end(bytes);
 }
 
-function hasCode(error: Error, code: string): boolean {
+/** Of an error of Node.js, unlike the codes of ours. */
+function hasNodeCode(error: Error, code: string): boolean {
   return "code" in error && error.code === code;
 }
 
 /** Not HTTP, or a head that is too large or too slow. */
 function refuse(error: Error, socket: Duplex): void {
-  if (!socket.writable || hasCode(error, "ECONNRESET")) {
+  if (!socket.writable || hasNodeCode(error, "ECONNRESET")) {
     socket.destroy();
     return;
   }
-  const isTooLarge = hasCode(error, "HPE_HEADER_OVERFLOW");
+  const isTooLarge = hasNodeCode(error, "HPE_HEADER_OVERFLOW");
   const status = isTooLarge ? "431 Request Header Fields Too Large" : "400 Bad Request";
   const body = `${JSON.stringify({ message: isTooLarge ? "request head too large" : "malformed HTTP request" })}\n`;
   socket.end(
