@@ -15,7 +15,7 @@ import {
   END_OF_ARCHIVE,
   paddingOf,
   type TarEntry,
-  type TarType,
+  tarTypeOf,
 } from "../images/tar/tar-entry.ts";
 import type { CopyRequest, CopySource } from "./copy-request.ts";
 import { pathGlob } from "./glob.ts";
@@ -169,15 +169,6 @@ function leftBehindOf(pattern: string): number {
   return pivot < 0 ? 0 : pathParts(pattern.slice(0, pivot)).length;
 }
 
-function typeOf(stats: fs.Stats): TarType | undefined {
-  if (stats.isFile()) return "file";
-  if (stats.isDirectory()) return "folder";
-  if (stats.isSymbolicLink()) return "symlink";
-  if (stats.isCharacterDevice()) return "char";
-  if (stats.isBlockDevice()) return "block";
-  return stats.isFIFO() ? "fifo" : undefined;
-}
-
 class CopyPlan {
   readonly #request: CopyRequest;
   readonly #target: LayeredView;
@@ -286,7 +277,7 @@ class CopyPlan {
 
   #copyNode(match: Source, node: FoundNode, parts: readonly string[]): void {
     const { stats, absolute } = node;
-    const type = typeOf(stats);
+    const type = tarTypeOf(stats);
     if (type === undefined) return;
     const device = deviceParts(stats.rdev);
     const owner =

@@ -2,6 +2,8 @@
 import { parseNanoseconds, ZERO_TIME } from "../../common/time.ts";
 import { OWN_RUNTIME } from "./oci-runtimes.ts";
 import type { EndpointSettings, JsonObject } from "../../model/engine.ts";
+import { humanDuration } from "../../model/units.ts";
+import { fullConfig } from "../images/image-queries.ts";
 import type { ContainerNetworkResult } from "../ports.ts";
 import { commandOf } from "./config-merge.ts";
 import type { ContainerRecord, MountPoint } from "./container-record.ts";
@@ -281,48 +283,19 @@ function isTmpfsOption(record: ContainerRecord, point: MountPoint): boolean {
 function configJson(record: ContainerRecord): JsonObject {
   const { config } = record;
   return json({
+    ...fullConfig({}),
     Hostname: record.id.slice(0, 12),
-    Domainname: "",
-    User: "",
-    AttachStdin: false,
-    AttachStdout: false,
-    AttachStderr: false,
-    Tty: false,
-    OpenStdin: false,
-    StdinOnce: false,
     Env: [],
-    Cmd: null,
     Image: record.image,
-    Volumes: null,
-    WorkingDir: "",
-    Entrypoint: null,
-    OnBuild: null,
     Labels: {},
     ...Object.fromEntries(Object.entries(config).filter(([, value]) => value !== undefined && value !== "")),
   });
 }
 
-/** As Docker words a span: "3 seconds", "About a minute", "2 days". */
-export function humanSpan(seconds: number): string {
-  if (seconds < 1) return "Less than a second";
-  if (seconds === 1) return "1 second";
-  if (seconds < 60) return `${seconds} seconds`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes === 1) return "About a minute";
-  if (minutes < 60) return `${minutes} minutes`;
-  const hours = Math.floor(minutes / 60 + 0.5);
-  if (hours === 1) return "About an hour";
-  if (hours < 48) return `${hours} hours`;
-  if (hours < 24 * 14) return `${Math.floor(hours / 24)} days`;
-  if (hours < 24 * 60) return `${Math.floor(hours / 24 / 7)} weeks`;
-  if (hours < 24 * 365 * 2) return `${Math.floor(hours / 24 / 30)} months`;
-  return `${Math.floor(hours / 24 / 365)} years`;
-}
-
 export function statusText(live: LiveContainer, nowMs: number): string {
   const { state } = live.record;
   const since = (time: string): string =>
-    humanSpan(Math.max(0, Math.floor(nowMs / 1000 - Number(parseNanoseconds(time) / 1_000_000_000n))));
+    humanDuration(Math.max(0, nowMs - 1000 * Number(parseNanoseconds(time) / 1_000_000_000n)));
   if (live.isRemoving) return "Removal In Progress";
   switch (state.status) {
     case "created":

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { hasCode } from "../../common/errors.ts";
 import { parseNanoseconds, rfc3339OfNanoseconds, ZERO_TIME } from "../../common/time.ts";
+import { humanDuration } from "../../model/units.ts";
 import { goFileMode } from "./archives.ts";
 import { ALL_CAPABILITIES, boundingSet, capabilityMask, capabilityNames } from "./capabilities.ts";
 import { Cgroups, parseHierarchies, sharesToWeight } from "./cgroups.ts";
@@ -11,7 +12,7 @@ import { matchesLabel, parseUntil } from "./container-filters.ts";
 import { checkListFilters } from "./container-filters.ts";
 import { committedName } from "./commit.ts";
 import { checkedConfig } from "./container-create.ts";
-import { commandText, humanSpan } from "./container-inspect.ts";
+import { commandText } from "./container-inspect.ts";
 import { compileDeviceProgram } from "./device-program.ts";
 import { healthPlan, nextHealth } from "./health.ts";
 import { NO_HEALTH } from "./live-container.ts";
@@ -292,14 +293,10 @@ test("times keep nine digits both ways", () => {
 });
 
 test("wording, filters, limits and small formats", () => {
-  assert.deepEqual([0, 1, 59, 60, 3600, 200_000].map(humanSpan), [
-    "Less than a second",
-    "1 second",
-    "59 seconds",
-    "About a minute",
-    "About an hour",
-    "2 days",
-  ]);
+  assert.deepEqual(
+    [0, 1, 59, 60, 3600, 200_000].map((seconds) => humanDuration(seconds * 1000)),
+    ["Less than a second", "1 second", "59 seconds", "About a minute", "About an hour", "2 days"],
+  );
   assert.equal(matchesLabel({ a: "1" }, "a=1"), true);
   assert.equal(matchesLabel({ a: "1" }, "a=2"), false);
   assert.equal(parseUntil("1h30m", 10_000_000), 10_000_000 - 5_400_000);

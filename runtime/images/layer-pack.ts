@@ -6,7 +6,7 @@ import * as fs from "node:fs";
 import { deviceParts, getXattr, listXattrs } from "./native-files.ts";
 import { OPAQUE_XATTR } from "./layered-view.ts";
 import { fsPath } from "./tar/byte-path.ts";
-import { encodeHeader, END_OF_ARCHIVE, paddingOf, type TarEntry, type TarType } from "./tar/tar-entry.ts";
+import { encodeHeader, END_OF_ARCHIVE, paddingOf, tarTypeOf, type TarEntry } from "./tar/tar-entry.ts";
 
 const READ_BYTES = 1024 * 1024;
 
@@ -20,15 +20,6 @@ interface Context {
   readonly mtimeMax: number;
   /** First name of each file that has several. */
   readonly firstNames: Map<string, string>;
-}
-
-function typeOf(stats: fs.Stats): TarType | undefined {
-  if (stats.isFile()) return "file";
-  if (stats.isDirectory()) return "folder";
-  if (stats.isSymbolicLink()) return "symlink";
-  if (stats.isCharacterDevice()) return "char";
-  if (stats.isBlockDevice()) return "block";
-  return stats.isFIFO() ? "fifo" : undefined;
 }
 
 /** Attributes that belong to the file; the overlay's own and those of this machine's security modules do not. */
@@ -95,7 +86,7 @@ function* fileData(path: string, size: number): Generator<Buffer> {
 function* packNode(context: Context, name: string): Generator<Buffer> {
   const path = `${context.root}/${name}`;
   const stats = fs.lstatSync(fsPath(path));
-  const type = typeOf(stats);
+  const type = tarTypeOf(stats);
   // Sockets mean nothing without their process.
   if (type === undefined) return;
   const slash = name.lastIndexOf("/") + 1;

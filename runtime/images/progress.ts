@@ -1,5 +1,6 @@
 /** Progress lines from work that goes on by itself to a client that reads at its own pace. */
 import type { ProgressLine } from "../../model/engine.ts";
+import { humanSize } from "../../model/units.ts";
 
 /** Lines that wait for a slow client; beyond, bars are dropped (the next one says more) and the rest is kept. */
 const WAITING_LINES_MAX = 4096;
@@ -70,19 +71,6 @@ export function progressOf(
     (caught: unknown) => queue.fail(caught),
   );
   return queue;
-}
-
-const UNITS: readonly string[] = ["B", "kB", "MB", "GB", "TB", "PB"];
-
-/** "12.34MB": decimal, four significant digits, as Docker's clients show sizes. */
-export function humanSize(bytes: number): string {
-  let value = bytes;
-  let unit = 0;
-  while (value >= 1000 && unit < UNITS.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  return `${Number(value.toPrecision(4))}${UNITS[unit] ?? ""}`;
 }
 
 const BAR_CELLS = 50;

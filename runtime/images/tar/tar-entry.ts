@@ -2,11 +2,22 @@
  * One member of a tar archive and its 512-byte header: ustar with the GNU and PAX extensions, read in every form that
  * layer tools write, written as ustar where it fits and with a PAX header where it does not. Pure: bytes in, values out.
  */
+import type { Stats } from "node:fs";
 import { ClusterError } from "../../../common/errors.ts";
 
 export const BLOCK_BYTES = 512;
 
 export type TarType = "file" | "link" | "symlink" | "char" | "block" | "folder" | "fifo";
+
+/** undefined for what archives can't hold: sockets. */
+export function tarTypeOf(stats: Stats): TarType | undefined {
+  if (stats.isFile()) return "file";
+  if (stats.isDirectory()) return "folder";
+  if (stats.isSymbolicLink()) return "symlink";
+  if (stats.isCharacterDevice()) return "char";
+  if (stats.isBlockDevice()) return "block";
+  return stats.isFIFO() ? "fifo" : undefined;
+}
 
 /** Names are byte strings (byte-path.ts). */
 export interface TarEntry {
