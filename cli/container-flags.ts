@@ -7,7 +7,8 @@ import { bool, list, text } from "./command.ts";
 import {
   bytesFlag,
   cpusFlag,
-  durationFlag,
+  given,
+  healthFields,
   integerFlag,
   pairsFlag,
   parsePairs,
@@ -99,12 +100,6 @@ export interface CreateBody extends ContainerConfig {
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-function given<T extends object>(fields: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
-    [Key in keyof T]?: Exclude<T[Key], undefined>;
-  };
-}
-
 function restartPolicy(word: string | undefined): HostConfig["RestartPolicy"] | undefined {
   if (word === undefined) return undefined;
   const match = /^(no|always|unless-stopped|on-failure)(?::(\d+))?$/.exec(word);
@@ -141,15 +136,7 @@ function parseDevice(word: string): {
 
 function healthcheck(flags: Flags): HealthConfig | undefined {
   if (flags.bool("no-healthcheck")) return { Test: ["NONE"] };
-  const command = flags.string("health-cmd");
-  const fields = given({
-    Test: command === undefined ? undefined : ["CMD-SHELL", command],
-    Interval: durationFlag(flags, "health-interval"),
-    Timeout: durationFlag(flags, "health-timeout"),
-    StartPeriod: durationFlag(flags, "health-start-period"),
-    StartInterval: durationFlag(flags, "health-start-interval"),
-    Retries: unsignedFlag(flags, "health-retries"),
-  });
+  const fields = healthFields(flags);
   return Object.keys(fields).length === 0 ? undefined : fields;
 }
 

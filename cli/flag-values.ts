@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { ClusterError } from "../common/errors.ts";
+import type { HealthConfig } from "../model/specs.ts";
 import { parseBytes, parseDuration, parseNanoCpus } from "../model/units.ts";
 import type { FilterValues } from "./client/api-client.ts";
 import type { Flags } from "./command.ts";
@@ -207,4 +208,24 @@ export function splitWords(flag: string, value: string): string[] {
   }
   if (quote !== "") throw refuse(flag, "closed quotes", value);
   return word === undefined ? words : [...words, word];
+}
+
+/** Drops what is undefined, so that a field is there only if it was given. */
+export function given<T extends object>(fields: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
+    [Key in keyof T]?: Exclude<T[Key], undefined>;
+  };
+}
+
+/** What the --health-* flags say. */
+export function healthFields(flags: Flags): HealthConfig {
+  const command = flags.string("health-cmd");
+  return given({
+    Test: command === undefined ? undefined : ["CMD-SHELL", command],
+    Interval: durationFlag(flags, "health-interval"),
+    Timeout: durationFlag(flags, "health-timeout"),
+    StartPeriod: durationFlag(flags, "health-start-period"),
+    StartInterval: durationFlag(flags, "health-start-interval"),
+    Retries: unsignedFlag(flags, "health-retries"),
+  });
 }

@@ -23,6 +23,8 @@ import {
   choiceFlag,
   cpusFlag,
   durationFlag,
+  given,
+  healthFields,
   integerFlag,
   pairsFlag,
   parsePairs,
@@ -44,13 +46,6 @@ export interface SpecLookup {
 
 type Env = Readonly<Record<string, string | undefined>>;
 type ServiceDraft = Draft<ServiceSpec>;
-
-/** Drops what is undefined, so that a field is there only if it was given. */
-function defined<T extends object>(fields: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
-    [Key in keyof T]?: Exclude<T[Key], undefined>;
-  };
-}
 
 function isEmpty(object: object): boolean {
   return Object.keys(object).length === 0;
@@ -93,21 +88,13 @@ function changeMap(
 }
 
 function healthOf(flags: Flags, current: HealthConfig | undefined): HealthConfig | undefined {
-  const command = flags.string("health-cmd");
-  const given = defined({
-    Test: command === undefined ? undefined : ["CMD-SHELL", command],
-    Interval: durationFlag(flags, "health-interval"),
-    Timeout: durationFlag(flags, "health-timeout"),
-    StartPeriod: durationFlag(flags, "health-start-period"),
-    StartInterval: durationFlag(flags, "health-start-interval"),
-    Retries: unsignedFlag(flags, "health-retries"),
-  });
+  const asked = healthFields(flags);
   if (flags.bool("no-healthcheck")) {
-    if (!isEmpty(given))
+    if (!isEmpty(asked))
       throw new ClusterError("invalid_argument", "--no-healthcheck conflicts with --health-* options");
     return { Test: ["NONE"] };
   }
-  return isEmpty(given) ? undefined : { ...(current?.Test?.[0] === "NONE" ? {} : current), ...given };
+  return isEmpty(asked) ? undefined : { ...(current?.Test?.[0] === "NONE" ? {} : current), ...asked };
 }
 
 function parseUlimit(text: string): Ulimit {
@@ -130,7 +117,7 @@ function applyContainer(container: Draft<ContainerSpec>, flags: Flags, env: Env)
   const args = flags.string("args");
   Object.assign(
     container,
-    defined({
+    given({
       Image: flags.string("image"),
       Command: entrypoint === undefined ? undefined : splitWords("entrypoint", entrypoint),
       Args: args === undefined ? undefined : splitWords("args", args),
@@ -156,12 +143,12 @@ function applyContainerLists(container: Draft<ContainerSpec>, flags: Flags, env:
     keyOf: (item) => item.split("=", 1)[0] ?? "",
     parse: (text) => resolveEnv([text], env),
   });
-  const dns = defined({
+  const dns = given({
     Nameservers: changeStrings(flags, "dns", container.DNSConfig?.Nameservers),
     Search: changeStrings(flags, "dns-search", container.DNSConfig?.Search),
     Options: changeStrings(flags, "dns-option", container.DNSConfig?.Options),
   });
-  const changed = defined({
+  const changed = given({
     Env: envFlags ?? (fileEnv.length > 0 ? fileEnv : undefined),
     Labels: changeMap(flags, "container-label", container.Labels),
     Groups: changeStrings(flags, "group", container.Groups),
@@ -212,13 +199,13 @@ function parseGenericResource(text: string): GenericResource {
 }
 
 function applyResources(spec: ServiceDraft, flags: Flags): void {
-  const limits = defined({
+  const limits = given({
     NanoCPUs: cpusFlag(flags, "limit-cpu"),
     MemoryBytes: bytesFlag(flags, "limit-memory"),
     Pids: unsignedFlag(flags, "limit-pids"),
   });
   const template = spec.TaskTemplate;
-  const reservations = defined({
+  const reservations = given({
     NanoCPUs: cpusFlag(flags, "reserve-cpu"),
     MemoryBytes: bytesFlag(flags, "reserve-memory"),
     GenericResources: changeList(
@@ -244,7 +231,7 @@ function applyResources(spec: ServiceDraft, flags: Flags): void {
 function applyTemplate(spec: ServiceDraft, flags: Flags): void {
   const template = spec.TaskTemplate;
   applyResources(spec, flags);
-  const restart = defined({
+  const restart = given({
     Condition: choiceFlag(flags, "restart-condition", ["none", "on-failure", "any"]),
     Delay: durationFlag(flags, "restart-delay"),
     MaxAttempts: unsignedFlag(flags, "restart-max-attempts"),
@@ -255,7 +242,7 @@ function applyTemplate(spec: ServiceDraft, flags: Flags): void {
     keyOf: (item) => `spread=${item.Spread?.SpreadDescriptor ?? ""}`,
     parse: (text) => [parsePreference(text)],
   });
-  const placement = defined({
+  const placement = given({
     Constraints: changeStrings(flags, "constraint", template.Placement?.Constraints),
     Preferences: preferences,
     MaxReplicas: unsignedFlag(flags, "replicas-max-per-node"),
@@ -291,7 +278,7 @@ function updateConfigOf(
 ): UpdateConfig | undefined {
   const actions =
     prefix === "update" ? (["pause", "continue", "rollback"] as const) : (["pause", "continue"] as const);
-  const given = defined({
+  const asked = given({
     Parallelism: unsignedFlag(flags, `${prefix}-parallelism`),
     Delay: durationFlag(flags, `${prefix}-delay`),
     FailureAction: choiceFlag<"pause" | "continue" | "rollback">(flags, `${prefix}-failure-action`, actions),
@@ -300,7 +287,7 @@ function updateConfigOf(
     Order: choiceFlag(flags, `${prefix}-order`, ["start-first", "stop-first"]),
   });
   // Parallelism 1 is Docker's default and 0 means "all": a config that is made here must say which.
-  return isEmpty(given) ? undefined : { ...(current ?? { Parallelism: 1 }), ...given };
+  return isEmpty(asked) ? undefined : { ...(current ?? { Parallelism: 1 }), ...asked };
 }
 
 function applyMode(spec: ServiceDraft, flags: Flags): void {

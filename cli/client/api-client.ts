@@ -23,6 +23,11 @@ export class ApiError extends Error {
     super(message);
     this.status = status;
   }
+
+  /** Somebody else has changed the object since it was read: read it and try again. */
+  get isStale(): boolean {
+    return this.message.includes("update out of sequence");
+  }
 }
 
 /** The daemon could not be reached at all. */

@@ -4,14 +4,14 @@ import type { NodeSpec } from "../../model/specs.ts";
 import { binarySize } from "../../model/units.ts";
 import { ApiError } from "../client/api-client.ts";
 import type { ApiClient } from "../client/api-client.ts";
-import type { ApiInfo, ApiNode, ApiTask } from "../client/types.ts";
+import type { ApiInfo, ApiNode } from "../client/types.ts";
 import type { CommandContext, CommandDefinition } from "../command.ts";
-import { bool, FILTER_FLAG, FORMAT_FLAG, list, NO_TRUNC_FLAG, QUIET_FLAG, text } from "../command.ts";
-import { choiceFlag, mergeFilters, parseFilters, parsePairs } from "../flag-values.ts";
-import { getNode, taskNames } from "../lookups.ts";
+import { bool, FILTER_FLAG, FORMAT_FLAG, list, QUIET_FLAG, text } from "../command.ts";
+import { choiceFlag, parseFilters, parsePairs } from "../flag-values.ts";
+import { getNode } from "../lookups.ts";
 import type { ListFormat } from "../output/table.ts";
 import { formatList } from "../output/table.ts";
-import { taskList, taskRows } from "../output/task-table.ts";
+import { findTasks, TASK_LIST_FLAGS, writeTasks } from "./task-list.ts";
 import { forEachArgument, inspectCommand, removeCommand } from "./verbs.ts";
 
 export { runProgram } from "../program.ts";
@@ -67,22 +67,13 @@ async function runList(context: CommandContext): Promise<void> {
 }
 
 async function runPs(context: CommandContext): Promise<void> {
-  const { client, flags } = context;
+  const { client } = context;
   const ids: string[] = [];
   const named = context.args.length === 0 ? ["self"] : context.args;
   await forEachArgument({ ...context, args: named }, async (name) => {
     ids.push((await getNode(client, name)).ID);
   });
-  const filters = mergeFilters(parseFilters(flags.list("filter")), { node: ids });
-  const tasks = await client.get<ApiTask[]>("/tasks", { filters });
-  const names = await taskNames(client, tasks, !flags.bool("no-resolve"));
-  const format = taskList({ isTruncated: !flags.bool("no-trunc"), nowMs: Date.now() });
-  context.out.write(
-    formatList(taskRows(tasks, names), format, {
-      format: flags.string("format"),
-      isQuiet: flags.bool("quiet"),
-    }),
-  );
+  await writeTasks(context, await findTasks(context, { node: ids }));
 }
 
 /** False if the change left the spec as it was. */
@@ -99,7 +90,7 @@ async function changeNode(
       await client.post(`/nodes/${node.ID}/update`, { query: { version: node.Version.Index }, body: spec });
       return true;
     } catch (caught) {
-      const isStale = caught instanceof ApiError && caught.message.includes("update out of sequence");
+      const isStale = caught instanceof ApiError && caught.isStale;
       if (!isStale || attempt >= UPDATE_RETRIES) throw caught;
     }
   }
@@ -213,13 +204,7 @@ const node: CommandDefinition = {
       usage: "[OPTIONS] [NODE...]",
       summary: "List the tasks on nodes (default: this one)",
       argsMin: 0,
-      flags: [
-        FILTER_FLAG,
-        FORMAT_FLAG,
-        QUIET_FLAG,
-        NO_TRUNC_FLAG,
-        bool("no-resolve", "Show ids instead of names"),
-      ],
+      flags: TASK_LIST_FLAGS,
       run: runPs,
     },
     {

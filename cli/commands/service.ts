@@ -3,7 +3,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { ServiceSpec } from "../../model/specs.ts";
 import { ApiError } from "../client/api-client.ts";
 import type { ApiClient } from "../client/api-client.ts";
-import type { ApiNetwork, ApiService, ApiTask } from "../client/types.ts";
+import type { ApiNetwork, ApiService } from "../client/types.ts";
 import type { CommandContext, CommandDefinition } from "../command.ts";
 import {
   bool,
@@ -12,21 +12,20 @@ import {
   FILTER_FLAG,
   FORMAT_FLAG,
   INSPECT_FORMAT_FLAG,
-  NO_TRUNC_FLAG,
   QUIET_FLAG,
   text,
 } from "../command.ts";
-import { durationFlag, mergeFilters, parseFilters } from "../flag-values.ts";
-import { getService, specLookup, taskNames } from "../lookups.ts";
+import { durationFlag, parseFilters } from "../flag-values.ts";
+import { getService, specLookup } from "../lookups.ts";
 import { prettyService } from "../output/pretty-service.ts";
 import { formatInspect, formatList } from "../output/table.ts";
 import { serviceList } from "../output/service-table.ts";
-import { taskList, taskRows } from "../output/task-table.ts";
 import { WAIT_TIMEOUT_DEFAULT_MS, waitForService } from "../progress/wait-service.ts";
 import { CREATE_FLAGS, UPDATE_FLAGS } from "../service-flags.ts";
 import { createServiceSpec, updateServiceSpec } from "../service-spec.ts";
 import { registryAuthHeader, resolveImage } from "../client/registry-auth.ts";
 import { serviceLogs } from "./service-logs.ts";
+import { findTasks, TASK_LIST_FLAGS, writeTasks } from "./task-list.ts";
 
 export { runProgram } from "../program.ts";
 
@@ -116,7 +115,7 @@ export async function updateService(
       );
       return { before: service, warnings: answer?.Warnings ?? [] };
     } catch (caught) {
-      const isStale = caught instanceof ApiError && caught.message.includes("update out of sequence");
+      const isStale = caught instanceof ApiError && caught.isStale;
       if (!isStale || attempt >= UPDATE_RETRIES) throw caught;
     }
   }
@@ -209,7 +208,7 @@ async function runList(context: CommandContext): Promise<void> {
 
 /** Tasks of the services that the words name: by full id, name, or id prefix. */
 async function runPs(context: CommandContext): Promise<void> {
-  const { client, flags } = context;
+  const { client } = context;
   const problems: string[] = [];
   const ids: string[] = [];
   for (const name of context.args) {
@@ -217,18 +216,7 @@ async function runPs(context: CommandContext): Promise<void> {
     if (service === undefined) problems.push(`no such service: ${name}`);
     else ids.push(service.ID);
   }
-  if (ids.length > 0) {
-    const filters = mergeFilters(parseFilters(flags.list("filter")), { service: ids });
-    const tasks = await client.get<ApiTask[]>("/tasks", { filters });
-    const names = await taskNames(client, tasks, !flags.bool("no-resolve"));
-    const list = taskList({ isTruncated: !flags.bool("no-trunc"), nowMs: Date.now() });
-    context.out.write(
-      formatList(taskRows(tasks, names), list, {
-        format: flags.string("format"),
-        isQuiet: flags.bool("quiet"),
-      }),
-    );
-  }
+  if (ids.length > 0) await writeTasks(context, await findTasks(context, { service: ids }));
   if (problems.length > 0) throw new ExitError(1, `${problems.join("\n")}\n`);
 }
 
@@ -346,13 +334,7 @@ const service: CommandDefinition = {
       usage: "[OPTIONS] SERVICE [SERVICE...]",
       summary: "List the tasks of services",
       argsMin: 1,
-      flags: [
-        FILTER_FLAG,
-        FORMAT_FLAG,
-        QUIET_FLAG,
-        NO_TRUNC_FLAG,
-        bool("no-resolve", "Show ids instead of names"),
-      ],
+      flags: TASK_LIST_FLAGS,
       run: runPs,
     },
     {

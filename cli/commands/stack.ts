@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ClusterError } from "../../common/errors.ts";
 import type { ApiConfig, ApiNetwork, ApiSecret, ApiService, ApiTask } from "../client/types.ts";
 import type { CommandContext, CommandDefinition, FlagDefinition } from "../command.ts";
-import { bool, ExitError, FILTER_FLAG, FORMAT_FLAG, NO_TRUNC_FLAG, QUIET_FLAG, text } from "../command.ts";
+import { bool, ExitError, FILTER_FLAG, FORMAT_FLAG, QUIET_FLAG, text } from "../command.ts";
 import { printStack } from "../compose/canonical.ts";
 import { NAMESPACE_LABEL } from "../compose/convert.ts";
 import type { DeployOptions, PlannedChange } from "../compose/deploy.ts";
@@ -12,12 +12,11 @@ import { deployStack, planStack, stackServices } from "../compose/deploy.ts";
 import type { LoadedStack } from "../compose/load.ts";
 import { loadStack } from "../compose/load.ts";
 import { choiceFlag, durationFlag, mergeFilters, parseFilters } from "../flag-values.ts";
-import { taskNames } from "../lookups.ts";
 import { serviceList } from "../output/service-table.ts";
 import type { ListFormat } from "../output/table.ts";
 import { formatList } from "../output/table.ts";
-import { taskList, taskRows } from "../output/task-table.ts";
 import { WAIT_TIMEOUT_DEFAULT_MS, waitForService } from "../progress/wait-service.ts";
+import { findTasks, TASK_LIST_FLAGS, writeTasks } from "./task-list.ts";
 
 export { runProgram } from "../program.ts";
 
@@ -169,19 +168,10 @@ async function runServices(context: CommandContext): Promise<void> {
 }
 
 async function runPs(context: CommandContext): Promise<void> {
-  const { client, flags, out } = context;
   const name = stackName(context);
-  const filters = mergeFilters(parseFilters(flags.list("filter")), nameFilter(name));
-  const tasks = await client.get<ApiTask[]>("/tasks", { filters });
+  const tasks = await findTasks(context, nameFilter(name));
   if (tasks.length === 0) throw new ExitError(1, `nothing found in stack: ${name}\n`);
-  const names = await taskNames(client, tasks, !flags.bool("no-resolve"));
-  const format = taskList({ isTruncated: !flags.bool("no-trunc"), nowMs: Date.now() });
-  out.write(
-    formatList(taskRows(tasks, names), format, {
-      format: flags.string("format"),
-      isQuiet: flags.bool("quiet"),
-    }),
-  );
+  await writeTasks(context, tasks);
 }
 
 /** The tasks of removed services end after the services themselves are gone. */
@@ -312,13 +302,7 @@ const stack: CommandDefinition = {
       summary: "List the tasks of a stack",
       argsMin: 1,
       argsMax: 1,
-      flags: [
-        FILTER_FLAG,
-        FORMAT_FLAG,
-        QUIET_FLAG,
-        NO_TRUNC_FLAG,
-        bool("no-resolve", "Show ids instead of names"),
-      ],
+      flags: TASK_LIST_FLAGS,
       run: runPs,
     },
     {

@@ -180,7 +180,7 @@ async function updateSwarm(
       });
       return;
     } catch (caught) {
-      const isStale = caught instanceof ApiError && caught.message.includes("update out of sequence");
+      const isStale = caught instanceof ApiError && caught.isStale;
       if (!isStale || attempt >= UPDATE_RETRIES) throw caught;
     }
   }

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { ClusterError } from "../../common/errors.ts";
 import type { NetworkSpec, ServiceSpec } from "../../model/specs.ts";
-import type { ApiClient } from "../client/api-client.ts";
+import { type ApiClient, ApiError } from "../client/api-client.ts";
 import { registryAuthHeader, resolveImage } from "../client/registry-auth.ts";
 import type { ApiConfig, ApiInfo, ApiNetwork, ApiSecret, ApiService } from "../client/types.ts";
 import type { Output } from "../command.ts";
@@ -246,7 +246,7 @@ async function deployService(
       });
       return { id: current.ID, name: spec.Name, statusBefore: found.UpdateStatus ?? null };
     } catch (caught) {
-      const isStale = caught instanceof Error && caught.message.includes("update out of sequence");
+      const isStale = caught instanceof ApiError && caught.isStale;
       if (!isStale || attempt >= UPDATE_RETRIES) throw caught;
     }
   }
