@@ -21,7 +21,7 @@ function isBodiless(status: number): boolean {
 /** Clients know no status for "the caller went away"; nobody reads the answer anyway. */
 const CANCELLED_STATUS = 500;
 
-export function httpStatus(error: ClusterError): number {
+function httpStatus(error: ClusterError): number {
   return error.code === "cancelled" ? CANCELLED_STATUS : ERROR_CODES[error.code].http;
 }
 

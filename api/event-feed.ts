@@ -29,7 +29,7 @@ export function eventTimeMs(event: EngineEvent): number {
   return Number(BigInt(event.timeNano) / 1000n) / 1000;
 }
 
-export function isInRange(event: EngineEvent, range: EventRange): boolean {
+function isInRange(event: EngineEvent, range: EventRange): boolean {
   const ms = eventTimeMs(event);
   return ms >= (range.sinceMs ?? 0) && ms <= (range.untilMs ?? Number.POSITIVE_INFINITY);
 }

@@ -7,7 +7,7 @@ import { isObject } from "../common/json.ts";
 import type { Filters } from "../model/engine.ts";
 import { FILTER_VALUE_COUNT_MAX } from "./limits.ts";
 
-export const NO_FILTERS: Filters = new Map();
+const NO_FILTERS: Filters = new Map();
 
 function invalid(why: string): ClusterError {
   return new ClusterError("invalid_argument", `invalid filter: ${why}`);

@@ -13,8 +13,8 @@ import { ByteSink } from "./byte-sink.ts";
 import { LATE_OUTPUT_MS, LINGER_MS } from "./limits.ts";
 import { frame } from "./stdcopy.ts";
 
-export const RAW_STREAM = "application/vnd.docker.raw-stream";
-export const MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream";
+const RAW_STREAM = "application/vnd.docker.raw-stream";
+const MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream";
 /** From this version on, streams with frames say so in their type. */
 const MULTIPLEXED_SINCE_MINOR = 42;
 

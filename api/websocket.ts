@@ -23,7 +23,7 @@ export interface WebSocketMessage {
 }
 
 /** Thrown by the decoder; the number is the status of the closing handshake. */
-export class WebSocketViolation extends Error {
+class WebSocketViolation extends Error {
   readonly status: number;
 
   constructor(status: number, why: string) {

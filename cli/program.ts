@@ -85,7 +85,7 @@ async function parse(target: Target): Promise<{ flags: Flags; args: readonly str
 }
 
 /** The line(s) for stderr and the exit status of anything thrown. */
-export function describeFailure(caught: unknown, isDebug: boolean): { text: string; status: number } {
+function describeFailure(caught: unknown, isDebug: boolean): { text: string; status: number } {
   if (caught instanceof ExitError) return { text: caught.message, status: caught.status };
   if (caught instanceof ApiError)
     return { text: `Error response from daemon: ${caught.message}\n`, status: 1 };

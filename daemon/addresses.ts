@@ -95,7 +95,7 @@ export async function advertiseAddress(asked: string, listen: HostPort): Promise
 }
 
 /** Where VXLAN packets for this node go: what was asked for, else the advertised address. */
-export async function dataPathAddress(asked: string, advertised: string): Promise<string> {
+async function dataPathAddress(asked: string, advertised: string): Promise<string> {
   return asked === "" ? advertised : addressOf(asked, "data-path-addr");
 }
 

@@ -60,7 +60,7 @@ export type DaemonFlags = { readonly [K in keyof DaemonOptions]?: DaemonOptions[
 
 const DEFAULT_CONFIG_FILE = "/etc/shoal/daemon.json";
 export const DEFAULT_CLUSTER_PORT = 2377;
-export const DEFAULT_DATA_PATH_PORT = 4789;
+const DEFAULT_DATA_PATH_PORT = 4789;
 
 /** Keys of the file, with Docker's names, and how their values are checked. */
 const FILE_KEYS: Readonly<Record<string, { readonly option: keyof DaemonOptions; readonly type: string }>> = {

@@ -30,7 +30,7 @@ import {
 } from "./switch-network.ts";
 
 export const DEFAULT_NAME = "dev";
-export const STATE_ROOT = "/var/lib/shoal-dev";
+const STATE_ROOT = "/var/lib/shoal-dev";
 const HOSTS_MAX = 100;
 const CLUSTER_PORT = 2377;
 const DAEMON_START_TIMEOUT_MS = 30_000;

@@ -25,7 +25,7 @@ function namespaceOf(pid: number, kind: "net" | "pid"): string {
 }
 
 /** Processes in the named network namespace (/run/netns/NAME), in the order of their ids. */
-export function processesInNamespace(name: string): number[] {
+function processesInNamespace(name: string): number[] {
   let inode: number;
   try {
     inode = statSync(`/run/netns/${name}`).ino;

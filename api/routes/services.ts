@@ -182,7 +182,7 @@ function serviceLabels(task: Task, view: StoreView): Readonly<Record<string, str
   return view.get("service", task.serviceId)?.spec.Labels ?? task.serviceLabels;
 }
 
-export function filterTasks(view: StoreView, filters: Filters): readonly Task[] {
+function filterTasks(view: StoreView, filters: Filters): readonly Task[] {
   const serviceIds = resolveIds(filters.get("service"), (value) => lookup(view, "service", value).id);
   const nodeIds = resolveIds(filters.get("node"), (value) => lookupNode(view, value).id);
   const desired = desiredStates(filters);

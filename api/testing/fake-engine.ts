@@ -28,7 +28,7 @@ type Chunk = { readonly stream: "stdout" | "stderr"; readonly data: Uint8Array }
 const QUEUE_COUNT_MAX = 10_000;
 
 /** The scripted program of a container or exec. */
-export class FakeProcess {
+class FakeProcess {
   readonly isTty: boolean;
   readonly stdin: PassThrough = new PassThrough();
   readonly #past: Chunk[] = [];

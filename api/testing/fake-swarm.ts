@@ -70,7 +70,7 @@ function matches(object: AnyObject, by: By): boolean {
   }
 }
 
-export class FakeStore implements StoreView {
+class FakeStore implements StoreView {
   readonly #tables = new Map<TableName, Map<string, AnyObject>>(TABLE_NAMES.map((name) => [name, new Map()]));
   readonly #watchers = new Set<BoundedQueue<CommittedChanges>>();
   readonly #history: CommittedChanges[] = [];

@@ -8,7 +8,7 @@ const SECOND_NS = 1_000_000_000;
 const DAY_NS = 24 * 3600 * SECOND_NS;
 
 /** Clients dereference these parts without looking. */
-export function clusterSpecJson(spec: ClusterSpec): object {
+function clusterSpecJson(spec: ClusterSpec): object {
   const { SigningCAKey: _key, ...ca } = spec.CAConfig ?? {};
   return {
     ...withLabels(spec),
@@ -65,7 +65,7 @@ export function nodeStateName(state: NodeState): string {
 
 export type Reachability = "reachable" | "unreachable" | "unknown";
 
-export function reachabilityOf(managers: readonly ManagerReachability[], nodeId: string): Reachability {
+function reachabilityOf(managers: readonly ManagerReachability[], nodeId: string): Reachability {
   const found = managers.find((manager) => manager.nodeId === nodeId);
   if (found === undefined) return "unknown";
   return found.isReachable ? "reachable" : "unreachable";

@@ -24,8 +24,8 @@ export const FrameType = {
 export const FLAG_END_STREAM = 1;
 export const FLAG_ACK = 1;
 export const FLAG_END_HEADERS = 4;
-export const FLAG_PADDED = 8;
-export const FLAG_PRIORITY = 32;
+const FLAG_PADDED = 8;
+const FLAG_PRIORITY = 32;
 
 export const Setting = { maxStreams: 3, initialWindow: 4 } as const;
 

@@ -27,7 +27,7 @@ import {
 } from "./frames.ts";
 import { type Field, HeaderDecoder, HeaderError, literalField, STATUS_200 } from "./hpack.ts";
 
-export const GrpcStatus = {
+const GrpcStatus = {
   ok: 0,
   resourceExhausted: 8,
   unimplemented: 12,

@@ -58,7 +58,7 @@ export interface HijackedStream {
 }
 
 /** Docker's encoding of filters: {"key":{"value":true}}. */
-export function encodeFilters(filters: FilterValues): string {
+function encodeFilters(filters: FilterValues): string {
   const entries = Object.entries(filters).map(([key, values]) => [
     key,
     Object.fromEntries(values.map((value) => [value, true])),

@@ -26,7 +26,7 @@ export interface ContainerInspect {
 }
 
 /** docker's exit status of a start that failed, from the words of the error. */
-export function startFailureStatus(message: string): number {
+function startFailureStatus(message: string): number {
   if (/executable file not found|no such file or directory/i.test(message)) return STATUS_NOT_FOUND;
   if (/permission denied|is a directory/i.test(message)) return STATUS_NOT_EXECUTABLE;
   return STATUS_DAEMON_ERROR;
@@ -60,7 +60,7 @@ async function pull(context: CommandContext, image: string): Promise<void> {
 }
 
 /** Creates the container, fetching the image if the daemon lacks it; its id. */
-export async function createContainer(context: CommandContext, isDetached: boolean): Promise<string> {
+async function createContainer(context: CommandContext, isDetached: boolean): Promise<string> {
   const { client, flags, args, env, err } = context;
   const cidfile = flags.string("cidfile");
   if (cidfile !== undefined && existsSync(cidfile)) {

@@ -32,7 +32,7 @@ interface ApiStats {
 const REDRAW_MS = 1_000;
 
 /** Share of one CPU in percent, over the time between the two samples of the answer. */
-export function cpuPercent(stats: ApiStats): number {
+function cpuPercent(stats: ApiStats): number {
   const used =
     (stats.cpu_stats?.cpu_usage?.total_usage ?? 0) - (stats.precpu_stats?.cpu_usage?.total_usage ?? 0);
   const system = (stats.cpu_stats?.system_cpu_usage ?? 0) - (stats.precpu_stats?.system_cpu_usage ?? 0);

@@ -194,7 +194,7 @@ async function idsByName(
 }
 
 /** The spec to send for a service that exists: its forced restarts and, if the file's image is the same, the image as resolved then. */
-export function mergeWithCurrent(spec: ServiceSpec, current: ApiService): ServiceSpec {
+function mergeWithCurrent(spec: ServiceSpec, current: ApiService): ServiceSpec {
   const keeps = spec.TaskTemplate.ContainerSpec.Image === current.Spec.Labels?.[IMAGE_LABEL];
   const template = spec.TaskTemplate;
   const old = current.Spec.TaskTemplate;

@@ -42,7 +42,7 @@ export function wrong(node: SourceNode, context: ReadContext, wanted: string): u
   return undefined;
 }
 
-export function inside(context: ReadContext, key: string): ReadContext {
+function inside(context: ReadContext, key: string): ReadContext {
   return { ...context, path: context.path === "" ? key : `${context.path}.${key}` };
 }
 

@@ -13,7 +13,7 @@ export function modeText(mode: ServiceMode | undefined): string {
 }
 
 /** "3/5", with "(max 2 per node)" or "(1/4 completed)" behind it. */
-export function replicasText(service: ApiService): string {
+function replicasText(service: ApiService): string {
   const status = service.ServiceStatus;
   const counts = `${status?.RunningTasks ?? 0}/${status?.DesiredTasks ?? 0}`;
   const job = service.Spec.Mode?.ReplicatedJob;

@@ -105,7 +105,7 @@ export function formatInspect(objects: readonly unknown[], format: string | unde
   return objects.map((each) => `${template(each)}\n`).join("");
 }
 
-export const ID_LENGTH = 12;
+const ID_LENGTH = 12;
 
 /** The short form of an id; "sha256:" is dropped. */
 export function shortId(id: string): string {

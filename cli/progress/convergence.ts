@@ -25,7 +25,7 @@ const RUNNING = STATE_ORDER.indexOf("running");
 const FAILED_STATES = new Set(["failed", "rejected"]);
 
 /** So many failed tasks in one slot, none of which came up, end the wait. */
-export const FAILURES_PER_SLOT_MAX = 3;
+const FAILURES_PER_SLOT_MAX = 3;
 
 export interface SlotRow {
   /** "3" of "3/5", or the node's id for global services. */

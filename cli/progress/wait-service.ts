@@ -140,7 +140,7 @@ async function read(serviceId: string, options: WaitOptions): Promise<RoundReadi
 }
 
 /** The last lines a task wrote; [] where they can't be had. */
-export async function lastLogLines(client: ApiClient, taskId: string): Promise<string[]> {
+async function lastLogLines(client: ApiClient, taskId: string): Promise<string[]> {
   try {
     const response = await client.call("GET", `/tasks/${taskId}/logs`, {
       query: { stdout: true, stderr: true, tail: LOG_LINES },

@@ -24,12 +24,12 @@ export type ConfigInstruction = Exclude<
   { readonly kind: "FROM" | "ARG" | "RUN" | "COPY" | "ADD" | "MAINTAINER" }
 >;
 
-export function isConfigInstruction(instruction: Instruction): instruction is ConfigInstruction {
+function isConfigInstruction(instruction: Instruction): instruction is ConfigInstruction {
   return !["FROM", "ARG", "RUN", "COPY", "ADD", "MAINTAINER"].includes(instruction.kind);
 }
 
 /** `list` of K=V with `key` set, in its old place if it had one. */
-export function withEnv(list: readonly string[], key: string, value: string): readonly string[] {
+function withEnv(list: readonly string[], key: string, value: string): readonly string[] {
   const entry = `${key}=${value}`;
   const index = list.findIndex((each) => each.startsWith(`${key}=`));
   return index < 0 ? [...list, entry] : list.toSpliced(index, 1, entry);

@@ -63,7 +63,7 @@ function failed(request: CopyRequest, why: string): ClusterError {
 }
 
 /** Files that the sources mean. */
-export class CopySources {
+class CopySources {
   readonly #request: CopyRequest;
 
   constructor(request: CopyRequest) {

@@ -141,7 +141,7 @@ function takeFlags(raw: RawInstruction, known: readonly string[]): ReadonlyMap<s
 }
 
 /** A JSON list of strings, or undefined: then the text is for the shell. */
-export function parseJsonList(text: string): readonly string[] | undefined {
+function parseJsonList(text: string): readonly string[] | undefined {
   if (!text.trimStart().startsWith("[")) return undefined;
   try {
     const value: unknown = JSON.parse(text);

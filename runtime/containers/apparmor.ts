@@ -8,7 +8,7 @@ import type { Logger } from "../../common/log.ts";
 import type { HostConfig } from "../../model/engine.ts";
 import { parseSecurityOptions } from "./security-options.ts";
 
-export const DEFAULT_PROFILE_NAME = "shoal-default";
+const DEFAULT_PROFILE_NAME = "shoal-default";
 
 /**
  * What the default profile takes away, on top of capabilities, masks and the filter: mounts, writes to the kernel's settings, and

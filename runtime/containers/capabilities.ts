@@ -8,7 +8,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { CapabilitySets } from "./launch-spec.ts";
 
 /** In the order of the kernel's numbers. */
-export const CAPABILITY_NAMES = [
+const CAPABILITY_NAMES = [
   "CHOWN",
   "DAC_OVERRIDE",
   "DAC_READ_SEARCH",

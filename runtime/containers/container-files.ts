@@ -46,9 +46,7 @@ function hostFile(file: string): string {
   }
 }
 
-export function hostsText(
-  hosts: readonly { readonly ip: string; readonly names: readonly string[] }[],
-): string {
+function hostsText(hosts: readonly { readonly ip: string; readonly names: readonly string[] }[]): string {
   const lines = hosts.map(({ ip, names }) => `${ip}\t${names.join(" ")}`);
   return `${[...HOSTS_HEAD, ...lines].join("\n")}\n`;
 }
@@ -60,7 +58,7 @@ function hostHostsText(added: readonly { readonly ip: string; readonly names: re
   return `${own === "" ? hostsText([]) : own}${lines.join("")}`;
 }
 
-export function resolvText(config: {
+function resolvText(config: {
   readonly nameservers: readonly string[];
   readonly searchDomains: readonly string[];
   readonly dnsOptions: readonly string[];
@@ -72,12 +70,12 @@ export function resolvText(config: {
 }
 
 /** The host's own, for containers that use its network. */
-export function hostResolv(): string {
+function hostResolv(): string {
   return hostFile("/etc/resolv.conf");
 }
 
 /** `--add-host` of containers whose network is not from a local network: "name:ip" or "ip name…" as task specs have it. */
-export function extraHosts(hostConfig: HostConfig): readonly { ip: string; names: readonly string[] }[] {
+function extraHosts(hostConfig: HostConfig): readonly { ip: string; names: readonly string[] }[] {
   return (hostConfig.ExtraHosts ?? []).flatMap((entry) => {
     const words = entry.trim().split(/\s+/);
     const [first = ""] = words;

@@ -292,7 +292,7 @@ function configJson(record: ContainerRecord): JsonObject {
   });
 }
 
-export function statusText(live: LiveContainer, nowMs: number): string {
+function statusText(live: LiveContainer, nowMs: number): string {
   const { state } = live.record;
   const since = (time: string): string =>
     humanDuration(Math.max(0, nowMs - 1000 * Number(parseNanoseconds(time) / 1_000_000_000n)));

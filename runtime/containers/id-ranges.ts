@@ -10,7 +10,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { IdMap } from "./launch-spec.ts";
 
 /** Owner of the ranges where "default" is asked for: Docker's name, so that a machine that had Docker keeps its ids. */
-export const DEFAULT_REMAP_USER = "dockremap";
+const DEFAULT_REMAP_USER = "dockremap";
 const FIRST_RANGE_START = 100_000;
 const RANGE_COUNT = 65_536;
 /** Lines of one map that the kernel takes; one page of text holds fewer in the worst case. */

@@ -843,7 +843,7 @@ export function groupParent(record: ContainerRecord): { readonly parent?: string
   return parent === "" ? {} : { parent };
 }
 
-export function networkRequest(live: LiveContainer, pid: number): ContainerNetworkRequest {
+function networkRequest(live: LiveContainer, pid: number): ContainerNetworkRequest {
   const { record } = live;
   return {
     target: { containerId: live.id, pid },

@@ -103,7 +103,7 @@ class FieldReader {
 }
 
 /** One message; undefined if it is none. */
-export function parseLocalEntry(bytes: Buffer): LogLine | undefined {
+function parseLocalEntry(bytes: Buffer): LogLine | undefined {
   const fields = new FieldReader(bytes);
   let source = "";
   let nanoseconds = 0n;

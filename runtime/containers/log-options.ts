@@ -36,7 +36,7 @@ export function parseByteSize(text: string, option: string): number {
   return Math.floor(Number(match[1]) * factor);
 }
 
-export function logDriver(hostConfig: HostConfig): "json-file" | "local" | "none" {
+function logDriver(hostConfig: HostConfig): "json-file" | "local" | "none" {
   const type = hostConfig.LogConfig?.Type ?? "";
   if (type === "" || type === "json-file") return "json-file";
   if (type === "local" || type === "none") return type;

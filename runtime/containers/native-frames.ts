@@ -55,7 +55,7 @@ export interface FrameHandlers {
   readonly closed?: () => void;
 }
 
-export function parseExit(payload: Buffer): NativeExit {
+function parseExit(payload: Buffer): NativeExit {
   return {
     exitCode: payload.readUInt32LE(0),
     signal: payload.readUInt32LE(4),

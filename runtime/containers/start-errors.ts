@@ -4,9 +4,9 @@ import { ClusterError } from "../../common/errors.ts";
 const PREFIX =
   "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: ";
 
-export const EXIT_CANNOT_INVOKE = 126;
-export const EXIT_NOT_FOUND = 127;
-export const EXIT_START_FAILED = 128;
+const EXIT_CANNOT_INVOKE = 126;
+const EXIT_NOT_FOUND = 127;
+const EXIT_START_FAILED = 128;
 
 export function startExitCode(text: string): number {
   if (!text.startsWith("exec: ")) return EXIT_START_FAILED;

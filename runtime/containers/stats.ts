@@ -29,7 +29,7 @@ async function number(file: string): Promise<number> {
 }
 
 /** "key value" lines. */
-export function parseFlat(content: string): Readonly<Record<string, number>> {
+function parseFlat(content: string): Readonly<Record<string, number>> {
   const entries = content
     .split("\n")
     .map((line) => line.split(" "))
@@ -39,7 +39,7 @@ export function parseFlat(content: string): Readonly<Record<string, number>> {
 }
 
 /** CPU time of the whole machine in nanoseconds, as /proc/stat has it. */
-export function systemCpuNanoseconds(stat: string): number {
+function systemCpuNanoseconds(stat: string): number {
   const fields = (stat.split("\n")[0] ?? "").trim().split(/\s+/).slice(1, 9).map(Number);
   return fields.reduce((sum, each) => sum + each, 0) * NS_PER_TICK;
 }
@@ -118,7 +118,7 @@ async function memoryV2(folder: string): Promise<JsonObject> {
 }
 
 /** "8:0 Read 4096" lines of v1. */
-export function parseBlkio(content: string): readonly JsonObject[] {
+function parseBlkio(content: string): readonly JsonObject[] {
   return content.split("\n").flatMap((line) => {
     const match = /^(\d+):(\d+) (\w+) (\d+)$/.exec(line.trim());
     if (match === null) return [];
@@ -128,7 +128,7 @@ export function parseBlkio(content: string): readonly JsonObject[] {
 }
 
 /** "8:0 rbytes=1 wbytes=2" lines of v2. */
-export function parseIoStat(content: string): readonly JsonObject[] {
+function parseIoStat(content: string): readonly JsonObject[] {
   return content.split("\n").flatMap((line) => {
     const [device = "", ...pairs] = line.trim().split(" ");
     const [major = "", minor = ""] = device.split(":");

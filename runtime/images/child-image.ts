@@ -16,7 +16,7 @@ import { LAYERS_MAX } from "./image-documents.ts";
 import type { StagedLayer } from "./layer-store.ts";
 
 /** Of a tar without members: such a layer is left out and its history says so. */
-export const EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+const EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
 
 export interface NewLayer {
   readonly digest: string;

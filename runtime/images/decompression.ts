@@ -17,7 +17,7 @@ type Program = "xz" | "bzip2";
 export type Pieces = AsyncIterable<Buffer> | Iterable<Buffer>;
 
 /** As many bytes are needed to tell. */
-export const MAGIC_BYTES = 6;
+const MAGIC_BYTES = 6;
 const ZLIB_CHUNK_BYTES = 512 * 1024;
 /** gzip can't reach it; more than that from the others is an attack. */
 const GROWTH_MAX = 1100;

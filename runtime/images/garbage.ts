@@ -41,7 +41,7 @@ export function collectGarbage(storage: ImageStorage): Swept {
 const emptying = new WeakSet<object>();
 
 /** Removes what is in the trash, one thing after the other. What fails is tried again next time. */
-export async function emptyTrash(storage: ImageStorage): Promise<void> {
+async function emptyTrash(storage: ImageStorage): Promise<void> {
   // One at a time for each store; what arrives meanwhile is seen by the next look into the folder.
   if (emptying.has(storage)) return;
   emptying.add(storage);

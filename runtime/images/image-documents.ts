@@ -76,7 +76,7 @@ function string(value: unknown, fallback = ""): string {
   return typeof value === "string" ? value : fallback;
 }
 
-export function parseJsonDocument(bytes: Uint8Array, what: string): Loose {
+function parseJsonDocument(bytes: Uint8Array, what: string): Loose {
   let value: unknown;
   try {
     value = JSON.parse(Buffer.from(bytes).toString("utf8"));

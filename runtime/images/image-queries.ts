@@ -17,7 +17,7 @@ const LIST_FILTERS: ReadonlySet<string> = new Set([
   "until",
 ]);
 
-export function familiarNames(canonical: readonly string[]): readonly string[] {
+function familiarNames(canonical: readonly string[]): readonly string[] {
   return canonical.map((name) => familiarForm(parseReference(name)));
 }
 
@@ -42,7 +42,7 @@ function patternOf(glob: string): RegExp {
   }
 }
 
-export function isTrue(text: string): boolean {
+function isTrue(text: string): boolean {
   return text === "1" || text.toLowerCase() === "true";
 }
 
@@ -61,7 +61,7 @@ export function checkFilters(filters: Filters, known: ReadonlySet<string>): void
 }
 
 /** "k" or "k=v" against labels. */
-export function hasLabel(labels: Readonly<Record<string, string>>, wanted: string): boolean {
+function hasLabel(labels: Readonly<Record<string, string>>, wanted: string): boolean {
   const equals = wanted.indexOf("=");
   if (equals < 0) return wanted in labels;
   return labels[wanted.slice(0, equals)] === wanted.slice(equals + 1);

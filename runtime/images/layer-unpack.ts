@@ -26,7 +26,7 @@ export interface LayerLimits {
   readonly entriesMax: number;
 }
 
-export const DEFAULT_LAYER_LIMITS: LayerLimits = {
+const DEFAULT_LAYER_LIMITS: LayerLimits = {
   layerBytesMax: 256 * 1024 ** 3,
   entriesMax: 10_000_000,
 };

@@ -42,7 +42,7 @@ const NODE_BITS: Readonly<Record<NodeType, number>> = {
 };
 
 /** The kernel's packing of a device number. */
-export function deviceNumber(major: number, minor: number): bigint {
+function deviceNumber(major: number, minor: number): bigint {
   const high = BigInt(major);
   const low = BigInt(minor);
   return (

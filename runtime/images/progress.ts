@@ -5,7 +5,7 @@ import { humanSize } from "../../model/units.ts";
 /** Lines that wait for a slow client; beyond, bars are dropped (the next one says more) and the rest is kept. */
 const WAITING_LINES_MAX = 4096;
 
-export class ProgressQueue implements AsyncIterable<ProgressLine> {
+class ProgressQueue implements AsyncIterable<ProgressLine> {
   readonly #lines: ProgressLine[] = [];
   #state: "open" | "ended" | "failed" | "abandoned" = "open";
   #error: unknown;
@@ -76,7 +76,7 @@ export function progressOf(
 const BAR_CELLS = 50;
 
 /** The bar that old clients show as it is and new ones draw from the numbers. */
-export function progressBar(current: number, total: number): string {
+function progressBar(current: number, total: number): string {
   if (total <= 0 || current > total) return humanSize(current).padStart(8);
   const cells = Math.floor((current / total) * BAR_CELLS);
   const bar = cells < BAR_CELLS ? `${"=".repeat(cells)}>`.padEnd(BAR_CELLS) : "=".repeat(BAR_CELLS);

@@ -43,7 +43,7 @@ export function bytesToAddress(bytes: Uint8Array): string {
   return Array.from(bytes.subarray(0, 4)).join(".");
 }
 
-export function maskOf(prefixLength: number): number {
+function maskOf(prefixLength: number): number {
   return prefixLength === 0 ? 0 : (0xffffffff << (32 - prefixLength)) >>> 0;
 }
 

@@ -42,7 +42,7 @@ export interface ResolvConf {
 }
 
 /** The host's own resolver settings, without servers on loopback that containers can't reach by the same address. */
-export function readResolvConf(file: string): ResolvConf {
+function readResolvConf(file: string): ResolvConf {
   let text = "";
   try {
     text = readFileSync(file, "utf8");

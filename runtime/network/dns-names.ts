@@ -73,7 +73,7 @@ function reverseRecords(question: DnsQuestion, directory: NameDirectory): readon
   return [{ type: DnsType.ptr, ttlSeconds: PTR_TTL_SECONDS, data: encodeName(name) }];
 }
 
-export function shuffled<T>(items: readonly T[], random: Pick<Random, "below">): T[] {
+function shuffled<T>(items: readonly T[], random: Pick<Random, "below">): T[] {
   const result = [...items];
   for (let index = result.length - 1; index > 0; index -= 1) {
     const other = random.below(index + 1);

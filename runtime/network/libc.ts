@@ -40,7 +40,7 @@ const mountCall = libc.func(
 ) as (source: string, target: string, kind: string | null, flags: number, options: string | null) => number;
 const unmountCall = libc.func("int umount2(const char *, int)") as (target: string, flags: number) => number;
 
-export const AF_NETLINK = 16;
+const AF_NETLINK = 16;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 const O_RDONLY_CLOEXEC = 0o2000000;
@@ -79,7 +79,7 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   113: "EHOSTUNREACH",
 };
 
-export function errnoName(errno: number): string {
+function errnoName(errno: number): string {
   return ERRNO_NAMES[errno] ?? `errno ${errno}`;
 }
 

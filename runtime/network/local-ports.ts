@@ -47,7 +47,7 @@ function parsePort(text: string, what: string): number {
 }
 
 /** "80/tcp" taken apart. */
-export function parsePortKey(key: string): { readonly port: number; readonly protocol: HostProtocol } {
+function parsePortKey(key: string): { readonly port: number; readonly protocol: HostProtocol } {
   const [port = "", protocol = "tcp"] = key.split("/");
   if (protocol !== "tcp" && protocol !== "udp")
     throw new ClusterError("invalid_argument", `invalid port "${key}": protocol must be tcp or udp here`);

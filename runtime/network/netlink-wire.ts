@@ -4,7 +4,7 @@
  * that the product runs on (x64, arm64); addresses and ports are in network order.
  */
 
-export const NLM_F_REQUEST = 0x1;
+const NLM_F_REQUEST = 0x1;
 export const NLM_F_ACK = 0x4;
 export const NLM_F_DUMP = 0x300;
 export const NLM_F_REPLACE = 0x100;

@@ -67,7 +67,7 @@ const PASSING_CODES: ReadonlySet<string> = new Set([
 ]);
 
 /** A failure of the way there, not of the registry: another host or time may do better. */
-export function transportError(method: string, url: URL, caught: unknown): ClusterError {
+function transportError(method: string, url: URL, caught: unknown): ClusterError {
   const error = caught instanceof Error ? caught : new Error(String(caught));
   const verb = method.charAt(0) + method.slice(1).toLowerCase();
   return new ClusterError("internal", `${verb} "${url.origin}${url.pathname}": ${describe(error, url)}`, {

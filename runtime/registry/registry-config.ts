@@ -86,7 +86,7 @@ function certificateFiles(domain: string, config: RegistryConfig): ReadonlyMap<s
   return new Map();
 }
 
-export function trustOf(domain: string, config: RegistryConfig): HostTrust {
+function trustOf(domain: string, config: RegistryConfig): HostTrust {
   const files = certificateFiles(domain, config);
   const named = (end: string): readonly (readonly [string, string])[] =>
     [...files]

@@ -65,7 +65,7 @@ function isRecord(value: unknown): value is VolumeRecord {
   );
 }
 
-export class LocalVolumeEngine implements VolumeEngine, VolumeSource {
+class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   readonly #env: Env;
   readonly #log: Logger;
   readonly #events: EventSink;

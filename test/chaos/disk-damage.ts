@@ -12,7 +12,7 @@ function filesBelow(folder: string): readonly string[] {
 }
 
 /** The newest segment of the manager's log. */
-export function lastSegment(host: DevHost): string {
+function lastSegment(host: DevHost): string {
   const found = filesBelow(path.join(host.folder, "data")).filter((file) =>
     /\/raft\/wal-\d+\/[0-9a-f]{12}\.wal$/.test(file),
   );
@@ -22,7 +22,7 @@ export function lastSegment(host: DevHost): string {
 }
 
 /** Offsets of the records in a segment, and where the next one goes. */
-export function recordOffsets(segment: Buffer): {
+function recordOffsets(segment: Buffer): {
   readonly offsets: readonly number[];
   readonly end: number;
 } {
@@ -35,7 +35,7 @@ export function recordOffsets(segment: Buffer): {
   return { offsets, end: offset };
 }
 
-export function flipByte(file: string, at: number): void {
+function flipByte(file: string, at: number): void {
   const bytes = readFileSync(file);
   bytes.writeUInt8(bytes.readUInt8(at) ^ 0xff, at);
   writeFileSync(file, bytes);

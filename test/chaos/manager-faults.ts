@@ -4,7 +4,7 @@ import type { SeededRandom } from "../../common/testing/seeded-random.ts";
 import type { DevCluster } from "../../dev/cluster.ts";
 import { sendSignal } from "../../dev/processes.ts";
 
-export const FAULT_KINDS = [
+const FAULT_KINDS = [
   "kill -9 of the leader's daemon",
   "kill -9 of a follower's daemon",
   "kill -9 of a majority's daemons",

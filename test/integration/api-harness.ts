@@ -20,7 +20,7 @@ export interface Harness {
   readonly folder: string;
 }
 
-export const VERSION = {
+const VERSION = {
   version: "0.1.0",
   gitCommit: "abcdef",
   buildTime: "2026-01-01T00:00:00Z",

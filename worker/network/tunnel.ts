@@ -92,7 +92,7 @@ export function routeObject(route: RouteOptions): KernelObject {
   };
 }
 
-export function neighbourObject(device: number, ip: string, mac: string): KernelObject {
+function neighbourObject(device: number, ip: string, mac: string): KernelObject {
   return {
     key: `neighbour ${ip} dev ${device}`,
     content: mac,

@@ -14,7 +14,7 @@ export function taskContainerName(task: Task): string {
   return task.name;
 }
 
-export function taskLabels(task: Task): Readonly<Record<string, string>> {
+function taskLabels(task: Task): Readonly<Record<string, string>> {
   return {
     ...task.spec.ContainerSpec.Labels,
     "com.docker.swarm.node.id": task.nodeId,

@@ -36,7 +36,7 @@ export interface FilterSpec {
   readonly otherNames?: readonly string[];
 }
 
-export const INSTRUCTION_COUNT_MAX = 4096;
+const INSTRUCTION_COUNT_MAX = 4096;
 const KILL_PROCESS = 0x80000000;
 const ERRNO_ENOSYS = 0x00050000 | 38;
 /** Allow, log, trace: what is watched goes on as well. */

@@ -28,7 +28,7 @@ function refuse(text: string): never {
   throw new ClusterError("invalid_argument", `decoding seccomp profile failed: ${text}`);
 }
 
-export function actionValue(action: string, errno: number | undefined): number {
+function actionValue(action: string, errno: number | undefined): number {
   switch (action) {
     case "SCMP_ACT_ALLOW":
       return 0x7fff0000;

@@ -40,7 +40,7 @@ export function sha256Of(bytes: Uint8Array): string {
 
 export type Compression = "none" | "gzip" | "zstd";
 
-export function compress(bytes: Buffer, compression: Compression): Buffer {
+function compress(bytes: Buffer, compression: Compression): Buffer {
   if (compression === "none") return bytes;
   return compression === "gzip" ? gzipSync(bytes) : zstdCompressSync(bytes);
 }

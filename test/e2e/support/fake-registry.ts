@@ -9,7 +9,7 @@ import { buildImage, sha256Of, type TestImage } from "../../../runtime/images/te
 /** True: it has answered (or will), the registry itself shall not. */
 export type Spoil = (request: IncomingMessage, response: ServerResponse) => boolean;
 
-export const MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json";
+const MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json";
 
 /** Bytes of which no two pieces are alike, and which do not compress; the same each time. */
 export function noise(bytes: number): Buffer {
