@@ -13,6 +13,7 @@ import {
 } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
+import { parseRfc3339 } from "../../common/time.ts";
 import type { WatchItem } from "../../manager/store/store.ts";
 import { Claims } from "./claims.ts";
 import { byAge, diedByItself, digestOf, isActive, isWanted, slotOf, StoreMirror } from "./store-mirror.ts";
@@ -209,7 +210,9 @@ export class StoreChecks {
     if (diedMs === undefined) return;
     const delayMs = (task.spec.RestartPolicy?.Delay ?? 5e9) / 1e6;
     const waitedMs = this.#nowMs() - diedMs;
-    if (waitedMs < delayMs / CLOCK_RATE_MAX - DELAY_TOLERANCE_MS) {
+    // The clocks of the leader that made it and of the one that lets it start may differ: by what they say it is in time.
+    const saidMs = parseRfc3339(task.updatedAt) - parseRfc3339(task.createdAt);
+    if (Math.max(waitedMs, saidMs) < delayMs / CLOCK_RATE_MAX - DELAY_TOLERANCE_MS) {
       throw new Violation(
         "U10",
         `task ${task.id} starts ${waitedMs.toFixed(0)} ms after a death, want ${delayMs}`,
