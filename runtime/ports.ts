@@ -80,8 +80,7 @@ export interface VolumeSource {
     readonly options?: Readonly<Record<string, string>>;
     readonly labels?: Labels;
   }): Promise<VolumeMount>;
-  /** Mounts for one user; the volume is in use until unmount with the same id. */
-  /** `attributes`: more of the event, of what it is mounted for. */
+  /** Mounts for one user; the volume is in use until unmount with the same id. `attributes`: more of the event, of what it is for. */
   mount(name: string, userId: string, attributes?: Readonly<Record<string, string>>): Promise<VolumeMount>;
   unmount(name: string, userId: string): Promise<void>;
   /** Marks the volume as used by a container (running or not), for `rm` and `prune`. */

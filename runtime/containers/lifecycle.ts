@@ -826,12 +826,12 @@ async function removeStateDir(folder: string): Promise<void> {
   }
 }
 
-/** Shared memory that other containers may join: a folder of the exec root, which is memory itself. */
 /** Of one that does not run because a start did not work out: what its last run left, as with dockerd. */
 function idle(state: PersistedState): "created" | "exited" {
   return state.finishedAt === ZERO_TIME ? "created" : "exited";
 }
 
+/** Shared memory that other containers may join: a folder of the exec root, which is memory itself. */
 async function makeSharedMemory(stateDir: string): Promise<void> {
   const folder = path.join(stateDir, "shm");
   await fs.mkdir(folder, { recursive: true });
