@@ -33,3 +33,15 @@ export interface CopyRequest {
   /** Seconds since 1970; later times are put back to it. */
   readonly mtimeMax?: number;
 }
+
+/** Copies nothing: what a step does not ask for. */
+export const NOTHING_ASKED: Omit<CopyRequest, "verb" | "destination" | "destinationLayers"> = {
+  sources: [],
+  inlineFiles: [],
+  folders: [],
+  chown: "",
+  chmod: "",
+  excludes: [],
+  keepsParents: false,
+  unpacked: [],
+};

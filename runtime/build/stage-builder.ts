@@ -19,7 +19,7 @@ import { fromText } from "../images/tar/byte-path.ts";
 import type { BuildContext } from "./build-context.ts";
 import type { BuildRequest } from "./build-request.ts";
 import { applyConfig, argvOf, DEFAULT_SHELL, splitEnv } from "./config-changes.ts";
-import type { CopyRequest, CopySource } from "./copy-request.ts";
+import { type CopyRequest, type CopySource, NOTHING_ASKED } from "./copy-request.ts";
 import { checkChecksum, downloadFile, isRemote } from "./download.ts";
 import type { ArgInstruction, CopyInstruction, Instruction, RunInstruction } from "./instructions.ts";
 import { copyText, nopText, stepText } from "./history-text.ts";
@@ -383,14 +383,7 @@ export class StageBuilder {
   ): CopyRequest {
     const epoch = this.#epoch;
     return {
-      sources: [],
-      inlineFiles: [],
-      folders: [],
-      chown: "",
-      chmod: "",
-      excludes: [],
-      keepsParents: false,
-      unpacked: [],
+      ...NOTHING_ASKED,
       ...(epoch === undefined ? {} : { mtimeMax: epoch }),
       ...fields,
     };

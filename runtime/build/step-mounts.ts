@@ -13,7 +13,7 @@ import type { ImageRecord } from "../images/image-records.ts";
 import type { ImageStorage } from "../images/image-storage.ts";
 import { LayeredView } from "../images/layered-view.ts";
 import { fromText, fsPath, toText } from "../images/tar/byte-path.ts";
-import type { CopyRequest } from "./copy-request.ts";
+import { type CopyRequest, NOTHING_ASKED } from "./copy-request.ts";
 import { SCRIPT_FOLDER, type RunScript } from "./instructions.ts";
 import type { BindMount, ClientMount, RunMount } from "./run-mounts.ts";
 
@@ -189,17 +189,11 @@ function removeEmpty({ absolute, stats }: { readonly absolute: string; readonly 
 
 function copyRequest({ mount, layers, kind }: Source, destination: string): CopyRequest {
   return {
+    ...NOTHING_ASKED,
     verb: "RUN --mount",
     sources: [{ pattern: literal(mount.source), layers, kind }],
-    inlineFiles: [],
-    folders: [],
     destination,
     destinationLayers: [],
-    chown: "",
-    chmod: "",
-    excludes: [],
-    keepsParents: false,
-    unpacked: [],
   };
 }
 
