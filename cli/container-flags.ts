@@ -15,9 +15,9 @@ import {
   readEnvFile,
   resolveEnv,
   splitCsv,
-  splitWords,
   unsignedFlag,
 } from "./flag-values.ts";
+import { parseBytes } from "../model/units.ts";
 import { parseMount, parseShortVolume } from "./mounts.ts";
 import { parseShortPort, portKey } from "./ports.ts";
 import { byName, WORKLOAD_FLAGS } from "./workload-flags.ts";
@@ -28,6 +28,7 @@ export const CONTAINER_FLAGS: readonly FlagDefinition[] = byName([
   list("annotation", "key=value", "Annotation of the runtime"),
   list("attach", "stream", "Attach to stdin, stdout or stderr", "a"),
   text("blkio-weight", "weight", "Share of block I/O, 10 to 1000"),
+  list("blkio-weight-device", "path:weight", "Share of block I/O of one device"),
   text("cgroup-parent", "path", "Parent cgroup"),
   text("cgroupns", "host|private", "Cgroup namespace"),
   text("cidfile", "file", "Write the container's id here"),
@@ -39,6 +40,10 @@ export const CONTAINER_FLAGS: readonly FlagDefinition[] = byName([
   text("cpuset-mems", "list", "Memory nodes to use"),
   list("device", "path[:path[:rwm]]", "Device of this machine"),
   list("device-cgroup-rule", "rule", "Rule for devices"),
+  list("device-read-bps", "path:bytes", "Most bytes read from a device in a second"),
+  list("device-read-iops", "path:count", "Most reads from a device in a second"),
+  list("device-write-bps", "path:bytes", "Most bytes written to a device in a second"),
+  list("device-write-iops", "path:count", "Most writes to a device in a second"),
   list("dns", "address", "Name server"),
   list("dns-option", "option", "Resolver option"),
   list("dns-search", "domain", "Search domain"),
@@ -51,9 +56,11 @@ export const CONTAINER_FLAGS: readonly FlagDefinition[] = byName([
   bool("init", "Run an init that reaps processes"),
   bool("interactive", "Keep stdin open", "i"),
   text("ip", "address", "IPv4 address"),
+  text("ip6", "address", "IPv6 address"),
   text("ipc", "mode", "IPC namespace"),
   list("label", "key=value", "Label", "l"),
   list("label-file", "file", "File of labels"),
+  list("link", "container[:alias]", "Name of another container on the default bridge"),
   text("mac-address", "address", "MAC address"),
   text("memory", "bytes", "Memory limit", "m"),
   text("memory-reservation", "bytes", "Memory soft limit"),
@@ -112,7 +119,43 @@ function restartPolicy(word: string | undefined): HostConfig["RestartPolicy"] | 
   return { Name: match[1] ?? "no", MaximumRetryCount: Number(match[2] ?? 0) };
 }
 
-function parseUlimit(word: string): Ulimit {
+/** "/dev/sda:1mb": what stands behind the last colon is the value. */
+function deviceLimits(
+  flags: Flags,
+  name: string,
+  read: (word: string) => number,
+): { readonly Path: string; readonly value: number }[] | undefined {
+  if (!flags.has(name)) return undefined;
+  return flags.list(name).map((word) => {
+    const at = word.lastIndexOf(":");
+    const value = at < 1 ? Number.NaN : read(word.slice(at + 1));
+    if (!Number.isSafeInteger(value) || value < 0)
+      throw new ClusterError(
+        "invalid_argument",
+        `Invalid --${name} "${word}": expected a device's path:value`,
+      );
+    return { Path: word.slice(0, at), value };
+  });
+}
+
+function deviceRates(flags: Flags, name: string): { Path: string; Rate: number }[] | undefined {
+  const read = name.endsWith("-bps") ? parseBytes : Number;
+  return deviceLimits(flags, name, read)?.map(({ Path, value }) => ({ Path, Rate: value }));
+}
+
+function blockLimits(flags: Flags): HostConfig {
+  const weights = deviceLimits(flags, "blkio-weight-device", Number);
+  return given({
+    BlkioDeviceReadBps: deviceRates(flags, "device-read-bps"),
+    BlkioDeviceReadIOps: deviceRates(flags, "device-read-iops"),
+    BlkioDeviceWriteBps: deviceRates(flags, "device-write-bps"),
+    BlkioDeviceWriteIOps: deviceRates(flags, "device-write-iops"),
+    BlkioWeight: unsignedFlag(flags, "blkio-weight"),
+    BlkioWeightDevice: weights?.map(({ Path, value }) => ({ Path, Weight: value })),
+  });
+}
+
+export function parseUlimit(word: string): Ulimit {
   const match = /^(\w+)=(-?\d+)(?::(-?\d+))?$/.exec(word);
   if (match === null)
     throw new ClusterError("invalid_argument", `Invalid ulimit "${word}": expected name=soft[:hard]`);
@@ -183,7 +226,7 @@ function absolute(source: string): string {
   return decodeURIComponent(url.pathname).replace(/(.)\/$/, "$1");
 }
 
-/** "net" or "name=net,alias=a,ip=1.2.3.4". */
+/** "net" or "name=net,alias=a,ip=1.2.3.4,ip6=fd00::4". */
 function networks(flags: Flags): {
   readonly mode: string;
   readonly endpoints: Record<string, EndpointSettings>;
@@ -199,11 +242,13 @@ function networks(flags: Flags): {
     const name = values("name")[0] ?? "";
     if (index === 0) mode = name;
     if (/^(none|host|container:.*)$/.test(name)) continue;
-    const [ip] = index === 0 ? [flags.string("ip") ?? values("ip")[0]] : values("ip");
+    const address = (key: "ip" | "ip6"): string | undefined =>
+      (index === 0 ? flags.string(key) : undefined) ?? values(key)[0];
+    const addresses = given({ IPv4Address: address("ip"), IPv6Address: address("ip6") });
     const aliases = [...values("alias"), ...(index === 0 ? flags.list("network-alias") : [])];
     endpoints[name] = {
       ...(aliases.length === 0 ? {} : { Aliases: aliases }),
-      ...(ip === undefined ? {} : { IPAMConfig: { IPv4Address: ip } }),
+      ...(Object.keys(addresses).length === 0 ? {} : { IPAMConfig: addresses }),
       ...(flags.has("mac-address") && index === 0 ? { MacAddress: flags.string("mac-address") ?? "" } : {}),
     };
   }
@@ -238,11 +283,11 @@ function hostConfig(flags: Flags): HostConfig {
     : undefined;
   return {
     NetworkMode: mode,
+    ...blockLimits(flags),
     ...given({
       Annotations: pairsFlag(flags, "annotation"),
       AutoRemove: flag("rm"),
       Binds: binds.length === 0 ? undefined : binds,
-      BlkioWeight: unsignedFlag(flags, "blkio-weight"),
       CapAdd: some("cap-add"),
       CapDrop: some("cap-drop"),
       CgroupParent: flags.string("cgroup-parent"),
@@ -261,6 +306,7 @@ function hostConfig(flags: Flags): HostConfig {
       GroupAdd: some("group-add"),
       Init: flag("init"),
       IpcMode: flags.string("ipc"),
+      Links: some("link"),
       LogConfig: logging,
       Memory: bytesFlag(flags, "memory"),
       MemoryReservation: bytesFlag(flags, "memory-reservation"),
@@ -324,12 +370,7 @@ export function createBody(
     ...given({
       Cmd: command.length === 0 ? undefined : command,
       // An empty entrypoint clears the image's.
-      Entrypoint:
-        entrypoint === undefined
-          ? undefined
-          : entrypoint === ""
-            ? [""]
-            : splitWords("entrypoint", entrypoint).slice(0, 1),
+      Entrypoint: entrypoint === undefined ? undefined : entrypoint === "" ? [""] : [entrypoint],
       Env: environment.length === 0 ? undefined : environment,
       ExposedPorts: Object.keys(exposed).length === 0 ? undefined : exposed,
       Healthcheck: healthcheck(flags),

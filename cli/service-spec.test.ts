@@ -123,3 +123,10 @@ test("bad flag values are refused with the flag's name", async () => {
     );
   }
 });
+
+test("createServiceSpec() names the modes that a flag is for", async () => {
+  const make = (given: Record<string, string>): Promise<unknown> =>
+    createServiceSpec(["nginx"], flags({ name: "web", ...given }), options);
+  await assert.rejects(make({ "max-concurrent": "2" }), /mode must be replicated-job$/);
+  await assert.rejects(make({ replicas: "2", mode: "global" }), /mode must be replicated or replicated-job$/);
+});

@@ -298,11 +298,8 @@ function applyMode(spec: ServiceDraft, flags: Flags): void {
   else if (mode === "global-job") spec.Mode = { GlobalJob: {} };
   else if (mode === "replicated-job") spec.Mode = { ReplicatedJob: {} };
   else spec.Mode ??= { Replicated: {} };
-  const refuse = (flag: string): ClusterError =>
-    new ClusterError(
-      "invalid_argument",
-      `Cannot use --${flag}: the service's mode must be replicated or replicated-job`,
-    );
+  const refuse = (flag: string, modes: string): ClusterError =>
+    new ClusterError("invalid_argument", `Cannot use --${flag}: the service's mode must be ${modes}`);
   if (replicas !== undefined) {
     if (spec.Mode.Replicated !== undefined) spec.Mode.Replicated = { Replicas: replicas };
     else if (spec.Mode.ReplicatedJob !== undefined) {
@@ -311,10 +308,10 @@ function applyMode(spec: ServiceDraft, flags: Flags): void {
         TotalCompletions: replicas,
         MaxConcurrent: concurrent ?? replicas,
       };
-    } else throw refuse("replicas");
+    } else throw refuse("replicas", "replicated or replicated-job");
   }
   if (concurrent !== undefined) {
-    if (spec.Mode.ReplicatedJob === undefined) throw refuse("max-concurrent");
+    if (spec.Mode.ReplicatedJob === undefined) throw refuse("max-concurrent", "replicated-job");
     spec.Mode.ReplicatedJob = { ...spec.Mode.ReplicatedJob, MaxConcurrent: concurrent };
   }
 }

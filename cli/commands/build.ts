@@ -7,7 +7,8 @@ import type { Pack } from "tar-stream";
 import { ClusterError } from "../../common/errors.ts";
 import type { CommandContext, CommandDefinition } from "../command.ts";
 import { bool, list, text } from "../command.ts";
-import { bytesFlag, parsePairs } from "../flag-values.ts";
+import { parseUlimit } from "../container-flags.ts";
+import { bytesFlag, integerFlag, parsePairs, unsignedFlag } from "../flag-values.ts";
 import type { ProgressLine } from "../output/json-progress.ts";
 import { showProgress } from "../output/json-progress.ts";
 
@@ -149,6 +150,15 @@ async function runBuild(context: CommandContext): Promise<void> {
       platform: flags.string("platform"),
       extrahosts: flags.list("add-host"),
       memory: bytesFlag(flags, "memory"),
+      memswap: flags.string("memory-swap") === "-1" ? -1 : bytesFlag(flags, "memory-swap"),
+      shmsize: bytesFlag(flags, "shm-size"),
+      cpushares: unsignedFlag(flags, "cpu-shares"),
+      cpuperiod: integerFlag(flags, "cpu-period"),
+      cpuquota: integerFlag(flags, "cpu-quota"),
+      cpusetcpus: flags.string("cpuset-cpus"),
+      cpusetmems: flags.string("cpuset-mems"),
+      cgroupparent: flags.string("cgroup-parent"),
+      ulimits: flags.has("ulimit") ? JSON.stringify(flags.list("ulimit").map(parseUlimit)) : undefined,
     },
     raw: { contentType: "application/x-tar", content },
     signal: context.signal,
@@ -167,19 +177,28 @@ export const buildCommand: CommandDefinition = {
   flags: [
     list("add-host", "name:ip", "Line of /etc/hosts for RUN"),
     list("build-arg", "NAME=value", "Build argument"),
+    text("cgroup-parent", "path", "Parent cgroup of RUN"),
+    text("cpu-period", "microseconds", "Period of the CPU limit of RUN"),
+    text("cpu-quota", "microseconds", "CPU time of RUN in a period"),
+    text("cpu-shares", "shares", "Relative CPU weight of RUN", "c"),
+    text("cpuset-cpus", "list", "CPUs of RUN"),
+    text("cpuset-mems", "list", "Memory nodes of RUN"),
     text("file", "path", "Dockerfile (default PATH/Dockerfile)", "f"),
     bool("force-rm", "Remove intermediate containers always"),
     text("iidfile", "file", "Write the image's id here"),
     list("label", "key=value", "Label of the image"),
     text("memory", "bytes", "Memory limit of RUN", "m"),
+    text("memory-swap", "bytes", "Memory and swap limit of RUN (-1: no limit)"),
     text("network", "mode", "Network of RUN"),
     bool("no-cache", "Don't use cached layers"),
     text("platform", "platform", "Platform of the image"),
     bool("pull", "Fetch base images anew"),
     bool("quiet", "Print only the image's id", "q"),
     bool("rm", "Remove intermediate containers after success (default)"),
+    text("shm-size", "bytes", "Size of /dev/shm in RUN"),
     list("tag", "name:tag", "Name of the image", "t"),
     text("target", "stage", "Stage to build"),
+    list("ulimit", "name=soft[:hard]", "Resource limit of RUN"),
   ],
   run: runBuild,
 };

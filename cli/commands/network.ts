@@ -3,7 +3,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { ApiInfo, ApiNetwork } from "../client/types.ts";
 import type { CommandContext, CommandDefinition } from "../command.ts";
 import { bool, FILTER_FLAG, FORMAT_FLAG, list, NO_TRUNC_FLAG, QUIET_FLAG, text } from "../command.ts";
-import { parseFilters, parsePairs } from "../flag-values.ts";
+import { integerFlag, parseFilters, parsePairs } from "../flag-values.ts";
 import type { ListFormat } from "../output/table.ts";
 import { formatList, labelText, shortId } from "../output/table.ts";
 import { confirm, inspectCommand, removeCommand } from "./verbs.ts";
@@ -93,12 +93,21 @@ function attachCommand(name: "connect" | "disconnect"): CommandDefinition {
       name === "connect"
         ? [
             list("alias", "name", "Name of the container on this network"),
+            list("driver-opt", "key=value", "Option of the driver for this container"),
+            text("gw-priority", "number", "The network with the highest is the way out"),
             text("ip", "address", "IPv4 address"),
+            text("ip6", "address", "IPv6 address"),
+            list("link", "container[:alias]", "Name of another container"),
           ]
         : [bool("force", "Disconnect even if the container is not running", "f")],
     run: async ({ client, flags, args }) => {
       const [network = "", container = ""] = args;
-      const ip = flags.string("ip");
+      const [ip, ip6] = [flags.string("ip"), flags.string("ip6")];
+      const addresses = {
+        ...(ip === undefined ? {} : { IPv4Address: ip }),
+        ...(ip6 === undefined ? {} : { IPv6Address: ip6 }),
+      };
+      const priority = integerFlag(flags, "gw-priority");
       await client.post(`/networks/${encodeURIComponent(network)}/${name}`, {
         body:
           name === "connect"
@@ -106,7 +115,10 @@ function attachCommand(name: "connect" | "disconnect"): CommandDefinition {
                 Container: container,
                 EndpointConfig: {
                   Aliases: flags.list("alias"),
-                  ...(ip === undefined ? {} : { IPAMConfig: { IPv4Address: ip } }),
+                  ...(Object.keys(addresses).length === 0 ? {} : { IPAMConfig: addresses }),
+                  ...(flags.has("driver-opt") ? { DriverOpts: parsePairs(flags.list("driver-opt")) } : {}),
+                  ...(priority === undefined ? {} : { GwPriority: priority }),
+                  ...(flags.has("link") ? { Links: flags.list("link") } : {}),
                 },
               }
             : { Container: container, Force: flags.bool("force") },
