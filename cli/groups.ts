@@ -57,6 +57,8 @@ export const GROUPS: readonly GroupSummary[] = [
   { name: "import", summary: "Make an image from a tar of a root file system", section: "Machine" },
   { name: "pull", summary: "Fetch an image from a registry", section: "Machine" },
   { name: "push", summary: "Upload an image to a registry", section: "Machine" },
+  { name: "login", summary: "Log in to a registry", section: "Machine" },
+  { name: "logout", summary: "Forget the credentials of a registry", section: "Machine" },
   { name: "build", summary: "Build an image from a Dockerfile", section: "Machine" },
   { name: "tag", summary: "Give an image another name", section: "Machine" },
   { name: "rmi", summary: "Remove images", section: "Machine" },

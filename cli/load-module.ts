@@ -46,6 +46,9 @@ export async function loadModule(name: string): Promise<CommandModule | undefine
       return await import("./commands/secret-config.ts");
     case "network":
       return await import("./commands/network.ts");
+    case "login":
+    case "logout":
+      return await import("./commands/login.ts");
     case "volume":
       return await import("./commands/volume.ts");
     case "daemon":

@@ -25,8 +25,8 @@ interface DockerConfig {
   readonly credHelpers?: Readonly<Record<string, string>>;
 }
 
-const DOCKER_HUB = "https://index.docker.io/v1/";
-const HELPER_TIMEOUT_MS = 10_000;
+export const DOCKER_HUB = "https://index.docker.io/v1/";
+export const HELPER_TIMEOUT_MS = 10_000;
 
 /** The registry's name as config.json keys it. */
 export function registryOf(image: string): string {
@@ -35,8 +35,12 @@ export function registryOf(image: string): string {
   return isHost && first !== "docker.io" ? first : DOCKER_HUB;
 }
 
+export function configFile(env: Env): string {
+  return path.join(env["DOCKER_CONFIG"] ?? path.join(homedir(), ".docker"), "config.json");
+}
+
 function readConfig(env: Env): DockerConfig {
-  const file = path.join(env["DOCKER_CONFIG"] ?? path.join(homedir(), ".docker"), "config.json");
+  const file = configFile(env);
   let text: string;
   try {
     text = readFileSync(file, "utf8");
@@ -85,7 +89,7 @@ function strings(value: unknown, what: string, problem: Problem): Record<string,
 /** What the helper says when it simply has none. */
 const NOT_FOUND = /credentials not found/;
 /** In place of a user's name: the secret is a refresh token. */
-const TOKEN_USER = "<token>";
+export const TOKEN_USER = "<token>";
 
 function fromHelper(helper: string, registry: string, env: Env): Record<string, string> | undefined {
   const program = `docker-credential-${helper}`;
@@ -142,6 +146,12 @@ function fromFile({ auths = {} }: DockerConfig, registry: string): Record<string
   const [, username = "", password = ""] =
     /^([^:]*):(.*)$/s.exec(Buffer.from(entry.auth ?? "", "base64").toString("utf8")) ?? [];
   return { username, password, serveraddress: registry, identitytoken: entry.identitytoken ?? "" };
+}
+
+/** The program that keeps the registry's credentials, without its "docker-credential-". Undefined: the file keeps them. */
+export function helperOf(env: Env, registry: string): string | undefined {
+  const config = readConfig(env);
+  return config.credHelpers?.[registry] ?? config.credsStore;
 }
 
 /** `X-Registry-Auth` for the image's registry; {} without credentials or if they are not to be sent. */

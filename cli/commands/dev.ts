@@ -63,12 +63,14 @@ async function runUp(context: CommandContext): Promise<void> {
     `Cluster "${cluster.name}" is up: ${cluster.managers.length} managers, ${cluster.workers.length} workers on ${cluster.subnet}.0/24 (${seconds} s).\n`,
   );
   out.write(
-    `To use it:  eval "$(shoal dev env ${cluster.managers[0]?.name ?? ""}${nameArgument(cluster)})"\n`,
+    `To use it:  eval "$(shoal dev env ${cluster.managers[0]?.name ?? ""}${placeArguments(cluster, flags.string("state"))})"\n`,
   );
 }
 
-function nameArgument(cluster: DevCluster): string {
-  return cluster.name === DEFAULT_NAME ? "" : ` --name ${cluster.name}`;
+/** What a later command needs to find this cluster. */
+function placeArguments(cluster: DevCluster, stateFolder: string | undefined): string {
+  const name = cluster.name === DEFAULT_NAME ? "" : ` --name ${cluster.name}`;
+  return stateFolder === undefined ? name : `${name} --state ${stateFolder}`;
 }
 
 const hostList: ListFormat<DevHostStatus> = {

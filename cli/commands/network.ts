@@ -1,5 +1,6 @@
 /** `shoal network …`: networks of the cluster (overlay) and of this machine. */
 import { ClusterError } from "../../common/errors.ts";
+import type { ApiClient } from "../client/api-client.ts";
 import type { ApiInfo, ApiNetwork } from "../client/types.ts";
 import type { CommandContext, CommandDefinition } from "../command.ts";
 import { bool, FILTER_FLAG, FORMAT_FLAG, list, NO_TRUNC_FLAG, QUIET_FLAG, text } from "../command.ts";
@@ -79,6 +80,15 @@ async function runCreate(context: CommandContext): Promise<void> {
   });
   if ((answer.Warning ?? "") !== "") err.write(`${answer.Warning}\n`);
   out.write(`${answer.Id}\n`);
+}
+
+/** False: it carries the published ports of all services, and the user would rather keep it. */
+async function removeNetwork(client: ApiClient, name: string, context: CommandContext): Promise<unknown> {
+  const path = `/networks/${encodeURIComponent(name)}`;
+  const found = context.flags.bool("force") ? undefined : await client.find<ApiNetwork>(path);
+  const question = `This removes network "${name}": no port that services publish is served until there is another ingress network. Go on?`;
+  if (found?.Ingress === true && !(await confirm(context, question))) return false;
+  return await client.delete(path);
 }
 
 function attachCommand(name: "connect" | "disconnect"): CommandDefinition {
@@ -190,11 +200,9 @@ const network: CommandDefinition = {
     ),
     attachCommand("connect"),
     attachCommand("disconnect"),
-    removeCommand(
-      "NETWORK",
-      async (client, name) => await client.delete(`/networks/${encodeURIComponent(name)}`),
-      [bool("force", "Don't fail if a network is missing", "f")],
-    ),
+    removeCommand("NETWORK", removeNetwork, [
+      bool("force", "Don't ask, and don't fail if a network is missing", "f"),
+    ]),
     {
       name: "prune",
       usage: "[OPTIONS]",

@@ -1,4 +1,5 @@
 /** Shows the logs of a service or task: one line each with task and node before it, as docker prints them. */
+import { ClusterError } from "../../common/errors.ts";
 import { parseDuration } from "../../model/units.ts";
 import { readFrames } from "../client/stdcopy.ts";
 import type { ApiNode, ApiService, ApiTask } from "../client/types.ts";
@@ -83,7 +84,9 @@ async function runLogs(context: CommandContext): Promise<void> {
   const name = context.args[0] ?? "";
   const service = await client.find<ApiService>(`/services/${encodeURIComponent(name)}`);
   const task =
-    service === undefined ? await client.get<ApiTask>(`/tasks/${encodeURIComponent(name)}`) : undefined;
+    service === undefined ? await client.find<ApiTask>(`/tasks/${encodeURIComponent(name)}`) : undefined;
+  if (service === undefined && task === undefined)
+    throw new ClusterError("not_found", `No such task or service: ${name}`);
   const isTty = (service?.Spec.TaskTemplate ?? task?.Spec)?.ContainerSpec.TTY === true;
   const path = service === undefined ? `/tasks/${task?.ID ?? name}/logs` : `/services/${service.ID}/logs`;
   const response = await client.call("GET", path, {

@@ -63,8 +63,9 @@ export function removeCommand(
     flags,
     run: async (context) => {
       await forEachArgument(context, async (name) => {
-        await remove(context.client, name, context);
-        context.out.write(`${name}\n`);
+        const answer = await remove(context.client, name, context);
+        // False: the user was asked and said no.
+        if (answer !== false) context.out.write(`${name}\n`);
       });
     },
   };

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { execFile, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { packageRoot } from "../../common/package-root.ts";
 
 const PROGRAM = path.join(packageRoot(import.meta.dirname), "bin/shoal");
@@ -99,4 +99,75 @@ test("shoal context rm forgets the current context only when it is forced to", (
   assert.equal(shoal("rm", "two"), "two\n");
   assert.equal(shoal("rm", "-f", "one"), "one\n");
   assert.equal(shoal("show"), "default\n");
+});
+
+/** What a command says when the daemon answers as `answers` has it, by "METHOD /path"; 404 for what it hasn't. */
+async function spoken(
+  context: TestContext,
+  answers: Readonly<Record<string, object>>,
+  command: {
+    readonly argv: readonly string[];
+    readonly input?: string;
+    readonly env?: Record<string, string>;
+  },
+): Promise<{ readonly said: string; readonly asked: readonly string[] }> {
+  const folder = mkdtempSync(path.join(tmpdir(), "shoal-command-line-"));
+  const asked: string[] = [];
+  const server = createServer((request, response) => {
+    asked.push(`${request.method} ${request.url}`);
+    const answer = answers[asked.at(-1) ?? ""];
+    response.writeHead(answer === undefined ? 404 : 200, { "Content-Type": "application/json" });
+    response.end(JSON.stringify(answer ?? { message: "not found" }));
+  }).listen(path.join(folder, "api.sock"));
+  context.after(() => {
+    server.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  await once(server, "listening");
+  const said = await new Promise<string>((resolve) => {
+    const argv = ["--host", `unix://${folder}/api.sock`, ...command.argv];
+    const env = { PATH: process.env["PATH"], ...command.env };
+    const child = execFile(PROGRAM, argv, { env }, (_error, stdout, stderr) => resolve(stdout + stderr));
+    child.stdin?.end(command.input ?? "");
+  });
+  return { said, asked };
+}
+
+test("shoal login keeps what the registry took, where docker looks for it; logout forgets it", async (context) => {
+  const folder = mkdtempSync(path.join(tmpdir(), "shoal-command-line-"));
+  context.after(() => rmSync(folder, { recursive: true, force: true }));
+  const env = { DOCKER_CONFIG: folder };
+  const file = path.join(folder, "config.json");
+  const login = ["login", "-u", "me", "--password-stdin", "https://lab:5000/v2/"];
+  const refused = await spoken(context, {}, { argv: login, input: "secret\n", env });
+  assert.match(refused.said, /not found/);
+  assert.equal(existsSync(file), false);
+  const answers = { "POST /auth": { Status: "Login Succeeded" } };
+  const { said } = await spoken(context, answers, { argv: login, input: "secret\n", env });
+  assert.match(said, /^Login Succeeded\nWARNING! Your credentials are stored unencrypted in /);
+  const { auths } = JSON.parse(readFileSync(file, "utf8")) as { auths: Record<string, { auth: string }> };
+  assert.equal(Buffer.from(auths["lab:5000"]?.auth ?? "", "base64").toString(), "me:secret");
+  const gone = await spoken(context, {}, { argv: ["logout", "lab:5000"], env });
+  assert.equal(gone.said, "Removing login credentials for lab:5000\n");
+  assert.doesNotMatch(readFileSync(file, "utf8"), /lab:5000/);
+  const mute = await spoken(context, {}, { argv: ["login", "lab:5000"], env });
+  assert.match(mute.said, /stdin is no terminal; give --username and --password-stdin/);
+});
+
+test("shoal network rm asks before it takes away the network of published ports", async (context) => {
+  const answers = {
+    "GET /networks/ingress": { Name: "ingress", Ingress: true },
+    "DELETE /networks/ingress": {},
+  };
+  const argv = ["network", "rm", "ingress"];
+  const { said, asked } = await spoken(context, answers, { argv });
+  assert.match(said, /^This removes network "ingress": no port .* Go on\? \[y\/N\]/);
+  assert.deepEqual(asked, ["GET /networks/ingress"]);
+  const forced = await spoken(context, answers, { argv: [...argv, "-f"] });
+  assert.deepEqual([forced.said, forced.asked], ["ingress\n", ["DELETE /networks/ingress"]]);
+});
+
+test("shoal service logs names what it did not find", async (context) => {
+  const { said } = await spoken(context, {}, { argv: ["service", "logs", "nothing"] });
+  assert.equal(said, "shoal: No such task or service: nothing\n");
 });
