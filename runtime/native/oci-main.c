@@ -38,11 +38,16 @@ static const struct {
     {"seccomp", oci_seccomp, "print the filter that a bundle's linux.seccomp makes, in hexadecimal"},
 };
 
-char *oci_format(const char *format, ...) {
+static char *format_text(const char *format, va_list arguments) {
   char *text = NULL;
+  if (vasprintf(&text, format, arguments) < 0) abort();
+  return text;
+}
+
+char *oci_format(const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  if (vasprintf(&text, format, arguments) < 0) abort();
+  char *text = format_text(format, arguments);
   va_end(arguments);
   return text;
 }
@@ -73,10 +78,9 @@ static void report(const char *level, const char *text) {
 }
 
 void oci_fail(int exit_code, const char *format, ...) {
-  char *text = NULL;
   va_list arguments;
   va_start(arguments, format);
-  if (vasprintf(&text, format, arguments) < 0) abort();
+  char *text = format_text(format, arguments);
   va_end(arguments);
   void (*undo)(void) = oci_on_failure;
   oci_on_failure = NULL;
@@ -86,10 +90,9 @@ void oci_fail(int exit_code, const char *format, ...) {
 }
 
 void oci_warn(const char *format, ...) {
-  char *text = NULL;
   va_list arguments;
   va_start(arguments, format);
-  if (vasprintf(&text, format, arguments) < 0) abort();
+  char *text = format_text(format, arguments);
   va_end(arguments);
   report("warning", text);
   free(text);
