@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { portMap } from "./container-inspect.ts";
+import { linksOf, portMap } from "./container-inspect.ts";
 import { INITIAL_STATE, type ContainerRecord } from "./container-record.ts";
 
 const RECORD: ContainerRecord = {
@@ -35,4 +35,15 @@ test("portMap() names what is exposed and not published with null, while the con
   assert.deepEqual(portMap({ ...RECORD, state: INITIAL_STATE }), {});
   for (const NetworkMode of ["host", "none", "container:other"])
     assert.deepEqual(portMap({ ...RECORD, hostConfig: { NetworkMode } }), {});
+});
+
+test("linksOf() has Docker's form on the default bridge, and none elsewhere", () => {
+  const linked = (NetworkMode: string): ContainerRecord => ({
+    ...RECORD,
+    hostConfig: { NetworkMode, Links: ["db:database", "cache"] },
+  });
+  for (const mode of ["default", "bridge"])
+    assert.deepEqual(linksOf(linked(mode)), ["/db:/web/database", "/cache:/web/cache"]);
+  assert.equal(linksOf(linked("app")), null);
+  assert.equal(linksOf(RECORD), null);
 });

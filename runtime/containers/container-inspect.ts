@@ -186,6 +186,19 @@ const HOST_CONFIG_DEFAULTS: JsonObject = {
   IOMaximumBandwidth: 0,
 };
 
+/**
+ * As dockerd has them: with both containers' names on the default bridge; on other networks they belong to the endpoint, and
+ * docker-compose makes a container anew with what it links to only where there are none here.
+ */
+export function linksOf(record: ContainerRecord): readonly string[] | null {
+  const { Links: links, NetworkMode: mode = "default" } = record.hostConfig;
+  if ((mode !== "default" && mode !== "bridge") || (links ?? []).length === 0) return null;
+  return (links ?? []).map((link) => {
+    const [target = "", alias = target] = link.replace(/^\//, "").split(":");
+    return `/${target}:/${record.name}/${alias.split("/").at(-1) ?? alias}`;
+  });
+}
+
 function hostConfigJson(record: ContainerRecord): JsonObject {
   const { hostConfig } = record;
   const isPrivileged = hostConfig.Privileged === true;
@@ -195,6 +208,7 @@ function hostConfigJson(record: ContainerRecord): JsonObject {
     MaskedPaths: isPrivileged ? null : MASKED_PATHS,
     ReadonlyPaths: isPrivileged ? null : READONLY_PATHS,
     ...withoutEmpty(hostConfig),
+    Links: linksOf(record),
     LogConfig: {
       Type: hostConfig.LogConfig?.Type || "json-file",
       Config: hostConfig.LogConfig?.Config ?? {},
