@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
 node scripts/generate-proto.mjs
 tsc --build
+node scripts/prune-dist.mjs
 mkdir -p dist/proto/gen
 cp proto/gen/shoal.js proto/gen/shoal.d.ts dist/proto/gen/
 if [ -f runtime/native/Makefile ]; then make -s -C runtime/native; fi
