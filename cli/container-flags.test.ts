@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Flags } from "./command.ts";
-import { createBody } from "./container-flags.ts";
+import { changeableLimits, createBody } from "./container-flags.ts";
 
 const bodyOf = (
   values: Record<string, string | boolean | readonly string[]>,
@@ -39,4 +39,21 @@ test("createBody() takes limits of devices, links and both kinds of addresses as
 test("createBody() keeps an entry point with blanks as one word, as docker does", () => {
   assert.deepEqual(bodyOf({ entrypoint: "/opt/my app/start" }).Entrypoint, ["/opt/my app/start"]);
   assert.deepEqual(bodyOf({ entrypoint: "" }).Entrypoint, [""]);
+});
+
+test("changeableLimits() is what run and update take alike, with a restart policy that there is", () => {
+  const limitsOf = (values: Record<string, string>): ReturnType<typeof changeableLimits> =>
+    changeableLimits(new Flags(new Map(Object.entries(values))));
+  assert.deepEqual(limitsOf({}), {});
+  const limits = { memory: "1g", "memory-swap": "-1", cpus: "1.5", restart: "on-failure:3" };
+  const fields = {
+    Memory: 1024 ** 3,
+    MemorySwap: -1,
+    NanoCpus: 1.5e9,
+    RestartPolicy: { Name: "on-failure", MaximumRetryCount: 3 },
+  };
+  assert.deepEqual(limitsOf(limits), fields);
+  assert.deepEqual(bodyOf(limits).HostConfig, { NetworkMode: "default", ...fields });
+  for (const restart of ["on-failure:x", "always:3", "sometimes"])
+    assert.throws(() => limitsOf({ restart }), /Invalid value for --restart/, restart);
 });

@@ -150,7 +150,6 @@ function blockLimits(flags: Flags): HostConfig {
     BlkioDeviceReadIOps: deviceRates(flags, "device-read-iops"),
     BlkioDeviceWriteBps: deviceRates(flags, "device-write-bps"),
     BlkioDeviceWriteIOps: deviceRates(flags, "device-write-iops"),
-    BlkioWeight: unsignedFlag(flags, "blkio-weight"),
     BlkioWeightDevice: weights?.map(({ Path, value }) => ({ Path, Weight: value })),
   });
 }
@@ -260,6 +259,24 @@ function memorySwap(flags: Flags): number | undefined {
   return word === undefined ? undefined : word === "-1" ? -1 : bytesFlag(flags, "memory-swap");
 }
 
+/** What a container is made with and `update` may change. */
+export function changeableLimits(flags: Flags): HostConfig {
+  return given({
+    BlkioWeight: unsignedFlag(flags, "blkio-weight"),
+    CpuPeriod: integerFlag(flags, "cpu-period"),
+    CpuQuota: integerFlag(flags, "cpu-quota"),
+    CpuShares: unsignedFlag(flags, "cpu-shares"),
+    CpusetCpus: flags.string("cpuset-cpus"),
+    CpusetMems: flags.string("cpuset-mems"),
+    Memory: bytesFlag(flags, "memory"),
+    MemoryReservation: bytesFlag(flags, "memory-reservation"),
+    MemorySwap: memorySwap(flags),
+    NanoCpus: cpusFlag(flags, "cpus"),
+    PidsLimit: integerFlag(flags, "pids-limit"),
+    RestartPolicy: restartPolicy(flags.string("restart")),
+  });
+}
+
 /** `--tmpfs FOLDER[:OPTIONS]` by folder. */
 function tmpfsFolders(flags: Flags): Record<string, string> | undefined {
   if (!flags.has("tmpfs")) return undefined;
@@ -283,6 +300,7 @@ function hostConfig(flags: Flags): HostConfig {
     : undefined;
   return {
     NetworkMode: mode,
+    ...changeableLimits(flags),
     ...blockLimits(flags),
     ...given({
       Annotations: pairsFlag(flags, "annotation"),
@@ -292,11 +310,6 @@ function hostConfig(flags: Flags): HostConfig {
       CapDrop: some("cap-drop"),
       CgroupParent: flags.string("cgroup-parent"),
       CgroupnsMode: flags.string("cgroupns"),
-      CpuPeriod: integerFlag(flags, "cpu-period"),
-      CpuQuota: integerFlag(flags, "cpu-quota"),
-      CpuShares: unsignedFlag(flags, "cpu-shares"),
-      CpusetCpus: flags.string("cpuset-cpus"),
-      CpusetMems: flags.string("cpuset-mems"),
       DeviceCgroupRules: some("device-cgroup-rule"),
       Devices: flags.has("device") ? flags.list("device").map(parseDevice) : undefined,
       Dns: some("dns"),
@@ -308,21 +321,15 @@ function hostConfig(flags: Flags): HostConfig {
       IpcMode: flags.string("ipc"),
       Links: some("link"),
       LogConfig: logging,
-      Memory: bytesFlag(flags, "memory"),
-      MemoryReservation: bytesFlag(flags, "memory-reservation"),
-      MemorySwap: memorySwap(flags),
       MemorySwappiness: unsignedFlag(flags, "memory-swappiness"),
       Mounts: flags.has("mount") ? flags.list("mount").map(parseMount) : undefined,
-      NanoCpus: cpusFlag(flags, "cpus"),
       OomKillDisable: flag("oom-kill-disable"),
       OomScoreAdj: integerFlag(flags, "oom-score-adj"),
       PidMode: flags.string("pid"),
-      PidsLimit: integerFlag(flags, "pids-limit"),
       PortBindings: Object.keys(bindings).length === 0 ? undefined : bindings,
       Privileged: flag("privileged"),
       PublishAllPorts: flag("publish-all"),
       ReadonlyRootfs: flag("read-only"),
-      RestartPolicy: restartPolicy(flags.string("restart")),
       Runtime: flags.string("runtime"),
       SecurityOpt: some("security-opt"),
       ShmSize: bytesFlag(flags, "shm-size"),

@@ -14,7 +14,8 @@ import {
   QUIET_FLAG,
   text,
 } from "../command.ts";
-import { bytesFlag, cpusFlag, integerFlag, parseFilters, unsignedFlag } from "../flag-values.ts";
+import { changeableLimits } from "../container-flags.ts";
+import { integerFlag, parseFilters } from "../flag-values.ts";
 import type { ListFormat } from "../output/table.ts";
 import { alignColumns, ellipsis, formatList, labelText, shortId } from "../output/table.ts";
 import { copyCommand } from "./container-copy.ts";
@@ -276,27 +277,11 @@ async function runCommit({ client, flags, args, out }: CommandContext): Promise<
 }
 
 async function runUpdate(context: CommandContext): Promise<void> {
-  const { flags } = context;
-  const restart = flags.string("restart");
-  const [policy, max] = restart?.split(":") ?? [];
-  const fields = {
-    BlkioWeight: unsignedFlag(flags, "blkio-weight"),
-    CpuPeriod: integerFlag(flags, "cpu-period"),
-    CpuQuota: integerFlag(flags, "cpu-quota"),
-    CpuShares: unsignedFlag(flags, "cpu-shares"),
-    CpusetCpus: flags.string("cpuset-cpus"),
-    CpusetMems: flags.string("cpuset-mems"),
-    Memory: bytesFlag(flags, "memory"),
-    MemoryReservation: bytesFlag(flags, "memory-reservation"),
-    MemorySwap: flags.string("memory-swap") === "-1" ? -1 : bytesFlag(flags, "memory-swap"),
-    NanoCpus: cpusFlag(flags, "cpus"),
-    PidsLimit: integerFlag(flags, "pids-limit"),
-    RestartPolicy: policy === undefined ? undefined : { Name: policy, MaximumRetryCount: Number(max ?? 0) },
-  };
+  const limits = changeableLimits(context.flags);
   await forEachArgument(context, async (container) => {
     const answer = await context.client.post<{ Warnings?: string[] | null }>(
       `/containers/${encodeURIComponent(container)}/update`,
-      { body: fields },
+      { body: limits },
     );
     for (const warning of answer.Warnings ?? []) context.err.write(`${warning}\n`);
     context.out.write(`${container}\n`);
