@@ -9,7 +9,7 @@ import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
 import { anyValue, exactMatches, labelsMatch, prefixMatches } from "../filters.ts";
 import { lookupNode, nodeName } from "../lookup.ts";
-import { checkAddresses, checkPools } from "../swarm-addresses.ts";
+import { checkAddresses, checkPools, type GivenAddresses } from "../swarm-addresses.ts";
 import { nodeJson, swarmJson } from "../translate/cluster.ts";
 import { SWARM_FIELDS } from "../vocabulary.ts";
 import { get, post, remove, type Route } from "./table.ts";
@@ -27,13 +27,8 @@ function availability(given: unknown): Availability {
   throw badParameter(`invalid Availability: ${JSON.stringify(given)}`);
 }
 
-interface InitBody {
+interface InitBody extends GivenAddresses {
   readonly ListenAddr?: string;
-  readonly AdvertiseAddr?: string;
-  readonly DataPathAddr?: string;
-  readonly DataPathPort?: number;
-  readonly DefaultAddrPool?: readonly string[];
-  readonly SubnetSize?: number;
   readonly ForceNewCluster?: boolean;
   readonly Availability?: string;
   readonly AutoLockManagers?: boolean;
