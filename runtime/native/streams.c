@@ -364,8 +364,8 @@ static int poll_all(struct streams *streams, struct polled *set, int timeout) {
   /* Without memory those that have a place go on. */
   if (!make_room(set, streams) && set->room < S_FIRST_CLIENT) return -1;
   struct pollfd *polls = set->polls;
-  /* One that runs before its start is asked for may have spoken and ended by then: whoever asks is answered first. */
-  bool is_too_early = streams->is_running_early && !streams->is_started && streams->creator != NULL;
+  /* One that runs before its start is asked for may have spoken and ended by then: whoever asks is answered first. Asked, that end is closed. */
+  bool is_too_early = streams->is_running_early && streams->sync >= 0 && streams->creator != NULL;
   polls[S_PID] = (struct pollfd){streams->is_exited || is_too_early ? -1 : streams->pidfd, POLLIN, 0};
   polls[S_LISTENER] = (struct pollfd){streams->listener, POLLIN, 0};
   for (int i = 0; i < 2; i++)

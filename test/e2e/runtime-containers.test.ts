@@ -1,5 +1,6 @@
 /** Real containers on the native program: what they see, how they end, what is left of them, and what they can't reach. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
@@ -11,7 +12,8 @@ import { gzipSync } from "node:zlib";
 import { hasCode } from "../../common/errors.ts";
 import { compressRotated } from "../../runtime/containers/log-compression.ts";
 import { parseHierarchies } from "../../runtime/containers/cgroups.ts";
-import type { AttachStreams } from "../../model/engine.ts";
+import { monitorSocket } from "../../runtime/containers/spec.ts";
+import type { AttachedNetworks, AttachStreams } from "../../model/engine.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 import { until } from "./support/wait.ts";
 
@@ -577,6 +579,51 @@ describe("containers", () => {
     await assert.rejects(lab.engine.containers.start(id), /no such file or directory/);
     const { NetworkSettings } = await lab.engine.containers.inspect(id, { size: false });
     assert.ok(!JSON.stringify(NetworkSettings).includes("10.9.8.7"));
+  });
+
+  test(
+    "a program whose interpreter is missing fails its start, and nothing of it stays",
+    { timeout: 20_000 },
+    async () => {
+      const bad = path.join(lab.root, "bad-alone");
+      await fs.writeFile(bad, "#!/nosuch\n", { mode: 0o755 });
+      // Neither waits for a network: the word to start is there before the container is.
+      for (const NetworkMode of ["none", "host"]) {
+        const id = await lab.create(["/bad"], { Binds: [`${bad}:/bad:ro`], NetworkMode });
+        await assert.rejects(lab.engine.containers.start(id), /no such file or directory/);
+        assert.ok(!existsSync(path.join(lab.root, "run", monitorSocket(id))));
+      }
+    },
+  );
+
+  test("settings of interfaces to come are those of the one that a network brings", async () => {
+    const seen: string[] = [];
+    // Made by the network while the container is built, unless something is set for it before.
+    const attachNetwork = ({ pid }: { readonly pid: number }): Promise<AttachedNetworks> => {
+      const inside = [
+        `--net=/proc/${pid}/ns/net`,
+        "ip",
+        "link",
+        "add",
+        "eth7",
+        "type",
+        "veth",
+        "peer",
+        "eth8",
+      ];
+      execFileSync("nsenter", inside);
+      seen.push(String(pid));
+      return Promise.resolve({ endpoints: {}, nameservers: [], searchDomains: [], dnsOptions: [] });
+    };
+    const show = ["cat", "/proc/sys/net/ipv4/conf/eth7/rp_filter"];
+    for (const value of ["1", "2"]) {
+      const Sysctls = { "net.ipv4.conf.default.rp_filter": value };
+      const { stdout } = await lab.run(show, { Sysctls }, { task: { attachNetwork } });
+      assert.equal(stdout.trim(), value);
+    }
+    assert.equal(seen.length, 2);
+    const bare = await lab.run(["ls", "/proc/sys/net/ipv4/conf"], {}, { task: { attachNetwork } });
+    assert.match(bare.stdout, /eth7/);
   });
 
   test("remove without force refuses a container whose start is under way, and lets it run", async () => {
