@@ -224,7 +224,7 @@ export class Execs {
         isDiscarding: options.isDiscarding,
         consoleSize: options.consoleSize,
       });
-      const { connection, pid } = await this.#deps.launcher.run("exec", job, sent);
+      const { connection, pid } = await this.#deps.launcher.run("exec", job, { sent });
       exec.pid = pid;
       exec.connection = connection;
       await started;

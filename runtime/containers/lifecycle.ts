@@ -39,7 +39,7 @@ import type { IdMaps } from "./id-ranges.ts";
 import type { LaunchSpec } from "./launch-spec.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { FrameType, u32, type NativeConnection, type NativeExit } from "./native-frames.ts";
-import { encodeCreateJob } from "./native-job.ts";
+import { encodeCreateJob, JobFlag } from "./native-job.ts";
 import type { NativeLauncher } from "./native-launcher.ts";
 import { delegatedSpec } from "./oci-bundle.ts";
 import type { OciRuntime, OciRuntimes } from "./oci-runtimes.ts";
@@ -161,7 +161,7 @@ export class Lifecycle {
   #job(live: LiveContainer, layers: RootfsLayers): Buffer | Promise<Buffer> {
     const { cgroups, execRoot, nativeBinary } = this.#deps;
     const owner = sharedWith(live.record.hostConfig.NetworkMode);
-    const spec = launchSpec({
+    const plain = launchSpec({
       record: live.record,
       layers,
       folder: live.folder,
@@ -176,6 +176,7 @@ export class Lifecycle {
       pidOf: (id) => this.#runningPid(id),
       shmOf: (id) => path.join(execRoot, "c", this.#deps.find(id).id, "shm"),
     });
+    const spec = isAttachedEarly(live) ? { ...plain, flags: plain.flags | JobFlag.tellBorn } : plain;
     const runtime = this.#deps.runtimes.find(live.record.hostConfig.Runtime);
     return runtime === undefined
       ? encodeCreateJob(spec)
@@ -206,19 +207,39 @@ export class Lifecycle {
       isNamedLater: isConnectedLater(live),
     });
     let started: Promise<unknown> | undefined;
-    const sent = (to: NativeConnection): void => {
-      this.#watch(live, to);
-      // Nothing has to be done between: the word is there when the container is ready for it.
-      started = startsAtOnce(live) ? to.ask(FrameType.start, u32(0)) : undefined;
+    let attached: Promise<void> | undefined;
+    // The word is there when the container is ready for it.
+    const start = (to: NativeConnection): void => {
+      started = live.pendingAttachments.size === 0 ? to.ask(FrameType.start, u32(0)) : undefined;
       started?.catch(() => undefined);
     };
-    const { connection, pid } = await this.#deps.launcher.run("create", await this.#job(live, layers), sent);
+    // While it builds its file system.
+    const attach = async (connection: NativeConnection, pid: number): Promise<void> => {
+      // Noted before the program runs: the next daemon finds it should this one be killed, and what is connected from here on stays.
+      live.change(await this.#attachNetwork(live, { connection, pid }, undo));
+      start(connection);
+    };
+    const sent = (to: NativeConnection): void => {
+      this.#watch(live, to, (pid) => {
+        attached = attach(to, pid);
+        attached.catch(() => undefined);
+      });
+      if (isOnItsOwn(live)) start(to);
+    };
+    const mayRepeat = (): boolean => attached === undefined;
+    const job = await this.#job(live, layers);
+    const { connection, pid } = await this.#deps.launcher
+      .run("create", job, { sent, mayRepeat })
+      .catch(async (caught: unknown) => {
+        // What has begun ends before it is undone; that it has failed with this is no news.
+        await attached?.catch(() => undefined);
+        throw caught;
+      });
     undo.push(async () => {
       connection.send(FrameType.signal, u32(SIGKILL));
       await connection.closed;
     });
-    // Noted before the program runs: the next daemon finds it should this one be killed, and what is connected from here on stays.
-    live.change(await this.#attachNetwork(live, { connection, pid }, undo));
+    await (attached ?? (isOnItsOwn(live) ? undefined : attach(connection, pid)));
     for (const pending of live.pendingAttachments) {
       await pending.connected(await this.#deps.launcher.connectMonitor(monitorSocket(live.id)));
     }
@@ -246,9 +267,10 @@ export class Lifecycle {
   }
 
   /** The monitor's exit frame ends the run, when what goes on with the container by then has ended. */
-  #watch(live: LiveContainer, connection: NativeConnection): void {
+  #watch(live: LiveContainer, connection: NativeConnection, born?: (pid: number) => void): void {
     let isReported = false;
     connection.handle({
+      ...(born === undefined ? {} : { born }),
       exit: (exit) => {
         isReported = true;
         // A start that failed is cleaned up by the one who tried.
@@ -798,10 +820,15 @@ function isConnectedLater({ record, task }: LiveContainer): boolean {
   return mode !== "host" && mode !== "none" && sharedWith(mode) === undefined;
 }
 
-/** Whether nobody has to see it between its making and its start: no network is attached to it, and nobody's terminal. */
-function startsAtOnce(live: LiveContainer): boolean {
-  const isOnItsOwn = sharedWith(live.record.hostConfig.NetworkMode) === undefined && !isConnectedLater(live);
-  return isOnItsOwn && live.pendingAttachments.size === 0;
+/** Whether no network has to be attached to it between its making and its start. */
+function isOnItsOwn(live: LiveContainer): boolean {
+  return sharedWith(live.record.hostConfig.NetworkMode) === undefined && !isConnectedLater(live);
+}
+
+/** Whether its network may be attached while it builds its file system. What it sets for interfaces to come is set at that time, too. */
+function isAttachedEarly(live: LiveContainer): boolean {
+  const { Sysctls } = live.record.hostConfig;
+  return isConnectedLater(live) && !Object.keys(Sysctls ?? {}).some((key) => key.startsWith("net."));
 }
 
 /** A loss of power must not change whether it runs afterwards. */

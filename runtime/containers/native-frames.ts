@@ -29,6 +29,7 @@ export const FrameType = {
   exit: 24,
   oom: 25,
   gone: 26,
+  born: 27,
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
@@ -51,6 +52,8 @@ export interface FrameHandlers {
   readonly output?: (stream: "stdout" | "stderr", data: Buffer) => void;
   readonly exit?: (exit: NativeExit) => void;
   readonly oom?: () => void;
+  /** The process that a job makes is there with its namespaces, though far from ready. */
+  readonly born?: (pid: number) => void;
   /** Once, after everything else. */
   readonly closed?: () => void;
 }
@@ -209,6 +212,9 @@ export class NativeConnection {
         return;
       case FrameType.exit:
         this.#handlers.exit?.(parseExit(payload));
+        return;
+      case FrameType.born:
+        this.#handlers.born?.(payload.readUInt32LE(0));
         return;
       case FrameType.gone:
         this.#gone.resolve();

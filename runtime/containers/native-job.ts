@@ -64,6 +64,7 @@ export const JobFlag = {
   unmountLate: 131072,
   volatile: 262144,
   wasVolatile: 524288,
+  tellBorn: 1048576,
 } as const;
 
 export const NamespaceFlag = {

@@ -7,13 +7,16 @@ import { closeSync, constants, openSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { createConnection, type Socket } from "node:net";
 import path from "node:path";
-import { setImmediate as nextTurn } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as pause } from "node:timers/promises";
 import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import { FrameType, NativeConnection, u32 } from "./native-frames.ts";
 
 /** A launcher that is going away between two attempts must be replaced; more often than this something else is wrong. */
 const CONNECT_ATTEMPTS_MAX = 3;
+
+/** From a start to the making of the next spare: less than a client takes from there to its next start. */
+const SPARE_PAUSE_MS = 3;
 
 type JobKind = "create" | "exec";
 
@@ -57,12 +60,15 @@ export class NativeLauncher {
 
   /**
    * Sends a job; resolves with the connection and the process's number once it waits for its start. `sent` is called when the job is on its
-   * way, and again where another process has to do it: what it asks is answered after that.
+   * way, and again where another process has to do it, unless that isn't `mayRepeat`: what it asks is answered after that.
    */
   async run(
     kind: JobKind,
     job: Uint8Array,
-    sent?: (connection: NativeConnection) => void,
+    {
+      sent,
+      mayRepeat = () => true,
+    }: { readonly sent?: (connection: NativeConnection) => void; readonly mayRepeat?: () => boolean } = {},
   ): Promise<{ connection: NativeConnection; pid: number }> {
     const spare = this.#takeSpare(kind);
     if (spare !== undefined) {
@@ -70,7 +76,7 @@ export class NativeLauncher {
         return await ask(spare, { kind, job, sent });
       } catch (caught) {
         // It was killed while it waited, and nothing runs: what it may have begun is what any start finds that follows a failed one.
-        if (!hasCode(caught, "unavailable")) throw caught;
+        if (!hasCode(caught, "unavailable") || !mayRepeat()) throw caught;
       }
     }
     return ask(await this.#connect(), { kind, job, sent });
@@ -81,8 +87,8 @@ export class NativeLauncher {
     if (this.#spares.get(kind)?.isClosed === false || this.#rootFd === undefined) return;
     if (this.#comingSpares.has(kind)) return;
     this.#comingSpares.add(kind);
-    // Whoever waits for what was just started is answered first.
-    await nextTurn();
+    // Whoever waits for what was just started is answered first, and a short program ends: it takes a millisecond of a processor.
+    await (kind === "create" ? pause(SPARE_PAUSE_MS, undefined, { ref: false }) : nextTurn());
     try {
       const spare = await NativeConnection.connect(this.#place("launcher.sock"));
       if (this.#rootFd === undefined) {

@@ -36,6 +36,7 @@ enum frame_type {
   F_EXIT = 24,
   F_OOM = 25,
   F_GONE = 26, /* after F_EXIT: the groups are gone, and what is left is only the file systems' unmounting */
+  F_BORN = 27, /* before a creation's F_DONE, if J_TELL_BORN: the process is there with its namespaces; its number */
 };
 
 enum { JOB_BYTES_MAX = 32 << 20, PATH_BYTES_MAX = 4096 };
@@ -109,6 +110,7 @@ enum job_flag {
   J_VOLATILE = 1 << 18,
   /* The same, and a run of it has ended in order: the mark that the kernel left means no loss. */
   J_WAS_VOLATILE = 1 << 19,
+  J_TELL_BORN = 1 << 20,
 };
 
 enum mount_kind { M_BIND = 1, M_FILESYSTEM = 2 };

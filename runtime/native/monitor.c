@@ -329,6 +329,9 @@ static const char *set_up_child(struct job *job, struct streams *streams, int co
   const char *error = NULL;
   int sync = streams->sync;
   if (send(sync, "G", 1, MSG_NOSIGNAL) != 1) return "container process ended before its set-up";
+  /* Whoever has a network to attach does it meanwhile. */
+  uint32_t pid = (uint32_t)streams->pid;
+  if (job->flags & J_TELL_BORN) send_frame(connection, F_BORN, &pid, sizeof pid);
   if (userns_wanted(job)) error = userns_send_trees(job, streams->pid, sync);
   if (error == NULL) error = prepare_run(job, streams);
   if (error == NULL) error = container_admit(job, sync);

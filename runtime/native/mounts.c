@@ -530,6 +530,19 @@ static const char *seal_mount(int slash, const char *path) {
   return NULL;
 }
 
+/*
+ * A mount that is nowhere, once closed, is taken apart at once, for which the kernel waits for all CPUs (0.1 to 0.9 ms). In the tree that is about to be
+ * left it goes together with that.
+ */
+static void leave_behind(const struct job *job, int mount) {
+  int here = job->flags & J_NO_PIVOT || mount < 0 ? -1 : open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (here >= 0) {
+    x_move_mount(mount, here);
+    close(here);
+  }
+  close(mount);
+}
+
 const char *mounts_seal(const struct job *job, int slash) {
   const char *error = NULL;
   for (uint32_t i = 0; i < job->sysctls.count; i++)
@@ -547,7 +560,7 @@ const char *mounts_seal(const struct job *job, int slash) {
   }
   close(empty);
   close(null_device);
-  close(private_proc);
+  leave_behind(job, private_proc);
   null_device = private_proc = -1;
   return NULL;
 }
