@@ -6,6 +6,7 @@ import { execFile, execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import type { Contender, ContenderOptions } from "./contenders.ts";
 import { ask } from "./docker-http.ts";
@@ -40,7 +41,14 @@ export async function startEngine(
   }
 }
 
+/** One that hangs in a request is killed anyway, with all that it runs. */
+const REMOVE_ALL_MS_MAX = 30_000;
+
 async function removeAll(socket: string): Promise<void> {
+  await Promise.race([removeEach(socket), sleep(REMOVE_ALL_MS_MAX, undefined, { ref: false })]);
+}
+
+async function removeEach(socket: string): Promise<void> {
   const all = (await ask(socket, "GET", "/containers/json?all=true")) as readonly { readonly Id: string }[];
   await Promise.all(all.map(({ Id }) => remove(socket, Id)));
 }

@@ -13,6 +13,9 @@ import { request } from "./docker-http.ts";
 /** How long a program that was started may take to answer, and how often it is asked. */
 export const START: UntilOptions = { timeoutMs: 30_000, pollMs: 20 };
 
+/** A daemon that can't stop in order is killed. */
+const STOP_MS_MAX = 60_000;
+
 export interface Contender {
   readonly name: string;
   readonly socket: string;
@@ -34,7 +37,9 @@ export async function stopChild(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const ended = new Promise((resolve) => child.once("exit", resolve));
   child.kill("SIGTERM");
+  const late = setTimeout(() => child.kill("SIGKILL"), STOP_MS_MAX);
   await ended;
+  clearTimeout(late);
 }
 
 /** Processes whose command line holds `mark`, a folder that only this run uses. */
