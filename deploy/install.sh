@@ -44,7 +44,8 @@ mkdir -p "$staged/runtime/native/build" "$staged/api" "$staged/node_modules"
 cp -a node_modules/. "$staged/node_modules/"
 cp -a runtime/native/build/shoal-runtime "$staged/runtime/native/build/"
 cp -a api/dashboard "$staged/api/"
-(cd "$staged" && npm prune --omit=dev --ignore-scripts --no-fund --no-audit >/dev/null 2>&1 || true)
+# What is to go is known from what is there: a machine without a way to the registry would wait minutes for it.
+(cd "$staged" && npm prune --offline --omit=dev --ignore-scripts --no-fund --no-audit >/dev/null 2>&1 || true)
 old="$prefix.old.$$"
 [ ! -e "$prefix" ] || mv "$prefix" "$old"
 mv "$staged" "$prefix"
