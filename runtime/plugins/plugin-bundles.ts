@@ -12,7 +12,7 @@ import { MEDIA } from "../images/image-documents.ts";
 import type { AppliedLayer } from "../images/layer-jobs.ts";
 import { WorkerPool, type JobOptions } from "../images/worker-pool.ts";
 import { encodePluginConfig, parsePluginConfig, type PluginConfig } from "./plugin-config.ts";
-import type { BlobRecord, PluginRecord } from "./plugin-records.ts";
+import type { BlobRecord, PluginRecords } from "./plugin-records.ts";
 
 export const PLUGIN_CONFIG_TYPE = "application/vnd.docker.plugin.v1+json";
 const CONFIG_BYTES_MAX = 1024 * 1024;
@@ -81,11 +81,11 @@ export class PluginBundles {
     }
   }
 
-  /** Removes blobs that no plugin has. */
-  async sweep(records: readonly PluginRecord[]): Promise<void> {
-    if (this.#underway > 0) return;
+  /** Removes blobs that no plugin has, as far as all plugins are known. */
+  async sweep(records: Pick<PluginRecords, "all" | "isWhole">): Promise<void> {
+    if (this.#underway > 0 || !records.isWhole) return;
     const needed = new Set(
-      records.flatMap(({ manifest, configBlob, layers }) =>
+      records.all.flatMap(({ manifest, configBlob, layers }) =>
         [manifest, configBlob, ...layers].map((blob) => blob.digest),
       ),
     );

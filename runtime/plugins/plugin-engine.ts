@@ -75,7 +75,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
   }
 
   static async open(options: PluginEngineOptions): Promise<ManagedPlugins> {
-    const records = await PluginRecords.open(rootOf(options), options.env.disk);
+    const records = await PluginRecords.open(rootOf(options), options.env.disk, options.log);
     return new ManagedPlugins(options, records);
   }
 
@@ -204,7 +204,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
       return await bundles.adding(() => work(bundles, staging));
     } catch (caught) {
       await env.disk.removeTree(staging);
-      await bundles.sweep(this.#records.all);
+      await bundles.sweep(this.#records);
       throw caught;
     }
   }
@@ -296,7 +296,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
       }
       if (record.isEnabled) await this.#halt(record);
       await this.#records.remove(record);
-      await (await this.#opened()).sweep(this.#records.all);
+      await (await this.#opened()).sweep(this.#records);
       this.#event("remove", record.id, name);
     });
   }
@@ -385,7 +385,7 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
         });
         await this.#options.env.disk.removeTree(staging);
       });
-      await (await this.#opened()).sweep(this.#records.all);
+      await (await this.#opened()).sweep(this.#records);
       const familiar = familiarForm(transfer.reference);
       this.#event("pull", familiar, this.#records.get(id).name);
     });

@@ -6,6 +6,7 @@ import { existsSync, readdirSync } from "node:fs";
 import path from "node:path";
 import type { Disk } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
+import type { Logger } from "../../common/log.ts";
 import { familiarForm, tryParseReference, withDefaultTag } from "../../model/image-reference.ts";
 import { isMounted, makeShared, mountVolume, unmountBelow } from "../volumes/mount-calls.ts";
 import type { PluginConfig, PluginSettings } from "./plugin-config.ts";
@@ -61,21 +62,32 @@ export class PluginRecords {
   readonly #root: string;
   readonly #disk: Disk;
   readonly #records = new Map<string, PluginRecord>();
+  #isWhole = true;
 
   private constructor(root: string, disk: Disk) {
     this.#root = root;
     this.#disk = disk;
   }
 
-  /** Reads what is there; what a crash left half made or half removed goes. */
-  static async open(root: string, disk: Disk): Promise<PluginRecords> {
+  /** Reads what is there; what a crash left half made or half removed goes. A plugin that can't be read stays as it is, and is none. */
+  static async open(root: string, disk: Disk, log: Logger): Promise<PluginRecords> {
     const records = new PluginRecords(root, disk);
     if (!existsSync(root)) return records;
     for (const name of readdirSync(root)) {
       if (name.startsWith(STAGING_PREFIX)) await records.#drop(path.join(root, name));
-      else if (FULL_ID.test(name)) await records.#read(name);
+      else if (FULL_ID.test(name))
+        await records.#read(name).catch((caught: unknown) => {
+          records.#isWhole = false;
+          const error = ClusterError.from(caught);
+          log.error("plugin can't be read, going on without it", { folder: records.folder(name), error });
+        });
     }
     return records;
+  }
+
+  /** False if there are plugins that can't be read: whose blobs are on the disk is not known then. */
+  get isWhole(): boolean {
+    return this.#isWhole;
   }
 
   async #read(id: string): Promise<void> {

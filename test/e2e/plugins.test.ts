@@ -5,6 +5,7 @@ import * as fs from "node:fs";
 import { get } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { Readable } from "node:stream";
 import { after, before, describe, test } from "node:test";
 import { freePort } from "../../common/testing/free-port.ts";
 import { until } from "./support/wait.ts";
@@ -210,6 +211,24 @@ describe("managed plugins", () => {
     await lab.engine.plugins.enable("folders", 0);
     assert.equal(await isEnabled("folders"), true);
     assert.equal(pluginProcesses(rootfs).length, 1);
+    assert.equal((await inVolume("first", "cat /v/file")).stdout, "kept\n");
+  });
+
+  test("a plugin whose record can't be read stays as it is, and the daemon starts without it", async () => {
+    const record = path.join(await folderOf("folders"), "plugin.json");
+    const bytes = fs.readFileSync(record);
+    const storage = path.join(lab.root, "data/plugins/storage");
+    const before = fs.readdirSync(storage, { recursive: true });
+    await removeContainers();
+    await lab.restart(async () => fs.writeFileSync(record, bytes.subarray(0, bytes.length / 2)));
+    const names = async (): Promise<readonly unknown[]> =>
+      (await lab.engine.plugins.list(new Map())).map((plugin) => plugin["Name"]);
+    assert.ok(!(await names()).includes("folders:latest"));
+    // Something that clears away what no plugin has.
+    await assert.rejects(lab.engine.plugins.create("broken", Readable.from([Buffer.from("no tar")])));
+    assert.deepEqual(fs.readdirSync(storage, { recursive: true }), before);
+    await lab.restart(async () => fs.writeFileSync(record, bytes));
+    assert.equal(await isEnabled("folders"), true);
     assert.equal((await inVolume("first", "cat /v/file")).stdout, "kept\n");
   });
 
