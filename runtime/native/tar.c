@@ -341,12 +341,27 @@ static void apply_xattr(void *context, const char *key, const char *value, size_
   if (strncmp(name, "user.", 5) == 0 || strcmp(name, "security.capability") == 0) fsetxattr(fd, name, value, length, 0);
 }
 
-/* 1: an entry, 0: the end, -1: broken. */
+/* How much of `length` there was before the end. */
+static size_t read_up_to(int fd, void *bytes, size_t length) {
+  size_t done = 0;
+  while (done < length) {
+    ssize_t count = read(fd, (char *)bytes + done, length - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) break;
+    done += (size_t)count;
+  }
+  return done;
+}
+
+/* 1: an entry, 0: the end, -1: broken, -2: cut off. */
 static int next_entry(int in, struct entry *entry) {
   struct header header;
   memset(entry, 0, offsetof(struct entry, pax));
   for (;;) {
-    if (!read_all(in, &header, sizeof header)) return 0;
+    size_t length = read_up_to(in, &header, sizeof header);
+    /* Some writers leave the end's empty blocks out; nobody ends within a block, or behind what announces an entry. */
+    if (length == 0 && !entry->has_path && !entry->has_link && entry->pax == NULL) return 0;
+    if (length < sizeof header) return -2;
     if (header.name[0] == 0 && header.size[0] == 0) return 0;
     unsigned sum = 0, told = (unsigned)number(header.checksum, 8);
     for (size_t i = 0; i < sizeof header; i++)
@@ -518,7 +533,7 @@ const char *tar_unpack(int in, int folder, bool keep_kind) {
   static struct entry entry;
   /* "/" below is the folder: nothing above it can be named. */
   for (int found; (found = next_entry(in, &entry)) != 0;) {
-    if (found < 0) return "invalid tar header";
+    if (found < 0) return found == -1 ? "invalid tar header" : "unexpected end of the archive";
     const char *error = make_entry(in, folder, &entry, keep_kind);
     free(entry.pax);
     entry.pax = NULL;

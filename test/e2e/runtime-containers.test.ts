@@ -454,6 +454,10 @@ describe("containers", () => {
     assert.equal((await lab.engine.containers.statPath(id, "/root/d/g"))["size"], 100_000);
     const cut = gzipSync(await big("d/h")).subarray(0, 50_000);
     await assert.rejects(put(Readable.from([cut])), (caught) => hasCode(caught, "invalid_argument"));
+    // Without the empty blocks of its end it is whole, within a block it is not.
+    const bare = (await big("d/i")).subarray(0, 512 + 100_352);
+    await put(Readable.from([bare]));
+    await assert.rejects(put(Readable.from([bare, Buffer.alloc(100, "x")])), /unexpected end of the archive/);
     for (const linkname of ["/etc", "../../../../../../etc"]) {
       const evil = packed((tar) => {
         tar.entry({ name: "d/l", type: "symlink", linkname });
