@@ -74,3 +74,16 @@ test("NodeStateStore.clearLeftovers() leaves a node that is in a cluster alone",
   assert.deepEqual((await store.load())?.state, STATE);
   assert.equal(await store.hasManagerState(), false);
 });
+
+test("NodeStateStore.save() takes saves that overlap one by one: none fails, and the last one stays", async (t) => {
+  const root = dataRoot(t);
+  const store = new NodeStateStore(realDisk, root);
+  await store.saveIdentity(IDENTITY);
+  const roles = Array.from({ length: 20 }, (_, at) => (at % 2 === 0 ? "manager" : "worker"));
+  await Promise.all(
+    roles.map((role, at) => store.save({ ...STATE, role, managers: [`127.0.0.1:${1000 + at}`] })),
+  );
+  assert.deepEqual((await store.load())?.state.managers, ["127.0.0.1:1019"]);
+  await Promise.all([store.save(STATE), store.clear()]);
+  assert.equal(await store.load(), undefined);
+});

@@ -25,6 +25,8 @@ const FORMAT = 1;
 export class NodeStateStore {
   readonly #disk: Disk;
   readonly #folder: string;
+  /** Tail of the chain of changes to the files. */
+  #tail: Promise<unknown> = Promise.resolve();
 
   constructor(disk: Disk, dataRoot: string) {
     this.#disk = disk;
@@ -63,25 +65,35 @@ export class NodeStateStore {
     return { state, identity };
   }
 
-  async save(state: NodeState): Promise<void> {
-    await this.#disk.makeFolder(this.#folder);
-    await this.#write("node.json", `${JSON.stringify({ format: FORMAT, ...state }, undefined, 2)}\n`);
+  /**
+   * What is saved last stays, though saves come from many sides: managers that are told, a role that changes. Two at one time would write
+   * the same temporary file, of which one loses.
+   */
+  save(state: NodeState): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#disk.makeFolder(this.#folder);
+      await this.#write("node.json", `${JSON.stringify({ format: FORMAT, ...state }, undefined, 2)}\n`);
+    });
   }
 
-  async saveIdentity(identity: NodeIdentity): Promise<void> {
-    await this.#disk.makeFolder(this.#folder);
-    await this.#write("ca.crt", identity.rootCa);
-    await this.#write("node.key", identity.key);
-    await this.#write("node.crt", identity.certificate);
+  saveIdentity(identity: NodeIdentity): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#disk.makeFolder(this.#folder);
+      await this.#write("ca.crt", identity.rootCa);
+      await this.#write("node.key", identity.key);
+      await this.#write("node.crt", identity.certificate);
+    });
   }
 
   /** The machine has left: nothing of the cluster stays. */
-  async clear(): Promise<void> {
-    if (!(await this.#disk.exists(this.#folder))) return;
-    // First what the rest hangs on: whatever a crash leaves of it then is in nobody's way.
-    await this.#disk.remove(this.#nodeFile);
-    await this.#disk.syncFolder(this.#folder);
-    await this.#disk.removeTree(this.#folder);
+  clear(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (!(await this.#disk.exists(this.#folder))) return;
+      // First what the rest hangs on: whatever a crash leaves of it then is in nobody's way.
+      await this.#disk.remove(this.#nodeFile);
+      await this.#disk.syncFolder(this.#folder);
+      await this.#disk.removeTree(this.#folder);
+    });
   }
 
   /** What a clear() that was cut off left. */
@@ -96,6 +108,12 @@ export class NodeStateStore {
 
   async clearManager(): Promise<void> {
     await this.#disk.removeTree(this.managerFolder);
+  }
+
+  #inTurn(change: () => Promise<void>): Promise<void> {
+    const turn = this.#tail.then(change);
+    this.#tail = turn.catch(() => undefined);
+    return turn;
   }
 
   get #nodeFile(): string {
