@@ -38,7 +38,10 @@ import { busyboxTar } from "./test-image.ts";
 
 const BURST_COUNT = 100;
 const BURST_ROUNDS = 3;
-/** Debian's dockerd 20.10 now and then never answers one of a hundred at once: it gets one try, and so long. */
+/**
+ * Debian's dockerd 20.10 now and then never answers the wait of one of a hundred at once, though its container has ended (before it was started,
+ * as its record says): it gets one try, and so long.
+ */
 const PEER_BURST_MS_MAX = 120_000;
 /** To a question that any engine answers at once. */
 const ANSWER_MS_MAX = 10_000;
