@@ -4,7 +4,7 @@ import { silentLogger } from "../common/log.ts";
 import { FakeClock } from "../common/testing/fake-clock.ts";
 import type { Cluster } from "../model/objects.ts";
 import { Autolock } from "./autolock.ts";
-import { AUTOLOCK_RETRY_MS } from "./limits.ts";
+import { AUTOLOCK_CONFIRM_MS, AUTOLOCK_RETRY_MS } from "./limits.ts";
 import { MemoryStore } from "./store/memory-store.ts";
 import { SingleMemberLog } from "./store/testing/single-member-log.ts";
 
@@ -91,7 +91,7 @@ test("Autolock seals anew once it has heard what the cluster knows", async () =>
   await setKey(fixture, "next");
   assert.deepEqual(written, []);
   fixture.hasQuorum = true;
-  await turns(clock, AUTOLOCK_RETRY_MS);
+  await turns(clock, AUTOLOCK_CONFIRM_MS);
   assert.deepEqual(written, ["next"]);
   await setKey(fixture, "");
   assert.deepEqual(written, ["next", ""]);

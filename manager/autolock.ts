@@ -5,7 +5,7 @@
  */
 import type { Cancel, Component, Timers } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
-import { AUTOLOCK_RETRY_MS } from "./limits.ts";
+import { AUTOLOCK_CONFIRM_MS, AUTOLOCK_RETRY_MS } from "./limits.ts";
 import type { MemberFile, MemberSecrets } from "./member-file.ts";
 import type { ReplicatedLog } from "./raft/replicated-log.ts";
 import type { Store } from "./store/store.ts";
@@ -62,7 +62,7 @@ export class Autolock implements Component {
     );
     if (this.#cancel === undefined) return;
     if (this.#isCurrent) this.#check();
-    else this.#retryLater(() => void this.#becomeCurrent());
+    else this.#retryLater(AUTOLOCK_CONFIRM_MS, () => void this.#becomeCurrent());
   }
 
   #check(): void {
@@ -72,14 +72,14 @@ export class Autolock implements Component {
     this.#writing = this.#seal(wanted).then((isSealed) => {
       this.#writing = undefined;
       if (isSealed) this.#check();
-      else this.#retryLater(() => this.#check());
+      else this.#retryLater(AUTOLOCK_RETRY_MS, () => this.#check());
     });
   }
 
   /** A disk that is locked in the cluster's eyes only would be no secret to who steals it. */
-  #retryLater(work: () => void): void {
+  #retryLater(delayMs: number, work: () => void): void {
     this.#cancelRetry?.();
-    this.#cancelRetry = this.#deps.timers.after(AUTOLOCK_RETRY_MS, work);
+    this.#cancelRetry = this.#deps.timers.after(delayMs, work);
   }
 
   async #seal(unlockKey: string): Promise<boolean> {

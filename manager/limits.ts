@@ -95,6 +95,8 @@ export const JOIN_REACH_MS: number = 5_000;
 export const WITHDRAW_WAIT_MS: number = 5_000;
 /** Pause before the member file is sealed again after a failure, e.g. of a full disk. */
 export const AUTOLOCK_RETRY_MS: number = 5_000;
+/** Pause before a manager that starts asks again whether it knows all that the cluster does, before it seals anything. */
+export const AUTOLOCK_CONFIRM_MS: number = 500;
 /** A write that the leader made is waited for here so long before the answer says so. */
 export const LOCAL_COPY_WAIT_MS: number = 2_000;
 /** A learner has so long to catch up, and may be silent for so long, before it is given up. */

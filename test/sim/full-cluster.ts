@@ -30,6 +30,8 @@ import { WorkerChecks } from "./worker-checks.ts";
 import { Violation, World } from "./world.ts";
 
 /** Once all is mended: leader, sessions, back-off of restarts and running updates all take their time. */
+/** A few tries to hear of a leader, and a write. */
+const SEAL_MS = 5_000;
 const CONVERGE_MS = 180_000;
 const DEEP_CHECK_EVENTS = 500;
 /** How often somebody looks for services that can't come up as they are. */
@@ -433,24 +435,30 @@ class FullRun {
     return true;
   }
 
-  /** C5. */
+  /** C5. A manager that has just started seals once it has heard what the cluster knows. */
   async #checkLocks(): Promise<void> {
     const unlockKey = this.#leader()?.store.view().list("cluster")[0]?.unlockKey ?? "";
+    const deadlineMs = this.#world.nowMs + SEAL_MS;
     for (const machine of this.#members()) {
-      let isCurrent: boolean | undefined;
-      const { env } = machine;
-      if (env === undefined) continue;
-      this.#locks.isCurrent(env, unlockKey).then(
-        (verdict) => {
-          isCurrent = verdict;
-        },
-        (caught: unknown) => this.#world.fail(caught),
-      );
-      await this.#until("a member file is read", () => isCurrent !== undefined);
-      if (isCurrent !== true) {
-        throw new Violation("C5", `the member file of ${machine.nodeId} is not sealed by the present key`);
+      while (!(await this.#isSealedBy(machine, unlockKey))) {
+        if (this.#world.nowMs >= deadlineMs)
+          throw new Violation("C5", `the member file of ${machine.nodeId} is not sealed by the present key`);
+        await this.#advance(100);
       }
     }
+  }
+
+  async #isSealedBy({ env, nodeId }: Machine, unlockKey: string): Promise<boolean> {
+    if (env === undefined) return true;
+    let isCurrent: boolean | undefined;
+    this.#locks.isCurrent(env, unlockKey).then(
+      (verdict) => {
+        isCurrent = verdict;
+      },
+      (caught: unknown) => this.#world.fail(caught),
+    );
+    await this.#until(`the member file of ${nodeId} is read`, () => isCurrent !== undefined);
+    return isCurrent === true;
   }
 
   async #sufferDisaster(): Promise<void> {
