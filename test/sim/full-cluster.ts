@@ -30,9 +30,9 @@ import { WorkerChecks } from "./worker-checks.ts";
 import { Violation, World } from "./world.ts";
 
 /** Once all is mended: leader, sessions, back-off of restarts and running updates all take their time. */
+const CONVERGE_MS = 180_000;
 /** A few tries to hear of a leader, and a write. */
 const SEAL_MS = 5_000;
-const CONVERGE_MS = 180_000;
 const DEEP_CHECK_EVENTS = 500;
 /** How often somebody looks for services that can't come up as they are. */
 const MEND_SERVICES_MS = 5_000;
