@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds and runs the tests: `npm test` all kinds, `npm test -- unit` (or sim, e2e) some of them.
+# Installs what is missing, builds, and runs the tests: `npm test` all kinds, `npm test -- unit` (or sim, e2e) some of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
@@ -20,6 +20,7 @@ for kind in "${kinds[@]}"; do
 done
 
 bash deploy/install-deps.sh
+[ -x node_modules/.bin/tsc ] || npm ci --ignore-scripts --no-audit --no-fund
 bash scripts/install-test-deps.sh
 bash scripts/build.sh
 # One file after the other: the end-to-end tests want the machine for themselves.
