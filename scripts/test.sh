@@ -3,7 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
-unset NODE_EXTRA_CA_CERTS
 
 kinds=("$@")
 [ "${#kinds[@]}" -gt 0 ] || kinds=(unit sim e2e)
@@ -22,6 +21,8 @@ done
 bash deploy/install-deps.sh
 [ -x node_modules/.bin/tsc ] || npm ci --ignore-scripts --no-audit --no-fund
 bash scripts/install-test-deps.sh
+# What is downloaded above may need it.
+unset NODE_EXTRA_CA_CERTS
 bash scripts/build.sh
 # One file after the other: the end-to-end tests want the machine for themselves.
 exec node --enable-source-maps --test --test-concurrency=1 --test-reporter=spec "--test-timeout=$timeout_ms" "${files[@]}"
