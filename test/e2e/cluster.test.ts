@@ -449,8 +449,7 @@ describe("a cluster of three managers and two workers", () => {
     await onHere("run", "--detach", "--name=kit", ...both, IMAGE_V1);
     await known(onHere, "kit", "cub", "hen");
     await known(onThere, "hen", "joey");
-    const published = (): Promise<string> =>
-      cluster.on(here.name, "sh", "-c", `curl --silent --max-time 3 http://${here.address}:8089/`);
+    const published = (): Promise<string> => cluster.get(here.name, here.address, 8089);
     assert.match(await published(), /version 1/);
     await onHere("network", "disconnect", "meadow", "kit");
     await known(onHere, "kit", "cub");
