@@ -177,7 +177,7 @@ export class SwarmNode implements SwarmLifecycle {
       }
       if (request.forceNewCluster) return this.#forceNewCluster();
       const { env, daemon } = this.#options;
-      const addresses = await memberAddresses(request, this.#options.daemon);
+      const addresses = await memberAddresses(request, daemon);
       if (request.restore !== undefined)
         return this.#restore(request.restore, addresses, request.availability);
       const { createCluster } = await import("../manager/ca/new-cluster.ts");

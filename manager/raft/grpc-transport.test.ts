@@ -127,6 +127,19 @@ async function start(
   return { node, state, member, stop };
 }
 
+/** Members 1 to 3, added to `all`; gives the first, which leads. */
+async function startThree(folder: string, all: Running[]): Promise<Running> {
+  const first = await start(folder, 1, (self) => ({ kind: "bootstrap", members: [self] }));
+  all.push(first);
+  await until("a sole member leads", () => first.node.isLeader);
+  for (const raftId of [2, 3]) {
+    const joined = await start(folder, raftId, () => ({ kind: "join", peers: [first.member] }));
+    all.push(joined);
+    await first.node.addMember(joined.member, AbortSignal.timeout(15_000));
+  }
+  return first;
+}
+
 test("RaftNode over gRPC: join by snapshot, follow, fail over, restart, remove", async () => {
   const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
   const all: Running[] = [];
@@ -198,14 +211,7 @@ test("RaftNode.removeMember() refuses what would leave no quorum, unless forced"
   const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
   const all: Running[] = [];
   try {
-    const first = await start(folder, 1, (self) => ({ kind: "bootstrap", members: [self] }));
-    all.push(first);
-    await until("a sole member leads", () => first.node.isLeader);
-    for (const raftId of [2, 3]) {
-      const joined = await start(folder, raftId, () => ({ kind: "join", peers: [first.member] }));
-      all.push(joined);
-      await first.node.addMember(joined.member, AbortSignal.timeout(15_000));
-    }
+    const first = await startThree(folder, all);
     await all[2]?.stop();
     await until("its death is noticed", () => !first.node.reachable.has(3));
     await assert.rejects(
@@ -234,14 +240,7 @@ test("RaftNode whose checkpoint is damaged, and whose log doesn't reach back, ge
   const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
   const all: Running[] = [];
   try {
-    const first = await start(folder, 1, (self) => ({ kind: "bootstrap", members: [self] }));
-    all.push(first);
-    await until("a sole member leads", () => first.node.isLeader);
-    for (const raftId of [2, 3]) {
-      const joined = await start(folder, raftId, () => ({ kind: "join", peers: [first.member] }));
-      all.push(joined);
-      await first.node.addMember(joined.member, AbortSignal.timeout(15_000));
-    }
+    const first = await startThree(folder, all);
     const second = all[1];
     assert.ok(second);
     const large = "x".repeat(8_000);
@@ -309,14 +308,7 @@ test("members of the old cluster that come back don't reach into one that was fo
   const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
   const all: Running[] = [];
   try {
-    const first = await start(folder, 1, (self) => ({ kind: "bootstrap", members: [self] }));
-    all.push(first);
-    await until("a sole member leads", () => first.node.isLeader);
-    for (const raftId of [2, 3]) {
-      const other = await start(folder, raftId, () => ({ kind: "join", peers: [first.member] }));
-      all.push(other);
-      await first.node.addMember(other.member, AbortSignal.timeout(15_000));
-    }
+    const first = await startThree(folder, all);
     await first.node.propose(Buffer.from("of both"));
     const ports = all.map(portOf);
     await Promise.all(all.splice(0).map((each) => each.stop()));
