@@ -11,17 +11,12 @@ import { ConstraintEnforcer } from "./orchestrator/constraint-enforcer.ts";
 import { Orchestrator } from "./orchestrator/orchestrator.ts";
 import { StartGate } from "./orchestrator/start-gate.ts";
 import { TaskReaper } from "./orchestrator/task-reaper.ts";
-import type { LoopDeps } from "./reconcile-loop.ts";
+import type { LoopDeps, ReconcileLoop } from "./reconcile-loop.ts";
 import { Scheduler } from "./scheduler/scheduler.ts";
 import { Updater } from "./updater/updater.ts";
 
-interface Loop {
-  start(): void;
-  stop(): Promise<void>;
-}
-
 export class LeaderLoops implements Component {
-  readonly #loops: readonly Loop[];
+  readonly #loops: readonly ReconcileLoop[];
 
   /** `images`: what the dispatcher of the same term is told by nodes. */
   constructor(deps: LoopDeps, images: NodeImages) {

@@ -1,6 +1,6 @@
 /**
- * The life of a loop that holds no truth: read a view, note what changed, act, wait for the watch. Every orchestrator,
- * the allocator and the scheduler run in one of these. One run at a time; changes during a run cause another.
+ * The life of a loop that holds no truth: read a view, note what changed, act, wait for the watch. All that
+ * only the leader runs (leader-loops.ts) is made of these. One run at a time; changes during a run cause another.
  * After a failure or a lost watch it starts over from a full scan.
  */
 import type { Cancel, Clock, Component, Random, Timers } from "../common/env.ts";
@@ -22,25 +22,17 @@ export interface LoopDeps {
   readonly tally?: LoopTally;
 }
 
-export interface LoopHandler {
-  /** Forget everything; note what this view needs done. */
-  load(view: StoreView): void;
-  /** Note what this change needs done. Cheap: called for every event. True if there is something to do. */
-  observe(event: StoreEvent): boolean;
-  /** Do what was noted. May be called with nothing noted. */
-  reconcile(signal: AbortSignal): Promise<void>;
-}
-
 export interface LoopOptions {
+  /** Stands in logs and in the tally. */
   readonly name: string;
+  /** Tables whose changes are observed. */
   readonly tables: readonly TableName[];
-  readonly handler: LoopHandler;
   /** Wait after the first change, so that more can join. Default: the rest of the turn. */
   readonly debounceMs?: number;
 }
 
-export class ReconcileLoop implements Component {
-  readonly #deps: LoopDeps;
+export abstract class ReconcileLoop implements Component {
+  protected readonly deps: LoopDeps;
   readonly #options: LoopOptions;
   readonly #log: Logger;
   readonly #backoff: Backoff;
@@ -52,17 +44,24 @@ export class ReconcileLoop implements Component {
   #isWokenWhileRunning = false;
   #isStopped = true;
 
-  constructor(deps: LoopDeps, options: LoopOptions) {
-    this.#deps = deps;
+  protected constructor(deps: LoopDeps, options: LoopOptions) {
+    this.deps = deps;
     this.#options = options;
     this.#log = deps.log.child({ loop: options.name });
     this.#backoff = new Backoff(deps.random, { firstMs: LOOP_RETRY_FIRST_MS, maxMs: LOOP_RETRY_MAX_MS });
   }
 
+  /** Forgets everything; notes what this view needs done. */
+  protected abstract load(view: StoreView): void;
+  /** Notes what this change needs done. Cheap: called for every event. True if there is something to do. */
+  protected abstract observe(event: StoreEvent): boolean;
+  /** Does what was noted. May be called with nothing noted. */
+  protected abstract reconcile(signal: AbortSignal): Promise<void>;
+
   start(): void {
     this.#isStopped = false;
     this.#abort = new AbortController();
-    this.#load();
+    this.#reload();
   }
 
   /** Resolves when the run that is under way has ended. */
@@ -79,7 +78,7 @@ export class ReconcileLoop implements Component {
   }
 
   /** Causes a run soon. */
-  wake(): void {
+  protected wake(): void {
     if (this.#isStopped) return;
     if (this.#run !== undefined) {
       this.#isWokenWhileRunning = true;
@@ -91,28 +90,28 @@ export class ReconcileLoop implements Component {
       this.#start();
     };
     const { debounceMs = 0 } = this.#options;
-    this.#scheduled = debounceMs > 0 ? this.#deps.timers.after(debounceMs, run) : this.#deps.timers.soon(run);
+    this.#scheduled = debounceMs > 0 ? this.deps.timers.after(debounceMs, run) : this.deps.timers.soon(run);
   }
 
   /** Causes a run at a monotonic time, or earlier if one was asked for. */
-  wakeAt(dueMs: number): void {
+  protected wakeAt(dueMs: number): void {
     if (this.#isStopped || (this.#alarm !== undefined && this.#alarm.dueMs <= dueMs)) return;
     this.#alarm?.cancel();
-    const delayMs = Math.max(0, dueMs - this.#deps.clock.monotonicMs());
-    const cancel = this.#deps.timers.after(delayMs, () => {
+    const delayMs = Math.max(0, dueMs - this.deps.clock.monotonicMs());
+    const cancel = this.deps.timers.after(delayMs, () => {
       this.#alarm = undefined;
       this.wake();
     });
     this.#alarm = { dueMs, cancel };
   }
 
-  #load(): void {
+  #reload(): void {
     this.#watch?.cancel();
-    const { view, watch } = this.#deps.store.viewAndWatch({ tables: this.#options.tables }, (items) =>
+    const { view, watch } = this.deps.store.viewAndWatch({ tables: this.#options.tables }, (items) =>
       this.#receive(items),
     );
     this.#watch = watch;
-    this.#options.handler.load(view);
+    this.load(view);
     this.wake();
   }
 
@@ -121,22 +120,21 @@ export class ReconcileLoop implements Component {
     let isNoted = false;
     for (const item of items) {
       if (item.kind === "resync") {
-        this.#load();
+        this.#reload();
         return;
       }
-      if (item.kind === "event") isNoted = this.#options.handler.observe(item.event) || isNoted;
+      if (item.kind === "event") isNoted = this.observe(item.event) || isNoted;
     }
     if (isNoted) this.wake();
   }
 
   #start(): void {
     this.#isWokenWhileRunning = false;
-    const { clock, tally } = this.#deps;
+    const { clock, tally } = this.deps;
     const startedMs = clock.monotonicMs();
     const ended = (isFailed: boolean): void =>
       tally?.ran(this.#options.name, clock.monotonicMs() - startedMs, isFailed);
-    this.#run = this.#options.handler
-      .reconcile(this.#abort.signal)
+    this.#run = this.reconcile(this.#abort.signal)
       .then(
         () => {
           ended(false);
@@ -165,8 +163,8 @@ export class ReconcileLoop implements Component {
         stack: error.cause instanceof Error ? error.cause.stack : "",
         delayMs,
       });
-    this.#deps.timers.after(delayMs, () => {
-      if (!this.#isStopped) this.#load();
+    this.deps.timers.after(delayMs, () => {
+      if (!this.#isStopped) this.#reload();
     });
   }
 }

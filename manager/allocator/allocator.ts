@@ -3,7 +3,7 @@
  * services, addresses of tasks (which moves them from NEW to PENDING), mesh blocks of nodes. Runs on the leader only.
  * What can't be had is said in the task's status.err and tried again as soon as something is given back.
  */
-import type { Cancel, Component } from "../../common/env.ts";
+import type { Cancel } from "../../common/env.ts";
 import { rfc3339 } from "../../common/time.ts";
 import { guestKey, guestsByKey } from "../../model/node-guests.ts";
 import type {
@@ -19,8 +19,7 @@ import type {
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { deepEqual } from "../../model/up-to-date.ts";
-import type { LoopDeps } from "../reconcile-loop.ts";
-import { ReconcileLoop } from "../reconcile-loop.ts";
+import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import { isLive } from "../orchestrator/slots.ts";
 import type { Transaction } from "../store/store.ts";
 import { Ledger, needsAllocation } from "./ledger.ts";
@@ -47,9 +46,7 @@ function makeQueues(): Queues {
   return { networks: new Set(), services: new Set(), tasks: new Set(), hosts: new Set() };
 }
 
-export class Allocator implements Component {
-  readonly #deps: LoopDeps;
-  readonly #loop: ReconcileLoop;
+export class Allocator extends ReconcileLoop {
   #ledger: Ledger | undefined;
   readonly #nodes = new Set<string>();
   readonly #due: Queues = makeQueues();
@@ -62,28 +59,15 @@ export class Allocator implements Component {
   #retry: Cancel | undefined;
 
   constructor(deps: LoopDeps) {
-    this.#deps = deps;
-    this.#loop = new ReconcileLoop(deps, {
-      name: "allocator",
-      tables: ["cluster", "node", "network", "service", "task"],
-      handler: {
-        load: (view) => this.#load(view),
-        observe: (event) => this.#observe(event),
-        reconcile: (signal) => this.#reconcile(signal),
-      },
-    });
+    super(deps, { name: "allocator", tables: ["cluster", "node", "network", "service", "task"] });
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
+  override stop(): Promise<void> {
     this.#retry?.();
-    return this.#loop.stop();
+    return super.stop();
   }
 
-  #load(view: StoreView): void {
+  protected override load(view: StoreView): void {
     this.#ledger = new Ledger(view);
     this.#refusedServices.clear();
     this.#endpoints.clear();
@@ -100,8 +84,8 @@ export class Allocator implements Component {
     for (const task of view.list("task")) if (isNew(task)) this.#due.tasks.add(task.id);
   }
 
-  #observe(event: StoreEvent): boolean {
-    const nowMs = this.#deps.clock.monotonicMs();
+  protected override observe(event: StoreEvent): boolean {
+    const nowMs = this.deps.clock.monotonicMs();
     const { id } = event.object;
     switch (event.table) {
       case "node":
@@ -129,7 +113,7 @@ export class Allocator implements Component {
       case "cluster":
         // The first leader begins without one: pools and sizes are known from here on, and nothing was given yet.
         if (event.action !== "create") return false;
-        this.#load(this.#deps.store.view());
+        this.load(this.deps.store.view());
         return true;
       case "image":
       case "secret":
@@ -174,8 +158,8 @@ export class Allocator implements Component {
     return isAny;
   }
 
-  async #reconcile(signal: AbortSignal): Promise<void> {
-    const { store, clock, log } = this.#deps;
+  protected override async reconcile(signal: AbortSignal): Promise<void> {
+    const { store, clock, log } = this.deps;
     const ledger = this.#ledger;
     if (ledger === undefined) return;
     const nowMs = clock.monotonicMs();
@@ -200,11 +184,11 @@ export class Allocator implements Component {
 
   #retryAt(freeMs: number | undefined): void {
     if (freeMs === undefined) return;
-    const delayMs = Math.max(1, freeMs - this.#deps.clock.monotonicMs());
+    const delayMs = Math.max(1, freeMs - this.deps.clock.monotonicMs());
     this.#retry?.();
-    this.#retry = this.#deps.timers.after(delayMs, () => {
+    this.#retry = this.deps.timers.after(delayMs, () => {
       this.#retry = undefined;
-      if (this.#retryWaiting()) this.#loop.wake();
+      if (this.#retryWaiting()) this.wake();
     });
   }
 
@@ -214,7 +198,7 @@ export class Allocator implements Component {
       if (node === undefined || node.meshSubnet !== undefined) continue;
       const granted = ledger.grantNode(node, nowMs);
       if ("value" in granted) grants.push({ kind: "node", id, meshSubnet: granted.value });
-      else this.#deps.log.warn("node gets no mesh block", { nodeId: id, reason: granted.refusal });
+      else this.deps.log.warn("node gets no mesh block", { nodeId: id, reason: granted.refusal });
     }
     this.#nodes.clear();
   }
@@ -241,7 +225,7 @@ export class Allocator implements Component {
         isAnyGranted = true;
       } else {
         this.#waiting.networks.add(id);
-        this.#deps.log.warn("network gets no subnet", { networkId: id, reason: granted.refusal });
+        this.deps.log.warn("network gets no subnet", { networkId: id, reason: granted.refusal });
       }
     }
     this.#due.networks.clear();

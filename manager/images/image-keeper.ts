@@ -3,7 +3,6 @@
  * the image by now, and chooses others when one is lost, drained or removed, or does not come to have it. The nodes themselves fetch (they are told
  * through their sessions). Runs on the leader only.
  */
-import type { Component } from "../../common/env.ts";
 import { type ClusterImage, type Node, NodeState, type StoreEvent } from "../../model/objects.ts";
 import { IMAGE_COPY_COUNT } from "../../model/cluster-images.ts";
 import { canonicalName, parseReference } from "../../model/image-reference.ts";
@@ -19,10 +18,8 @@ interface NodeFacts {
   readonly isMissed: boolean;
 }
 
-export class ImageKeeper implements Component {
-  readonly #deps: LoopDeps;
+export class ImageKeeper extends ReconcileLoop {
   readonly #images: NodeImages;
-  readonly #loop: ReconcileLoop;
   /** Since when (monotonic) a node is not ready. A new leader counts from its own start. */
   readonly #missedSinceMs = new Map<string, number>();
   /** Since when (monotonic) a holder lacks an image, by image and node. A new leader counts from its own start. */
@@ -34,33 +31,27 @@ export class ImageKeeper implements Component {
   #unsubscribe: (() => void) | undefined;
 
   constructor(deps: LoopDeps, images: NodeImages) {
-    this.#deps = deps;
-    this.#images = images;
-    this.#loop = new ReconcileLoop(deps, {
+    super(deps, {
       name: "image keeper",
       tables: ["image", "node"],
       debounceMs: IMAGE_KEEP_DEBOUNCE_MS,
-      handler: {
-        load: (view) => this.#load(view),
-        observe: (event) => this.#observe(event),
-        reconcile: (signal) => this.#reconcile(signal),
-      },
     });
+    this.#images = images;
   }
 
-  start(): void {
-    this.#loop.start();
+  override start(): void {
+    super.start();
     this.#unsubscribe = this.#images.onReport((nodeId) => {
-      if (this.#noteHolder(nodeId)) this.#loop.wake();
+      if (this.#noteHolder(nodeId)) this.wake();
     });
   }
 
-  stop(): Promise<void> {
+  override stop(): Promise<void> {
     this.#unsubscribe?.();
-    return this.#loop.stop();
+    return super.stop();
   }
 
-  #load(view: StoreView): void {
+  protected override load(view: StoreView): void {
     this.#dirty.clear();
     for (const image of view.list("image")) this.#dirty.add(image.id);
     this.#fetchingSinceMs.clear();
@@ -68,7 +59,7 @@ export class ImageKeeper implements Component {
     for (const node of view.list("node")) this.#noteState(node);
   }
 
-  #observe(event: StoreEvent): boolean {
+  protected override observe(event: StoreEvent): boolean {
     if (event.table === "image") {
       if (event.action === "remove") {
         this.#dirty.delete(event.object.id);
@@ -87,7 +78,7 @@ export class ImageKeeper implements Component {
       object.status.state !== previous?.status.state ||
       object.spec.Availability !== previous.spec.Availability;
     // Most clusters keep none, and a thousand nodes that come are no reason to look at each other.
-    if (!isChanged || this.#deps.store.view().list("image").length === 0) return false;
+    if (!isChanged || this.deps.store.view().list("image").length === 0) return false;
     this.#noteHolder(object.id);
     this.#hasNewRoom = true;
     return true;
@@ -95,7 +86,7 @@ export class ImageKeeper implements Component {
 
   /** Notes images that the node holds. True if any image is to be looked at. */
   #noteHolder(nodeId: string): boolean {
-    for (const image of this.#deps.store.view().list("image")) {
+    for (const image of this.deps.store.view().list("image")) {
       if (image.holders.some((holder) => holder.nodeId === nodeId)) this.#dirty.add(image.id);
     }
     return this.#dirty.size > 0;
@@ -112,12 +103,12 @@ export class ImageKeeper implements Component {
   #noteState(node: Node): void {
     if (node.status.state === NodeState.ready) this.#missedSinceMs.delete(node.id);
     else if (!this.#missedSinceMs.has(node.id)) {
-      this.#missedSinceMs.set(node.id, this.#deps.clock.monotonicMs());
+      this.#missedSinceMs.set(node.id, this.deps.clock.monotonicMs());
     }
   }
 
-  async #reconcile(signal: AbortSignal): Promise<void> {
-    const { store, log } = this.#deps;
+  protected override async reconcile(signal: AbortSignal): Promise<void> {
+    const { store, log } = this.deps;
     for (const nodeId of this.#patienceEnded()) this.#noteHolder(nodeId);
     for (const [id, fetching] of this.#fetchingSinceMs) if (this.#hasStalled(fetching)) this.#dirty.add(id);
     const view = store.view();
@@ -145,7 +136,7 @@ export class ImageKeeper implements Component {
   }
 
   #factsOf(view: StoreView): ReadonlyMap<string, NodeFacts> {
-    const nowMs = this.#deps.clock.monotonicMs();
+    const nowMs = this.deps.clock.monotonicMs();
     return new Map(
       view.list("node").map((node) => {
         const isReady = node.status.state === NodeState.ready;
@@ -182,7 +173,7 @@ export class ImageKeeper implements Component {
 
   /** Nodes that have been missed for too long by now; those of before were judged then. */
   #patienceEnded(): readonly string[] {
-    const nowMs = this.#deps.clock.monotonicMs();
+    const nowMs = this.deps.clock.monotonicMs();
     return [...this.#missedSinceMs]
       .filter(([, sinceMs]) => nowMs - sinceMs >= IMAGE_NODE_PATIENCE_MS)
       .map(([nodeId]) => nodeId);
@@ -191,7 +182,7 @@ export class ImageKeeper implements Component {
   /** Takes down which of the image's holders lack it, and since when. */
   #noteFetching(view: StoreView, imageId: string): void {
     const before = this.#fetchingSinceMs.get(imageId);
-    const nowMs = this.#deps.clock.monotonicMs();
+    const nowMs = this.deps.clock.monotonicMs();
     const fetching = new Map<string, number>();
     for (const { isComplete, nodeId } of view.get("image", imageId)?.holders ?? []) {
       if (!isComplete) fetching.set(nodeId, before?.get(nodeId) ?? nowMs);
@@ -201,7 +192,7 @@ export class ImageKeeper implements Component {
   }
 
   #isStalled(sinceMs: number | undefined): boolean {
-    return sinceMs !== undefined && this.#deps.clock.monotonicMs() - sinceMs >= IMAGE_FETCH_PATIENCE_MS;
+    return sinceMs !== undefined && this.deps.clock.monotonicMs() - sinceMs >= IMAGE_FETCH_PATIENCE_MS;
   }
 
   #hasStalled(fetching: ReadonlyMap<string, number>): boolean {
@@ -209,13 +200,13 @@ export class ImageKeeper implements Component {
   }
 
   #wakeWhenPatienceEnds(): void {
-    const nowMs = this.#deps.clock.monotonicMs();
+    const nowMs = this.deps.clock.monotonicMs();
     const ends = [...this.#missedSinceMs.values()].map((sinceMs) => sinceMs + IMAGE_NODE_PATIENCE_MS);
     for (const fetching of this.#fetchingSinceMs.values()) {
       for (const sinceMs of fetching.values()) ends.push(sinceMs + IMAGE_FETCH_PATIENCE_MS);
     }
     const next = Math.min(...ends.filter((endMs) => endMs > nowMs));
-    if (next !== Infinity) this.#loop.wakeAt(next);
+    if (next !== Infinity) this.wakeAt(next);
   }
 }
 

@@ -3,55 +3,36 @@
  * or the node has less than its tasks have reserved. Acts on node changes only; the scheduler keeps new tasks away.
  * Global services are left to their own plan.
  */
-import type { Component } from "../../common/env.ts";
 import { rfc3339 } from "../../common/time.ts";
 import { firstUnmet, parseConstraints, platformMatches } from "../../model/constraints.ts";
 import { isGlobal } from "../../model/defaults.ts";
 import type { Node, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { isTerminal } from "../../model/task-state.ts";
-import type { LoopDeps } from "../reconcile-loop.ts";
-import { ReconcileLoop } from "../reconcile-loop.ts";
+import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import { applyAction } from "./actions.ts";
 import type { Action } from "./slots.ts";
 import { byAge, isLive } from "./slots.ts";
 
-export class ConstraintEnforcer implements Component {
-  readonly #deps: LoopDeps;
-  readonly #loop: ReconcileLoop;
+export class ConstraintEnforcer extends ReconcileLoop {
   #dirty = new Set<string>();
 
   constructor(deps: LoopDeps) {
-    this.#deps = deps;
-    this.#loop = new ReconcileLoop(deps, {
-      name: "constraint-enforcer",
-      tables: ["node"],
-      handler: {
-        load: (view) => {
-          this.#dirty = new Set(view.list("node").map((node) => node.id));
-        },
-        observe: (event) => this.#observe(event),
-        reconcile: (signal) => this.#reconcile(signal),
-      },
-    });
+    super(deps, { name: "constraint-enforcer", tables: ["node"] });
   }
 
-  start(): void {
-    this.#loop.start();
+  protected override load(view: StoreView): void {
+    this.#dirty = new Set(view.list("node").map((node) => node.id));
   }
 
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  #observe(event: StoreEvent): boolean {
+  protected override observe(event: StoreEvent): boolean {
     if (event.table !== "node" || event.action === "remove") return false;
     this.#dirty.add(event.object.id);
     return true;
   }
 
-  async #reconcile(signal: AbortSignal): Promise<void> {
-    const { store, random, clock } = this.#deps;
+  protected override async reconcile(signal: AbortSignal): Promise<void> {
+    const { store, random, clock } = this.deps;
     const view = store.view();
     const dirty = [...this.#dirty].sort();
     this.#dirty = new Set();

@@ -3,15 +3,13 @@
  * jobs.ts) and carries the plan out in batches. Runs on the leader only; holds nothing but the list of what to look at.
  * It never touches observed states, nodes or addresses, and leaves tasks of an old spec to the updater.
  */
-import type { Component } from "../../common/env.ts";
 import { rfc3339 } from "../../common/time.ts";
 import { isGlobal, modeOf } from "../../model/defaults.ts";
 import type { Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { ACTION_COUNT_MAX } from "../limits.ts";
-import type { LoopDeps } from "../reconcile-loop.ts";
-import { ReconcileLoop } from "../reconcile-loop.ts";
+import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import { applyAction } from "./actions.ts";
 import { planGlobal } from "./global.ts";
 import { planGlobalJob, planReplicatedJob } from "./jobs.ts";
@@ -46,38 +44,19 @@ function planOrphans(tasks: readonly Task[]): Action[] {
     .map((task) => ({ kind: "stop", taskId: task.id, desired: "remove" }));
 }
 
-export class Orchestrator implements Component {
-  readonly #deps: LoopDeps;
-  readonly #loop: ReconcileLoop;
+export class Orchestrator extends ReconcileLoop {
   #dirty = new Set<string>();
 
   constructor(deps: LoopDeps) {
-    this.#deps = deps;
-    this.#loop = new ReconcileLoop(deps, {
-      name: "orchestrator",
-      tables: ["service", "task", "node"],
-      handler: {
-        load: (view) => this.#load(view),
-        observe: (event) => this.#observe(event),
-        reconcile: (signal) => this.#reconcile(signal),
-      },
-    });
+    super(deps, { name: "orchestrator", tables: ["service", "task", "node"] });
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  #load(view: StoreView): void {
+  protected override load(view: StoreView): void {
     this.#dirty = new Set(view.list("service").map((service) => service.id));
     for (const task of view.list("task")) this.#dirty.add(task.serviceId);
   }
 
-  #observe(event: StoreEvent): boolean {
+  protected override observe(event: StoreEvent): boolean {
     if (event.table === "service") this.#dirty.add(event.object.id);
     else if (event.table === "task") {
       if (!concernsPlan(event)) return false;
@@ -88,15 +67,15 @@ export class Orchestrator implements Component {
   }
 
   #observeNode(nodeId: string): void {
-    const view = this.#deps.store.view();
+    const view = this.deps.store.view();
     for (const task of view.list("task", { kind: "node", nodeId })) this.#dirty.add(task.serviceId);
     for (const service of view.list("service")) if (isGlobal(service.spec)) this.#dirty.add(service.id);
   }
 
-  async #reconcile(signal: AbortSignal): Promise<void> {
+  protected override async reconcile(signal: AbortSignal): Promise<void> {
     const dirty = [...this.#dirty].sort();
     this.#dirty = new Set();
-    const view = this.#deps.store.view();
+    const view = this.deps.store.view();
     let nodes: readonly Node[] | undefined;
     const nodesOfView = (): readonly Node[] => (nodes ??= view.list("node"));
     const actions: Action[] = [];
@@ -113,12 +92,12 @@ export class Orchestrator implements Component {
       );
     }
     await this.#apply(actions, signal);
-    if (this.#dirty.size > 0) this.#loop.wake();
+    if (this.#dirty.size > 0) this.wake();
   }
 
   async #apply(actions: readonly Action[], signal: AbortSignal): Promise<void> {
     if (actions.length === 0) return;
-    const { store, random, clock, log } = this.#deps;
+    const { store, random, clock, log } = this.deps;
     const context = { random, now: () => rfc3339(clock.wallMs()) };
     await store.batch(actions, (tx, action) => applyAction(tx, action, context), {
       signal,

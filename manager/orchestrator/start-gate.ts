@@ -4,15 +4,13 @@
  * delay was written into the task as it was made, so a new leader goes on where the last one was, whatever became of the
  * slot's other tasks meanwhile.
  */
-import type { Component } from "../../common/env.ts";
 import { parseRfc3339 } from "../../common/time.ts";
 import { isGlobal, restartPolicyOf, stopGraceMsOf } from "../../model/defaults.ts";
 import type { Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { STOP_WAIT_MARGIN_MS } from "../limits.ts";
-import type { LoopDeps } from "../reconcile-loop.ts";
-import { ReconcileLoop } from "../reconcile-loop.ts";
+import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import { workingState } from "./actions.ts";
 import { isLive, isStopped } from "./slots.ts";
 
@@ -23,34 +21,15 @@ interface Waiting {
   readonly giveUpMs: number;
 }
 
-export class StartGate implements Component {
-  readonly #deps: LoopDeps;
-  readonly #loop: ReconcileLoop;
+export class StartGate extends ReconcileLoop {
   /** Tasks with desired state READY by id; undefined until looked at. */
   #waiting = new Map<string, Waiting | undefined>();
 
   constructor(deps: LoopDeps) {
-    this.#deps = deps;
-    this.#loop = new ReconcileLoop(deps, {
-      name: "start-gate",
-      tables: ["task", "node"],
-      handler: {
-        load: (view) => this.#load(view),
-        observe: (event) => this.#observe(event),
-        reconcile: (signal) => this.#reconcile(signal),
-      },
-    });
+    super(deps, { name: "start-gate", tables: ["task", "node"] });
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  #load(view: StoreView): void {
+  protected override load(view: StoreView): void {
     const known = this.#waiting;
     this.#waiting = new Map();
     for (const task of view.list("task")) {
@@ -58,7 +37,7 @@ export class StartGate implements Component {
     }
   }
 
-  #observe(event: StoreEvent): boolean {
+  protected override observe(event: StoreEvent): boolean {
     if (event.table === "task") {
       const { object } = event;
       const isWaiting = event.action !== "remove" && object.desiredState === TaskState.ready;
@@ -68,8 +47,8 @@ export class StartGate implements Component {
     return this.#waiting.size > 0;
   }
 
-  async #reconcile(signal: AbortSignal): Promise<void> {
-    const { store, clock } = this.#deps;
+  protected override async reconcile(signal: AbortSignal): Promise<void> {
+    const { store, clock } = this.deps;
     const view = store.view();
     const nowMs = clock.monotonicMs();
     const free: string[] = [];
@@ -85,7 +64,7 @@ export class StartGate implements Component {
       const isClear = predecessors(view, service, task).every((each) => isStoppedIn(view, each));
       const dueMs = isClear ? waiting.dueMs : Math.max(waiting.dueMs, waiting.giveUpMs);
       if (dueMs <= nowMs) free.push(taskId);
-      else this.#loop.wakeAt(dueMs);
+      else this.wakeAt(dueMs);
     }
     if (free.length === 0) return;
     await store.batch(
@@ -102,7 +81,7 @@ export class StartGate implements Component {
 
   /** When the task may start, as far as its own history says. */
   #measure(view: StoreView, service: Service, task: Task): Waiting {
-    const { clock } = this.#deps;
+    const { clock } = this.deps;
     const nowMs = clock.monotonicMs();
     const before = predecessors(view, service, task);
     const ageMs = Math.max(0, clock.wallMs() - parseRfc3339(task.createdAt));

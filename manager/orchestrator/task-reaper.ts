@@ -3,15 +3,13 @@
  * dead ones of a slot beyond the history that the cluster keeps. Marks tasks of removed nodes as orphaned, since no
  * agent will ever report on them. Never removes a task that may still run.
  */
-import type { Component } from "../../common/env.ts";
 import { rfc3339 } from "../../common/time.ts";
 import { isGlobal, restartPolicyOf } from "../../model/defaults.ts";
 import type { Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { TASK_HISTORY_COUNT } from "../limits.ts";
-import type { LoopDeps } from "../reconcile-loop.ts";
-import { ReconcileLoop } from "../reconcile-loop.ts";
+import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import type { Transaction } from "../store/store.ts";
 import { byAge, isLive } from "./slots.ts";
 
@@ -19,34 +17,15 @@ type Reaping =
   | { readonly kind: "remove"; readonly taskId: string }
   | { readonly kind: "orphan"; readonly taskId: string };
 
-export class TaskReaper implements Component {
-  readonly #deps: LoopDeps;
-  readonly #loop: ReconcileLoop;
+export class TaskReaper extends ReconcileLoop {
   /** Slots to look at: "serviceId/slot". */
   #dirty = new Map<string, { readonly serviceId: string; readonly slot: number }>();
 
   constructor(deps: LoopDeps) {
-    this.#deps = deps;
-    this.#loop = new ReconcileLoop(deps, {
-      name: "task-reaper",
-      tables: ["task", "node", "cluster"],
-      handler: {
-        load: (view) => this.#load(view),
-        observe: (event) => this.#observe(event),
-        reconcile: (signal) => this.#reconcile(signal),
-      },
-    });
+    super(deps, { name: "task-reaper", tables: ["task", "node", "cluster"] });
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  #load(view: StoreView): void {
+  protected override load(view: StoreView): void {
     this.#dirty = new Map();
     for (const task of view.list("task")) this.#note(task);
   }
@@ -55,7 +34,7 @@ export class TaskReaper implements Component {
     this.#dirty.set(`${task.serviceId}/${task.slot}`, { serviceId: task.serviceId, slot: task.slot });
   }
 
-  #observe(event: StoreEvent): boolean {
+  protected override observe(event: StoreEvent): boolean {
     switch (event.table) {
       case "task":
         if (event.action === "remove" || (isLive(event.object) && event.action === "update")) return false;
@@ -63,14 +42,14 @@ export class TaskReaper implements Component {
         return true;
       case "node": {
         if (event.action !== "remove") return false;
-        const tasks = this.#deps.store.view().list("task", { kind: "node", nodeId: event.object.id });
+        const tasks = this.deps.store.view().list("task", { kind: "node", nodeId: event.object.id });
         for (const task of tasks) this.#note(task);
         return tasks.length > 0;
       }
       case "cluster":
         if (event.action !== "update") return false;
         if (historyLimit(event.object.spec) === historyLimit(event.previous?.spec)) return false;
-        this.#load(this.#deps.store.view());
+        this.load(this.deps.store.view());
         return true;
       case "image":
       case "service":
@@ -81,8 +60,8 @@ export class TaskReaper implements Component {
     }
   }
 
-  async #reconcile(signal: AbortSignal): Promise<void> {
-    const { store, clock } = this.#deps;
+  protected override async reconcile(signal: AbortSignal): Promise<void> {
+    const { store, clock } = this.deps;
     const view = store.view();
     const limit = historyLimit(view.list("cluster")[0]?.spec);
     const reapings: Reaping[] = [];

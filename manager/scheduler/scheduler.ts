@@ -3,7 +3,6 @@
  * decisions in batches; a decision that the store no longer agrees with is taken back and made again. Runs on the
  * leader only. Says in status.err why a task can't be placed, and tries again when anything changes that could help.
  */
-import type { Component } from "../../common/env.ts";
 import { firstUnmet, parseConstraints } from "../../model/constraints.ts";
 import { rfc3339 } from "../../common/time.ts";
 import type { Node, StoreEvent, Task } from "../../model/objects.ts";
@@ -12,17 +11,14 @@ import type { StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { SCHEDULE_DEBOUNCE_MS, SCHEDULE_ROUND_COUNT_MAX } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
-import type { LoopDeps } from "../reconcile-loop.ts";
-import { ReconcileLoop } from "../reconcile-loop.ts";
+import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import type { Transaction } from "../store/store.ts";
 import { NodeSet } from "./node-set.ts";
 import type { Placed, Placement, Unplaced } from "./place.ts";
 import { placePreassigned, placeTasks } from "./place.ts";
 
-export class Scheduler implements Component {
-  readonly #deps: LoopDeps;
+export class Scheduler extends ReconcileLoop {
   readonly #images: Pick<NodeImages, "nodesWith">;
-  readonly #loop: ReconcileLoop;
   #nodes = new NodeSet();
   /** Pending tasks without a decision. */
   readonly #pending = new Map<string, Task>();
@@ -30,29 +26,15 @@ export class Scheduler implements Component {
   readonly #refused = new Map<string, Task>();
 
   constructor(deps: LoopDeps, images: Pick<NodeImages, "nodesWith">) {
-    this.#deps = deps;
-    this.#images = images;
-    this.#loop = new ReconcileLoop(deps, {
+    super(deps, {
       name: "scheduler",
       tables: ["node", "task"],
       debounceMs: SCHEDULE_DEBOUNCE_MS,
-      handler: {
-        load: (view) => this.#load(view),
-        observe: (event) => this.#observe(event),
-        reconcile: (signal) => this.#reconcile(signal),
-      },
     });
+    this.#images = images;
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
-    return this.#loop.stop();
-  }
-
-  #load(view: StoreView): void {
+  protected override load(view: StoreView): void {
     this.#nodes = new NodeSet();
     this.#pending.clear();
     this.#refused.clear();
@@ -63,7 +45,7 @@ export class Scheduler implements Component {
     }
   }
 
-  #observe(event: StoreEvent): boolean {
+  protected override observe(event: StoreEvent): boolean {
     if (event.table === "node") {
       if (event.action === "remove") this.#nodes.removeNode(event.object.id);
       else this.#nodes.putNode(event.object);
@@ -95,7 +77,7 @@ export class Scheduler implements Component {
     const { state } = object.status;
     if (state !== TaskState.failed && state !== TaskState.rejected) return;
     if (previous === undefined || previous.status.state === state || object.nodeId === "") return;
-    this.#nodes.get(object.nodeId)?.failed(object.serviceId, this.#deps.clock.monotonicMs());
+    this.#nodes.get(object.nodeId)?.failed(object.serviceId, this.deps.clock.monotonicMs());
   }
 
   #retryRefused(): boolean {
@@ -105,9 +87,9 @@ export class Scheduler implements Component {
     return true;
   }
 
-  async #reconcile(signal: AbortSignal): Promise<void> {
+  protected override async reconcile(signal: AbortSignal): Promise<void> {
     if (this.#pending.size === 0) return;
-    const { clock } = this.#deps;
+    const { clock } = this.deps;
     const options = {
       nowMs: clock.monotonicMs(),
       timestamp: rfc3339(clock.wallMs()),
@@ -131,11 +113,11 @@ export class Scheduler implements Component {
     };
     for (const { task } of placement.unplaced) this.#refused.set(task.id, task);
     await this.#commit(placement, options.timestamp, signal);
-    if (this.#pending.size > 0) this.#loop.wake();
+    if (this.#pending.size > 0) this.wake();
   }
 
   async #commit(placement: Placement, timestamp: string, signal: AbortSignal): Promise<void> {
-    const { store, log } = this.#deps;
+    const { store, log } = this.deps;
     const rejected = new Map<string, Placed>();
     const news: (Placed | Unplaced)[] = [
       ...placement.placed,
@@ -165,7 +147,7 @@ export class Scheduler implements Component {
 
   /** The store no longer agreed: forget the decision, and decide again if the task still waits. */
   #takeBack(rejected: ReadonlyMap<string, Placed>): void {
-    const view = this.#deps.store.view();
+    const view = this.deps.store.view();
     for (const taskId of rejected.keys()) {
       this.#nodes.removeTask(taskId);
       const task = view.get("task", taskId);

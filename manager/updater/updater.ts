@@ -3,7 +3,7 @@
  * tasks of updates in progress. Runs on the leader only. A new leader goes on with an update from the tasks in the store.
  * It never makes or removes slots; that is the orchestrator's.
  */
-import type { Cancel, Component } from "../../common/env.ts";
+import type { Cancel } from "../../common/env.ts";
 import { parseRfc3339, rfc3339 } from "../../common/time.ts";
 import { isJob, rollbackConfigOf, updateConfigOf } from "../../model/defaults.ts";
 import type { Service, StoreEvent, Task } from "../../model/objects.ts";
@@ -13,8 +13,7 @@ import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Action, Slot } from "../orchestrator/slots.ts";
 import { diedByItself, groupSlots, isNodeLost, isOccupied } from "../orchestrator/slots.ts";
 import { applyAction } from "../orchestrator/actions.ts";
-import type { LoopDeps } from "../reconcile-loop.ts";
-import { ReconcileLoop } from "../reconcile-loop.ts";
+import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import type { Transaction } from "../store/store.ts";
 import type { Sighting, UpdatePlan } from "./plan.ts";
 import { isPaused, isRollingBack, planUpdate } from "./plan.ts";
@@ -29,38 +28,23 @@ interface Session {
   failedTaskIds: ReadonlySet<string>;
 }
 
-export class Updater implements Component {
-  readonly #deps: LoopDeps;
-  readonly #loop: ReconcileLoop;
+export class Updater extends ReconcileLoop {
   #dirty = new Set<string>();
   readonly #sessions = new Map<string, Session>();
   /** The next look at each service, by timer. */
   readonly #alarms = new Map<string, Cancel>();
 
   constructor(deps: LoopDeps) {
-    this.#deps = deps;
-    this.#loop = new ReconcileLoop(deps, {
-      name: "updater",
-      tables: ["service", "task", "node"],
-      handler: {
-        load: (view) => this.#load(view),
-        observe: (event) => this.#observe(event),
-        reconcile: (signal) => this.#reconcile(signal),
-      },
-    });
+    super(deps, { name: "updater", tables: ["service", "task", "node"] });
   }
 
-  start(): void {
-    this.#loop.start();
-  }
-
-  stop(): Promise<void> {
+  override stop(): Promise<void> {
     for (const cancel of this.#alarms.values()) cancel();
     this.#alarms.clear();
-    return this.#loop.stop();
+    return super.stop();
   }
 
-  #load(view: StoreView): void {
+  protected override load(view: StoreView): void {
     this.#dirty = new Set();
     const services = view.list("service");
     for (const service of services) this.#noteService(service);
@@ -85,7 +69,7 @@ export class Updater implements Component {
     }
   }
 
-  #observe(event: StoreEvent): boolean {
+  protected override observe(event: StoreEvent): boolean {
     if (event.table === "service") {
       if (event.action === "remove") this.#sessions.delete(event.object.id);
       else this.#noteService(event.object);
@@ -102,7 +86,7 @@ export class Updater implements Component {
 
   /** A node that changed may no longer meet constraints that only changed in the spec: its tasks may be out of date. */
   #observeNode(event: Extract<StoreEvent, { readonly table: "node" }>): boolean {
-    const tasks = this.#deps.store.view().list("task", { kind: "node", nodeId: event.object.id });
+    const tasks = this.deps.store.view().list("task", { kind: "node", nodeId: event.object.id });
     for (const task of tasks) this.#dirty.add(task.serviceId);
     return tasks.length > 0;
   }
@@ -115,7 +99,7 @@ export class Updater implements Component {
       session.older.add(task.id);
       return;
     }
-    const nowMs = this.#deps.clock.monotonicMs();
+    const nowMs = this.deps.clock.monotonicMs();
     const { state, timestamp } = task.status;
     const isEnd = isTerminal(state);
     if (before === undefined) {
@@ -141,8 +125,8 @@ export class Updater implements Component {
       session.sightings.set(task.id, { ...before, endedMs: nowMs });
   }
 
-  async #reconcile(signal: AbortSignal): Promise<void> {
-    const { store, random, clock, log } = this.#deps;
+  protected override async reconcile(signal: AbortSignal): Promise<void> {
+    const { store, random, clock, log } = this.deps;
     const dirty = [...this.#dirty].sort();
     this.#dirty = new Set();
     const view = store.view();
@@ -197,19 +181,19 @@ export class Updater implements Component {
       config,
       sightings: session?.sightings ?? new Map(),
       failedTaskIds: session?.failedTaskIds ?? new Set(),
-      nowMs: this.#deps.clock.monotonicMs(),
+      nowMs: this.deps.clock.monotonicMs(),
     });
     if (session !== undefined) session.failedTaskIds = plan.failedTaskIds;
     return plan;
   }
 
   #wakeFor(serviceId: string, dueMs: number): void {
-    const delayMs = Math.max(0, dueMs - this.#deps.clock.monotonicMs());
+    const delayMs = Math.max(0, dueMs - this.deps.clock.monotonicMs());
     this.#alarms.get(serviceId)?.();
-    const cancel = this.#deps.timers.after(delayMs, () => {
+    const cancel = this.deps.timers.after(delayMs, () => {
       this.#alarms.delete(serviceId);
       this.#dirty.add(serviceId);
-      this.#loop.wake();
+      this.wake();
     });
     this.#alarms.set(serviceId, cancel);
   }
