@@ -4,7 +4,8 @@
  *
  * Commands, one per line after "> ": `cluster 1 2 3` (voters; `4l` a learner), `join 5 1 2 3` (whose log has that configuration), `campaign 1`, `tick 1 20`, `propose 1 x`, `run` (deliver
  * and write until nothing moves), `cut 1 2`, `heal`, `write 1 off|on` (disk of 1 hangs), `config 1 1 2 3l`, `transfer 1 2`,
- * `read 2`, `refused 2 1`, `compact 1 5`, `lose 2` (2 restarts, its log lost), `healthy 1` (whom 1 counts on), `state`.
+ * `hold 1 2` (what 1 sends to 2 in the next run stays under way until `release`), `read 2`, `refused 2 1`, `compact 1 5`, `lose 2` (2 restarts, its log lost),
+ * `healthy 1` (whom 1 counts on), `state`.
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -17,7 +18,6 @@ const OPTIONS = {
   electionTicks: 10,
   electionSpreadTicks: 0,
   heartbeatTicks: 2,
-  random: () => 0,
   appendBytesMax: 1000,
   appendCountMax: 4,
   inflightCountMax: 2,
@@ -39,7 +39,8 @@ function parseMembers(words: readonly string[]): Configuration {
 
 function brief(message: Message): string {
   const { from, to, term, type, ...rest } = message;
-  const fields = Object.entries(rest).map(([name, value]) => {
+  const said = Object.entries(rest).filter(([name, value]) => name !== "incarnation" || value !== 0);
+  const fields = said.map(([name, value]) => {
     if (name === "entries" && Array.isArray(value)) return `entries=${value.length}`;
     if (name === "snapshot") return `snapshot=${JSON.stringify(value).slice(0, 22)}`;
     return `${name}=${String(value)}`;
@@ -51,6 +52,9 @@ class Scene {
   readonly #cores = new Map<number, RaftCore>();
   readonly #cut = new Set<string>();
   readonly #stuck = new Set<number>();
+  readonly #holds = new Set<string>();
+  #held: Message[] = [];
+  #lives = 0;
   #out: string[] = [];
   #readId = 0;
 
@@ -103,12 +107,22 @@ class Scene {
       case "heal":
         this.#cut.clear();
         break;
+      case "hold":
+        this.#holds.add(`${first}>${second}`);
+        break;
+      case "release":
+        for (const message of this.#held.splice(0)) {
+          this.#say(brief(message));
+          this.#core(message.to).step(message);
+        }
+        break;
       case "write":
         if (words[1] === "off") this.#stuck.add(first);
         else this.#stuck.delete(first);
         break;
       case "run":
         this.#run();
+        this.#holds.clear();
         break;
       case "state":
         this.#describe();
@@ -127,7 +141,11 @@ class Scene {
     const base = { index: 0, term: 0, config, configIndex: 0 };
     const hardState = { term: 0, vote: 0, commit: 0 };
     const restored = { hardState, base, entries: [], applied: 0, isRecovering };
-    this.#cores.set(raftId, new RaftCore({ ...OPTIONS, raftId }, restored));
+    this.#lives += 1;
+    const life = this.#lives;
+    // Only the number of an incarnation is drawn of so many.
+    const random = (bound: number): number => (bound > 2 ** 32 ? life : 0);
+    this.#cores.set(raftId, new RaftCore({ ...OPTIONS, random, raftId }, restored));
   }
 
   #core(raftId: number): RaftCore {
@@ -147,6 +165,11 @@ class Scene {
       for (const [raftId, core] of this.#cores) sent.push(...this.#work(raftId, core));
       if (sent.length === 0) return;
       for (const message of sent) {
+        if (this.#holds.has(`${message.from}>${message.to}`)) {
+          this.#say(`${brief(message)}  (under way)`);
+          this.#held.push(message);
+          continue;
+        }
         const isCut = this.#cut.has(`${message.from}>${message.to}`) || !this.#cores.has(message.to);
         this.#say(`${brief(message)}${isCut ? "  (lost)" : ""}`);
         if (!isCut) this.#cores.get(message.to)?.step(message);

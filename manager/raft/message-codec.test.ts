@@ -19,6 +19,7 @@ test("encodeBatch() gives what the generated encoder gives, whatever the size", 
     commit: 6,
     round: 2 ** 40,
     lastIndex: 9,
+    incarnation: 0,
   };
   const empty: Message = { ...append(0), type: "append", entries: [] } as Message;
   for (const bytes of [0, 1, 995, 996, 1_000, 16_000, 16_400, 70_000, 3_000_000]) {

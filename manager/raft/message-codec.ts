@@ -66,6 +66,7 @@ export function encodeMessage(message: Message, encoder: EntryEncoder): WireMess
         extra: message.hintIndex,
         logTerm: message.hintTerm,
         flag: message.isRecovering,
+        number: message.incarnation,
       };
     case "heartbeat":
       return {
@@ -74,9 +75,16 @@ export function encodeMessage(message: Message, encoder: EntryEncoder): WireMess
         commit: message.commit,
         number: message.round,
         index: message.lastIndex,
+        extra: message.incarnation,
       };
     case "heartbeatReply":
-      return { kind: KINDS.heartbeatReply, term, number: message.round, flag: message.isRecovering };
+      return {
+        kind: KINDS.heartbeatReply,
+        term,
+        number: message.round,
+        flag: message.isRecovering,
+        extra: message.incarnation,
+      };
     case "readRequest":
       return { kind: KINDS.readRequest, term, number: message.readId };
     case "readReply":
@@ -133,7 +141,8 @@ export function decodeMessage(
   const commit = wire.commit ?? 0;
   const number = wire.number ?? 0;
   const flag = wire.flag ?? false;
-  const isStranger = (wire.extra ?? 0) !== 0;
+  const extra = wire.extra ?? 0;
+  const isStranger = extra !== 0;
   const kind: number = wire.kind ?? 0;
   switch (kind) {
     case KINDS.preVote:
@@ -160,14 +169,15 @@ export function decodeMessage(
         type: "appendReject",
         ...head,
         rejectedIndex: index,
-        hintIndex: wire.extra ?? 0,
+        hintIndex: extra,
         hintTerm: logTerm,
         isRecovering: flag,
+        incarnation: number,
       };
     case KINDS.heartbeat:
-      return { type: "heartbeat", ...head, commit, round: number, lastIndex: index };
+      return { type: "heartbeat", ...head, commit, round: number, lastIndex: index, incarnation: extra };
     case KINDS.heartbeatReply:
-      return { type: "heartbeatReply", ...head, round: number, isRecovering: flag };
+      return { type: "heartbeatReply", ...head, round: number, isRecovering: flag, incarnation: extra };
     case KINDS.termNotice:
       return { type: "termNotice", ...head };
     case KINDS.timeoutNow:

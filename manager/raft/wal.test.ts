@@ -187,6 +187,20 @@ test("Wal that was sealed finds damage in its last entry, and nothing is lost if
   assert.equal((await recoverWal(disk, "/wal", options)).entries.length, 7);
 });
 
+test("Wal that was sealed knows the vote even if the record that brought it is damaged", async () => {
+  const { disk, options } = setUp();
+  const wal = await fill(options, 3);
+  const voted = { term: 9, vote: 1, commit: 2 };
+  await wal.append({ hardState: voted, base: undefined, entries: [] });
+  await wal.seal();
+  await wal.close();
+  const [path = ""] = disk.paths();
+  disk.rot(path, (offsets(disk.peek(path)).at(-2) ?? 0) + 20, 3);
+  const { corruption, hardState } = await recoverWal(disk, "/wal", options);
+  assert.match(corruption ?? "", /is damaged at byte/);
+  assert.deepEqual(hardState, voted);
+});
+
 test("Wal takes a file that was cut short for damaged, not for torn", async () => {
   const { disk, options } = setUp();
   await (await fill(options, 6)).close();

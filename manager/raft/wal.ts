@@ -63,7 +63,7 @@ export class Wal {
   /** Where the next record goes in the current segment. */
   #offset = SEGMENT_HEADER_BYTES;
   #chain = 0;
-  /** Whether the last record is one without content, behind which nothing can be lost unnoticed. */
+  /** Whether the last record is one of seal(), before which nothing can be lost unnoticed. */
   #isSealed = true;
   #sealing: Promise<void> | undefined;
   #hardState: HardState = { term: 0, vote: 0, commit: 0 };
@@ -123,19 +123,20 @@ export class Wal {
     this.#lastIndex = append.entries.at(-1)?.index ?? append.base?.index ?? this.#lastIndex;
   }
 
-  /** The last record is one without content: seal() would do nothing. */
+  /** The last record is one of seal(), which would do nothing now. */
   get isSealed(): boolean {
     return this.#isSealed;
   }
 
   /**
-   * Writes a record without content behind the last one, unless that is one already. The last record of a log can't be told
+   * Writes a record without entries behind the last one, unless that is one already. The last record of a log can't be told
    * from an unfinished write if it is damaged later; with this one behind it, damage shows. For moments when nothing else
    * is to be written; append() waits for it. Left out where the segment has no room.
    */
   seal(): Promise<void> {
     const segment = this.#current;
-    const parts: RecordParts = { hardState: undefined, base: undefined, block: undefined };
+    // Repeats the hard state: of all that is here, a vote alone can't be fetched again from the others.
+    const parts: RecordParts = { hardState: this.#hardState, base: undefined, block: undefined };
     const hasRoom = segment !== undefined && this.#offset + recordBytesMax(parts) <= segment.lengthBytes;
     if (this.#isSealed || !hasRoom || this.#sealing !== undefined) return Promise.resolve();
     this.#sealing = this.#write(segment, parts)

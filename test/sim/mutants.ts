@@ -377,5 +377,11 @@ export const MUTANTS: readonly Mutant[] = [
       [LEADER, "if (progress.match < this.#host.log.lastIndex) this.#sendAppend(progress, true);", ""],
     ],
   }),
+  mutant(113, "a heartbeat from before a restart says what was lost", "safety", {
+    profile: "witness",
+    patches: [
+      [CORE, "const isOfThisLife = message.incarnation === this.#incarnation;", "const isOfThisLife = true;"],
+    ],
+  }),
   ...MUTANTS_ABOVE,
 ];

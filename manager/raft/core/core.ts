@@ -43,6 +43,8 @@ const HURRIED_CAMPAIGNS_MAX = 10;
 const HURRIED_TICKS_MAX = 3;
 /** In a hurry, one that was voted for or encouraged has at least so long to win. */
 const HURRIED_PATIENCE_TICKS = 4;
+/** Numbers of incarnations are drawn from so many, that no two lives of a member have the same. */
+const INCARNATION_BOUND = 2 ** 47;
 
 export class RaftCore {
   readonly #options: CoreOptions;
@@ -70,7 +72,9 @@ export class RaftCore {
   #snapshot: SnapshotMeta | undefined;
   #isInstalling = false;
   #isRecovering: boolean;
-  /** While recovering: the leader's last index when it was first heard in `term`; 0 if not yet. */
+  /** Of this life, by which a heartbeat shows that it was sent in it; 0 once recovered. */
+  #incarnation = 0;
+  /** While recovering: the last index of the leader of `#recoverTerm` when it first spoke to this incarnation. */
   #recoverTerm = 0;
   #recoverIndex = 0;
   #wasRemoved = false;
@@ -90,6 +94,7 @@ export class RaftCore {
     this.#durableTerm = hardState.term;
     this.#writtenHardState = hardState;
     this.#isRecovering = restored.isRecovering;
+    if (this.#isRecovering) this.#incarnation = 1 + options.random(INCARNATION_BOUND);
     this.#resetElection();
   }
 
@@ -724,6 +729,7 @@ export class RaftCore {
       hintIndex,
       hintTerm: this.#log.termAt(hintIndex) ?? 0,
       isRecovering: this.#isRecovering,
+      incarnation: this.#incarnation,
     });
   }
 
@@ -740,6 +746,7 @@ export class RaftCore {
       hintIndex,
       hintTerm: this.#log.termAt(hintIndex) ?? 0,
       isRecovering: true,
+      incarnation: this.#incarnation,
     });
   }
 
@@ -748,7 +755,9 @@ export class RaftCore {
   }
 
   #onHeartbeat(message: Heartbeat): void {
-    if (this.#isRecovering && this.#recoverTerm !== message.term) {
+    // One that was under way when this member crashed may say less than it acknowledged before that.
+    const isOfThisLife = message.incarnation === this.#incarnation;
+    if (this.#isRecovering && isOfThisLife && this.#recoverTerm !== message.term) {
       this.#recoverTerm = message.term;
       this.#recoverIndex = message.lastIndex;
     }
@@ -760,6 +769,7 @@ export class RaftCore {
       ...this.#envelope(message.from),
       round: message.round,
       isRecovering: this.#isRecovering,
+      incarnation: this.#incarnation,
     };
     // It promises the term only. A member whose disk hangs keeps silent: it can't help to commit anything.
     const isWriting = this.#writeElapsed < this.#options.heartbeatTicks;
@@ -787,14 +797,15 @@ export class RaftCore {
   }
 
   /**
-   * A member that lost acknowledged entries may vote again when it holds all that the leader had when it was first
-   * heard: that includes whatever that leader, or one before it, counts it for. The leader was elected without it.
+   * A member that lost acknowledged entries may vote again when it holds all that the leader had when it first answered
+   * this incarnation: that includes whatever that leader, or one before it, counts it for.
    */
   #checkRecovered(): void {
     if (!this.#isRecovering || this.#recoverTerm !== this.#term || this.#recoverTerm === 0) return;
     if (this.#isInstalling || this.#log.durableIndex < this.#recoverIndex) return;
     if (this.#log.commitIndex < this.#recoverIndex) return;
     this.#isRecovering = false;
+    this.#incarnation = 0;
   }
 
   // --- outbox ---

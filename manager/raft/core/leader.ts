@@ -207,7 +207,7 @@ export class Leader {
   onAppendReject(message: AppendReject): void {
     const progress = this.#progress.get(message.from);
     if (progress === undefined) return;
-    if (message.isRecovering) progress.isRecovering = true;
+    if (message.isRecovering) progress.recovers(message);
     if (message.isRecovering && message.hintIndex < progress.match) {
       progress.reset(message.hintIndex);
       return;
@@ -221,7 +221,7 @@ export class Leader {
     const progress = this.#progress.get(message.from);
     if (progress === undefined) return;
     // An older answer that was overtaken would speak of what is past.
-    if (message.round >= progress.ackedRound) progress.isRecovering = message.isRecovering;
+    if (message.round >= progress.ackedRound) progress.recovers(message);
     progress.ackedRound = Math.max(progress.ackedRound, message.round);
     progress.isProbeSent = false;
     if (progress.inflights.isFull) progress.inflights.freeFirst();
@@ -447,6 +447,7 @@ export class Leader {
         commit: Math.min(progress.match, log.commitIndex),
         round: this.#round,
         lastIndex: log.lastIndex,
+        incarnation: progress.incarnation,
       });
     }
     this.#serveReads();

@@ -86,6 +86,8 @@ export interface AppendReject extends Envelope {
   readonly hintTerm: number;
   /** The sender lost part of what it once acknowledged: forget what it said before. */
   readonly isRecovering: boolean;
+  /** Of a sender that recovers; see HeartbeatReply. */
+  readonly incarnation: number;
 }
 
 export interface Heartbeat extends Envelope {
@@ -94,6 +96,8 @@ export interface Heartbeat extends Envelope {
   /** Number of this leader's heartbeat round; confirms leadership for reads when it comes back. */
   readonly round: number;
   readonly lastIndex: number;
+  /** What the receiver last named as its own; 0 if it named none, so that this says nothing of its present life. */
+  readonly incarnation: number;
 }
 
 export interface HeartbeatReply extends Envelope {
@@ -101,6 +105,11 @@ export interface HeartbeatReply extends Envelope {
   readonly round: number;
   /** The sender doesn't vote until the leader has given back what it lost. */
   readonly isRecovering: boolean;
+  /**
+   * While it recovers, a number drawn when it started: a heartbeat that comes back with it was sent after that. 0 if it
+   * doesn't recover.
+   */
+  readonly incarnation: number;
 }
 
 /** The state itself travels beside this message; a member steps it once the data has arrived whole. */

@@ -88,6 +88,8 @@ export class Progress {
   ackedRound = 0;
   /** It said that it lost a part of its log: it takes entries but doesn't vote. */
   isRecovering = false;
+  /** The number that it gave its present life, while it recovers; 0 otherwise. */
+  incarnation = 0;
   /** Commit index that it was last told. */
   sentCommit = 0;
 
@@ -129,6 +131,12 @@ export class Progress {
   abandonSnapshot(): void {
     this.snapshotIndex = 0;
     this.becomeProbe();
+  }
+
+  /** What a message says of the sender's present life. */
+  recovers(life: { readonly isRecovering: boolean; readonly incarnation: number }): void {
+    this.isRecovering = life.isRecovering;
+    this.incarnation = life.incarnation;
   }
 
   /** The follower lost what it acknowledged: nothing is known of it beyond `lastIndex`. */
