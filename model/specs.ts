@@ -45,6 +45,7 @@ export interface Mount {
     readonly Subpath?: string;
     readonly DriverConfig?: Driver;
   };
+  readonly ImageOptions?: { readonly Subpath?: string };
   readonly TmpfsOptions?: {
     readonly SizeBytes?: number;
     readonly Mode?: number;

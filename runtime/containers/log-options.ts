@@ -2,73 +2,27 @@
 import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
 import type { HostConfig } from "../../model/engine.ts";
+import { checkLogOptions, parseByteSize, parseLogBoolean } from "../../model/log-drivers.ts";
 import { DEFAULT_LOG_FILE_COUNT } from "./container-defaults.ts";
 import type { ContainerRecord } from "./container-record.ts";
 import { JSON_FORMAT, LOCAL_FORMAT, type LogFormat } from "./log-formats.ts";
 import type { LaunchLog } from "./launch-spec.ts";
 
-const UNIT: Readonly<Record<string, number>> = {
-  "": 1,
-  b: 1,
-  k: 1024,
-  m: 1024 ** 2,
-  g: 1024 ** 3,
-  t: 1024 ** 4,
-};
 const LOG_KINDS = { none: 0, "json-file": 1, local: 2 } as const;
 const RING_BYTES_MAX = 1024 ** 3;
 const LOCAL_BYTES_MAX = 20 * 1024 * 1024;
 const LOCAL_FILE_COUNT = 5;
-const COMMON_OPTIONS = ["mode", "max-buffer-size", "max-size", "max-file", "compress"];
-const ATTRIBUTE_OPTIONS = ["labels", "labels-regex", "env", "env-regex", "tag"];
-
-function refuse(text: string): never {
-  throw new ClusterError("invalid_argument", text);
-}
-
-/** "10m" to bytes; "-1" means no limit, given as 0. */
-export function parseByteSize(text: string, option: string): number {
-  if (text === "-1") return 0;
-  const match = /^(\d+(?:\.\d+)?) ?([bkmgt]?)(?:i?b)?$/i.exec(text);
-  const factor = UNIT[(match?.[2] ?? "?").toLowerCase()];
-  if (match === null || factor === undefined)
-    return refuse(`invalid value for ${option}: invalid size: '${text}'`);
-  return Math.floor(Number(match[1]) * factor);
-}
 
 function logDriver(hostConfig: HostConfig): "json-file" | "local" | "none" {
   const type = hostConfig.LogConfig?.Type ?? "";
   if (type === "" || type === "json-file") return "json-file";
   if (type === "local" || type === "none") return type;
-  return refuse(`logger: no log driver named '${type}' is registered`);
+  throw new ClusterError("invalid_argument", `logger: no log driver named '${type}' is registered`);
 }
 
 /** Throws as `docker create` would. */
 export function validateLogOptions(hostConfig: HostConfig): void {
-  const driver = logDriver(hostConfig);
-  const options = hostConfig.LogConfig?.Config ?? {};
-  if (driver === "none") return;
-  const known = driver === "json-file" ? [...COMMON_OPTIONS, ...ATTRIBUTE_OPTIONS] : COMMON_OPTIONS;
-  for (const [key, value] of Object.entries(options)) {
-    if (!known.includes(key)) refuse(`unknown log opt '${key}' for ${driver} log driver`);
-    if (key === "max-size" || key === "max-buffer-size") parseByteSize(value, key);
-    if (key === "max-file" && !/^[1-9]\d*$/.test(value)) refuse("max-file cannot be less than 1");
-    if (key === "mode" && value !== "blocking" && value !== "non-blocking") {
-      refuse(`logger: logging mode not supported: ${value}`);
-    }
-    if (key === "compress" && value !== "true" && value !== "false")
-      refuse(`invalid value for compress: ${value}`);
-  }
-  const hasSize = (options["max-size"] ?? "-1") !== "-1" || driver === "local";
-  const fileCount = Number(
-    options["max-file"] ?? (driver === "local" ? LOCAL_FILE_COUNT : DEFAULT_LOG_FILE_COUNT),
-  );
-  if (options["compress"] === "true" && (fileCount < 2 || !hasSize)) {
-    refuse("compress cannot be true when max-file is less than 2 or max-size is not set");
-  }
-  if (Number(options["max-file"] ?? "1") > 1 && !hasSize) {
-    refuse("max-file requires max-size to be set");
-  }
+  checkLogOptions(logDriver(hostConfig), hostConfig.LogConfig?.Config ?? {});
 }
 
 function matching(
@@ -121,8 +75,8 @@ export function logFormat(record: Pick<ContainerRecord, "hostConfig">): LogForma
 /** Whether rotated files are compressed: asked for with json-file, usual with local. */
 export function isLogCompressed(hostConfig: HostConfig): boolean {
   const driver = logDriver(hostConfig);
-  const asked = hostConfig.LogConfig?.Config?.["compress"];
-  return driver === "local" ? asked !== "false" : driver === "json-file" && asked === "true";
+  const asked = parseLogBoolean(hostConfig.LogConfig?.Config?.["compress"], "compress");
+  return driver === "local" ? asked !== false : driver === "json-file" && asked === true;
 }
 
 /** Docker's default is 1 MiB. */

@@ -5,7 +5,7 @@ import { checkTemplates } from "../../../model/templates.ts";
 import { checkNotNegative, checkWord, firstDuplicate, refuse } from "./rules.ts";
 
 const NANOS_PER_MS = 1e6;
-const MOUNT_TYPES = ["bind", "volume", "tmpfs", "npipe", "cluster", "image"] as const;
+const MOUNT_TYPES = ["bind", "volume", "tmpfs", "image"] as const;
 const ENV_NAME = /^[^=\0]+(?:=|$)/;
 const MODE_MAX = 0o7777;
 const SIGNAL = /^(?:SIG)?[A-Z][A-Z0-9+-]*$|^\d{1,2}$/i;
@@ -21,6 +21,7 @@ export function checkContainerSpec(spec: ContainerSpec | undefined): void {
   if (spec.StopSignal !== undefined && spec.StopSignal !== "" && !SIGNAL.test(spec.StopSignal)) {
     throw refuse(`invalid stop signal: "${spec.StopSignal}"`, "StopSignal");
   }
+  checkNoNul(spec);
   checkTemplates(spec);
   checkMounts(spec.Mounts ?? []);
   checkHealth(spec.Healthcheck);
@@ -37,6 +38,27 @@ export function checkContainerSpec(spec: ContainerSpec | undefined): void {
   if (sysctl !== undefined) throw refuse(`invalid sysctl: "${sysctl}"`, "Sysctls");
 }
 
+/** The kernel ends a text at its first NUL: what comes after would be lost without a word. */
+function checkNoNul(spec: ContainerSpec): void {
+  const texts: readonly (readonly [string, readonly string[] | undefined])[] = [
+    ["Env", spec.Env],
+    ["Command", spec.Command],
+    ["Args", spec.Args],
+    ["Hosts", spec.Hosts],
+    ["Groups", spec.Groups],
+    ["Labels", Object.entries(spec.Labels ?? {}).flat()],
+    ["Sysctls", Object.entries(spec.Sysctls ?? {}).flat()],
+    ["Hostname, Dir or User", [spec.Hostname ?? "", spec.Dir ?? "", spec.User ?? ""]],
+    ["Healthcheck.Test", spec.Healthcheck?.Test],
+    ["Mounts", (spec.Mounts ?? []).flatMap((mount) => [mount.Source ?? "", mount.Target ?? ""])],
+  ];
+  for (const [field, values] of texts) {
+    const bad = values?.find((value) => value.includes("\0"));
+    if (bad !== undefined)
+      throw refuse(`ContainerSpec: ${field} must hold no NUL character, got ${JSON.stringify(bad)}`, field);
+  }
+}
+
 function checkMounts(mounts: readonly Mount[]): void {
   for (const mount of mounts) checkMount(mount);
   const twice = firstDuplicate(mounts.map((mount) => mount.Target.replace(/(?<=.)\/+$/, "")));
@@ -45,8 +67,9 @@ function checkMounts(mounts: readonly Mount[]): void {
 
 function checkMount(mount: Mount): void {
   const type = mount.Type ?? "volume";
-  checkWord(type, MOUNT_TYPES, "mount type");
   const bad = (text: string): Error => refuse(`invalid mount config for type "${type}": ${text}`, "Mounts");
+  if (type === "cluster") throw bad("cluster volumes need a CSI plugin, and nodes here have none");
+  checkWord(type, MOUNT_TYPES, "mount type");
   if ((mount.Target ?? "") === "") throw bad("field Target must not be empty");
   if (!mount.Target.startsWith("/") && !mount.Target.startsWith("{{")) {
     throw bad(`invalid mount path: '${mount.Target}' mount path must be absolute`);
@@ -61,8 +84,13 @@ function checkMount(mount: Mount): void {
   }
   if (type === "tmpfs" && source !== "") throw bad("field Source must not be specified");
   if (type === "volume" && source.startsWith("/")) throw bad(`"${source}" is not a name of a volume`);
-  if (mount.VolumeOptions !== undefined && type !== "volume" && type !== "cluster") {
+  if (mount.VolumeOptions !== undefined && type !== "volume")
     throw bad("field VolumeOptions must not be specified");
+  if (mount.ImageOptions !== undefined && type !== "image")
+    throw bad("field ImageOptions must not be specified");
+  checkSubpath(mount, bad);
+  if (type === "image" && tryParseReference(source) === undefined && !source.startsWith("{{")) {
+    throw bad(`field Source must be the name of an image, got "${source}"`);
   }
   if (mount.BindOptions !== undefined && type !== "bind")
     throw bad("field BindOptions must not be specified");
@@ -74,6 +102,13 @@ function checkMount(mount: Mount): void {
     ["private", "rprivate", "shared", "rshared", "slave", "rslave"],
     "bind propagation",
   );
+}
+
+/** What leads out of a volume or an image is refused here; links that do, where it is mounted. */
+function checkSubpath(mount: Mount, bad: (text: string) => Error): void {
+  const subpath = mount.VolumeOptions?.Subpath ?? mount.ImageOptions?.Subpath ?? "";
+  if (subpath.startsWith("/") || subpath.split("/").includes(".."))
+    throw bad(`subpath must be a relative path that stays inside, got "${subpath}"`);
 }
 
 function checkHealth(health: HealthConfig | undefined): void {

@@ -16,6 +16,7 @@ import {
   checkLabels,
   checkNetworkName,
   checkNotNegative,
+  checkLogDriver,
   checkWord,
   isSameJson,
   refuse,
@@ -204,6 +205,7 @@ export function checkClusterSpec(given: unknown, stored: ClusterSpec): ClusterSp
   if (heartbeat !== 0 && heartbeat < HEARTBEAT_MIN_NS) {
     throw refuse("heartbeat period must be at least 1s", "HeartbeatPeriod");
   }
+  checkLogDriver(spec.TaskDefaults?.LogDriver, "TaskDefaults.LogDriver");
   if ((spec.CAConfig?.ExternalCAs ?? []).length > 0) {
     throw new ClusterError("unimplemented", "external CAs are not supported");
   }

@@ -1,7 +1,8 @@
 /** Small checks that several specs share, with Docker's words. Pure. */
 import { ClusterError } from "../../../common/errors.ts";
 import { isObject } from "../../../common/json.ts";
-import type { Labels } from "../../../model/specs.ts";
+import { checkLogOptions, isLogDriver } from "../../../model/log-drivers.ts";
+import type { Driver, Labels } from "../../../model/specs.ts";
 
 const DNS_NAME = /^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$/;
 const BLOB_NAME = /^[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?$/;
@@ -50,6 +51,17 @@ export function checkNetworkName(name: string | undefined): void {
 export function checkLabels(labels: Labels | undefined): void {
   for (const key of Object.keys(labels ?? {})) {
     if (key === "") throw refuse("invalid label: key must not be empty", "Labels");
+  }
+}
+
+/** Options of drivers that every node has. Others are plugins' own, and options without a driver are for the node's default one. */
+export function checkLogDriver(driver: Driver | undefined, field: string): void {
+  const name = driver?.Name ?? "";
+  if (!isLogDriver(name)) return;
+  try {
+    checkLogOptions(name, driver?.Options ?? {});
+  } catch (caught) {
+    throw refuse(`${field}: ${ClusterError.from(caught).message}`, field);
   }
 }
 

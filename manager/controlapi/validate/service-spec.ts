@@ -11,7 +11,14 @@ import type {
   UpdateConfig,
 } from "../../../model/specs.ts";
 import { checkContainerSpec } from "./container-spec.ts";
-import { checkLabels, checkNotNegative, checkServiceName, checkWord, refuse } from "./rules.ts";
+import {
+  checkLabels,
+  checkLogDriver,
+  checkNotNegative,
+  checkServiceName,
+  checkWord,
+  refuse,
+} from "./rules.ts";
 import { checkShape, withoutNulls } from "./shape.ts";
 import { SERVICE_SHAPE } from "./shapes.ts";
 
@@ -92,6 +99,7 @@ function checkTaskSpec(task: TaskSpec | undefined): void {
   checkResources(task.Resources?.Reservations);
   checkRestart(task.RestartPolicy);
   checkPlacement(task.Placement);
+  checkLogDriver(task.LogDriver, "TaskTemplate.LogDriver");
 }
 
 function checkResources(resources: Resources | undefined): void {

@@ -25,6 +25,7 @@ const mount: Shape = {
     VolumeOptions: {
       fields: { NoCopy: "boolean", Labels: labels, Subpath: "string", DriverConfig: driver },
     },
+    ImageOptions: { fields: { Subpath: "string" } },
     TmpfsOptions: { fields: { SizeBytes: "integer", Mode: "integer", Options: { list: strings } } },
   },
 };
