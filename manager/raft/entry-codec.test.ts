@@ -30,3 +30,16 @@ test("EntryEncoder encodes a run once for the disk and all peers", () => {
   const entries = run(1, 3);
   assert.equal(encoder.encode(entries), encoder.encode(entries.slice()));
 });
+
+test("EntryEncoder.own() copies what is a small part of a buffer, and leaves what fills one", () => {
+  const encoder = new EntryEncoder();
+  const large = Buffer.alloc(1_000_000, "large");
+  const parts = [1, 700, 40_000, 700, 40_000].map((bytes, at) => large.subarray(at, at + bytes));
+  const own = parts.map((part) => encoder.own(part));
+  for (const [at, part] of parts.entries())
+    assert.ok(part.equals(own[at] ?? large), `${part.byteLength} bytes`);
+  const held = new Set(own.map((each) => each.buffer));
+  const sizes = [...held].map((each) => each.byteLength).toSorted((a, b) => a - b);
+  assert.deepEqual(sizes, [40_000, 40_000, 65_536]);
+  assert.equal(encoder.own(large).buffer, large.buffer);
+});

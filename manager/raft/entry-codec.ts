@@ -11,6 +11,13 @@ const HEAD_BYTES = 12;
 const ENTRY_HEAD_BYTES = 16;
 /** How many batches are remembered: the disk's and each peer's differ only when one lags. */
 const CACHE_COUNT_MAX = 4;
+/** What the log's small entries are copied into; a buffer at least half of which an entry fills is left to it. */
+const SLAB_BYTES = 64 * 1024;
+
+/** The same memory. */
+export function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
 
 function encodedBytes(entries: readonly Entry[]): number {
   let bytes = HEAD_BYTES;
@@ -48,7 +55,7 @@ function kindOf(value: number): EntryKind {
 
 /** Payloads are views into `bytes`, which must not change afterwards. Throws invalid_argument on malformed input. */
 export function decodeEntries(bytes: Uint8Array): readonly Entry[] {
-  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const buffer = asBuffer(bytes);
   const bad = (got: string): ClusterError =>
     new ClusterError("invalid_argument", `Cannot read raft entries: want a whole batch, got ${got}`);
   if (buffer.byteLength < HEAD_BYTES) throw bad(`${buffer.byteLength} bytes`);
@@ -77,9 +84,28 @@ export function decodeEntries(bytes: Uint8Array): readonly Entry[] {
   return entries;
 }
 
-/** Encodes the same run of entries once. One per member; entries are immutable, so identity of the ends is enough. */
+/**
+ * Encodes the same run of entries once, and holds what the log keeps in memory. One per member; entries are immutable, so
+ * identity of the ends is enough.
+ */
 export class EntryEncoder {
   readonly #recent: { readonly entries: readonly Entry[]; readonly bytes: Buffer }[] = [];
+  #slab = Buffer.alloc(0);
+
+  /**
+   * `bytes` in memory that is shared with other entries only. The log holds entries by the ten thousand, and a view of
+   * Node's buffer pool, or of what a socket read, holds all of the 64 KiB around it: hundreds of megabytes in a leader.
+   */
+  own(bytes: Uint8Array): Buffer {
+    const { byteLength } = bytes;
+    if (byteLength * 2 >= bytes.buffer.byteLength) return asBuffer(bytes);
+    if (byteLength * 2 >= SLAB_BYTES) return Buffer.from(new Uint8Array(bytes).buffer);
+    if (byteLength > this.#slab.byteLength) this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+    const copy = this.#slab.subarray(0, byteLength);
+    copy.set(bytes);
+    this.#slab = this.#slab.subarray(byteLength);
+    return copy;
+  }
 
   encode(entries: readonly Entry[]): Buffer {
     const known = this.#recent.find(

@@ -20,10 +20,13 @@ const CLUSTER_ID = "test";
 /** A list of all payloads by key. */
 class ListState implements StateMachine {
   readonly values = new Map<string, string>();
+  /** What the payloads are views of: held by the log as long as they are. */
+  readonly memory = new Set<ArrayBufferLike>();
   #changed = new Set<string>();
 
   apply(entry: CommittedEntry): string {
     const key = `k${entry.index}`;
+    this.memory.add(entry.payload.buffer);
     this.values.set(key, Buffer.from(entry.payload).toString("latin1"));
     this.#changed.add(key);
     return key;
@@ -203,6 +206,28 @@ test("RaftNode over gRPC: join by snapshot, follow, fail over, restart, remove",
     await until("it learns of its removal", () => told === 1);
   } finally {
     await Promise.all(all.map((each) => each.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test("RaftNode's log keeps its entries in memory, not what they were cut out of", async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
+  const all: Running[] = [];
+  try {
+    const first = await startThree(folder, all);
+    for (const { state } of all) state.memory.clear();
+    const count = 200;
+    const bytes = 500;
+    for (let written = 0; written < count; written += 1)
+      await first.node.propose(Buffer.alloc(64 * 1024, written).subarray(1000, 1000 + bytes));
+    const size = first.state.values.size;
+    for (const { state } of all) {
+      await until("all arrived", () => state.values.size === size);
+      const held = [...state.memory].reduce((sum, buffer) => sum + buffer.byteLength, 0);
+      assert.ok(held < 4 * count * bytes, `${held} bytes`);
+    }
+  } finally {
+    for (const running of all) await running.stop();
     rmSync(folder, { recursive: true, force: true });
   }
 });

@@ -3,7 +3,7 @@ import { assert } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { type shoal, v1 } from "../../proto/messages.ts";
 import type { Entry, Message } from "./core/messages.ts";
-import { decodeEntries, type EntryEncoder } from "./entry-codec.ts";
+import { asBuffer, decodeEntries, type EntryEncoder } from "./entry-codec.ts";
 
 export type WireMessage = shoal.v1.IRaftMessage;
 
@@ -125,10 +125,6 @@ export function encodeBatch(batch: shoal.v1.IRaftBatch): Buffer {
   return Buffer.concat(pieces);
 }
 
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
-
 /** `encoder` keeps the bytes of the entries for the log. */
 export function decodeMessage(
   wire: WireMessage,
@@ -195,9 +191,10 @@ export function decodeMessage(
 
 function decodeBlock(block: Uint8Array | null | undefined, encoder: EntryEncoder): readonly Entry[] {
   if (block === undefined || block === null || block.byteLength === 0) return [];
-  const entries = decodeEntries(block);
+  const bytes = encoder.own(block);
+  const entries = decodeEntries(bytes);
   if (entries.length > 0) {
-    encoder.remember(entries, asBuffer(block));
+    encoder.remember(entries, bytes);
   }
   return entries;
 }

@@ -53,6 +53,8 @@ export interface RaftNodeOptions {
   readonly encoder?: EntryEncoder;
 }
 
+type WholeOptions = RaftNodeOptions & { readonly encoder: EntryEncoder };
+
 interface Waiter {
   readonly term: number;
   readonly resolve: (outcome: unknown) => void;
@@ -84,7 +86,7 @@ export async function createRaftNode(options: RaftNodeOptions): Promise<RaftNode
   });
   options.stateMachine.restore(opened.checkpointIndex, opened.state);
   options.stateMachine.takeCheckpoint();
-  return new RaftNode(options, limits, opened);
+  return new RaftNode({ ...options, encoder }, limits, opened);
 }
 
 function isErrno(caught: unknown, code: string): boolean {
@@ -92,7 +94,7 @@ function isErrno(caught: unknown, code: string): boolean {
 }
 
 export class RaftNode implements ReplicatedLog {
-  readonly #options: RaftNodeOptions;
+  readonly #options: WholeOptions;
   readonly #limits: RaftLimits;
   readonly #core: RaftCore;
   readonly #wal: Wal;
@@ -132,7 +134,7 @@ export class RaftNode implements ReplicatedLog {
   #hasWritten = false;
 
   /** Use createRaftNode(). */
-  constructor(options: RaftNodeOptions, limits: RaftLimits, opened: OpenedState) {
+  constructor(options: WholeOptions, limits: RaftLimits, opened: OpenedState) {
     this.#options = options;
     this.#limits = limits;
     this.#wal = opened.wal;
@@ -279,7 +281,7 @@ export class RaftNode implements ReplicatedLog {
     if (options.signal?.aborted === true) {
       return Promise.reject(new ClusterError("cancelled", "The proposal was given up before it was made"));
     }
-    const outcome = this.#core.propose(payload);
+    const outcome = this.#core.propose(this.#options.encoder.own(payload));
     switch (outcome.kind) {
       case "notLeader":
         return Promise.reject(this.#notLeader());
