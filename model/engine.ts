@@ -414,6 +414,16 @@ export interface BuildOptions {
   readonly context: Readable;
 }
 
+/** What of the build cache goes: all that the filters name, or the oldest of it until the sizes are kept. 0 or absent: no such bound. */
+export interface CachePruneOptions {
+  readonly filters: Filters;
+  /** Kept in any case. */
+  readonly reservedBytes?: number;
+  readonly maxUsedBytes?: number;
+  /** On the disk. */
+  readonly minFreeBytes?: number;
+}
+
 export interface ImageEngine {
   list(options: {
     readonly all: boolean;
@@ -455,7 +465,7 @@ export interface ImageEngine {
   ): AsyncIterable<ProgressLine>;
   save(references: readonly string[]): Promise<Readable>;
   build(options: BuildOptions, signal: AbortSignal): AsyncIterable<ProgressLine>;
-  pruneBuildCache(options: { readonly all: boolean; readonly filters: Filters }): Promise<JsonObject>;
+  pruneBuildCache(options: CachePruneOptions): Promise<JsonObject>;
   /** Answer of /distribution/NAME/json; fails fast when no registry can be asked. */
   distribution(reference: string, registryAuth?: string): Promise<JsonObject>;
   search(term: string, limit: number, filters: Filters): Promise<readonly JsonObject[]>;

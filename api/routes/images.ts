@@ -241,7 +241,15 @@ async function pruneCache(exchange: Exchange, { engine }: ApiContext): Promise<v
     return;
   }
   filters.delete("label!");
-  exchange.send(200, await engine.images.pruneBuildCache({ all: exchange.query.flag("all"), filters }));
+  const { query } = exchange;
+  const options = {
+    filters,
+    // Before 1.48 it had another name.
+    reservedBytes: query.integer("reserved-space") ?? query.integer("keep-storage") ?? 0,
+    maxUsedBytes: query.integer("max-used-space") ?? 0,
+    minFreeBytes: query.integer("min-free-space") ?? 0,
+  };
+  exchange.send(200, await engine.images.pruneBuildCache(options));
 }
 
 /** Builds are cancelled by closing their connection; there is nothing else to cancel. */

@@ -8,6 +8,7 @@ import type {
   BlobPeers,
   BuildOptions,
   ContainerEngine,
+  CachePruneOptions,
   Filters,
   ImageDescription,
   ImageEngine,
@@ -139,7 +140,7 @@ class LocalImageEngine implements ImageEngine {
     return buildImage(parts, options, signal);
   }
 
-  pruneBuildCache(options: { readonly all: boolean; readonly filters: Filters }): Promise<JsonObject> {
+  pruneBuildCache(options: CachePruneOptions): Promise<JsonObject> {
     return pruneBuildCache(this.#storage, options, this.#containers);
   }
 

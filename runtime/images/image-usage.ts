@@ -11,6 +11,19 @@ export interface DiskUsageOptions {
   readonly buildCache: boolean;
 }
 
+/** An entry of the build cache, as `system df` lists it. */
+export type CacheEntry = JsonObject & {
+  readonly ID: string;
+  readonly Parents: readonly string[];
+  readonly Type: string;
+  readonly Description: string;
+  readonly InUse: boolean;
+  readonly Shared: boolean;
+  readonly Size: number;
+  readonly CreatedAt: string;
+  readonly LastUsedAt: string;
+};
+
 /** Bytes that the image's own layers add to its parent's. */
 function ownBytes(storage: ImageStorage, record: ImageRecord): number {
   const parent = storage.records.image(record.parentId);
@@ -21,7 +34,7 @@ function ownBytes(storage: ImageStorage, record: ImageRecord): number {
 }
 
 /** Images that build steps left and that have no name. */
-function buildCache(storage: ImageStorage): readonly JsonObject[] {
+function buildCache(storage: ImageStorage): readonly CacheEntry[] {
   const { records } = storage;
   return [...records.images()]
     .filter((record) => record.buildKey !== undefined && records.tagsOf(record.id).length === 0)
@@ -43,7 +56,7 @@ function buildCache(storage: ImageStorage): readonly JsonObject[] {
     });
 }
 
-function cacheMounts(storage: ImageStorage): Promise<readonly JsonObject[]> {
+function cacheMounts(storage: ImageStorage): Promise<readonly CacheEntry[]> {
   const described = storage.cacheMounts.list().map(async ({ name, id, folder, createdMs: made, isUsed }) => {
     const created = new Date(made).toISOString();
     return {
@@ -60,6 +73,10 @@ function cacheMounts(storage: ImageStorage): Promise<readonly JsonObject[]> {
     };
   });
   return Promise.all(described);
+}
+
+export async function buildCacheUsage(storage: ImageStorage): Promise<readonly CacheEntry[]> {
+  return [...buildCache(storage), ...(await cacheMounts(storage))];
 }
 
 export async function imageDiskUsage(
@@ -79,6 +96,6 @@ export async function imageDiskUsage(
       ...image,
       Containers: users.filter((user) => user.imageId === image["Id"]).length,
     })),
-    BuildCache: wanted.buildCache ? [...buildCache(storage), ...(await cacheMounts(storage))] : [],
+    BuildCache: wanted.buildCache ? [...(await buildCacheUsage(storage))] : [],
   };
 }

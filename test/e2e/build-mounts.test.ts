@@ -1,7 +1,7 @@
 /** RUN --mount with real containers. Needs root. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import type { JsonObject } from "../../model/engine.ts";
+import type { CachePruneOptions, JsonObject } from "../../model/engine.ts";
 import { streamOf, tarOf, type TestMember } from "../../runtime/images/testing/archives.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 
@@ -101,10 +101,42 @@ RUN --mount=from=0,source=/out/link,target=/in --mount=from=0,source=out/sub/f,t
       [found?.["Description"], found?.["Size"], found?.["InUse"]],
       ["cached mount kept", 4, false],
     );
-    const prune = (): Promise<JsonObject> =>
-      lab.engine.images.pruneBuildCache({ all: false, filters: new Map() });
+    const prune = (): Promise<JsonObject> => lab.engine.images.pruneBuildCache({ filters: new Map() });
     await Promise.all([prune(), prune()]);
     assert.match(await build(step), /\n1\n750\n/);
+  });
+
+  test("cache: a prune keeps what its filters don't name, and the newest that fits into the size that it keeps", async () => {
+    const { images } = lab.engine;
+    const prune = async (options: CachePruneOptions): Promise<number> =>
+      (((await images.pruneBuildCache(options))["CachesDeleted"] ?? []) as readonly string[]).length;
+    const mounts = async (): Promise<readonly string[]> => {
+      const { BuildCache } = await lab.engine.diskUsage(["build-cache"]);
+      return (BuildCache as readonly JsonObject[])
+        .filter((each) => each["Type"] === "exec.cachemount")
+        .map((each) => each["Description"] as string)
+        .toSorted();
+    };
+    await prune({ filters: new Map() });
+    const fill = (id: string): Promise<string> =>
+      build(`RUN --mount=type=cache,id=${id},target=/c dd if=/dev/zero of=/c/f bs=1k count=64`, {
+        nocache: true,
+      });
+    await fill("first");
+    await fill("second");
+    assert.equal(await prune({ filters: new Map([["id", ["nothing-like-this"]]]) }), 0);
+    assert.equal(await prune({ filters: new Map([["until", ["24h"]]]) }), 0);
+    await prune({ filters: new Map([["type", ["regular"]]]) });
+    assert.deepEqual(await mounts(), ["cached mount first", "cached mount second"]);
+    assert.equal(await prune({ filters: new Map(), reservedBytes: 1_000_000 }), 0);
+    assert.equal(await prune({ filters: new Map(), maxUsedBytes: 100_000 }), 1);
+    assert.deepEqual(await mounts(), ["cached mount second"]);
+    await assert.rejects(prune({ filters: new Map([["label", ["x"]]]) }), /invalid filter 'label'/);
+    await assert.rejects(
+      prune({ filters: new Map([["id", ["a", "b"]]]) }),
+      /filter 'id' must have one value/,
+    );
+    assert.equal(await prune({ filters: new Map() }), 1);
   });
 
   test("cache: with sharing=locked two stages take turns, with private each has its own", async () => {
