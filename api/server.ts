@@ -8,7 +8,7 @@ import type { Socket } from "node:net";
 import { hostname } from "node:os";
 import type { Duplex } from "node:stream";
 import type { TlsOptions } from "node:tls";
-import { ClusterError } from "../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../common/errors.ts";
 import type { Counter, Histogram } from "../common/metrics.ts";
 import type { ApiContext } from "./context.ts";
 import { errorReply, JSON_TYPE, pageNotFound, type ErrorReply } from "./error-body.ts";
@@ -290,11 +290,6 @@ function sendReply(response: ServerResponse, reply: ErrorReply): void {
   const bytes = Buffer.from(reply.body, "utf8");
   response.writeHead(reply.status, { "Content-Type": reply.contentType, "Content-Length": bytes.byteLength });
   response.end(bytes);
-}
-
-/** Of an error of Node.js, unlike the codes of ours. */
-function hasNodeCode(error: Error, code: string): boolean {
-  return "code" in error && error.code === code;
 }
 
 /** Not HTTP, or a head that is too large or too slow. */

@@ -9,6 +9,7 @@ import { createReadStream, readFileSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
+import { nodeCodeOf } from "../common/errors.ts";
 import { create, remove, start, startEngine } from "./container-lives.ts";
 import { type Contender, hasDocker, startDocker, startShoal } from "./contenders.ts";
 import { ask } from "./docker-http.ts";
@@ -36,7 +37,7 @@ function cpuSeconds(pids: readonly number[]): number {
       ticks += [11, 12, 13, 14].reduce((sum, index) => sum + Number(fields[index] ?? 0), 0);
     } catch (caught) {
       // Ended meanwhile: its parent's figure has it.
-      if (!(caught instanceof Error && "code" in caught)) throw caught;
+      if (nodeCodeOf(caught) === "") throw caught;
     }
   }
   return ticks / TICKS_PER_SECOND;

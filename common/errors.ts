@@ -61,7 +61,7 @@ export class ClusterError extends Error {
   static from(caught: unknown): ClusterError {
     if (caught instanceof ClusterError) return caught;
     if (caught instanceof Error) {
-      const errno = "code" in caught ? caught.code : undefined;
+      const errno = nodeCodeOf(caught);
       if (caught.name === "AbortError")
         return new ClusterError("cancelled", caught.message, { cause: caught });
       const code: ErrorCode =
@@ -78,6 +78,16 @@ export class ClusterError extends Error {
     }
     return new ClusterError("internal", String(caught), { cause: caught });
   }
+}
+
+/** What Node names the reason of a failure: "ENOENT", "ERR_STREAM_PREMATURE_CLOSE". "" if it names none. */
+export function nodeCodeOf(caught: unknown): string {
+  return caught instanceof Error && "code" in caught ? String(caught.code) : "";
+}
+
+/** True if Node names one of `codes` as the reason of the failure. Our own codes: hasCode(). */
+export function hasNodeCode(caught: unknown, ...codes: readonly string[]): boolean {
+  return codes.includes(nodeCodeOf(caught));
 }
 
 /** True if `caught` is a ClusterError of one of `codes`. Compare by code, never by message. */

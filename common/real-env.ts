@@ -6,6 +6,7 @@ import { randomBytes, randomInt } from "node:crypto";
 import { constants, write } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
+import { hasNodeCode } from "./errors.ts";
 import type { Cancel, Clock, Disk, DiskFile, DiskOpenOptions, Env, Random, Timers } from "./env.ts";
 
 export const realClock: Clock = {
@@ -101,10 +102,6 @@ class RealFile implements DiskFile {
   }
 }
 
-function isMissing(caught: unknown): boolean {
-  return caught instanceof Error && "code" in caught && caught.code === "ENOENT";
-}
-
 export const realDisk: Disk = {
   async open(filePath: string, options: DiskOpenOptions = {}): Promise<DiskFile> {
     const flags =
@@ -149,7 +146,7 @@ export const realDisk: Disk = {
       await fs.access(filePath);
       return true;
     } catch (caught) {
-      if (isMissing(caught)) return false;
+      if (hasNodeCode(caught, "ENOENT")) return false;
       throw caught;
     }
   },

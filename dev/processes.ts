@@ -4,7 +4,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ClusterError } from "../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../common/errors.ts";
 
 const KILL_TIMEOUT_MS = 10_000;
 const POLL_MS = 10;
@@ -93,7 +93,7 @@ export function sendSignal(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch (caught) {
-    if (!(caught instanceof Error && "code" in caught && caught.code === "ESRCH")) throw caught;
+    if (!hasNodeCode(caught, "ESRCH")) throw caught;
   }
 }
 

@@ -6,7 +6,7 @@
 import type { ClientRequest, IncomingMessage, RequestOptions } from "node:http";
 import type { Socket } from "node:net";
 import type { Readable } from "node:stream";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import type { Endpoint } from "./endpoint.ts";
 import type { PlainAnswer } from "./plain-exchange.ts";
 import { plainExchange } from "./plain-exchange.ts";
@@ -85,22 +85,27 @@ function pathWithQuery(path: string, options: CallOptions): string {
   return text === "" ? path : `${path}?${text}`;
 }
 
-function connectError(endpoint: Endpoint, caught: NodeJS.ErrnoException): Error {
+const NOBODY_THERE = [
+  "ENOENT",
+  "ECONNREFUSED",
+  "ENOTSOCK",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ENOTFOUND",
+  "ETIMEDOUT",
+];
+
+function connectError(endpoint: Endpoint, caught: Error): Error {
   if (caught.name === "AbortError") return caught;
-  const code = caught.code ?? "";
-  if (code === "EACCES" || code === "EPERM") {
+  if (hasNodeCode(caught, "EACCES", "EPERM")) {
     return new ConnectError(
       `Permission denied while connecting to the Shoal daemon at ${endpoint.text}. Run as root or join the socket's group.`,
     );
   }
-  if (
-    ["ENOENT", "ECONNREFUSED", "ENOTSOCK", "EHOSTUNREACH", "ENETUNREACH", "ENOTFOUND", "ETIMEDOUT"].includes(
-      code,
-    )
-  ) {
+  if (hasNodeCode(caught, ...NOBODY_THERE)) {
     return new ConnectError(`Cannot connect to the Shoal daemon at ${endpoint.text}. Is it running?`);
   }
-  if (code === "ECONNRESET" || code === "EPIPE") {
+  if (hasNodeCode(caught, "ECONNRESET", "EPIPE")) {
     return new ConnectError(
       `The connection to the Shoal daemon at ${endpoint.text} was lost: ${caught.message}`,
     );
@@ -262,7 +267,7 @@ export class ApiClient {
         ...(options.signal === undefined ? {} : { signal: options.signal }),
       });
     } catch (caught) {
-      throw caught instanceof ClusterError ? caught : connectError(endpoint, caught as NodeJS.ErrnoException);
+      throw caught instanceof ClusterError ? caught : connectError(endpoint, caught as Error);
     }
     if (answer.status >= 200 && answer.status < 400) return answer;
     throw apiError(answer.status, answer.body);

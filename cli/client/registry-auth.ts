@@ -6,7 +6,7 @@ import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import path from "node:path";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import type { ServiceSpec } from "../../model/specs.ts";
 import type { Output } from "../command.ts";
 import { ApiError, imagePath } from "./api-client.ts";
@@ -102,7 +102,7 @@ function fromHelper(helper: string, registry: string, env: Env): Record<string, 
   const said = `${result.stdout ?? ""}${result.stderr ?? ""}`.trim();
   if (NOT_FOUND.test(said)) return undefined;
   // A helper that knows its answer need not read the question.
-  const error = result.error !== undefined && isBrokenPipe(result.error) ? undefined : result.error;
+  const error = hasNodeCode(result.error, "EPIPE") ? undefined : result.error;
   if (error !== undefined || result.status !== 0) {
     const why = error?.message ?? `exit status ${result.status ?? "unknown"}`;
     throw new ClusterError(
@@ -115,10 +115,6 @@ function fromHelper(helper: string, registry: string, env: Env): Record<string, 
   return Username === TOKEN_USER
     ? { identitytoken: Secret, serveraddress: registry }
     : { username: Username, password: Secret, serveraddress: registry };
-}
-
-function isBrokenPipe(error: Error): boolean {
-  return "code" in error && error.code === "EPIPE";
 }
 
 function helperAnswer(

@@ -4,6 +4,7 @@
  */
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
+import { hasNodeCode } from "../../common/errors.ts";
 import type { Output } from "../command.ts";
 
 const DEFAULT_COLUMNS = 80;
@@ -24,9 +25,8 @@ export function createOutput(fd: number): Output {
       try {
         rest = rest.subarray(writeSync(fd, rest));
       } catch (caught) {
-        const { code } = caught as NodeJS.ErrnoException;
-        if (code === "EPIPE") process.exit(0);
-        if (code !== "EAGAIN") throw caught;
+        if (hasNodeCode(caught, "EPIPE")) process.exit(0);
+        if (!hasNodeCode(caught, "EAGAIN")) throw caught;
         isQueued = true;
       }
     }

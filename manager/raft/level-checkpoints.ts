@@ -16,7 +16,7 @@ import { rename, rm } from "node:fs/promises";
 import { crc32 } from "node:zlib";
 import { ClassicLevel } from "classic-level";
 import type { Random } from "../../common/env.ts";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import type { CheckpointStore, LoadedCheckpoint, StateEntry } from "./checkpoint-store.ts";
 import type { SnapshotMeta } from "./core/messages.ts";
 import { isNewerFormat, parseVersioned } from "./format-version.ts";
@@ -95,7 +95,7 @@ function isNoSpace(caught: unknown): boolean {
 
 function isLocked(caught: unknown): boolean {
   if (!(caught instanceof Error)) return false;
-  return ("code" in caught && caught.code === "LEVEL_LOCKED") || isLocked(caught.cause);
+  return hasNodeCode(caught, "LEVEL_LOCKED") || isLocked(caught.cause);
 }
 
 function noSpace(folder: string, cause: unknown): Error {

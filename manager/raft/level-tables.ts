@@ -7,6 +7,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { crc32c } from "../../common/crc32c.ts";
+import { VarintReader } from "../../common/varint-reader.ts";
 
 const LOG_BLOCK_BYTES = 32 * 1024;
 const LOG_HEADER_BYTES = 7;
@@ -36,35 +37,8 @@ interface BlockHandle {
   readonly bytes: number;
 }
 
-class Reader {
-  readonly #bytes: Buffer;
-  #at = 0;
-
-  constructor(bytes: Buffer) {
-    this.#bytes = bytes;
-  }
-
-  get isAtEnd(): boolean {
-    return this.#at >= this.#bytes.length;
-  }
-
-  /** A number of up to 53 bits; a RangeError at the end of the bytes. */
-  varint(): number {
-    let value = 0;
-    for (let scale = 1; ; scale *= 128) {
-      const byte = this.#bytes.readUInt8(this.#at++);
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80) return value;
-    }
-  }
-
-  skip(bytes: number): void {
-    this.#at += bytes;
-  }
-
-  handle(): BlockHandle {
-    return { offset: this.varint(), bytes: this.varint() };
-  }
+function readHandle(reader: VarintReader): BlockHandle {
+  return { offset: reader.varint(), bytes: reader.varint() };
 }
 
 /** Checksums of checksums are weak, so LevelDB turns and shifts those that it stores. */
@@ -94,13 +68,13 @@ function* logRecords(bytes: Buffer): Generator<Buffer> {
 
 /** Carries a manifest's record out on the tables by level and number, with their sizes in bytes. */
 function applyEdit(record: Buffer, tables: Map<string, number>): void {
-  const reader = new Reader(record);
+  const reader = new VarintReader(record);
   const added = new Map<string, number>();
   while (!reader.isAtEnd) {
     const tag = reader.varint();
     switch (tag) {
       case COMPARATOR:
-        reader.skip(reader.varint());
+        reader.byteString();
         break;
       case LOG_NUMBER:
       case NEXT_FILE_NUMBER:
@@ -110,15 +84,15 @@ function applyEdit(record: Buffer, tables: Map<string, number>): void {
         break;
       case COMPACT_POINTER:
         reader.varint();
-        reader.skip(reader.varint());
+        reader.byteString();
         break;
       case DELETED_FILE:
         tables.delete(`${reader.varint()}/${reader.varint()}`);
         break;
       case NEW_FILE:
         added.set(`${reader.varint()}/${reader.varint()}`, reader.varint());
-        reader.skip(reader.varint());
-        reader.skip(reader.varint());
+        reader.byteString();
+        reader.byteString();
         break;
       default:
         throw new RangeError(`unknown tag ${tag}`);
@@ -138,22 +112,22 @@ function handlesOf(table: Buffer, handle: BlockHandle): readonly BlockHandle[] {
   const end = handle.offset + handle.bytes;
   if (table.readUInt8(end) !== UNCOMPRESSED) return [];
   const restarts = table.readUInt32LE(end - 4);
-  const reader = new Reader(table.subarray(handle.offset, end - 4 * (restarts + 1)));
+  const reader = new VarintReader(table.subarray(handle.offset, end - 4 * (restarts + 1)));
   const handles: BlockHandle[] = [];
   while (!reader.isAtEnd) {
     reader.varint();
     const keyBytes = reader.varint();
     reader.varint();
     reader.skip(keyBytes);
-    handles.push(reader.handle());
+    handles.push(readHandle(reader));
   }
   return handles;
 }
 
 function isTableIntact(table: Buffer): boolean {
   if (table.length < FOOTER_BYTES || table.readBigUInt64LE(table.length - 8) !== TABLE_MAGIC) return false;
-  const footer = new Reader(table.subarray(table.length - FOOTER_BYTES));
-  const [metaIndex, index] = [footer.handle(), footer.handle()];
+  const footer = new VarintReader(table.subarray(table.length - FOOTER_BYTES));
+  const [metaIndex, index] = [readHandle(footer), readHandle(footer)];
   if (!isIntact(table, metaIndex) || !isIntact(table, index)) return false;
   return [...handlesOf(table, metaIndex), ...handlesOf(table, index)].every((each) => isIntact(table, each));
 }

@@ -8,7 +8,7 @@
  */
 import { assert } from "../../common/assert.ts";
 import type { Cancel, Env } from "../../common/env.ts";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { CheckpointStore, StateEntry } from "./checkpoint-store.ts";
 import { RaftCore } from "./core/core.ts";
@@ -87,10 +87,6 @@ export async function createRaftNode(options: RaftNodeOptions): Promise<RaftNode
   options.stateMachine.restore(opened.checkpointIndex, opened.state);
   options.stateMachine.takeCheckpoint();
   return new RaftNode({ ...options, encoder }, limits, opened);
-}
-
-function isErrno(caught: unknown, code: string): boolean {
-  return caught instanceof Error && "code" in caught && caught.code === code;
 }
 
 export class RaftNode implements ReplicatedLog {
@@ -386,7 +382,7 @@ export class RaftNode implements ReplicatedLog {
     if (!isIdle || this.#wal.isSealed) return;
     this.#wal.seal().catch((caught: unknown) => {
       // Nothing is lost: the next idle moment tries again, and the next write finds out whether there is room.
-      if (!isErrno(caught, "ENOSPC")) this.#fatal(caught);
+      if (!hasNodeCode(caught, "ENOSPC")) this.#fatal(caught);
     });
   }
 
@@ -469,7 +465,7 @@ export class RaftNode implements ReplicatedLog {
         this.#setFull("log", false);
         return;
       } catch (caught) {
-        if (!isErrno(caught, "ENOSPC")) throw caught;
+        if (!hasNodeCode(caught, "ENOSPC")) throw caught;
         this.#setFull("log", true);
         this.#pump();
         await this.#pauses.wait(this.#limits.diskFullRetryMs);
@@ -563,7 +559,7 @@ export class RaftNode implements ReplicatedLog {
         await markRecovered({ disk: this.#options.env.disk, ...this.#options });
         return;
       } catch (caught) {
-        if (!isErrno(caught, "ENOSPC")) throw caught;
+        if (!hasNodeCode(caught, "ENOSPC")) throw caught;
         // Until it is written a restart makes the member ask its peers once more: safe.
         await this.#pauses.wait(this.#limits.diskFullRetryMs);
       }
@@ -673,7 +669,7 @@ export class RaftNode implements ReplicatedLog {
         this.#setFull("state", false);
         break;
       } catch (caught) {
-        if (!isErrno(caught, "ENOSPC")) throw caught;
+        if (!hasNodeCode(caught, "ENOSPC")) throw caught;
         this.#setFull("state", true);
         await this.#pauses.wait(this.#limits.diskFullRetryMs);
       }

@@ -7,7 +7,7 @@ import { accessSync, constants, existsSync, readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { LaunchSpec } from "./launch-spec.ts";
 
@@ -333,7 +333,7 @@ function readOrEmpty(file: string): string {
 }
 
 function ignoreEnded(caught: unknown): void {
-  if ((caught as NodeJS.ErrnoException).code !== "ESRCH") throw caught;
+  if (!hasNodeCode(caught, "ESRCH")) throw caught;
 }
 
 async function tryWrite(file: string, value: string): Promise<void> {

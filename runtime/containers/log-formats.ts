@@ -4,6 +4,7 @@
  */
 import type { FileHandle } from "node:fs/promises";
 import { rfc3339OfNanoseconds } from "../../common/time.ts";
+import { VarintReader } from "../../common/varint-reader.ts";
 import type { LogLine } from "../../model/engine.ts";
 
 const READ_BYTES = 128 * 1024;
@@ -73,48 +74,28 @@ export const JSON_FORMAT: LogFormat = {
   tailOffset: jsonTailOffset,
 };
 
-class FieldReader {
-  readonly #bytes: Buffer;
-  #at = 0;
-
-  constructor(bytes: Buffer) {
-    this.#bytes = bytes;
-  }
-
-  get isAtEnd(): boolean {
-    return this.#at >= this.#bytes.length;
-  }
-
-  varint(): bigint {
-    let value = 0n;
-    for (let shift = 0n; shift < 70n; shift += 7n) {
-      const byte = this.#bytes[this.#at++] ?? 0;
-      value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) break;
-    }
-    return value;
-  }
-
-  part(): Buffer {
-    const length = Number(this.varint());
-    this.#at += length;
-    return this.#bytes.subarray(this.#at - length, this.#at);
+/** One message; undefined if it is none. */
+function parseLocalEntry(bytes: Buffer): LogLine | undefined {
+  try {
+    return readLocalEntry(new VarintReader(bytes));
+  } catch (caught) {
+    // Damaged: it ends within a number, or has a time that there is not.
+    if (caught instanceof RangeError) return undefined;
+    throw caught;
   }
 }
 
-/** One message; undefined if it is none. */
-function parseLocalEntry(bytes: Buffer): LogLine | undefined {
-  const fields = new FieldReader(bytes);
+function readLocalEntry(fields: VarintReader): LogLine | undefined {
   let source = "";
   let nanoseconds = 0n;
   let data: Buffer = Buffer.alloc(0);
   while (!fields.isAtEnd) {
-    const tag = Number(fields.varint());
-    if (tag === 0x0a) source = fields.part().toString();
-    else if (tag === 0x10) nanoseconds = BigInt.asIntN(64, fields.varint());
-    else if (tag === 0x1a) data = fields.part();
+    const tag = fields.varint();
+    if (tag === 0x0a) source = fields.byteString().toString();
+    else if (tag === 0x10) nanoseconds = BigInt.asIntN(64, fields.bigVarint());
+    else if (tag === 0x1a) data = fields.byteString();
     else if ((tag & 7) === 0) fields.varint();
-    else if ((tag & 7) === 2) fields.part();
+    else if ((tag & 7) === 2) fields.byteString();
     else return undefined;
   }
   if (source !== "stdout" && source !== "stderr") return undefined;

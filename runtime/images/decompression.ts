@@ -7,7 +7,7 @@ import { spawn } from "node:child_process";
 import * as fs from "node:fs";
 import { pipeline } from "node:stream/promises";
 import { createGunzip, createZstdDecompress } from "node:zlib";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode, nodeCodeOf } from "../../common/errors.ts";
 import type { ArchiveCompression } from "./layer-jobs.ts";
 import { fsPath } from "./tar/byte-path.ts";
 import { BLOCK_BYTES, parseHeader, tarError } from "./tar/tar-entry.ts";
@@ -80,17 +80,13 @@ function notInstalled(program: Program): ClusterError {
   );
 }
 
-function isErrno(caught: unknown, code: string): boolean {
-  return caught instanceof Error && "code" in caught && caught.code === code;
-}
-
 /** `source` through the machine's own decompressor, one process as long as it is read. */
 async function* throughProgram(program: Program, source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   const child = spawn(program, [...PROGRAM_ARGS, ...PROGRAMS[program].args], {
     stdio: ["pipe", "pipe", "pipe"],
   });
   const ended = new Promise<number | null>((resolve, reject) => {
-    child.once("error", (error) => reject(isErrno(error, "ENOENT") ? notInstalled(program) : error));
+    child.once("error", (error) => reject(hasNodeCode(error, "ENOENT") ? notInstalled(program) : error));
     child.once("close", resolve);
   });
   let said = "";
@@ -166,8 +162,7 @@ async function* throughZlib(
   try {
     for await (const chunk of decoder) yield chunk as Buffer;
   } catch (caught) {
-    const code = caught instanceof Error && "code" in caught ? String(caught.code) : "";
-    if (!/^(?:Z_|ZSTD_|ERR_ZLIB)/.test(code)) throw caught;
+    if (!/^(?:Z_|ZSTD_|ERR_ZLIB)/.test(nodeCodeOf(caught))) throw caught;
     throw tarError(`Cannot decompress archive: ${caught instanceof Error ? caught.message : ""}`);
   }
 }

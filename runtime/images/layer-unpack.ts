@@ -13,7 +13,7 @@
 import * as fs from "node:fs";
 import { must } from "../../common/assert.ts";
 import { inUserNamespace } from "../../common/user-namespace.ts";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import { OPAQUE_XATTR } from "./layered-view.ts";
 import { makeNode, setXattr } from "./native-files.ts";
 import { fsPath, pathParts, toText } from "./tar/byte-path.ts";
@@ -69,10 +69,6 @@ interface OpenFile {
   readonly fd: number;
   readonly path: string;
   readonly entry: TarEntry;
-}
-
-function isErrno(caught: unknown, ...codes: readonly string[]): boolean {
-  return caught instanceof Error && "code" in caught && codes.includes(String(caught.code));
 }
 
 export class LayerUnpacker implements TarSink {
@@ -398,7 +394,8 @@ export class LayerUnpacker implements TarSink {
       } catch (caught) {
         // Some file systems have no such attributes; user ones can't be on links and devices.
         const isMinor =
-          isErrno(caught, "ENOTSUP", "EOPNOTSUPP") || (isErrno(caught, "EPERM") && name.startsWith("user."));
+          hasNodeCode(caught, "ENOTSUP", "EOPNOTSUPP") ||
+          (hasNodeCode(caught, "EPERM") && name.startsWith("user."));
         if (!isMinor) throw caught;
       }
     }

@@ -9,7 +9,7 @@ import { pipeline } from "node:stream/promises";
 import { parentPort, type MessagePort } from "node:worker_threads";
 import { createGzip } from "node:zlib";
 import { must } from "../../common/assert.ts";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import { findArchives, hashCopy } from "../build/copy-plan.ts";
 import { compressionOf, decompressed, isForeign, peek } from "./decompression.ts";
 import { inputPieces } from "./job-input.ts";
@@ -345,8 +345,7 @@ parentPort?.on("message", (message: JobMessage & { readonly port?: MessagePort }
 });
 
 function failureOf(caught: unknown): ClusterError {
-  const errno = caught instanceof Error && "code" in caught ? String(caught.code) : "";
-  if (errno === "ENOSPC" || errno === "EDQUOT") {
+  if (hasNodeCode(caught, "ENOSPC", "EDQUOT")) {
     return new ClusterError("resource_exhausted", "Cannot write layer: no space left on device");
   }
   return ClusterError.from(caught);

@@ -4,7 +4,7 @@
  * Used to finish layers, to list changes, and by the builder's COPY.
  */
 import * as fs from "node:fs";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import { inUserNamespace } from "../../common/user-namespace.ts";
 import { getXattr } from "./native-files.ts";
 import { fsPath, toText } from "./tar/byte-path.ts";
@@ -32,7 +32,7 @@ function lstat(absolute: string): fs.Stats | undefined {
     return fs.lstatSync(fsPath(absolute), { throwIfNoEntry: false });
   } catch (caught) {
     // A part of the way is no folder here.
-    if (caught instanceof Error && "code" in caught && caught.code === "ENOTDIR") return undefined;
+    if (hasNodeCode(caught, "ENOTDIR")) return undefined;
     throw caught;
   }
 }

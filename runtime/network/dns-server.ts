@@ -7,7 +7,7 @@ import { createSocket } from "node:dgram";
 import type { RemoteInfo, Socket as UdpSocket } from "node:dgram";
 import { createServer } from "node:net";
 import type { Server, Socket } from "node:net";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { DnsForwarder, Upstreams } from "./dns-forwarder.ts";
 import { decodeQuestion, DnsCode, encodeAnswer } from "./dns-wire.ts";
@@ -59,8 +59,7 @@ export class DnsServer {
         return;
       } catch (caught) {
         await this.stop();
-        const isTaken = caught instanceof Error && "code" in caught && caught.code === "EADDRINUSE";
-        if (!isTaken) throw ClusterError.from(caught);
+        if (!hasNodeCode(caught, "EADDRINUSE")) throw ClusterError.from(caught);
       }
     }
     throw new ClusterError("unavailable", `Cannot serve names on ${this.address}: every port is taken`);

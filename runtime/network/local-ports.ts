@@ -8,7 +8,7 @@ import type { Socket as UdpSocket } from "node:dgram";
 import { readFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import type { Server, Socket } from "node:net";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import type { ContainerConfig, HostConfig } from "../../model/engine.ts";
 import { tryParseAddress } from "./addresses.ts";
 import { formatAddress6, tryParseAddress6 } from "./addresses6.ts";
@@ -210,9 +210,7 @@ function relayIpv6(
 }
 
 function isTaken(caught: unknown): boolean {
-  return (
-    caught instanceof Error && "code" in caught && (caught.code === "EADDRINUSE" || caught.code === "EACCES")
-  );
+  return hasNodeCode(caught, "EADDRINUSE", "EACCES");
 }
 
 /** The host ports that containers of this daemon hold. */

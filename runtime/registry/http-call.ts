@@ -7,7 +7,7 @@ import * as https from "node:https";
 import { readFileSync } from "node:fs";
 import type { Readable } from "node:stream";
 import * as tls from "node:tls";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode, nodeCodeOf } from "../../common/errors.ts";
 import { plainHttp } from "../node-http.ts";
 import type { HostTrust } from "./registry-config.ts";
 
@@ -39,8 +39,8 @@ function address(url: URL): string {
 }
 
 /** What Go's clients say for the same failure: scripts and people look for these words. */
-function describe(error: NodeJS.ErrnoException, url: URL): string {
-  switch (error.code ?? "") {
+function describe(error: Error, url: URL): string {
+  switch (nodeCodeOf(error)) {
     case "ECONNREFUSED":
       return `dial tcp ${address(url)}: connect: connection refused`;
     case "ENOTFOUND":
@@ -49,7 +49,7 @@ function describe(error: NodeJS.ErrnoException, url: URL): string {
     case "ETIMEDOUT":
     case "EHOSTUNREACH":
     case "ENETUNREACH":
-      return `dial tcp ${address(url)}: connect: ${error.code === "ETIMEDOUT" ? "connection timed out" : "no route to host"}`;
+      return `dial tcp ${address(url)}: connect: ${hasNodeCode(error, "ETIMEDOUT") ? "connection timed out" : "no route to host"}`;
     case "ECONNRESET":
       return "read: connection reset by peer";
     default:
@@ -58,13 +58,7 @@ function describe(error: NodeJS.ErrnoException, url: URL): string {
 }
 
 /** May be gone in a moment; a refusal, a wrong certificate or plain HTTP where TLS was tried stay what they are. */
-const PASSING_CODES: ReadonlySet<string> = new Set([
-  "ECONNRESET",
-  "ETIMEDOUT",
-  "EPIPE",
-  "EAI_AGAIN",
-  "ECONNABORTED",
-]);
+const PASSING_CODES = ["ECONNRESET", "ETIMEDOUT", "EPIPE", "EAI_AGAIN", "ECONNABORTED"];
 
 /** A failure of the way there, not of the registry: another host or time may do better. */
 function transportError(method: string, url: URL, caught: unknown): ClusterError {
@@ -72,7 +66,7 @@ function transportError(method: string, url: URL, caught: unknown): ClusterError
   const verb = method.charAt(0) + method.slice(1).toLowerCase();
   return new ClusterError("internal", `${verb} "${url.origin}${url.pathname}": ${describe(error, url)}`, {
     cause: error,
-    retryable: "code" in error && PASSING_CODES.has(String(error.code)),
+    retryable: hasNodeCode(error, ...PASSING_CODES),
     details: { transport: true },
   });
 }

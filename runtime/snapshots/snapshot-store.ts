@@ -10,7 +10,7 @@ import * as fs from "node:fs";
 import path from "node:path";
 import { assert, must } from "../../common/assert.ts";
 import type { Disk, Random } from "../../common/env.ts";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import { removeTornWrites } from "../../common/torn-writes.ts";
 import type { RootfsLayers } from "../ports.ts";
 import { syncFile } from "../sync-file.ts";
@@ -174,7 +174,7 @@ export class SnapshotStore {
     try {
       fs.symlinkSync(path.join("..", "layers", record.chainId.slice("sha256:".length), part), link);
     } catch (caught) {
-      if (!(caught instanceof Error && "code" in caught && caught.code === "EEXIST")) throw caught;
+      if (!hasNodeCode(caught, "EEXIST")) throw caught;
     }
   }
 

@@ -5,7 +5,7 @@
 import { closeSync, constants, openSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ClusterError, type ErrorCode, hasCode } from "../../common/errors.ts";
+import { ClusterError, hasCode, hasNodeCode, type ErrorCode } from "../../common/errors.ts";
 import { isObject } from "../../common/json.ts";
 import { plainHttp } from "../node-http.ts";
 import type { DriverVolume, VolumeDriver } from "./volume-driver.ts";
@@ -85,10 +85,10 @@ function post(socketPath: string, { call, body, timeoutMs }: PluginCall): Promis
       failed(`no answer in ${timeoutMs / 1000} s`, "deadline_exceeded");
       outgoing.destroy();
     });
-    outgoing.on("error", (error: NodeJS.ErrnoException) =>
+    outgoing.on("error", (error) =>
       failed(
         error.message.replace(/\/proc\/self\/fd\/\d+\/\S+/, socketPath),
-        NOBODY.includes(error.code ?? "") ? "unavailable" : "internal",
+        hasNodeCode(error, ...NOBODY) ? "unavailable" : "internal",
       ),
     );
     outgoing.end(text);

@@ -1,4 +1,5 @@
 /** One HTTP request to a daemon's socket, with what can be said about its fate: answered, refused, or unknown. */
+import { hasNodeCode, nodeCodeOf } from "../../common/errors.ts";
 import { bodyOf, requestOverSocket } from "../../dev/socket-request.ts";
 
 /** Longer than a change of leader takes; a client that waits longer learns nothing more. */
@@ -23,9 +24,8 @@ export async function requestOnce(
     return { kind: "answered", status: answer.status, body: bodyOf(answer) };
   } catch (caught) {
     if (!(caught instanceof Error)) throw caught;
-    const { code } = caught as NodeJS.ErrnoException;
-    const isRefused = code === "ECONNREFUSED" || code === "ENOENT";
-    const why = signal.aborted ? "NO_ANSWER" : (code ?? caught.message);
+    const isRefused = hasNodeCode(caught, "ECONNREFUSED", "ENOENT");
+    const why = signal.aborted ? "NO_ANSWER" : nodeCodeOf(caught) || caught.message;
     return { kind: isRefused ? "refused" : "unknown", why };
   }
 }

@@ -2,6 +2,7 @@
  * One simulated machine: a disk that outlives the process, and a raft member that is started, killed and started again.
  * The member is the production code; only time, disk, network and the checkpoint store come from here.
  */
+import { hasNodeCode } from "../../common/errors.ts";
 import type { Env } from "../../common/env.ts";
 import { silentLogger } from "../../common/log.ts";
 import { FakeDisk, noFaults } from "../../common/testing/fake-disk.ts";
@@ -111,11 +112,7 @@ export class Machine {
     this.#life = life;
     this.#boot(life).catch((caught: unknown) => {
       if (life.isOver) return;
-      if (
-        caught instanceof Error &&
-        "code" in caught &&
-        (caught.code === "EIO" || caught.code === "ENOSPC")
-      ) {
+      if (hasNodeCode(caught, "EIO", "ENOSPC")) {
         this.kill();
         world.after(2_000, () => this.start());
         return;
@@ -186,7 +183,7 @@ export class Machine {
   #onFatal(life: Life, error: unknown): void {
     const { world } = this.#options;
     if (life.isOver) return;
-    if (error instanceof Error && "code" in error && error.code === "EIO") {
+    if (hasNodeCode(error, "EIO")) {
       world.note(9, this.raftId, () => `member ${this.raftId} ends: its disk failed a sync`);
       world.after(0, () => {
         if (this.#life === life) this.kill();
