@@ -4,41 +4,15 @@
  */
 import { hasCode } from "../../common/errors.ts";
 import { SeededRandom } from "../../common/testing/seeded-random.ts";
-import { Checks } from "./checks.ts";
 import { Clients } from "./clients.ts";
+import { ClusterRun, type RunBounds, type RunOptions, type RunResult } from "./cluster-run.ts";
 import { KvState } from "./kv.ts";
 import { Machine } from "./machine.ts";
 import { Nemesis } from "./nemesis.ts";
-import { Network } from "./network.ts";
-import { type Profile, profileOf, type ProfileName } from "./profiles.ts";
-import { Violation, World } from "./world.ts";
+import { type Profile, profileOf } from "./profiles.ts";
+import { Violation } from "./world.ts";
 
-export interface RunOptions {
-  readonly seed: number;
-  readonly profile: ProfileName;
-  /** Virtual time of the first phase. */
-  readonly faultyMs: number;
-  readonly keepsTimeline: boolean;
-}
-
-export interface RunResult {
-  readonly seed: number;
-  readonly profile: string;
-  readonly failure: { readonly check: string; readonly text: string } | undefined;
-  readonly virtualMs: number;
-  readonly eventCount: number;
-  readonly digest: number;
-  readonly operations: number;
-  readonly undecided: number;
-  readonly leaderChanges: number;
-  readonly appliedIndex: number;
-  readonly timeline: readonly string[];
-}
-
-/** After mending, a cluster must have a leader, answer all clients and be equal everywhere within this time. */
-const CONVERGE_MS = 60_000;
-/** Deep checks look at whole logs, so they run only each so many events. */
-const DEEP_CHECK_EVENTS = 200;
+const BOUNDS: RunBounds = { convergeMs: 60_000, deepCheckEvents: 200, afterlifeMs: 20_000 };
 const MEMBER_COUNT_MAX = 7;
 
 /** A cluster of the consensus layer with key-value clients. run.ts chooses between this and the whole cluster. */
@@ -48,42 +22,30 @@ export async function runCluster(options: RunOptions): Promise<RunResult> {
   return run.go();
 }
 
-class Run {
-  readonly #options: RunOptions;
+class Run extends ClusterRun {
   readonly #profile: Profile;
-  readonly #world: World;
-  readonly #network: Network;
-  readonly #checks = new Checks();
   readonly #clients: Clients;
   readonly #nemesis: Nemesis;
-  readonly #machines: Machine[] = [];
-  readonly #random: SeededRandom;
   readonly #encryptionKey: Uint8Array | undefined;
-  #nextRaftId = 1;
-  #leaderChanges = 0;
   #isChanging = false;
-  #eventsToDeepCheck = DEEP_CHECK_EVENTS;
 
   constructor(options: RunOptions, profile: Profile) {
-    this.#options = options;
+    super(options, BOUNDS);
     this.#profile = profile;
-    this.#world = new World(options.seed, options.keepsTimeline);
-    this.#random = this.#world.random.fork();
-    this.#encryptionKey = profile.isEncrypted ? this.#world.random.bytes(32) : undefined;
-    this.#network = new Network(this.#world, (message) => this.#checks.sent(message));
+    this.#encryptionKey = profile.isEncrypted ? this.world.random.bytes(32) : undefined;
     this.#clients = new Clients({
-      world: this.#world,
-      machines: () => this.#live(),
+      world: this.world,
+      machines: () => this.live(),
       clientCount: profile.clientCount,
       keyCount: profile.keyCount,
       thinkMs: profile.thinkMs,
     });
     this.#nemesis = new Nemesis({
-      world: this.#world,
-      network: this.#network,
+      world: this.world,
+      network: this.network,
       profile,
-      checks: this.#checks,
-      machines: () => this.#live(),
+      checks: this.checks,
+      machines: () => this.live(),
       changeMembership: () => this.#changeMembership(),
     });
   }
@@ -91,52 +53,31 @@ class Run {
   async go(): Promise<RunResult> {
     let checked = { operations: 0, undecided: 0 };
     try {
-      this.#found();
-      await this.#advance(3_000);
+      this.found(this.#profile.memberCount);
+      await this.advance(3_000);
       this.#clients.start();
       this.#nemesis.start();
-      await this.#advance(this.#options.faultyMs);
+      await this.advance(this.options.faultyMs);
       this.#checkCalm();
       const core = this.#mend();
       await this.#comeTogether(core);
       await this.#converge("after mending", core);
       this.#clients.stop();
-      await this.#until("clients end", () => this.#clients.isIdle);
+      await this.until("clients end", () => this.#clients.isIdle);
       await this.#restartAll();
       checked = this.#clients.check();
     } catch (caught) {
-      this.#world.fail(caught);
+      this.world.fail(caught);
     }
-    return this.#result(checked);
+    return this.#end(checked);
   }
 
-  #found(): void {
-    const ids = Array.from({ length: this.#profile.memberCount }, () => this.#newRaftId());
-    const members = ids.map((raftId) => ({
-      raftId,
-      nodeId: `node-${raftId}`,
-      addr: `${raftId}:1`,
-      isLearner: false,
-    }));
-    for (const raftId of ids) this.#addMachine(raftId, { kind: "bootstrap", members }).start();
-  }
-
-  #newRaftId(): number {
-    const raftId = this.#nextRaftId;
-    this.#nextRaftId += 1;
-    return raftId;
-  }
-
-  #live(): readonly Machine[] {
-    return this.#machines.filter((machine) => !machine.isRetired);
-  }
-
-  #addMachine(raftId: number, mode: Machine["mode"]): Machine {
-    const world = this.#world;
+  protected override addMachine(raftId: number, mode: Machine["mode"]): Machine {
+    const world = this.world;
     const machine = new Machine(
       {
         world,
-        network: this.#network,
+        network: this.network,
         raftId,
         limits: this.#profile.limits,
         encryptionKey: this.#encryptionKey,
@@ -144,7 +85,7 @@ class Run {
           new KvState(
             (entry, chain) => {
               world.note(3, entry.index, () => `${raftId} applies ${entry.index}`);
-              this.#checks.applied(raftId, entry, chain);
+              this.checks.applied(raftId, entry, chain);
             },
             (request, outcome) => this.#clients.effect(request, outcome),
           ),
@@ -153,7 +94,7 @@ class Run {
       },
       mode,
     );
-    this.#machines.push(machine);
+    this.machines.push(machine);
     return machine;
   }
 
@@ -161,34 +102,9 @@ class Run {
     const { node, raftId } = machine;
     if (node === undefined) return;
     const { lastIndex, term } = node.core.status;
-    this.#world.note(2, raftId, () => `${raftId} starts in term ${term} with ${lastIndex} entries`);
-    this.#checks.restarted({ raftId, core: node.core });
-    node.onLeadership((change) => {
-      this.#world.note(4, change.term, () => `${raftId} sees leader ${change.leader} in term ${change.term}`);
-      if (change.isLeader) this.#leaderChanges += 1;
-    });
-    node.onRemoved(() => {
-      this.#world.note(5, raftId, () => `${raftId} was removed`);
-      // The process goes on for a while, as one that nobody stopped.
-      this.#world.after(this.#random.float() * 20_000, () => {
-        machine.isRetired = true;
-        machine.kill();
-      });
-    });
-  }
-
-  async #advance(ms: number): Promise<void> {
-    await this.#world.run(this.#world.nowMs + ms, () => this.#afterEvent());
-    if (this.#world.failure !== undefined) throw this.#world.failure;
-  }
-
-  async #until(what: string, holds: () => boolean): Promise<void> {
-    const deadlineMs = this.#world.nowMs + CONVERGE_MS;
-    while (!holds()) {
-      if (this.#world.nowMs >= deadlineMs)
-        throw new Violation("O10", `${what}: not within ${CONVERGE_MS / 1000} s`);
-      await this.#advance(100);
-    }
+    this.world.note(2, raftId, () => `${raftId} starts in term ${term} with ${lastIndex} entries`);
+    this.checks.restarted({ raftId, core: node.core });
+    this.follow(machine);
   }
 
   #views(): {
@@ -197,60 +113,49 @@ class Run {
     readonly walBytes: number;
   }[] {
     const views = [];
-    for (const { node, raftId } of this.#machines) {
+    for (const { node, raftId } of this.machines) {
       if (node !== undefined) views.push({ raftId, core: node.core, walBytes: node.walBytes });
     }
     return views;
   }
 
-  #afterEvent(): void {
-    for (const { node, raftId } of this.#machines) {
-      if (node === undefined) continue;
-      if (node.core.leadership !== undefined) this.#checks.led({ raftId, core: node.core });
-    }
-    this.#eventsToDeepCheck -= 1;
-    if (this.#eventsToDeepCheck > 0) return;
-    this.#eventsToDeepCheck = DEEP_CHECK_EVENTS;
-    this.#deepCheck();
-  }
-
-  #deepCheck(): void {
+  protected override deepCheck(): void {
     const views = this.#views();
-    const down = new Set(this.#machines.filter((each) => each.node === undefined).map((each) => each.raftId));
+    const down = new Set(this.machines.filter((each) => each.node === undefined).map((each) => each.raftId));
     for (const view of views) {
-      if (!view.core.status.isRecovering && this.#checks.isDamaged(view.raftId))
-        this.#checks.recovered(view.raftId);
-      this.#checks.bounds(view, {
+      if (!view.core.status.isRecovering && this.checks.isDamaged(view.raftId))
+        this.checks.recovered(view.raftId);
+      this.checks.bounds(view, {
         inflightCountMax: this.#profile.limits.inflightCountMax ?? 256,
         logCountMax: 3_000,
         walBytesMax: 512 * 1024,
       });
-      if (view.core.leadership !== undefined) this.#checks.committedIsDurable(view, views, down);
+      if (view.core.leadership !== undefined) this.checks.committedIsDurable(view, views, down);
     }
-    this.#checks.logsMatch(views);
-    this.#checks.configs(views);
+    this.checks.logsMatch(views);
+    this.checks.configs(views);
   }
 
   /** O16: the leader never failed, so nobody had a reason to elect again. */
   #checkCalm(): void {
-    const isCalm = this.#options.profile === "calm" || this.#options.profile === "quiet";
-    if (isCalm && this.#leaderChanges !== 1) {
-      throw new Violation("O16", `${this.#leaderChanges} elections although nothing failed`);
+    const isCalm = this.options.profile === "calm" || this.options.profile === "quiet";
+    if (isCalm && this.leaderChanges !== 1) {
+      throw new Violation("O16", `${this.leaderChanges} elections although nothing failed`);
     }
   }
 
   /** Ends all faults. Returns the members that must come together. */
   #mend(): readonly Machine[] {
     this.#nemesis.stop();
-    const live = this.#live();
+    const live = this.live();
     // Where members changed or lost data, which of them can be spared isn't known beforehand.
     const { every, weather } = this.#profile;
     const isIntact = every.membership === 0 && every.rot === 0;
     const mayLeaveDead =
-      isIntact && weather !== "promotion" && weather !== "witness" && this.#random.float() < 0.4;
-    const deadCount = mayLeaveDead ? this.#random.below(Math.ceil(live.length / 2)) : 0;
+      isIntact && weather !== "promotion" && weather !== "witness" && this.random.float() < 0.4;
+    const deadCount = mayLeaveDead ? this.random.below(Math.ceil(live.length / 2)) : 0;
     const dead = live.slice(0, deadCount);
-    this.#world.note(6, deadCount, () => `all is mended, ${deadCount} stay dead`);
+    this.world.note(6, deadCount, () => `all is mended, ${deadCount} stay dead`);
     for (const machine of dead) machine.kill();
     const core = live.filter((machine) => !dead.includes(machine));
     for (const machine of core) machine.start();
@@ -259,18 +164,18 @@ class Run {
 
   /** In some runs nobody writes at first: what was lost must be noticed without a new entry that shows it. */
   async #comeTogether(core: readonly Machine[]): Promise<void> {
-    if (this.#random.float() < 0.6) return;
+    if (this.random.float() < 0.6) return;
     this.#clients.setPaused(true);
-    await this.#until("without new entries: equal states", () => this.#isQuiet(core));
+    await this.until("without new entries: equal states", () => this.#isQuiet(core));
     this.#clients.setPaused(false);
   }
 
   async #converge(when: string, core: readonly Machine[]): Promise<void> {
     const doneBefore = this.#clients.doneCount;
-    await this.#until(`${when}: a leader`, () => this.#leader(core) !== undefined);
-    await this.#until(`${when}: clients are served`, () => this.#clients.doneCount >= doneBefore + 5);
+    await this.until(`${when}: a leader`, () => this.#leader(core) !== undefined);
+    await this.until(`${when}: clients are served`, () => this.#clients.doneCount >= doneBefore + 5);
     // Machines that a committed configuration doesn't name have no part any more.
-    await this.#until(`${when}: equal states`, () => this.#isEqual(core));
+    await this.until(`${when}: equal states`, () => this.#isEqual(core));
   }
 
   #leader(core: readonly Machine[]): Machine | undefined {
@@ -291,16 +196,16 @@ class Run {
 
   /** O8: power loss everywhere; what comes back from the disks is the same state. */
   async #restartAll(): Promise<void> {
-    const members = this.#live().filter((machine) => machine.node !== undefined);
-    await this.#until("equal states before the last restart", () => this.#isQuiet(members));
+    const members = this.live().filter((machine) => machine.node !== undefined);
+    await this.until("equal states before the last restart", () => this.#isQuiet(members));
     const before = this.#leader(members);
     const digest = before?.state instanceof KvState ? before.state.digest() : "";
     const config = new Set(before?.node?.members.map((member) => member.raftId));
     for (const machine of members) machine.kill();
     const again = members.filter((machine) => config.has(machine.raftId));
     for (const machine of again) machine.start();
-    await this.#until("a leader after the last restart", () => this.#leader(again) !== undefined);
-    await this.#until("equal states after the last restart", () => this.#isQuiet(again));
+    await this.until("a leader after the last restart", () => this.#leader(again) !== undefined);
+    await this.until("equal states after the last restart", () => this.#isQuiet(again));
     for (const machine of again) {
       if (machine.state instanceof KvState && machine.state.digest() !== digest) {
         throw new Violation("O8", `member ${machine.raftId} has another state after a restart`);
@@ -320,7 +225,7 @@ class Run {
   }
 
   #changeMembership(): void {
-    const leader = this.#live().find((machine) => machine.node?.isLeader === true)?.node;
+    const leader = this.live().find((machine) => machine.node?.isLeader === true)?.node;
     if (leader === undefined || this.#isChanging) return;
     this.#isChanging = true;
     const done = (): void => {
@@ -335,33 +240,33 @@ class Run {
         "not_found",
         "already_exists",
       );
-      if (!known) this.#world.fail(caught);
+      if (!known) this.world.fail(caught);
     };
     const { members } = leader;
-    const mayAdd = this.#live().length < MEMBER_COUNT_MAX;
-    if (mayAdd && (members.length <= 3 || this.#random.float() < 0.5)) {
-      const raftId = this.#newRaftId();
-      this.#world.note(7, raftId, () => `operator adds ${raftId}`);
-      const machine = this.#addMachine(raftId, { kind: "join", peers: members });
+    const mayAdd = this.live().length < MEMBER_COUNT_MAX;
+    if (mayAdd && (members.length <= 3 || this.random.float() < 0.5)) {
+      const raftId = this.machines.length + 1;
+      this.world.note(7, raftId, () => `operator adds ${raftId}`);
+      const machine = this.addMachine(raftId, { kind: "join", peers: members });
       this.#nemesis.prepare(machine);
       machine.start();
       const controller = new AbortController();
-      this.#world.after(15_000, () => controller.abort());
+      this.world.after(15_000, () => controller.abort());
       const member = { raftId, nodeId: `node-${raftId}`, addr: `${raftId}:1` };
       this.#bounded(leader.addMember(member, controller.signal)).catch(ended).finally(done);
       return;
     }
-    const victim = members[this.#random.below(members.length)];
+    const victim = members[this.random.below(members.length)];
     // Damage that the leader can't know of yet is no reason to refuse: with it the rest may be no quorum for ever.
     const healthy = leader.core.healthy();
     const isSecretlyDamaged = members.some(
-      ({ raftId }) => this.#checks.isDamaged(raftId) && healthy.has(raftId),
+      ({ raftId }) => this.checks.isDamaged(raftId) && healthy.has(raftId),
     );
     if (victim === undefined || members.length <= 2 || isSecretlyDamaged) {
       done();
       return;
     }
-    this.#world.note(8, victim.raftId, () => `operator removes ${victim.raftId}`);
+    this.world.note(8, victim.raftId, () => `operator removes ${victim.raftId}`);
     this.#bounded(leader.removeMember(victim.raftId, { force: false }))
       .catch(ended)
       .finally(done);
@@ -370,14 +275,14 @@ class Run {
   /** A call to a member that dies never returns. */
   #bounded(call: Promise<void>): Promise<void> {
     const late = new Promise<void>((resolve) => {
-      this.#world.after(20_000, resolve);
+      this.world.after(20_000, resolve);
     });
     return Promise.race([call, late]);
   }
 
   /** The end of a failed run's timeline. */
   #describeMachines(): void {
-    for (const { isRetired, node, raftId } of this.#machines) {
+    for (const { isRetired, node, raftId } of this.machines) {
       const { config, ...status } = node?.core.status ?? { config: [] };
       const members = config.map((member) => `${member.raftId}${member.isLearner ? "l" : ""}`).join(",");
       const applied = node?.appliedIndex ?? 0;
@@ -386,28 +291,16 @@ class Run {
         return each === undefined ? "" : `${each.raftId}:${each.mode} ${each.match}/${each.next}`;
       });
       const text = `${raftId}${isRetired ? " retired" : ""} [${members}] applied ${applied} ${node?.core.hasOutstandingAppend === true ? "writing " : ""}${JSON.stringify(status)} ${progress.join(" ")}`;
-      this.#world.note(10, raftId, () => text);
+      this.world.note(10, raftId, () => text);
     }
   }
 
-  #result(checked: { readonly operations: number; readonly undecided: number }): RunResult {
-    const { failure } = this.#world;
-    const text = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
-    const check =
-      failure instanceof Violation ? failure.check : failure instanceof Error ? failure.name : "?";
-    if (failure !== undefined) this.#describeMachines();
-    for (const machine of this.#machines) machine.kill();
-    return {
-      seed: this.#options.seed,
-      profile: this.#profile.name,
-      failure: failure === undefined ? undefined : { check, text },
-      virtualMs: this.#world.nowMs,
-      eventCount: this.#world.eventCount,
-      digest: this.#world.digest,
+  #end(checked: { readonly operations: number; readonly undecided: number }): RunResult {
+    if (this.world.failure !== undefined) this.#describeMachines();
+    return this.result({
       ...checked,
-      leaderChanges: this.#leaderChanges,
-      appliedIndex: this.#checks.maxApplied,
-      timeline: this.#world.timeline,
-    };
+      profile: this.#profile.name,
+      appliedIndex: this.checks.maxApplied,
+    });
   }
 }

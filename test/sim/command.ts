@@ -5,7 +5,7 @@
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import type { RunResult } from "./cluster.ts";
+import type { RunResult } from "./cluster-run.ts";
 import { runSeed } from "./run.ts";
 import { PROFILE_NAMES, type ProfileName } from "./profiles.ts";
 

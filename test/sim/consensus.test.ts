@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
-import type { RunResult } from "./cluster.ts";
+import type { RunResult } from "./cluster-run.ts";
 import { runSeed } from "./run.ts";
 import { PROFILE_NAMES, type ProfileName } from "./profiles.ts";
 import { WEATHER_NAMES } from "./weather.ts";

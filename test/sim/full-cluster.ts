@@ -13,27 +13,28 @@ import type { WatchItem } from "../../manager/store/store.ts";
 import { NodeState, type StoreEvent } from "../../model/objects.ts";
 import { taskStateName } from "../../model/task-state.ts";
 import { useCheapKeys, waitForCrypto } from "./cheap-keys.ts";
-import { Checks } from "./checks.ts";
-import type { RunOptions, RunResult } from "./cluster.ts";
+import { ClusterRun, type RunBounds, type RunOptions, type RunResult } from "./cluster-run.ts";
 import { forceNewCluster, restoreElsewhere, stateDigest } from "./disaster.ts";
 import { Locks } from "./locks.ts";
 import { Machine } from "./machine.ts";
 import { ManagerOperator, managersOf } from "./manager-operator.ts";
 import { type Door, ModelWorker } from "./model-worker.ts";
 import { Nemesis } from "./nemesis.ts";
-import { Network } from "./network.ts";
 import { Operator } from "./operator.ts";
 import { fullProfile, type FullProfile, handoverProfile, steadyProfile } from "./profiles.ts";
 import { StoreChecks } from "./store-checks.ts";
 import { isConverged, missing } from "./convergence.ts";
 import { WorkerChecks } from "./worker-checks.ts";
-import { Violation, World } from "./world.ts";
+import { Violation } from "./world.ts";
 
-/** Once all is mended: leader, sessions, back-off of restarts and running updates all take their time. */
-const CONVERGE_MS = 180_000;
 /** A few tries to hear of a leader, and a write. */
 const SEAL_MS = 5_000;
-const DEEP_CHECK_EVENTS = 500;
+const BOUNDS: RunBounds = {
+  // Once all is mended: leader, sessions, back-off of restarts and running updates all take their time.
+  convergeMs: 180_000,
+  deepCheckEvents: 500,
+  afterlifeMs: 5_000,
+};
 /** How often somebody looks for services that can't come up as they are. */
 const MEND_SERVICES_MS = 5_000;
 
@@ -52,51 +53,38 @@ function profileOfRun(name: RunOptions["profile"], random: SeededRandom): FullPr
   return name === "handover" ? handoverProfile(random) : fullProfile(random);
 }
 
-class FullRun {
-  readonly #options: RunOptions;
+class FullRun extends ClusterRun {
   readonly #profile: FullProfile;
-  readonly #world: World;
-  readonly #random: SeededRandom;
-  readonly #network: Network;
-  readonly #checks = new Checks();
   readonly #storeChecks: StoreChecks;
   readonly #workerChecks: WorkerChecks;
-  readonly #machines: Machine[] = [];
   readonly #brains = new Map<Machine, Brain>();
-  /** Those with a brain: looked at after each event. Over the run they become few among all that ever were. */
-  #running: readonly Machine[] = [];
   readonly #workers: ModelWorker[] = [];
   readonly #nemesis: Nemesis;
   readonly #operator: Operator;
   readonly #managerOperator: ManagerOperator;
   readonly #locks = new Locks();
   readonly #stores = new Map<Machine, MemoryStore>();
-  #leaderChanges = 0;
-  #eventsToDeepCheck = DEEP_CHECK_EVENTS;
   #isHarassing = true;
   #isFurnished = false;
 
   constructor(options: RunOptions, profile: FullProfile) {
-    this.#options = options;
+    super(options, BOUNDS);
     this.#profile = profile;
-    this.#world = new World(options.seed, options.keepsTimeline);
-    this.#random = this.#world.random.fork();
-    useCheapKeys(this.#world.random.fork());
-    this.#world.waitsOutside = waitForCrypto;
-    this.#storeChecks = new StoreChecks(() => this.#world.nowMs);
+    useCheapKeys(this.world.random.fork());
+    this.world.waitsOutside = waitForCrypto;
+    this.#storeChecks = new StoreChecks(() => this.world.nowMs);
     this.#workerChecks = new WorkerChecks(this.#storeChecks, () => this.#workers);
-    this.#network = new Network(this.#world, (message) => this.#checks.sent(message));
     this.#nemesis = new Nemesis({
-      world: this.#world,
-      network: this.#network,
+      world: this.world,
+      network: this.network,
       profile: profile.managers,
-      checks: this.#checks,
-      machines: () => this.#live(),
+      checks: this.checks,
+      machines: () => this.live(),
       changeMembership: () => undefined,
     });
     this.#managerOperator = this.#makeManagerOperator();
     this.#operator = new Operator({
-      world: this.#world,
+      world: this.world,
       store: () => this.#leader()?.store,
       everyMs: profile.operatorEveryMs,
     });
@@ -104,30 +92,30 @@ class FullRun {
 
   async go(): Promise<RunResult> {
     try {
-      this.#found();
-      await this.#until("a first leader", () => this.#leader() !== undefined);
+      this.found(this.#profile.managers.memberCount);
+      await this.until("a first leader", () => this.#leader() !== undefined);
       await this.#furnish();
       this.#operator.start();
       if (this.#profile.managersEveryMs > 0) this.#managerOperator.start();
       this.#nemesis.start();
       this.#harassWorkers();
-      await this.#advance(this.#options.faultyMs);
+      await this.advance(this.options.faultyMs);
       this.#mend();
-      await this.#until("after mending: a leader", () => this.#leader() !== undefined);
-      await this.#until("after mending: every service has what it asks for", () => this.#isConverged());
-      await this.#until("after mending: managers are as asked for", () => this.#areManagersRight());
-      await this.#until("after mending: managers are equal", () => this.#areEqual());
+      await this.until("after mending: a leader", () => this.#leader() !== undefined);
+      await this.until("after mending: every service has what it asks for", () => this.#isConverged());
+      await this.until("after mending: managers are as asked for", () => this.#areManagersRight());
+      await this.until("after mending: managers are equal", () => this.#areEqual());
       await this.#checkLocks();
       await this.#sufferDisaster();
     } catch (caught) {
-      this.#world.fail(caught);
+      this.world.fail(caught);
     }
-    return this.#result();
+    return this.#end();
   }
 
   #makeManagerOperator(): ManagerOperator {
     return new ManagerOperator({
-      world: this.#world,
+      world: this.world,
       leader: () => {
         const leader = this.#leader();
         const { env, node } = leader?.machine ?? {};
@@ -135,16 +123,14 @@ class FullRun {
         return { store: leader.store, raft: node, env };
       },
       runningManagers: () =>
-        this.#live().flatMap(({ node, nodeId }) =>
-          node?.core.status.isRecovering === false ? [nodeId] : [],
-        ),
+        this.live().flatMap(({ node, nodeId }) => (node?.core.status.isRecovering === false ? [nodeId] : [])),
       startMember: (raftId, nodeId, peers) => {
-        const machine = this.#addMachine(raftId, { kind: "join", peers }, nodeId);
+        const machine = this.addMachine(raftId, { kind: "join", peers }, nodeId);
         if (this.#isHarassing) this.#nemesis.prepare(machine);
         machine.start();
       },
       destroy: (nodeId) => {
-        for (const machine of this.#live()) {
+        for (const machine of this.live()) {
           if (machine.nodeId !== nodeId) continue;
           machine.isRetired = true;
           machine.kill();
@@ -157,28 +143,11 @@ class FullRun {
     });
   }
 
-  #live(): readonly Machine[] {
-    return this.#machines.filter((machine) => !machine.isRetired);
-  }
-
-  #found(): void {
-    const ids = Array.from({ length: this.#profile.managers.memberCount }, (_, at) => at + 1);
-    const members = ids.map((raftId) => ({
-      raftId,
-      nodeId: `node-${raftId}`,
-      addr: `${raftId}:1`,
-      isLearner: false,
-    }));
-    for (const raftId of ids) {
-      this.#addMachine(raftId, { kind: "bootstrap", members }, `node-${raftId}`).start();
-    }
-  }
-
-  #addMachine(raftId: number, mode: Machine["mode"], nodeId: string): Machine {
+  protected override addMachine(raftId: number, mode: Machine["mode"], nodeId?: string): Machine {
     const machine: Machine = new Machine(
       {
-        world: this.#world,
-        network: this.#network,
+        world: this.world,
+        network: this.network,
         raftId,
         nodeId,
         limits: this.#profile.managers.limits,
@@ -191,12 +160,12 @@ class FullRun {
         onStarted: () => this.#onStarted(machine),
         onDied: () => {
           this.#brains.delete(machine);
-          this.#running = [...this.#brains.keys()];
+          this.running = [...this.#brains.keys()];
         },
       },
       mode,
     );
-    this.#machines.push(machine);
+    this.machines.push(machine);
     return machine;
   }
 
@@ -204,28 +173,18 @@ class FullRun {
     const { env, node, raftId } = machine;
     const store = this.#stores.get(machine);
     if (node === undefined || env === undefined || store === undefined) return;
-    this.#checks.restarted({ raftId, core: node.core });
+    this.checks.restarted({ raftId, core: node.core });
     store.attach(node);
     const parts = new LeaderParts({ env, store, raft: node, log: silentLogger });
     if (this.#isFurnished) parts.start();
     this.#brains.set(machine, { store, parts });
-    this.#running = [...this.#brains.keys()];
-    node.onLeadership((change) => {
-      this.#world.note(4, change.term, () => `${raftId} sees leader ${change.leader} in term ${change.term}`);
-      if (change.isLeader) this.#leaderChanges += 1;
-    });
-    node.onRemoved(() => {
-      this.#world.note(5, raftId, () => `${raftId} was removed`);
-      this.#world.after(this.#random.float() * 5_000, () => {
-        machine.isRetired = true;
-        machine.kill();
-      });
-    });
+    this.running = [...this.#brains.keys()];
+    this.follow(machine);
     this.#locks
       .start(env, { store, raft: node, nodeId: machine.nodeId })
-      .catch((caught: unknown) => this.#world.fail(caught));
+      .catch((caught: unknown) => this.world.fail(caught));
     const { view } = store.viewAndWatch({}, (items) => {
-      if (this.#options.keepsTimeline) this.#tellEvents(raftId, items);
+      if (this.options.keepsTimeline) this.#tellEvents(raftId, items);
       follow(items);
       for (const cluster of this.#storeChecks.mirror.clusters.values()) {
         this.#locks.noteKey(cluster.unlockKey);
@@ -238,7 +197,7 @@ class FullRun {
     for (const item of items) {
       if (item.kind !== "event") continue;
       const { event } = item;
-      this.#world.note(3, event.version, () => `${raftId} ${event.action} ${describeObject(event)}`);
+      this.world.note(3, event.version, () => `${raftId} ${event.action} ${describeObject(event)}`);
     }
   }
 
@@ -252,7 +211,7 @@ class FullRun {
   /** Nodes and an overlay network; then the workers come up. */
   async #furnish(): Promise<void> {
     const { workerCount } = this.#profile;
-    const managers = this.#machines.map((machine) => ({
+    const managers = this.machines.map((machine) => ({
       id: `node-${machine.raftId}`,
       role: "manager" as const,
     }));
@@ -293,9 +252,9 @@ class FullRun {
       () => {
         isDone = true;
       },
-      (caught: unknown) => this.#world.fail(caught),
+      (caught: unknown) => this.world.fail(caught),
     );
-    await this.#until("the first objects", () => isDone);
+    await this.until("the first objects", () => isDone);
     // Before there were node objects, the leader would have taken its peers for strangers and removed them.
     this.#isFurnished = true;
     for (const { parts } of this.#brains.values()) parts.start();
@@ -312,10 +271,10 @@ class FullRun {
   #addWorker(nodeId: string): void {
     this.#workers.push(
       new ModelWorker({
-        world: this.#world,
+        world: this.world,
         nodeId,
         findDoor: () => this.#door(),
-        delayMs: () => this.#network.delayMs(),
+        delayMs: () => this.network.delayMs(),
         onStarted: (worker, task) => this.#workerChecks.started(worker, task),
         onStopping: (worker, task) => this.#workerChecks.stopping(worker, task),
         onRenew: (worker) => this.#managerOperator.renew(worker.nodeId),
@@ -335,38 +294,38 @@ class FullRun {
 
   #harassWorkers(): void {
     const { workerFaultEveryMs } = this.#profile;
-    const waitMs = -Math.log(1 - this.#random.float()) * workerFaultEveryMs;
-    this.#world.after(waitMs, () => {
+    const waitMs = -Math.log(1 - this.random.float()) * workerFaultEveryMs;
+    this.world.after(waitMs, () => {
       if (!this.#isHarassing) return;
-      const worker = this.#workers[this.#random.below(this.#workers.length)];
+      const worker = this.#workers[this.random.below(this.#workers.length)];
       if (worker !== undefined) this.#harass(worker);
       this.#harassWorkers();
     });
   }
 
   #harass(worker: ModelWorker): void {
-    const dice = this.#random.float();
-    const lasts = this.#random.float() < 0.5 ? this.#random.float() * 2_000 : this.#random.float() * 15_000;
+    const dice = this.random.float();
+    const lasts = this.random.float() < 0.5 ? this.random.float() * 2_000 : this.random.float() * 15_000;
     if (dice < 0.35) {
-      this.#world.note(20, 0, () => `power off ${worker.nodeId}`);
+      this.world.note(20, 0, () => `power off ${worker.nodeId}`);
       worker.crash();
-      this.#world.after(lasts, () => worker.restart());
+      this.world.after(lasts, () => worker.restart());
     } else if (dice < 0.7) {
-      this.#world.note(21, 0, () => `cut off ${worker.nodeId} for ${Math.round(lasts)} ms`);
+      this.world.note(21, 0, () => `cut off ${worker.nodeId} for ${Math.round(lasts)} ms`);
       worker.setCut(true);
-      this.#world.after(lasts, () => worker.setCut(false));
+      this.world.after(lasts, () => worker.setCut(false));
     } else if (dice < 0.95) {
       worker.killContainer();
     } else {
       const tasks = [...this.#storeChecks.mirror.tasks.values()];
-      const task = tasks[this.#random.below(tasks.length)];
+      const task = tasks[this.random.below(tasks.length)];
       // One that is placed nowhere yet may become the liar's own before the lie arrives.
       if (task !== undefined && task.nodeId !== "" && task.nodeId !== worker.nodeId) worker.lie(task);
     }
   }
 
   #mend(): void {
-    this.#world.note(22, 0, () => "all is mended");
+    this.world.note(22, 0, () => "all is mended");
     this.#isHarassing = false;
     this.#operator.stop();
     this.#managerOperator.stop();
@@ -376,22 +335,21 @@ class FullRun {
       worker.setCut(false);
       worker.restart();
     }
-    for (const machine of this.#live()) machine.start();
+    for (const machine of this.live()) machine.start();
     this.#mendServices();
   }
 
   /** Some never come back: what ran there has to run elsewhere. */
   #buryWorkers(): void {
-    const deadCount =
-      this.#random.float() < 0.4 ? this.#random.below(Math.ceil(this.#workers.length / 3)) : 0;
+    const deadCount = this.random.float() < 0.4 ? this.random.below(Math.ceil(this.#workers.length / 3)) : 0;
     for (const worker of this.#workers.splice(0, deadCount)) {
-      this.#world.note(23, 0, () => `${worker.nodeId} stays dead`);
+      this.world.note(23, 0, () => `${worker.nodeId} stays dead`);
       worker.bury();
     }
   }
 
   #mendServices(): void {
-    this.#world.after(MEND_SERVICES_MS, () => {
+    this.world.after(MEND_SERVICES_MS, () => {
       this.#operator.mend();
       this.#mendServices();
     });
@@ -408,7 +366,7 @@ class FullRun {
     const { node } = leader?.machine ?? {};
     if (leader === undefined || node === undefined || !this.#managerOperator.isIdle) return false;
     // Whose joining broke off after its node was made never came.
-    const machines = new Set(this.#live().map(({ nodeId }) => nodeId));
+    const machines = new Set(this.live().map(({ nodeId }) => nodeId));
     const wanted = managersOf(leader).flatMap(({ id }) => (machines.has(id) ? [id] : []));
     const voters = node.members.filter((member) => !member.isLearner).map(({ nodeId }) => nodeId);
     if (node.members.length !== voters.length) return false;
@@ -418,7 +376,7 @@ class FullRun {
 
   #members(): readonly Machine[] {
     const raftIds = new Set(this.#leader()?.machine.node?.members.map(({ raftId }) => raftId));
-    return this.#live().filter(({ raftId }) => raftIds.has(raftId));
+    return this.live().filter(({ raftId }) => raftIds.has(raftId));
   }
 
   /** O4: members that have applied the same have the same. */
@@ -438,12 +396,12 @@ class FullRun {
   /** C5. A manager that has just started seals once it has heard what the cluster knows. */
   async #checkLocks(): Promise<void> {
     const unlockKey = this.#leader()?.store.view().list("cluster")[0]?.unlockKey ?? "";
-    const deadlineMs = this.#world.nowMs + SEAL_MS;
+    const deadlineMs = this.world.nowMs + SEAL_MS;
     for (const machine of this.#members()) {
       while (!(await this.#isSealedBy(machine, unlockKey))) {
-        if (this.#world.nowMs >= deadlineMs)
+        if (this.world.nowMs >= deadlineMs)
           throw new Violation("C5", `the member file of ${machine.nodeId} is not sealed by the present key`);
-        await this.#advance(100);
+        await this.advance(100);
       }
     }
   }
@@ -455,21 +413,21 @@ class FullRun {
       (verdict) => {
         isCurrent = verdict;
       },
-      (caught: unknown) => this.#world.fail(caught),
+      (caught: unknown) => this.world.fail(caught),
     );
-    await this.#until(`the member file of ${nodeId} is read`, () => isCurrent !== undefined);
+    await this.until(`the member file of ${nodeId} is read`, () => isCurrent !== undefined);
     return isCurrent === true;
   }
 
   async #sufferDisaster(): Promise<void> {
     const leader = this.#leader();
     const { env, node } = leader?.machine ?? {};
-    const dice = this.#random.float();
+    const dice = this.random.float();
     if (leader === undefined || env === undefined || node === undefined || dice > 0.4) return;
     const options = {
-      world: this.#world,
+      world: this.world,
       limits: this.#profile.managers.limits,
-      until: (what: string, holds: () => boolean) => this.#until(what, holds),
+      until: (what: string, holds: () => boolean) => this.until(what, holds),
     };
     if (dice < 0.2) {
       await restoreElsewhere({ store: leader.store, raft: node, env }, options);
@@ -480,31 +438,13 @@ class FullRun {
     this.#isFurnished = false;
     // What is in the log only counts as decided for the one that is alone.
     const isApplied = (): boolean => node.core.status.lastIndex === node.appliedIndex;
-    await this.#until("managers are equal before the disaster", () => isApplied() && this.#areEqual());
-    for (const machine of this.#live()) if (machine !== leader.machine) machine.kill();
+    await this.until("managers are equal before the disaster", () => isApplied() && this.#areEqual());
+    for (const machine of this.live()) if (machine !== leader.machine) machine.kill();
     await forceNewCluster(leader.machine, options);
   }
 
-  async #advance(ms: number): Promise<void> {
-    await this.#world.run(this.#world.nowMs + ms, () => this.#afterEvent());
-    if (this.#world.failure !== undefined) throw this.#world.failure;
-  }
-
-  async #until(what: string, holds: () => boolean): Promise<void> {
-    const deadlineMs = this.#world.nowMs + CONVERGE_MS;
-    while (!holds()) {
-      if (this.#world.nowMs >= deadlineMs) {
-        throw new Violation("O10", `${what}: not within ${CONVERGE_MS / 1000} s${this.#missing()}`);
-      }
-      await this.#advance(100);
-    }
-  }
-
-  /** What keeps the cluster from its goal, in a few words. */
-  #missing(): string {
-    const applied = this.#live().map(
-      (machine) => `${machine.raftId}:${machine.node?.appliedIndex ?? "down"}`,
-    );
+  protected override missing(): string {
+    const applied = this.live().map((machine) => `${machine.raftId}:${machine.node?.appliedIndex ?? "down"}`);
     const view = this.#leader()?.store.view();
     const what = view === undefined ? "nobody leads" : missing(view, this.#workers);
     const { members = [] } = this.#leader()?.machine.node ?? {};
@@ -514,38 +454,19 @@ class FullRun {
     return ` (applied ${applied.join(" ")}; members ${named.join(" ")}; ${what})`;
   }
 
-  #afterEvent(): void {
-    for (const { node, raftId } of this.#running) {
-      if (node?.core.leadership !== undefined) this.#checks.led({ raftId, core: node.core });
-    }
-    this.#eventsToDeepCheck -= 1;
-    if (this.#eventsToDeepCheck > 0) return;
-    this.#eventsToDeepCheck = DEEP_CHECK_EVENTS;
-    this.#checks.logsMatch(
-      this.#machines.flatMap(({ node, raftId }) => (node === undefined ? [] : [{ raftId, core: node.core }])),
+  protected override deepCheck(): void {
+    this.checks.logsMatch(
+      this.machines.flatMap(({ node, raftId }) => (node === undefined ? [] : [{ raftId, core: node.core }])),
     );
   }
 
-  #result(): RunResult {
-    const { failure } = this.#world;
-    const text = failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
-    const check =
-      failure instanceof Violation ? failure.check : failure instanceof Error ? failure.name : "?";
-    const applied = Math.max(0, ...this.#machines.map((machine) => machine.node?.appliedIndex ?? 0));
-    for (const machine of this.#machines) machine.kill();
-    return {
-      seed: this.#options.seed,
+  #end(): RunResult {
+    return this.result({
       profile: this.#profile.managers.name,
-      failure: failure === undefined ? undefined : { check, text },
-      virtualMs: this.#world.nowMs,
-      eventCount: this.#world.eventCount,
-      digest: this.#world.digest,
       operations: 0,
       undecided: 0,
-      leaderChanges: this.#leaderChanges,
-      appliedIndex: applied,
-      timeline: this.#world.timeline,
-    };
+      appliedIndex: Math.max(0, ...this.machines.map((machine) => machine.node?.appliedIndex ?? 0)),
+    });
   }
 }
 

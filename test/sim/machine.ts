@@ -58,7 +58,7 @@ export interface MachineOptions {
   readonly network: Network;
   readonly raftId: number;
   /** Default: made of the raft id. */
-  readonly nodeId?: string;
+  readonly nodeId?: string | undefined;
   readonly limits: Partial<RaftLimits>;
   readonly encryptionKey: Uint8Array | undefined;
   readonly makeState: (env: Env) => StateMachine;

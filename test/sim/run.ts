@@ -1,5 +1,6 @@
 /** Runs one seed of a profile: the consensus layer under clients, or the whole cluster under an operator. */
-import { runCluster, type RunOptions, type RunResult } from "./cluster.ts";
+import { runCluster } from "./cluster.ts";
+import type { RunOptions, RunResult } from "./cluster-run.ts";
 import { runFullCluster } from "./full-cluster.ts";
 
 const FULL: ReadonlySet<RunOptions["profile"]> = new Set(["full", "handover", "steady"]);
