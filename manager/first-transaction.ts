@@ -6,7 +6,7 @@ import type { NodeAvailability } from "../model/specs.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import type { NewCluster } from "./ca/new-cluster.ts";
 import type { ReplicatedLog } from "./raft/replicated-log.ts";
-import type { Store } from "./store/store.ts";
+import type { Draft, Store } from "./store/store.ts";
 
 export interface BootstrapOptions {
   readonly env: Pick<Env, "random">;
@@ -25,23 +25,13 @@ export async function bootstrapStore(
 ): Promise<void> {
   await leadership(raft);
   const { newCluster, identity, env } = options;
-  const { nodeId, role } = identity.current;
   const { cluster } = newCluster;
   const isDefaultPool =
     cluster.defaultAddressPool.length === 1 && cluster.defaultAddressPool[0] === DEFAULT_POOL;
   await store.update((tx) => {
     if (tx.list("cluster").length > 0) return;
     tx.create("cluster", cluster);
-    tx.create("node", {
-      id: nodeId,
-      spec: { Labels: {}, Role: role, Availability: newCluster.availability },
-      status: { state: NodeState.unknown, message: "", addr: "" },
-      rpcAddress: "",
-      dataPathAddress: "",
-      certificateRole: role,
-      certificateIssuer: cluster.rootCa.digest,
-      specReplacedVersion: 0,
-    });
+    tx.create("node", newNode(identity, newCluster.availability, cluster.rootCa.digest));
     tx.create("network", {
       id: newObjectId(env.random),
       spec: {
@@ -66,25 +56,34 @@ export async function adoptStore(
   options: { readonly identity: LiveIdentity; readonly availability: NodeAvailability },
 ): Promise<void> {
   await leadership(raft);
-  const { nodeId, role } = options.identity.current;
+  const { availability, identity } = options;
   await store.update((tx) => {
-    if (tx.get("node", nodeId) !== undefined) return;
+    if (tx.get("node", identity.current.nodeId) !== undefined) return;
     for (const node of tx.list("node").filter((each) => each.spec.Role === "manager")) {
       const { manager: _gone, ...rest } = node;
       tx.update("node", { ...rest, spec: { ...node.spec, Role: "worker" } });
     }
-    const issuer = tx.list("cluster")[0]?.rootCa.digest;
-    tx.create("node", {
-      id: nodeId,
-      spec: { Labels: {}, Role: role, Availability: options.availability },
-      status: { state: NodeState.unknown, message: "", addr: "" },
-      rpcAddress: "",
-      dataPathAddress: "",
-      certificateRole: role,
-      ...(issuer === undefined ? {} : { certificateIssuer: issuer }),
-      specReplacedVersion: 0,
-    });
+    tx.create("node", newNode(identity, availability, tx.list("cluster")[0]?.rootCa.digest));
   });
+}
+
+/** This machine's own node, of which nothing is known yet but its certificate. */
+function newNode(
+  identity: LiveIdentity,
+  availability: NodeAvailability,
+  issuer: string | undefined,
+): Draft<"node"> {
+  const { nodeId, role } = identity.current;
+  return {
+    id: nodeId,
+    spec: { Labels: {}, Role: role, Availability: availability },
+    status: { state: NodeState.unknown, message: "", addr: "" },
+    rpcAddress: "",
+    dataPathAddress: "",
+    certificateRole: role,
+    ...(issuer === undefined ? {} : { certificateIssuer: issuer }),
+    specReplacedVersion: 0,
+  };
 }
 
 function leadership(raft: ReplicatedLog): Promise<void> {

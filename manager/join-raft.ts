@@ -1,8 +1,7 @@
 /** A new manager's way into Raft: asks the leader, through any manager that knows it, to be made a member. */
-import type { Client } from "@grpc/grpc-js";
 import { ClusterError } from "../common/errors.ts";
 import type { Clock, Timers } from "../common/env.ts";
-import { callUnary, connect, dial, mayAnotherAnswer } from "../proto/rpc-client.ts";
+import { callUnary, connect, mayAnotherAnswer, withManager } from "../proto/rpc-client.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import { controlService } from "../proto/services.ts";
 import { JOIN_REACH_MS, JOIN_WAIT_MS, LEADER_RETRY_MS, WITHDRAW_WAIT_MS } from "./limits.ts";
@@ -21,19 +20,14 @@ export interface JoinRaftOptions {
 
 /** The leader's side: resolves once manager `nodeId` answers at `addr`. */
 export async function reachManager(identity: LiveIdentity, addr: string, nodeId: string): Promise<void> {
-  const client = dial(addr, identity, { manager: true, nodeId });
-  try {
-    await connect(client, JOIN_REACH_MS);
-  } finally {
-    client.close();
-  }
+  await withManager(addr, identity, (client) => connect(client, JOIN_REACH_MS), { nodeId });
 }
 
 /** The members, this one among them as a learner. */
 export async function joinRaft(options: JoinRaftOptions): Promise<readonly Member[]> {
   const { addr, raftId, identity } = options;
   const answer = await askLeader(options, JOIN_WAIT_MS, (address) =>
-    callManager(identity, address, (client) =>
+    withManager(address, identity, (client) =>
       callUnary(client, controlService.joinRaft, { addr, raftId }, { deadlineMs: 10_000 }),
     ),
   );
@@ -50,7 +44,7 @@ export async function withdrawFromRaft(
   options: Pick<JoinRaftOptions, "identity" | "remoteAddrs" | "clock" | "timers">,
 ): Promise<void> {
   await askLeader(options, WITHDRAW_WAIT_MS, (address) =>
-    callManager(options.identity, address, (client) =>
+    withManager(address, options.identity, (client) =>
       callUnary(client, controlService.leaveRaft, { force: false }, { deadlineMs: WITHDRAW_WAIT_MS }),
     ),
   );
@@ -86,17 +80,4 @@ export async function askLeader<T>(
     "deadline_exceeded",
     `No leader answered this manager, asked ${options.remoteAddrs.join(", ")}: ${last?.message ?? "no address is known"}`,
   );
-}
-
-async function callManager<T>(
-  identity: LiveIdentity,
-  address: string,
-  call: (client: Client) => Promise<T>,
-): Promise<T> {
-  const client = dial(address, identity, { manager: true });
-  try {
-    return await call(client);
-  } finally {
-    client.close();
-  }
 }

@@ -62,6 +62,21 @@ export function dial(
   });
 }
 
+/** A channel to the manager at `address` (to node `nodeId` alone, where given), for as long as `run` takes. */
+export async function withManager<T>(
+  address: string,
+  identity: NodeIdentity | LiveIdentity | Anonymous,
+  run: (client: Client) => Promise<T>,
+  options: Pick<DialOptions, "nodeId"> = {},
+): Promise<T> {
+  const client = dial(address, identity, { ...options, manager: true });
+  try {
+    return await run(client);
+  } finally {
+    client.close();
+  }
+}
+
 function credentials(
   identity: NodeIdentity | LiveIdentity | Anonymous,
   options: DialOptions,
@@ -115,7 +130,7 @@ export function mayAnotherAnswer(error: ClusterError): boolean {
 export interface CallOptions {
   /** Default 20 s. */
   readonly deadlineMs?: number;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
   readonly metadata?: Metadata;
 }
 

@@ -6,7 +6,7 @@ import { assert } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { NodeAvailability } from "../../model/specs.ts";
 import type { shoal } from "../../proto/messages.ts";
-import { callUnary, dial, mayAnotherAnswer, type Anonymous } from "../../proto/rpc-client.ts";
+import { callUnary, mayAnotherAnswer, withManager } from "../../proto/rpc-client.ts";
 import type { NodeIdentity } from "../../proto/rpc.ts";
 import { caService } from "../../proto/services.ts";
 import { certificateDigest, createRequest, splitPem } from "./certificates.ts";
@@ -38,12 +38,12 @@ export async function joinCluster(request: JoinClusterRequest): Promise<NodeIden
   const { csr, key } = await createRequest();
   return firstThatAnswers(request.remoteAddrs, async (address) => {
     const rootCa = await fetchRoot(address, request);
-    const issued = await withClient(address, { rootCa }, (client) =>
+    const issued = await withManager(address, { rootCa }, (client) =>
       callUnary(
         client,
         caService.issueCertificate,
         { csr, token: request.token, availability: request.availability, addr: request.addr },
-        callOptions(ISSUE_DEADLINE_MS, request.signal),
+        { deadlineMs: ISSUE_DEADLINE_MS, signal: request.signal },
       ),
     );
     return toIdentity(issued, key);
@@ -61,8 +61,13 @@ export interface RenewCertificateRequest {
 export async function renewCertificate(request: RenewCertificateRequest): Promise<NodeIdentity> {
   const { csr, key } = await createRequest();
   return firstThatAnswers(request.managers, async (address) => {
-    const issued = await withClient(address, request.identity, (client) =>
-      callUnary(client, caService.renewCertificate, { csr }, callOptions(ISSUE_DEADLINE_MS, request.signal)),
+    const issued = await withManager(address, request.identity, (client) =>
+      callUnary(
+        client,
+        caService.renewCertificate,
+        { csr },
+        { deadlineMs: ISSUE_DEADLINE_MS, signal: request.signal },
+      ),
     );
     return toIdentity(issued, key);
   });
@@ -70,8 +75,13 @@ export async function renewCertificate(request: RenewCertificateRequest): Promis
 
 /** The root that a manager shows, once its digest is that of the token. */
 async function fetchRoot(address: string, request: JoinClusterRequest): Promise<string> {
-  const answer = await withClient(address, { unverified: true }, (client) =>
-    callUnary(client, caService.getRootCertificate, {}, callOptions(ROOT_DEADLINE_MS, request.signal)),
+  const answer = await withManager(address, { unverified: true }, (client) =>
+    callUnary(
+      client,
+      caService.getRootCertificate,
+      {},
+      { deadlineMs: ROOT_DEADLINE_MS, signal: request.signal },
+    ),
   );
   const root = splitPem(answer.certificate ?? "").find((pem) =>
     tokenMatchesRoot(request.token, certificateDigest(pem)),
@@ -81,26 +91,6 @@ async function fetchRoot(address: string, request: JoinClusterRequest): Promise<
     "invalid_argument",
     `Join token is of another cluster: the root certificate that ${address} shows does not match its digest`,
   );
-}
-
-function callOptions(
-  deadlineMs: number,
-  signal: AbortSignal | undefined,
-): { readonly deadlineMs: number; readonly signal?: AbortSignal } {
-  return signal === undefined ? { deadlineMs } : { deadlineMs, signal };
-}
-
-async function withClient<T>(
-  address: string,
-  identity: NodeIdentity | Anonymous,
-  run: (client: ReturnType<typeof dial>) => Promise<T>,
-): Promise<T> {
-  const client = dial(address, identity, { manager: true });
-  try {
-    return await run(client);
-  } finally {
-    client.close();
-  }
 }
 
 /** Why an address was of no use, in the operator's words instead of the gRPC library's. */

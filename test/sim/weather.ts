@@ -89,8 +89,7 @@ export class Weather {
     const leader = await this.#someLeader(isFresh ? "fresh" : "established");
     await this.#sleep(this.#random.float() * (isFresh ? 40 : 400));
     if (leader === undefined || this.#isOver) return;
-    const { machines, network } = this.#options;
-    network.heal();
+    this.#options.network.heal();
     if (this.#random.float() < 0.35) {
       this.#say(() => `seesaw: power off leader ${leader.raftId}`);
       leader.kill();
@@ -98,11 +97,7 @@ export class Weather {
     } else {
       const side = this.#minorityWith(leader);
       this.#say(() => `seesaw: leader ${leader.raftId} left with ${[...side].join(",")}`);
-      for (const a of machines()) {
-        for (const b of machines()) {
-          if (side.has(a.raftId) !== side.has(b.raftId)) network.cut(a.raftId, b.raftId);
-        }
-      }
+      this.#separate((raftId) => (side.has(raftId) ? 1 : 0));
     }
     await this.#sleep(200);
   }

@@ -53,31 +53,25 @@ function resolveAll(
 }
 
 function checkBlobs(view: StoreView, spec: ServiceSpec): void {
-  const container = spec.TaskTemplate.ContainerSpec;
-  const secrets = (container.Secrets ?? []).filter(
-    ({ SecretID }) => view.get("secret", SecretID) === undefined,
+  const { Configs = [], Secrets = [] } = spec.TaskTemplate.ContainerSpec;
+  checkExist(
+    "secret",
+    Secrets.filter(({ SecretID }) => view.get("secret", SecretID) === undefined).map(
+      (each) => each.SecretName,
+    ),
   );
-  if (secrets.length > 0)
-    throw refuse(
-      missing(
-        "secret",
-        secrets.map((each) => each.SecretName),
-      ),
-    );
-  const configs = (container.Configs ?? []).filter(
-    ({ ConfigID }) => view.get("config", ConfigID) === undefined,
+  checkExist(
+    "config",
+    Configs.filter(({ ConfigID }) => view.get("config", ConfigID) === undefined).map(
+      (each) => each.ConfigName,
+    ),
   );
-  if (configs.length > 0)
-    throw refuse(
-      missing(
-        "config",
-        configs.map((each) => each.ConfigName),
-      ),
-    );
 }
 
-function missing(kind: string, names: readonly string[]): string {
-  return names.length === 1 ? `${kind} not found: ${names[0]}` : `${kind}s not found: ${names.join(", ")}`;
+/** `missing`: names of those that do not. */
+function checkExist(kind: string, missing: readonly string[]): void {
+  if (missing.length === 1) throw refuse(`${kind} not found: ${missing[0]}`);
+  if (missing.length > 1) throw refuse(`${kind}s not found: ${missing.join(", ")}`);
 }
 
 function isHost(port: PortConfig): boolean {
