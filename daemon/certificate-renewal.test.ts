@@ -11,18 +11,24 @@ const LIFE_MS = 24 * 3_600_000;
 const RETRY_FIRST_MS = 10_000;
 
 let identity: NodeIdentity;
+/** By the clock of a machine that is ahead. */
+let expired: NodeIdentity;
 before(async () => {
   const deps = { random: new SeededRandom(1), nowMs: new FakeClock().wallMs() };
   const root = await createRoot(deps);
-  const { csr, key } = await createRequest();
-  const subject = { nodeId: "n1", role: "worker", clusterId: "c1" } as const;
   const issuer = await openIssuer(root);
-  const { certificate } = await issueCertificate({ ...deps, issuer, csr, subject, lifeMs: LIFE_MS });
-  identity = { ...subject, certificate, key, rootCa: root.certificate };
+  const subject = { nodeId: "n1", role: "worker", clusterId: "c1" } as const;
+  const issue = async (lifeMs: number): Promise<NodeIdentity> => {
+    const { csr, key } = await createRequest();
+    const { certificate } = await issueCertificate({ ...deps, issuer, csr, subject, lifeMs });
+    return { ...subject, certificate, key, rootCa: root.certificate };
+  };
+  identity = await issue(LIFE_MS);
+  expired = await issue(-1000);
 });
 
 /** A renewal whose calls of a manager end when the test says so. */
-function setUp(): {
+function setUp(options: { readonly first?: NodeIdentity; readonly own?: NodeIdentity } = {}): {
   readonly clock: FakeClock;
   readonly renewal: CertificateRenewal;
   readonly calls: PromiseWithResolvers<NodeIdentity>[];
@@ -30,17 +36,19 @@ function setUp(): {
 } {
   const clock = new FakeClock();
   const calls: PromiseWithResolvers<NodeIdentity>[] = [];
+  const { first = identity, own } = options;
   let count = 0;
   const renewal = new CertificateRenewal({
     env: { clock, timers: clock, random: new SeededRandom(1) },
     log: silentLogger,
-    identity: () => identity,
+    identity: () => first,
     managers: () => ["m1:2377"],
     renew: () => {
       const call = Promise.withResolvers<NodeIdentity>();
       calls.push(call);
       return call.promise;
     },
+    renewOwn: () => (own === undefined ? undefined : Promise.resolve(own)),
     renewed: () => {
       count += 1;
     },
@@ -89,6 +97,44 @@ describe("CertificateRenewal", () => {
     assert.equal(calls.length, 2);
     await clock.advanceAsync(2 * RETRY_FIRST_MS);
     assert.equal(calls.length, 3);
+    renewal.stop();
+  });
+
+  it("waits before it renews again what is due as soon as it comes: the clock here is wrong", async () => {
+    const { clock, renewal, calls, renewed } = setUp({ first: expired });
+    renewal.start();
+    for (let count = 1; count < 5; count += 1) {
+      await clock.advanceAsync(0);
+      assert.equal(calls.length, count);
+      calls.at(-1)?.resolve(expired);
+      await clock.advanceAsync(RETRY_FIRST_MS / 4);
+      assert.deepEqual([calls.length, renewed()], [count, count]);
+      await clock.advanceAsync(2 ** count * RETRY_FIRST_MS);
+    }
+    renewal.stop();
+  });
+
+  it("takes what the node's own manager makes only when its certificate is out of date and nobody renews it", async () => {
+    for (const [first, taken] of [
+      [expired, 1],
+      [identity, 0],
+    ] as const) {
+      const { clock, renewal, calls, renewed } = setUp({ first, own: identity });
+      renewal.renewNow();
+      calls[0]?.reject(new Error("no manager answers"));
+      await clock.advanceAsync(0);
+      assert.equal(renewed(), taken);
+      renewal.stop();
+    }
+  });
+
+  it("renews soon after the clock was set, or the machine woke, past the time to renew", async () => {
+    const { clock, renewal, calls } = setUp();
+    renewal.start();
+    await clock.advanceAsync(1000);
+    clock.setWallForward(LIFE_MS);
+    await clock.advanceAsync(60_000);
+    assert.equal(calls.length, 1);
     renewal.stop();
   });
 

@@ -371,6 +371,7 @@ export class SwarmNode implements SwarmLifecycle {
       managers: () =>
         (this.#membership?.state.managers ?? state.managers).map((addr) => dialAddress(addr, state)),
       renew: parts.renewCertificate,
+      renewOwn: () => this.#membership?.manager?.renewOwn(),
       renewed: (next) => this.#renewed(next),
     });
     const change = (role: NodeRole): Promise<boolean> => this.#change(() => this.#changeRole(role));

@@ -12,8 +12,9 @@ import type { Cluster } from "../model/objects.ts";
 import type { NodeAvailability } from "../model/specs.ts";
 import type { NodeIdentity } from "../proto/rpc.ts";
 import { certificateLifeMs } from "./ca/certificate-life.ts";
-import { createRequest, issueCertificate, openIssuer, splitPem } from "./ca/certificates.ts";
+import { createRequest, issueCertificate, openIssuer } from "./ca/certificates.ts";
 import type { StateEntry } from "./raft/checkpoint-store.ts";
+import { splitPem } from "../proto/rpc-identity.ts";
 
 const FORMAT = "shoal-backup";
 const VERSION = 1;

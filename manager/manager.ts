@@ -10,10 +10,12 @@ import type { Logger } from "../common/log.ts";
 import type { ClusterControl } from "../model/cluster-control.ts";
 import { dial } from "../proto/rpc-client.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
+import type { NodeIdentity } from "../proto/rpc.ts";
 import type { RpcServer } from "../proto/rpc-server.ts";
 import { caService, controlService, dispatcherService } from "../proto/services.ts";
 import { Autolock } from "./autolock.ts";
 import { Authority } from "./ca/authority.ts";
+import { renewOwnCertificate } from "./ca/ca-client.ts";
 import { CA_AUDIENCE, caHandlers } from "./ca/ca-service.ts";
 import type { NewCluster } from "./ca/new-cluster.ts";
 import { ControlApi } from "./controlapi/control-api.ts";
@@ -78,6 +80,7 @@ interface Running {
   readonly link: LeaderLink;
   readonly parts: LeaderParts;
   readonly control: ControlApi;
+  readonly authority: Authority;
   readonly autolock: Autolock;
 }
 
@@ -122,12 +125,21 @@ export class Manager implements Component {
 
   /** For the API of this machine. Usable once start() has resolved. */
   get control(): ClusterControl {
-    if (this.#running !== undefined) return this.#running.control;
+    return this.#started.control;
+  }
+
+  get #started(): Running {
+    if (this.#running !== undefined) return this.#running;
     throw new ClusterError("unavailable", "The manager of this node is starting", { retryable: true });
   }
 
   get isLeader(): boolean {
     return !this.#isStopped && (this.#running?.raft.isLeader ?? false);
+  }
+
+  /** For when the certificate has expired and no manager renews it. Rejects with unavailable before the state is there. */
+  async renewOwn(): Promise<NodeIdentity> {
+    return renewOwnCertificate(this.#options.identity.current.nodeId, this.#started.authority);
   }
 
   /** What opens the state again, of a stopped manager too; undefined where nothing is locked. */
@@ -362,7 +374,7 @@ export class Manager implements Component {
       timers: env.timers,
       log,
     });
-    return { ...made, link, parts, control, autolock };
+    return { ...made, link, parts, control, authority, autolock };
   }
 
   async #startMode(

@@ -2,9 +2,13 @@
  * Reading certificates: what a peer's certificate says, and an identity that can be replaced while connections made with
  * it live on. Used by both ends of the mTLS edge; knows nothing of calls.
  */
-import type { PeerCertificate } from "node:tls";
+import { X509Certificate } from "node:crypto";
+import type { PeerCertificate, TLSSocket } from "node:tls";
 import type { experimental } from "@grpc/grpc-js";
 import type { NodeIdentity, PeerIdentity } from "./rpc.ts";
+
+/** How long after its end a certificate is good for one thing, a new one: machines are switched off for a while. */
+const EXPIRED_RENEWAL_MS = 30 * 24 * 3_600_000;
 
 export const MANAGER_UNIT = "swarm-manager";
 export const WORKER_UNIT = "swarm-worker";
@@ -28,6 +32,29 @@ export function peerIdentity(certificate: PeerCertificate | undefined): PeerIden
     role: unit === MANAGER_UNIT ? "manager" : "worker",
     serial: certificate.serialNumber.toLowerCase(),
   };
+}
+
+/** The certificates of a bundle, one PEM text each. */
+export function splitPem(bundle: string): readonly string[] {
+  return bundle.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n?/g) ?? [];
+}
+
+/**
+ * Who is at the other end where nothing but the date is wrong: one of our roots signed what it shows, and its time ended
+ * less than EXPIRED_RENEWAL_MS ago. What OpenSSL calls expired may be forged as well, since it tells one error of several;
+ * so the signature is checked here. That the peer holds the key is part of any handshake of TLS 1.3 (RFC 8446, 4.4.3).
+ */
+export function expiredPeer(socket: TLSSocket, identity: NodeIdentity): PeerIdentity | undefined {
+  const certificate = socket.authorized ? undefined : socket.getPeerX509Certificate();
+  if (certificate === undefined) return undefined;
+  const sinceMs = Date.now() - certificate.validToDate.getTime();
+  if (sinceMs < 0 || sinceMs > EXPIRED_RENEWAL_MS) return undefined;
+  const isOurs = splitPem(identity.rootCa).some((pem) => {
+    const root = new X509Certificate(pem);
+    return certificate.checkIssued(root) && certificate.verify(root.publicKey);
+  });
+  const peer = isOurs ? peerIdentity(socket.getPeerCertificate()) : undefined;
+  return peer?.clusterId === identity.clusterId ? { ...peer, hasExpired: true } : undefined;
 }
 
 /**

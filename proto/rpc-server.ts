@@ -22,11 +22,13 @@ import type { Logger } from "../common/log.ts";
 import type { Audience, NodeIdentity, PeerIdentity } from "./rpc.ts";
 import { MESSAGE_BYTES_MAX } from "./rpc-client.ts";
 import { failStream, toStatus } from "./rpc-errors.ts";
-import { peerIdentity } from "./rpc-identity.ts";
+import { expiredPeer, peerIdentity } from "./rpc-identity.ts";
 
 /** Open connections, those in the TLS handshake included. Far above 10,000 nodes with a few channels each. */
 const CONNECTION_COUNT_MAX = 65_536;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Of a connection whose peer showed a certificate that is not valid: it may renew it, and come back with the new one. */
+const INVALID_PEER_LIFE_MS = 3_000;
 const KEEPALIVE_MS = 5_000;
 const KEEPALIVE_TIMEOUT_MS = 5_000;
 const STREAMS_PER_CONNECTION_MAX = 1_000;
@@ -84,6 +86,8 @@ export class RpcServer {
   });
   readonly #injector = this.#grpc.createConnectionInjector(ServerCredentials.createInsecure());
   readonly #sockets = new Set<TLSSocket>();
+  /** Peers whose certificate has expired, by the address that a call says it came from. */
+  readonly #expired = new Map<string, PeerIdentity>();
   #tls: TlsServer | undefined;
   #isRefused: (nodeId: string) => boolean = () => false;
 
@@ -174,7 +178,17 @@ export class RpcServer {
 
   #accept(socket: TLSSocket): void {
     this.#sockets.add(socket);
-    socket.once("close", () => this.#sockets.delete(socket));
+    const from = `${socket.remoteAddress}:${socket.remotePort}`;
+    const expired = expiredPeer(socket, this.#identity);
+    if (expired === undefined) this.#expired.delete(from);
+    else this.#expired.set(from, expired);
+    const isInvalid = !socket.authorized && socket.getPeerX509Certificate() !== undefined;
+    const ending = isInvalid ? setTimeout(() => socket.destroy(), INVALID_PEER_LIFE_MS) : undefined;
+    socket.once("close", () => {
+      clearTimeout(ending);
+      this.#sockets.delete(socket);
+      if (this.#expired.get(from) === expired) this.#expired.delete(from);
+    });
     socket.on("error", (error) => this.#log.debug("connection broke", { error }));
     socket.setNoDelay(true);
     this.#injector.injectConnection(socket);
@@ -254,7 +268,8 @@ export class RpcServer {
   }
 
   #authorize(call: SurfaceCall, audience: Audience): CallContext {
-    const peer = this.peerOf(call);
+    const peer =
+      this.peerOf(call) ?? (audience === "renewing" ? this.#expired.get(call.getPeer()) : undefined);
     const path = call.getPath();
     if (peer !== undefined && this.#isRefused(peer.nodeId)) {
       throw new ClusterError("permission_denied", `Node "${peer.nodeId}" was removed from the cluster`, {

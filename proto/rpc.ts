@@ -24,7 +24,12 @@ export interface PeerIdentity {
   readonly clusterId: string;
   readonly role: NodeRole;
   readonly serial: string;
+  /** Of a peer that may only renew. */
+  readonly hasExpired?: true;
 }
 
-/** Who may call a service: managers, any member of the cluster, or also those without a certificate. */
-export type Audience = "managers" | "members" | "anyone";
+/**
+ * Who may call a service: managers, any member of the cluster, members whose certificate may have expired a while ago, or
+ * also those without a certificate.
+ */
+export type Audience = "managers" | "members" | "renewing" | "anyone";

@@ -11,7 +11,7 @@ interface Entry {
 export class FakeClock implements Clock, Timers {
   #nowMs = 0;
   #sequence = 0;
-  readonly #wallStartMs: number;
+  #wallStartMs: number;
   readonly #entries = new Map<number, Entry>();
 
   constructor(wallStartMs = 1_700_000_000_000) {
@@ -24,6 +24,11 @@ export class FakeClock implements Clock, Timers {
 
   wallMs(): number {
     return this.#wallStartMs + this.#nowMs;
+  }
+
+  /** The wall clock is set forward; what is due by the other one is not due earlier. */
+  setWallForward(ms: number): void {
+    this.#wallStartMs += ms;
   }
 
   after(delayMs: number, run: () => void): Cancel {

@@ -13,14 +13,9 @@ import type { StoreView } from "../../model/store-view.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { Store } from "../store/store.ts";
 import { certificateLifeMs } from "./certificate-life.ts";
-import {
-  issueCertificate,
-  type Issuer,
-  type KeyedCertificate,
-  openIssuer,
-  splitPem,
-} from "./certificates.ts";
+import { issueCertificate, type Issuer, type KeyedCertificate, openIssuer } from "./certificates.ts";
 import { parseJoinToken, tokensEqual } from "./join-tokens.ts";
+import { splitPem } from "../../proto/rpc-identity.ts";
 
 type Issued = shoal.v1.IssuedCertificate.$Properties;
 
@@ -38,6 +33,8 @@ export interface IssueRequest {
   readonly addr: string;
 }
 
+/** The least that a cluster can ask for: what the leader didn't make shall soon be replaced by what it makes. */
+const OWN_LIFE_MS = 3_600_000;
 const AVAILABILITIES: readonly string[] = ["active", "pause", "drain"];
 
 export class Authority {
@@ -109,6 +106,17 @@ export class Authority {
     return issued.message;
   }
 
+  /**
+   * A certificate that the manager makes for itself, for an hour, from what is on its disk. Where all managers were off
+   * until theirs had expired none would talk to another, none would lead, and none could ever renew them. It gives away
+   * nothing: who has the root's key can sign what it likes. Nothing is written; others may take the manager for removed.
+   */
+  async signOwn(nodeId: string, csr: Uint8Array): Promise<Issued> {
+    const cluster = clusterOf(this.#deps.store.view());
+    const { message } = await this.#sign(cluster, { nodeId, role: "manager", csr }, OWN_LIFE_MS);
+    return message;
+  }
+
   /** A rotation asks for as many certificates as there are nodes, all of one root. */
   #issuerOf({ certificate, key }: KeyedCertificate): Promise<Issuer> {
     const root = certificate + key;
@@ -119,6 +127,7 @@ export class Authority {
   async #sign(
     cluster: Cluster,
     node: { readonly nodeId: string; readonly role: NodeRole; readonly csr: Uint8Array },
+    lifeMs = certificateLifeMs(cluster.spec),
   ): Promise<{
     readonly message: Issued;
     readonly serial: string;
@@ -136,7 +145,7 @@ export class Authority {
       issuer: await this.#issuerOf({ certificate: newest, key: rootCa.key }),
       csr: node.csr,
       subject: { nodeId: node.nodeId, role: node.role, clusterId: cluster.id },
-      lifeMs: certificateLifeMs(cluster.spec),
+      lifeMs,
     });
     return {
       message: {

@@ -9,8 +9,9 @@ import type { shoal } from "../../proto/messages.ts";
 import { callUnary, mayAnotherAnswer, withManager } from "../../proto/rpc-client.ts";
 import type { NodeIdentity } from "../../proto/rpc.ts";
 import { caService } from "../../proto/services.ts";
-import { certificateDigest, createRequest, splitPem } from "./certificates.ts";
+import { certificateDigest, createRequest } from "./certificates.ts";
 import { parseJoinToken, tokenMatchesRoot } from "./join-tokens.ts";
+import { splitPem } from "../../proto/rpc-identity.ts";
 
 const ROOT_DEADLINE_MS = 5_000;
 const ISSUE_DEADLINE_MS = 20_000;
@@ -71,6 +72,15 @@ export async function renewCertificate(request: RenewCertificateRequest): Promis
     );
     return toIdentity(issued, key);
   });
+}
+
+/** What `authority` of this machine's own manager makes for it: Authority.signOwn(). */
+export async function renewOwnCertificate(
+  nodeId: string,
+  authority: { signOwn(nodeId: string, csr: Uint8Array): Promise<shoal.v1.IssuedCertificate.$Properties> },
+): Promise<NodeIdentity> {
+  const { csr, key } = await createRequest();
+  return toIdentity(await authority.signOwn(nodeId, csr), key);
 }
 
 /** The root that a manager shows, once its digest is that of the token. */

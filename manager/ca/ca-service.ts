@@ -17,7 +17,7 @@ export interface CaServiceDeps {
 export const CA_AUDIENCE: { readonly [K in keyof typeof caService]: Audience } = {
   getRootCertificate: "anyone",
   issueCertificate: "anyone",
-  renewCertificate: "members",
+  renewCertificate: "renewing",
 };
 
 export function caHandlers(deps: CaServiceDeps): ServiceHandlers<typeof caService> {
@@ -71,6 +71,6 @@ export function caHandlers(deps: CaServiceDeps): ServiceHandlers<typeof caServic
 function renewedNode(peer: PeerIdentity | undefined, onBehalfOf: string): string {
   if (peer === undefined) throw new ClusterError("unauthenticated", "Renewal needs a certificate");
   if (onBehalfOf === "" || onBehalfOf === peer.nodeId) return peer.nodeId;
-  if (peer.role === "manager") return onBehalfOf;
+  if (peer.role === "manager" && peer.hasExpired !== true) return onBehalfOf;
   throw new ClusterError("permission_denied", `Node "${peer.nodeId}" may renew only its own certificate`);
 }

@@ -13,11 +13,12 @@ export function certificateLifeMs(spec: ClusterSpec): number {
   return nanos > 0 ? nanos / NANOS_PER_MS : DEFAULT_LIFE_MS;
 }
 
-/** How long to wait from now until the certificate shall be renewed; 0 when that time has passed. */
+/** How long to wait from now until the certificate shall be renewed; 0 when that time has passed, or its life not begun. */
 export function renewAfterMs(
   life: { readonly fromMs: number; readonly untilMs: number },
   now: { readonly wallMs: number; readonly random: { float(): number } },
 ): number {
+  if (now.wallMs < life.fromMs) return 0;
   const part = RENEW_FROM + (RENEW_UNTIL - RENEW_FROM) * now.random.float();
   return Math.max(0, life.fromMs + (life.untilMs - life.fromMs) * part - now.wallMs);
 }

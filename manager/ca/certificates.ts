@@ -8,7 +8,7 @@ import * as x509 from "@peculiar/x509";
 import type { TlsInfo } from "../../model/objects.ts";
 import type { NodeRole } from "../../model/specs.ts";
 import { ClusterError } from "../../common/errors.ts";
-import { MANAGER_UNIT, WORKER_UNIT } from "../../proto/rpc-identity.ts";
+import { MANAGER_UNIT, splitPem, WORKER_UNIT } from "../../proto/rpc-identity.ts";
 
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256" } as const;
 const SIGNING = { name: "ECDSA", hash: "SHA-256" } as const;
@@ -256,11 +256,6 @@ export function tlsInfoOf(rootPem: string): TlsInfo {
       ).export({ format: "der", type: "spki" }),
     ).toString("base64"),
   };
-}
-
-/** The certificates of a bundle, one PEM text each. */
-export function splitPem(bundle: string): readonly string[] {
-  return bundle.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n?/g) ?? [];
 }
 
 function firstPem(bundle: string): string {

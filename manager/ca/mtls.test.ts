@@ -150,6 +150,37 @@ test("RpcServer refuses an expired certificate", async (t) => {
   await assert.rejects(ask(served.connect(expired)), code("unauthenticated"));
 });
 
+test("RpcServer lets an expired certificate of this cluster renew, for a month, and do nothing else", async (t) => {
+  const served = await serve(t, "renewing");
+  const subject = { nodeId: "w1", role: "worker", clusterId: "c1" } as const;
+  await ask(served.connect(await identity(root, subject, -1000)));
+  assert.deepEqual([served.calls[0]?.peer?.nodeId, served.calls[0]?.peer?.hasExpired], ["w1", true]);
+  await ask(served.connect(worker));
+  assert.equal(served.calls[1]?.peer?.hasExpired, undefined);
+  const otherRoot = await createRoot({ random, nowMs: Date.now() });
+  for (const bad of [
+    await identity(root, subject, -31 * DAY_MS),
+    await identity(root, { ...subject, clusterId: "c2" }, -1000),
+    { ...(await identity(otherRoot, subject, -1000)), rootCa: root.certificate },
+  ])
+    await assert.rejects(ask(served.connect({ ...bad, clusterId: "c1" })), code("unauthenticated"));
+  await assert.rejects(ask(served.connect({ rootCa: root.certificate })), code("unauthenticated"));
+});
+
+test("RpcServer ends the connection of an expired certificate, and the next shows the new one", async (t) => {
+  const served = await serve(t, "members");
+  const live = new LiveIdentity(
+    await identity(root, { nodeId: "w1", role: "worker", clusterId: "c1" }, -1000),
+  );
+  const client = served.connect(live);
+  await assert.rejects(ask(client), code("unauthenticated"));
+  live.set(worker);
+  const deadlineMs = Date.now() + 20_000;
+  while (served.calls.length === 0) {
+    await ask(client).catch((error: unknown) => assert.ok(Date.now() < deadlineMs, String(error)));
+  }
+});
+
 test("RpcServer refuses nodes that were removed", async (t) => {
   const served = await serve(t, "members");
   const client = served.connect(worker);

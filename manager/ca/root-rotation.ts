@@ -17,10 +17,10 @@ import {
   createRoot,
   crossSign,
   type KeyedCertificate,
-  splitPem,
   tlsInfoOf,
 } from "./certificates.ts";
 import { createJoinToken } from "./join-tokens.ts";
+import { splitPem } from "../../proto/rpc-identity.ts";
 
 /** True if the spec asks for another root than the cluster has. */
 export function wantsNewRoot(cluster: Cluster, spec: ClusterSpec): boolean {

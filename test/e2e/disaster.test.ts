@@ -1,11 +1,19 @@
 /** What is done when managers are lost, on a real cluster: keys, new managers, a new cluster of what is left, a backup. */
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { must } from "../../common/assert.ts";
+import { realEnv } from "../../common/real-env.ts";
 import type { DevHost } from "../../dev/cluster.ts";
+import {
+  createRequest,
+  createRoot,
+  issueCertificate,
+  type NodeSubject,
+  openIssuer,
+} from "../../manager/ca/certificates.ts";
 import { TestCluster } from "./support/test-cluster.ts";
 import { until } from "./support/wait.ts";
 
@@ -145,6 +153,33 @@ describe("disasters", () => {
     assert.equal(gone.length, 2, ids);
     for (const line of gone) await cluster.docker("node", "rm", "--force", line.split(" ")[0] ?? "");
     await untilNodes(m1, WHOLE);
+    await cluster.untilRunning(SERVICE, REPLICAS);
+  });
+
+  test("nodes that were all off until their certificates had expired renew them by themselves", async () => {
+    const hosts = [m1, m2, m3, worker];
+    const { random } = realEnv;
+    const root = await createRoot({ random, nowMs: Date.now() });
+    const [certificateFile, keyFile] = [path.join(folder, "root.crt"), path.join(folder, "root.key")];
+    writeFileSync(certificateFile, root.certificate);
+    writeFileSync(keyFile, root.key);
+    await cluster.docker("swarm", "ca", "--rotate", "-q", "--ca-cert", certificateFile, "--ca-key", keyFile);
+    for (const host of hosts) await cluster.dev.stopDaemon(host.name);
+    const issuer = await openIssuer(root);
+    for (const host of hosts) {
+      const file = (name: string): string => path.join(host.folder, "data/swarm", name);
+      const { csr, key } = await createRequest();
+      const subject = JSON.parse(readFileSync(file("node.json"), "utf8")) as NodeSubject;
+      const when = { nowMs: Date.now(), lifeMs: -1000 };
+      const { certificate } = await issueCertificate({ random, issuer, csr, subject, ...when });
+      writeFileSync(file("node.crt"), certificate);
+      writeFileSync(file("node.key"), key);
+    }
+    for (const host of hosts) await cluster.dev.startDaemon(host.name);
+    await until("all are back", BACK_MS, async () => {
+      const seen = await nodes(m1);
+      return seen.length === hosts.length && seen.every((line) => line.includes(" Ready"));
+    });
     await cluster.untilRunning(SERVICE, REPLICAS);
   });
 
