@@ -1,37 +1,15 @@
 /**
- * `npm run sim -- --seed N [--minutes M] [--profile NAME] [--replay]`, `npm run sim -- --hunt SECONDS [--from SEED]
- * [--profile NAME]`, which goes round all profiles unless told one.
- * Prints the seed first, then what the run did; exits with 1 if a check failed, with 2 if it was called wrongly.
+ * `npm run sim -- --help` says how it is called. Prints the seed first, then what the run did; exits with 1 if a check
+ * failed, with 2 if it was called wrongly.
  */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { parseArgs } from "node:util";
+import { choice, count, quantity, toggle, toolOptions } from "../../dev/tool-options.ts";
 import type { RunResult } from "./cluster-run.ts";
 import { runSeed } from "./run.ts";
 import { PROFILE_NAMES, type ProfileName } from "./profiles.ts";
 
-const DEFAULT_MINUTES = 0.5;
 /** What a hunt goes round: all but the one that is for measuring. */
 const HUNTED: readonly ProfileName[] = PROFILE_NAMES.filter((name) => name !== "steady");
-
-function profileName(text: string): ProfileName {
-  const found = PROFILE_NAMES.find((name) => name === text);
-  if (found === undefined)
-    throw new Error(`--profile must be one of ${PROFILE_NAMES.join(", ")}, got "${text}"`);
-  return found;
-}
-
-function number(text: string, name: string): number {
-  const value = Number(text);
-  if (text.trim() === "" || !Number.isFinite(value) || value < 0)
-    throw new Error(`--${name} must be a number of at least 0, got "${text}"`);
-  return value;
-}
-
-function whole(text: string, name: string): number {
-  const value = number(text, name);
-  if (!Number.isSafeInteger(value)) throw new Error(`--${name} must be a whole number, got "${text}"`);
-  return value;
-}
 
 /** `usedMs`: processor time, which says more than the clock where others work too. */
 function describe(result: RunResult, usedMs: number): string {
@@ -97,35 +75,34 @@ async function hunt(
   return failedCount === 0;
 }
 
-async function main(): Promise<boolean> {
-  const { values } = parseArgs({
-    options: {
-      seed: { type: "string" },
-      minutes: { type: "string", default: String(DEFAULT_MINUTES) },
-      profile: { type: "string" },
-      replay: { type: "boolean", default: false },
-      hunt: { type: "string" },
-      from: { type: "string" },
-    },
-  });
-  const minutes = number(values.minutes, "minutes");
-  const fresh = Date.now() % 1_000_000_000;
-  if (values.hunt !== undefined) {
-    const from = values.from === undefined ? fresh : whole(values.from, "from");
-    const profiles = values.profile === undefined ? HUNTED : [profileName(values.profile)];
-    const seconds = number(values.hunt, "hunt");
-    console.log(`hunting from seed ${from}`);
-    return hunt(seconds, from, { profiles, minutes });
-  }
-  const seed = values.seed === undefined ? fresh : whole(values.seed, "seed");
-  const profile = profileName(values.profile ?? "swarm");
+const options = toolOptions(
+  {
+    run: "npm run sim --",
+    about:
+      "Runs a simulated cluster from a seed, with faults, and checks it after every event. Of one seed, or with --hunt of fresh seeds until the time is over. Exit status 1: a check failed.",
+  },
+  {
+    seed: count("what the run comes from (default: from the clock)", { min: 0, fallback: undefined }),
+    minutes: quantity("virtual time with faults", { unit: "minutes", fallback: 0.5 }),
+    profile: choice("size, load and faults of a run (default: swarm, or all in turn with --hunt)", {
+      names: PROFILE_NAMES,
+      fallback: undefined,
+    }),
+    replay: toggle("print the timeline of the run"),
+    hunt: quantity("try seed after seed for so long", { unit: "seconds", fallback: undefined }),
+    from: count("the hunt's first seed (default: from the clock)", { min: 0, fallback: undefined }),
+  },
+);
+const { hunt: huntSeconds, minutes, profile, replay } = options;
+const fresh = Date.now() % 1_000_000_000;
+let isGood: boolean;
+if (huntSeconds === undefined) {
+  const { seed = fresh } = options;
   console.log(`seed ${seed}`);
-  return once(seed, { profile, minutes, replay: values.replay });
+  isGood = await once(seed, { profile: profile ?? "swarm", minutes, replay });
+} else {
+  const { from = fresh } = options;
+  console.log(`hunting from seed ${from}`);
+  isGood = await hunt(huntSeconds, from, { profiles: profile === undefined ? HUNTED : [profile], minutes });
 }
-
-try {
-  process.exitCode = (await main()) ? 0 : 1;
-} catch (caught) {
-  console.error(`sim: ${caught instanceof Error ? caught.message : String(caught)}`);
-  process.exitCode = 2;
-}
+process.exitCode = isGood ? 0 : 1;

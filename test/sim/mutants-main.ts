@@ -1,13 +1,14 @@
 /**
- * `npm run sim:mutants [-- --only N,N-M --seeds COUNT --seconds S --jobs J]`: which seeded errors the simulator finds, by which
- * check, after how many seeds. Says on standard error what it finds as it finds it, and prints the table of
+ * `npm run sim:mutants`, with `-- --help` for its options: which seeded errors the simulator finds, by which check, after
+ * how many seeds. Says on standard error what it finds as it finds it, and prints the table of
  * docs/simulator.md at the end. Exits with 1 if a safety mutant survives or more than one liveness mutant in twenty.
  */
 import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { parseArgs, promisify } from "node:util";
+import { promisify } from "node:util";
+import { count, text, toolOptions } from "../../dev/tool-options.ts";
 import type { Mutant } from "./mutant.ts";
 import { MUTANTS } from "./mutants.ts";
 
@@ -31,8 +32,8 @@ function isOutcome(value: unknown): value is Omit<Outcome, "mutant"> {
 }
 
 interface Budget {
-  readonly seeds: string;
-  readonly seconds: string;
+  readonly seeds: number;
+  readonly seconds: number;
   /** Where the processes keep what they compiled: all load the same modules but one or two. */
   readonly cache: string;
 }
@@ -40,8 +41,8 @@ interface Budget {
 async function judge(mutant: Mutant, budget: Budget): Promise<Outcome> {
   const script = path.join(import.meta.dirname, "mutant-run.ts");
   // One that runs in a circle within an event is stopped from outside, and so is found too.
-  const timeout = (Number(budget.seconds) + HANG_SECONDS) * 1000;
-  const args = [script, String(mutant.number), budget.seeds, budget.seconds];
+  const timeout = (budget.seconds + HANG_SECONDS) * 1000;
+  const args = [script, String(mutant.number), String(budget.seeds), String(budget.seconds)];
   const env = { ...process.env, NODE_COMPILE_CACHE: budget.cache };
   const ended = await run(process.execPath, args, { env, timeout, killSignal: "SIGKILL" }).catch(
     (caught: unknown) => (caught instanceof Error ? caught : new Error(String(caught))),
@@ -75,37 +76,53 @@ function row(outcome: Outcome): string {
   return `| ${mutant.number} | ${mutant.name} | ${finder(outcome)} | ${seeds} |`;
 }
 
-const { values } = parseArgs({
-  options: {
-    only: { type: "string" },
-    seeds: { type: "string", default: "2000" },
-    seconds: { type: "string", default: "600" },
-    jobs: { type: "string", default: "2" },
+const {
+  jobs,
+  only,
+  seconds,
+  seeds: seedCount,
+} = toolOptions(
+  {
+    run: "npm run sim:mutants --",
+    about:
+      "Makes one error at a time in the sources as they are loaded, and says which of them the simulator finds, by which check, after how many seeds. Exit status 1: more survived than may.",
   },
-});
+  {
+    only: text("numbers of errors, such as 3,11 or 201-227 (default: all)", {
+      placeholder: "<numbers>",
+      fallback: undefined,
+    }),
+    seeds: count("the most seeds for one error", { fallback: 2000 }),
+    seconds: count("the most time for one error", { fallback: 600 }),
+    jobs: count("errors looked for at a time", { fallback: 2 }),
+  },
+);
+
 /** "3", "3,11" or "201-227". */
 function isChosen({ number }: Mutant): boolean {
-  if (values.only === undefined) return true;
-  return values.only.split(",").some((part) => {
+  if (only === undefined) return true;
+  return only.split(",").some((part) => {
     const [first = "", last = first] = part.split("-");
     return number >= Number(first) && number <= Number(last);
   });
 }
 
 const waiting = MUTANTS.filter(isChosen);
-if (waiting.length === 0)
-  throw new Error(`--only must name mutants, as 3,11 or 201-227, got "${values.only}"`);
+if (waiting.length === 0) {
+  console.error(`error: --only wants numbers of seeded errors, as 3,11 or 201-227, got "${only}"`);
+  process.exit(2);
+}
 const outcomes: Outcome[] = [];
 const cache = mkdtempSync(path.join(tmpdir(), "shoal-mutants-"));
 async function work(): Promise<void> {
   for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
-    const outcome = await judge(mutant, { seeds: values.seeds, seconds: values.seconds, cache });
+    const outcome = await judge(mutant, { seeds: seedCount, seconds, cache });
     outcomes.push(outcome);
     console.error(verdict(outcome));
   }
 }
 try {
-  await Promise.all(Array.from({ length: Number(values.jobs) }, work));
+  await Promise.all(Array.from({ length: jobs }, work));
 } finally {
   rmSync(cache, { recursive: true, force: true });
 }
