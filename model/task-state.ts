@@ -39,3 +39,8 @@ export function parseTaskState(name: string): TaskState | undefined {
 export function isTerminal(state: TaskState): boolean {
   return state > TaskState.running;
 }
+
+/** True unless the task was told to stop. Jobs are live with a desired state of complete. */
+export function isLive(task: { readonly desiredState: TaskState }): boolean {
+  return task.desiredState <= TaskState.complete;
+}

@@ -8,7 +8,7 @@ import { restartPolicyOf, rollbackConfigOf, stopGraceMsOf, updateConfigOf } from
 import type { Endpoint, Service, Task, UpdateStatus } from "../../model/objects.ts";
 import type { ServiceMode, ServiceSpec, TaskSpec, UpdateConfig } from "../../model/specs.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import { TaskState } from "../../model/task-state.ts";
+import { TaskState, isLive } from "../../model/task-state.ts";
 import { metaJson, withLabels } from "./meta.ts";
 
 const MS_NS = 1_000_000;
@@ -181,8 +181,7 @@ function isOfIteration(service: Service, task: Task): boolean {
 /** Counted from the service's tasks, for lists that ask for `status`. */
 export function serviceCounts(service: Service, tasks: readonly Task[]): ServiceCounts {
   const own = tasks.filter((task) => isOfIteration(service, task));
-  const isRunning = (task: Task): boolean =>
-    task.status.state === TaskState.running && task.desiredState <= TaskState.complete;
+  const isRunning = (task: Task): boolean => task.status.state === TaskState.running && isLive(task);
   return {
     RunningTasks: own.filter(isRunning).length,
     DesiredTasks: desiredCount(service, tasks),

@@ -17,10 +17,9 @@ import type {
   Task,
 } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 import { deepEqual } from "../../model/up-to-date.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
-import { isLive } from "../orchestrator/slots.ts";
 import type { Transaction } from "../store/store.ts";
 import { Ledger, needsAllocation } from "./ledger.ts";
 
@@ -289,7 +288,7 @@ function lacksAddress(node: Node): boolean {
 }
 
 function isNew(task: Task): boolean {
-  return task.status.state === TaskState.new && task.desiredState <= TaskState.complete;
+  return task.status.state === TaskState.new && isLive(task);
 }
 
 /** True unless ports, mode and networks are surely the same. */

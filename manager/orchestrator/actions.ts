@@ -7,11 +7,11 @@ import { newObjectId } from "../../common/ids.ts";
 import { isGlobal, isJob, restartPolicyOf } from "../../model/defaults.ts";
 import type { Service, Task } from "../../model/objects.ts";
 import type { Driver } from "../../model/specs.ts";
-import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Draft, Transaction } from "../store/store.ts";
 import type { Action } from "./slots.ts";
-import { byAge, diedByItself, displacement, isLive, isStopped, shouldRestart } from "./slots.ts";
+import { byAge, diedByItself, displacement, isStopped, shouldRestart } from "./slots.ts";
 
 export interface ActionContext {
   readonly random: Pick<Random, "bytes">;

@@ -8,11 +8,11 @@ import { firstUnmet, parseConstraints, platformMatches } from "../../model/const
 import { isGlobal } from "../../model/defaults.ts";
 import type { Node, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import { isTerminal } from "../../model/task-state.ts";
+import { isTerminal, isLive } from "../../model/task-state.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import { applyAction } from "./actions.ts";
 import type { Action } from "./slots.ts";
-import { byAge, isLive } from "./slots.ts";
+import { byAge } from "./slots.ts";
 
 export class ConstraintEnforcer extends ReconcileLoop {
   #dirty = new Set<string>();

@@ -2,9 +2,10 @@
 import { firstUnmet, parseConstraints, platformMatches } from "../../model/constraints.ts";
 import type { Node, Service } from "../../model/objects.ts";
 import { NodeState } from "../../model/objects.ts";
+import { isLive } from "../../model/task-state.ts";
 import type { ServicePlanInput } from "./replicated.ts";
 import type { Action } from "./slots.ts";
-import { groupSlots, isLive, isOccupied, planRestarts } from "./slots.ts";
+import { groupSlots, isOccupied, planRestarts } from "./slots.ts";
 
 /** True if a task of the service may stay on the node; a node that is down keeps what it has. */
 export function mayStay(service: Service, node: Node | undefined): boolean {

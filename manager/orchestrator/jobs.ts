@@ -3,11 +3,11 @@
  * tasks of earlier iterations are removed. Failed tasks are tried again by the restart policy. Pure.
  */
 import type { Node, Service, Task } from "../../model/objects.ts";
-import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 import { mayStart, mayStay } from "./global.ts";
 import type { ServicePlanInput } from "./replicated.ts";
 import type { Action, Slot } from "./slots.ts";
-import { groupSlots, isLive, isOccupied, planRestarts } from "./slots.ts";
+import { groupSlots, isOccupied, planRestarts } from "./slots.ts";
 
 export interface JobLimits {
   readonly maxConcurrent: number;

@@ -7,7 +7,7 @@ import { rfc3339 } from "../../common/time.ts";
 import { isGlobal, modeOf } from "../../model/defaults.ts";
 import type { Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 import { ACTION_COUNT_MAX } from "../limits.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import { applyAction } from "./actions.ts";
@@ -15,7 +15,6 @@ import { planGlobal } from "./global.ts";
 import { planGlobalJob, planReplicatedJob } from "./jobs.ts";
 import { planReplicated } from "./replicated.ts";
 import type { Action } from "./slots.ts";
-import { isLive } from "./slots.ts";
 
 /** Everything the service's tasks need now, whatever its mode. */
 function planService(view: StoreView, service: Service, nodes: () => readonly Node[]): Action[] {

@@ -1,8 +1,8 @@
 /** Plans a replicated service: as many occupied slots as replicas, dead tasks restarted. Pure. */
 import type { Service, Task } from "../../model/objects.ts";
-import { TaskState } from "../../model/task-state.ts";
+import { TaskState, isLive } from "../../model/task-state.ts";
 import type { Action, NodeLookup, Slot } from "./slots.ts";
-import { groupSlots, isLive, isOccupied, planRestarts } from "./slots.ts";
+import { groupSlots, isOccupied, planRestarts } from "./slots.ts";
 
 export interface ServicePlanInput {
   readonly service: Service;

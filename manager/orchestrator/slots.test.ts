@@ -4,10 +4,10 @@ import fc from "fast-check";
 import type { Node, Service, Task } from "../../model/objects.ts";
 import { NodeState } from "../../model/objects.ts";
 import type { RestartPolicy } from "../../model/specs.ts";
-import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 import { planReplicated } from "./replicated.ts";
 import type { Slot } from "./slots.ts";
-import { groupSlots, isLive, isOccupied, shouldRestart } from "./slots.ts";
+import { groupSlots, isOccupied, shouldRestart } from "./slots.ts";
 
 const META = { version: 1, updatedAt: "" };
 

@@ -6,7 +6,7 @@
 import { isGlobal, restartPolicyOf } from "../../model/defaults.ts";
 import type { Node, Service, Task } from "../../model/objects.ts";
 import { NodeState } from "../../model/objects.ts";
-import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 
 export type NodeLookup = (nodeId: string) => Node | undefined;
 
@@ -34,11 +34,6 @@ export type Action =
       /** Unless it runs by the time that this is carried out. */
       readonly isIdleOnly?: boolean;
     };
-
-/** True unless the task was told to stop. Jobs are live with a desired state of complete. */
-export function isLive(task: Task): boolean {
-  return task.desiredState <= TaskState.complete;
-}
 
 /** True if the task died by itself: not because it was told to stop, nor with its node. */
 export function diedByItself(task: Task): boolean {

@@ -8,11 +8,11 @@ import { parseRfc3339 } from "../../common/time.ts";
 import { isGlobal, restartPolicyOf, stopGraceMsOf } from "../../model/defaults.ts";
 import type { Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import { TaskState } from "../../model/task-state.ts";
+import { TaskState, isLive } from "../../model/task-state.ts";
 import { STOP_WAIT_MARGIN_MS } from "../limits.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import { workingState } from "./actions.ts";
-import { isLive, isStopped } from "./slots.ts";
+import { isStopped } from "./slots.ts";
 
 interface Waiting {
   /** Monotonic time before which it must not start. */

@@ -7,11 +7,11 @@ import { rfc3339 } from "../../common/time.ts";
 import { isGlobal, restartPolicyOf } from "../../model/defaults.ts";
 import type { Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 import { TASK_HISTORY_COUNT } from "../limits.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import type { Transaction } from "../store/store.ts";
-import { byAge, isLive } from "./slots.ts";
+import { byAge } from "./slots.ts";
 
 type Reaping =
   | { readonly kind: "remove"; readonly taskId: string }

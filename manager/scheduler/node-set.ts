@@ -4,7 +4,7 @@
  */
 import type { Node, Task } from "../../model/objects.ts";
 import type { GenericResource } from "../../model/specs.ts";
-import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 import { FAILURE_COUNT_FOR_DEPREFERENCE, FAILURE_WINDOW_MS } from "../limits.ts";
 
 /** Free generic resources of a kind: a count, or names. */
@@ -23,7 +23,7 @@ export function hostPortKeys(task: Task): readonly string[] {
 }
 
 function isActive(task: Task): boolean {
-  return task.desiredState <= TaskState.complete && !isTerminal(task.status.state);
+  return isLive(task) && !isTerminal(task.status.state);
 }
 
 export class NodeInfo {

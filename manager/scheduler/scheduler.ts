@@ -8,7 +8,7 @@ import { rfc3339 } from "../../common/time.ts";
 import type { Node, StoreEvent, Task } from "../../model/objects.ts";
 import { NodeState } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import { TaskState } from "../../model/task-state.ts";
+import { TaskState, isLive } from "../../model/task-state.ts";
 import { SCHEDULE_DEBOUNCE_MS, SCHEDULE_ROUND_COUNT_MAX } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
@@ -159,7 +159,7 @@ export class Scheduler extends ReconcileLoop {
 }
 
 function isPending(task: Task): boolean {
-  return task.status.state === TaskState.pending && task.desiredState <= TaskState.complete;
+  return task.status.state === TaskState.pending && isLive(task);
 }
 
 /** False for changes that can't make room for a task that was refused. */

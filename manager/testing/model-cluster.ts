@@ -14,7 +14,7 @@ import { rfc3339 } from "../../common/time.ts";
 import type { Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import { NodeState } from "../../model/objects.ts";
 import type { Labels, NetworkSpec, ServiceSpec } from "../../model/specs.ts";
-import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 import { LeaderLoops } from "../leader-loops.ts";
 import { NodeImages } from "../node-images.ts";
 import { MemoryStore } from "../store/memory-store.ts";
@@ -284,7 +284,7 @@ export class ModelCluster {
     if (task.nodeId === "" || this.#stepping.has(task.id) || isTerminal(task.status.state)) return;
     if (task.status.state < TaskState.assigned || !this.#alive.has(task.nodeId)) return;
     this.#stepping.add(task.id);
-    const isStop = task.desiredState > TaskState.complete && this.containers.has(task.id);
+    const isStop = !isLive(task) && this.containers.has(task.id);
     const mostMs = isStop ? this.#options.stopMsMax : this.#options.stepMsMax;
     this.clock.after(this.random.below(mostMs) + 1, () => {
       this.#stepping.delete(task.id);
@@ -296,7 +296,7 @@ export class ModelCluster {
   #act(task: Task): void {
     const { state } = task.status;
     if (isTerminal(state)) return;
-    if (task.desiredState > TaskState.complete) {
+    if (!isLive(task)) {
       this.containers.delete(task.id);
       this.report(task.id, TaskState.shutdown);
       return;

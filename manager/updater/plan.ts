@@ -4,10 +4,10 @@
  */
 import type { EffectiveUpdateConfig } from "../../model/defaults.ts";
 import type { Service, Task, UpdateStatus } from "../../model/objects.ts";
-import { TaskState, isTerminal } from "../../model/task-state.ts";
+import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 import { UPDATE_PROGRESS_DEADLINE_MS } from "../limits.ts";
 import type { Action, Slot } from "../orchestrator/slots.ts";
-import { diedByItself, isLive, shouldRestart } from "../orchestrator/slots.ts";
+import { diedByItself, shouldRestart } from "../orchestrator/slots.ts";
 
 /** What the updater saw of a task with its own clock. Lost with the leader, then made up for on the safe side. */
 export interface Sighting {
