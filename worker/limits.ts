@@ -9,6 +9,13 @@ export const STATUS_BATCH_COUNT_MAX = 1000;
  * machine answers nothing at all, and the whole search must end well before managers take this node for dead.
  */
 export const SESSION_OPEN_TIMEOUT_MS = 1_500;
+/**
+ * What that grows to, doubled each time that no manager of all opened one: where hundreds of nodes come to one at once, each
+ * that gives up and begins anew makes it slower for all.
+ */
+export const SESSION_OPEN_TIMEOUT_MAX_MS = 12_000;
+/** A timer that is later than this shows that the process stood still; what came in meanwhile has not been looked at yet. */
+export const STANDSTILL_MS = 250;
 /** A session in which nothing is heard for this many heartbeat periods is given up; opening another costs little. */
 export const SESSION_SILENCE_PERIODS = 2.5;
 /** An image that is to be kept for the cluster and did not come is asked for again. */

@@ -8,7 +8,7 @@ import { ClusterError } from "../../common/errors.ts";
 import { newObjectId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
 import { certificateRoleOf, mustForgetRoot, mustRenewCertificate } from "../../model/node-role.ts";
-import type { Cluster, Node, Task, TaskStatus } from "../../model/objects.ts";
+import { type Cluster, type Node, NodeState, type Task, type TaskStatus } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { NodeImages } from "../node-images.ts";
@@ -18,11 +18,11 @@ import { DrainBarrier } from "./drain-barrier.ts";
 import {
   ASSIGNMENT_COALESCE_MS,
   DRAIN_BARRIER_MS,
-  NEW_LEADER_GRACE_MS,
   NODE_DOWN_MS,
   SESSION_BACKLOG_COUNT_MAX,
   SILENCE_CHECK_MS,
 } from "./limits.ts";
+import { MissingNodes } from "./missing-nodes.ts";
 import { NodeWriter } from "./node-writer.ts";
 import { SessionAssignments } from "./session-assignments.ts";
 import { commonInfo, type CommonInfo } from "./session-info.ts";
@@ -79,8 +79,8 @@ interface Session {
 export class Dispatcher implements Component {
   readonly #deps: DispatcherDeps;
   readonly #sessions = new Map<string, Session>();
-  /** Nodes without a session that are not down yet, and when their patience ends. */
-  readonly #missing = new Map<string, number>();
+  /** Nodes without a session that are not down yet. */
+  readonly #missing = new MissingNodes();
   readonly #barrier = new DrainBarrier();
   readonly #statuses: StatusWriter;
   readonly #nodes: NodeWriter;
@@ -89,6 +89,7 @@ export class Dispatcher implements Component {
   #cancelFlush: Cancel | undefined;
   #cancelDeadline: Cancel | undefined;
   #helloCount = 0;
+  #lastCheckMs = 0;
   #isStopped = false;
 
   constructor(deps: DispatcherDeps) {
@@ -104,9 +105,12 @@ export class Dispatcher implements Component {
     this.#picture = new ClusterPicture(view);
     this.#cancels.push(watch.cancel);
     this.#cancels.push(timers.every(SILENCE_CHECK_MS, () => this.#checkSilence()));
-    for (const node of view.list("node")) {
-      this.#missing.set(node.id, clock.monotonicMs() + NEW_LEADER_GRACE_MS);
-    }
+    const up = view.list("node").filter((node) => node.status.state !== NodeState.down);
+    this.#lastCheckMs = clock.monotonicMs();
+    this.#missing.await(
+      up.map((node) => node.id),
+      this.#lastCheckMs,
+    );
   }
 
   /** Ends all sessions; agents go and look for the new leader. */
@@ -132,7 +136,7 @@ export class Dispatcher implements Component {
 
   /** Nodes without a session that are not down yet. */
   get silentNodeCount(): number {
-    return this.#missing.size;
+    return this.#missing.count;
   }
 
   /** A node's stream has opened. Its messages come through the returned object until ended() is called. */
@@ -260,7 +264,7 @@ export class Dispatcher implements Component {
       this.#barrier.sessionEnded(former.id);
     }
     this.#sessions.set(session.nodeId, session);
-    this.#missing.delete(session.nodeId);
+    this.#missing.found(session.nodeId, this.#deps.clock.monotonicMs());
     this.#nodes.register(session.nodeId, hello, hello.addr || remoteAddr);
     session.isRegistered = true;
     log.info("node session opened", { nodeId: session.nodeId, session: session.id });
@@ -308,13 +312,20 @@ export class Dispatcher implements Component {
     this.#sessions.delete(session.nodeId);
     if (this.#isStopped) return;
     // Patience counts from the last sign of life, not from the break: a dead machine may say nothing for a while.
-    this.#missing.set(session.nodeId, session.lastHeardMs + NODE_DOWN_MS);
+    this.#missing.lost(session.nodeId, session.lastHeardMs);
     this.#deps.log.info("node session ended", { nodeId: session.nodeId, session: session.id });
     if (!this.#barrier.isEmpty) this.#releaseDrained();
   }
 
   #checkSilence(): void {
     const nowMs = this.#deps.clock.monotonicMs();
+    // A manager that stood still (a paused machine) heard nobody: that is not the nodes' silence.
+    const stillMs = nowMs - this.#lastCheckMs - SILENCE_CHECK_MS;
+    this.#lastCheckMs = nowMs;
+    if (stillMs > SILENCE_CHECK_MS) {
+      this.#missing.postpone(stillMs);
+      for (const session of this.#sessions.values()) session.lastHeardMs += stillMs;
+    }
     for (const session of this.#sessions.values()) {
       if (nowMs - session.lastHeardMs < NODE_DOWN_MS) continue;
       this.#deps.log.warn("node is silent", {
@@ -324,11 +335,8 @@ export class Dispatcher implements Component {
       session.stream.end();
       this.#ended(session);
     }
-    for (const [nodeId, deadlineMs] of this.#missing) {
-      if (nowMs < deadlineMs) continue;
-      this.#missing.delete(nodeId);
+    for (const nodeId of this.#missing.takeOverdue(nowMs, this.#sessions.size))
       this.#nodes.markDown(nodeId, "heartbeat failure");
-    }
   }
 
   #watched(items: readonly WatchItem[]): void {
@@ -370,7 +378,7 @@ export class Dispatcher implements Component {
   }
 
   #nodeRemoved(nodeId: string): void {
-    this.#missing.delete(nodeId);
+    this.#missing.removed(nodeId);
     this.#deps.images.forget(nodeId);
     const session = this.#sessions.get(nodeId);
     if (session === undefined) return;

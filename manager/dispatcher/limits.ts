@@ -21,6 +21,10 @@ export const DRAIN_BARRIER_MS = 3_000;
 export const NODE_DOWN_MS = 5_000;
 /** A new leader gives nodes somewhat longer: they have to notice that the old one is gone before they look for it. */
 export const NEW_LEADER_GRACE_MS = 6_500;
+/** What nodes are given while more than half of all are silent. */
+export const MASS_SILENCE_MS = 30_000;
+/** A new leader waits for the rest until for so long none has come: hundreds come at the pace of their handshakes. */
+export const ARRIVAL_PAUSE_MS = 3_000;
 /** A beat on an open stream costs about 10 us here, so a second is cheap up to a thousand nodes; above it grows in proportion. */
 export const HEARTBEAT_MIN_MS = 1_000;
 export const HEARTBEATS_PER_SECOND_MAX = 1_000;

@@ -35,6 +35,8 @@ class Fixture {
   readonly committed: string[] = [];
   readonly events: string[] = [];
   networkErrors: readonly string[] = [];
+  /** By how much timers are late: the process stood still. */
+  lateMs = 0;
   networkGate: Promise<void> = Promise.resolve();
   readonly agent: Agent;
 
@@ -42,7 +44,11 @@ class Fixture {
     this.agent = new Agent(
       {
         clock: this.clock,
-        timers: this.clock,
+        timers: {
+          after: (ms, run) => this.clock.after(ms + this.lateMs, run),
+          every: (ms, run) => this.clock.every(ms, run),
+          soon: (run) => this.clock.soon(run),
+        },
         random: new SeededRandom(7),
         log: silentLogger,
         connect: (addr, handlers) => {
@@ -166,6 +172,48 @@ test("Agent gives up a manager that doesn't open the session, and one that falls
   const opened = fixture.stream;
   await fixture.clock.advanceAsync(6_000);
   assert.equal(opened.isClosed, true);
+});
+
+test("Agent gives managers longer once none of them has opened a session in time, until one does", async () => {
+  const fixture = new Fixture();
+  /** Milliseconds, in steps of 100, that each stream was left open. */
+  const openMs: number[] = [];
+  const watch = async (streamCount: number): Promise<void> => {
+    while (openMs.length < streamCount || fixture.streams[streamCount - 1]?.isClosed !== true) {
+      await fixture.clock.advanceAsync(100);
+      const [index, stream] = [fixture.streams.length - 1, fixture.stream];
+      if (!stream.isClosed) openMs[index] = (openMs[index] ?? 0) + 100;
+    }
+  };
+  await watch(10);
+  const seconds = openMs.map((ms) => Math.round(ms / 500) / 2);
+  assert.deepEqual(seconds, [1.5, 1.5, 3, 3, 6, 6, 12, 12, 12, 12]);
+  while (fixture.stream.isClosed) await fixture.clock.advanceAsync(100);
+  fixture.open();
+  fixture.stream.handlers.ended("gone");
+  openMs.length = 0;
+  openMs.length = fixture.streams.length - 1;
+  await watch(fixture.streams.length);
+  assert.equal(Math.round((openMs.at(-1) ?? 0) / 500) / 2, 1.5);
+});
+
+test("Agent that stood still doesn't take it for the manager's silence", async () => {
+  const fixture = new Fixture();
+  fixture.agent.reconnect();
+  await fixture.clock.advanceAsync(0);
+  fixture.lateMs = 20_000;
+  await fixture.clock.advanceAsync(100);
+  const opening = fixture.stream;
+  fixture.lateMs = 0;
+  await fixture.clock.advanceAsync(22_000);
+  assert.equal(opening.isClosed, false);
+  fixture.lateMs = 20_000;
+  fixture.open();
+  fixture.lateMs = 0;
+  await fixture.clock.advanceAsync(22_000);
+  assert.equal(opening.isClosed, false, "the first beat is 20 s late");
+  await fixture.clock.advanceAsync(3_000);
+  assert.equal(opening.isClosed, true);
 });
 
 test("Agent sends the newest status of each task and repeats what was not acknowledged on the next session", async () => {

@@ -13,8 +13,10 @@ import type { shoal } from "../../proto/messages.ts";
 import {
   DEFAULT_HEARTBEAT_MS,
   SESSION_BACKOFF,
+  SESSION_OPEN_TIMEOUT_MAX_MS,
   SESSION_OPEN_TIMEOUT_MS,
   SESSION_SILENCE_PERIODS,
+  STANDSTILL_MS,
 } from "../limits.ts";
 import { AssignmentState } from "./assignment-state.ts";
 import { imageReports } from "./image-reports.ts";
@@ -89,6 +91,8 @@ export class Agent implements Component {
   #lastManager: string | undefined;
   #heartbeatMs = DEFAULT_HEARTBEAT_MS;
   #session: OpenSession | undefined;
+  /** Attempts since the last open session that got no answer in time. */
+  #timeoutCount = 0;
   #cancelRetry: Cancel | undefined;
   #guests: GuestReport = { references: [], guests: [] };
   /** Images that the node has; undefined before it was looked. */
@@ -191,7 +195,7 @@ export class Agent implements Component {
       return;
     }
     this.#lastManager = addr;
-    const { clock, timers } = this.#deps;
+    const { clock } = this.#deps;
     let session: OpenSession | undefined;
     const stream = this.#deps.connect(addr, {
       message: (message) => {
@@ -210,12 +214,7 @@ export class Agent implements Component {
       timers: [],
     };
     this.#session = session;
-    const opening = session;
-    session.timers.push(
-      timers.after(SESSION_OPEN_TIMEOUT_MS, () => {
-        if (!opening.isOpened) opening.stream.close();
-      }),
-    );
+    this.#giveUpLater(session, this.#patienceMs());
     stream.send({
       hello: {
         descriptionJson: this.#description(),
@@ -225,6 +224,26 @@ export class Agent implements Component {
         availability: this.#options.availability,
       },
     });
+  }
+
+  #giveUpLater(session: OpenSession, patienceMs: number): void {
+    const dueMs = this.#deps.clock.monotonicMs() + patienceMs;
+    const cancel = this.#deps.timers.after(patienceMs, () => {
+      if (session.isOpened) return;
+      if (this.#deps.clock.monotonicMs() - dueMs > STANDSTILL_MS) {
+        this.#giveUpLater(session, patienceMs);
+        return;
+      }
+      this.#timeoutCount += 1;
+      session.stream.close();
+    });
+    session.timers.push(cancel);
+  }
+
+  /** How long a manager may take to open a session. */
+  #patienceMs(): number {
+    const rounds = Math.floor(this.#timeoutCount / Math.max(1, this.#managers.length));
+    return Math.min(SESSION_OPEN_TIMEOUT_MAX_MS, SESSION_OPEN_TIMEOUT_MS * 2 ** rounds);
   }
 
   #receive(session: OpenSession, message: FromManager): void {
@@ -238,6 +257,7 @@ export class Agent implements Component {
 
   #opened(session: OpenSession, opened: shoal.v1.SessionOpened.$Properties): void {
     session.isOpened = true;
+    this.#timeoutCount = 0;
     this.#backoff.reset();
     this.#deps.log.info("session opened", { manager: session.addr, session: opened.sessionId });
     if (opened.info) this.#update(opened.info);
@@ -246,20 +266,23 @@ export class Agent implements Component {
     this.#toldImages = undefined;
     this.#tellImages();
     this.#reporter.sessionOpened((batch) => session.stream.send({ statuses: batch }));
-    this.#beat(session);
+    this.#beat(session, this.#deps.clock.monotonicMs());
   }
 
   /** Heartbeats, re-armed each time so that a changed period takes effect; also notices a silent manager. */
-  #beat(session: OpenSession): void {
+  #beat(session: OpenSession, dueMs: number): void {
     if (this.#session !== session) return;
-    const silentMs = this.#deps.clock.monotonicMs() - session.lastHeardMs;
+    const nowMs = this.#deps.clock.monotonicMs();
+    if (nowMs - dueMs > STANDSTILL_MS) session.lastHeardMs += nowMs - dueMs;
+    const silentMs = nowMs - session.lastHeardMs;
     if (silentMs > this.#heartbeatMs * SESSION_SILENCE_PERIODS) {
       this.#deps.log.warn("manager is silent", { manager: session.addr, silentMs: Math.round(silentMs) });
       session.stream.close();
       return;
     }
     session.stream.send({ heartbeat: {} });
-    session.timers.push(this.#deps.timers.after(this.#heartbeatMs, () => this.#beat(session)));
+    const nextMs = nowMs + this.#heartbeatMs;
+    session.timers.push(this.#deps.timers.after(this.#heartbeatMs, () => this.#beat(session, nextMs)));
     if (session.timers.length > 8) session.timers.splice(0, session.timers.length - 2);
   }
 
