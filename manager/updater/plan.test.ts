@@ -137,6 +137,16 @@ describe("planUpdate() begun while an earlier update to the same template is und
     assert.deepEqual([actions.map(({ kind }) => kind), [...failedTaskIds]], [["add"], []]);
   });
 
+  it("stop-first: the old task goes where the new one was put beside it by an update that was start-first", () => {
+    const beside = [task(1, { image: "web:1", state: running, madeS: 1 }), fresh, waiting];
+    assert.deepEqual(nextActions("start-first", beside), []);
+    const stopped = [{ kind: "stop", taskId: "t-1-1", desired: "shutdown" }];
+    assert.deepEqual(nextActions("stop-first", beside), stopped);
+    const other = task(2, { image: "web:2", state: preparing, madeS: 91, inPlaceOf: waiting.id });
+    assert.deepEqual(nextActions("stop-first", [...beside, other]), stopped, "one slot at a time");
+    assert.deepEqual(nextActions("stop-first", [fresh, waiting, other]), []);
+  });
+
   it("waits for a task that starts beside a running one, whatever failed in the slot since that was made", () => {
     const old = task(1, { image: "web:1", state: running, madeS: 1 });
     assert.deepEqual(nextActions("start-first", [old, fresh, waiting]), []);

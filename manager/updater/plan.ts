@@ -147,7 +147,11 @@ export function planUpdate(input: UpdateInput): UpdatePlan {
     if (reaction !== undefined) return { ...reaction, failedTaskIds };
   }
   const active = progress.filter((each) => isActive(each, input, failedTaskIds));
-  const actions = [...finishSlots(progress), ...nextSlots(progress, active, input)];
+  const actions = [
+    ...finishSlots(progress),
+    ...(config.order === "stop-first" ? makeRoom(active, config.parallelism) : []),
+    ...nextSlots(progress, active, input),
+  ];
   const done = isAnyStale || active.length > 0 ? undefined : completion(progress, input);
   const wakeMs = nextLook(progress, input);
   return {
@@ -210,6 +214,21 @@ function finishSlots(progress: readonly Progress[]): Action[] {
   };
   return progress
     .flatMap(superfluous)
+    .map((task) => ({ kind: "stop", taskId: task.id, desired: "shutdown" }));
+}
+
+/**
+ * stop-first, in slots that were begun start-first: the new task may wait for just the room that the old one holds. Not in
+ * more of them at once than are worked on: start-first may have begun them all.
+ */
+function makeRoom(active: readonly Progress[], parallelism: number): Action[] {
+  const held = active.filter(({ stale }) => stale.some(isLive));
+  const room = parallelism === 0 ? held.length : Math.max(0, parallelism - active.length + held.length);
+  return held
+    .filter(({ fresh }) => fresh !== undefined && fresh.status.state < TaskState.running)
+    .toSorted((left, right) => compareSlots(left.slot, right.slot))
+    .slice(0, room)
+    .flatMap(({ stale }) => stale.filter(isLive))
     .map((task) => ({ kind: "stop", taskId: task.id, desired: "shutdown" }));
 }
 
