@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import type { Task } from "../model/objects.ts";
 import type { ServiceSpec } from "../model/specs.ts";
 import { TaskState } from "../model/task-state.ts";
+import { ADDRESS_QUARANTINE_MS } from "./limits.ts";
 import { ModelCluster } from "./testing/model-cluster.ts";
 
 const SECOND = 1e9;
@@ -478,6 +479,29 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       await cluster.until("clash got its port", () => cluster.running(clash).length === 1, 30_000);
       await cluster.until("more got addresses", () => cluster.running(more).length === 2, 30_000);
       assert.equal(cluster.service(more).endpoint?.ports[0]?.PublishedPort, 30000);
+    });
+  });
+
+  it("rest while a service waits for a port, however long others' addresses have been free", async () => {
+    await withCluster(1, async (cluster) => {
+      const network = await cluster.addNetwork({ Name: "net", Driver: "overlay" });
+      const template = { ContainerSpec: { Image: "ok" }, Networks: [{ Target: network }] };
+      const web = await cluster.createService({
+        ...spec("web", 2, { EndpointSpec: { Ports: [{ TargetPort: 80, PublishedPort: 8080 }] } }),
+        TaskTemplate: template,
+      });
+      await cluster.until("2 running", () => cluster.running(web).length === 2);
+      const clash = await cluster.createService(
+        spec("clash", 1, { EndpointSpec: { Ports: [{ TargetPort: 80, PublishedPort: 8080 }] } }),
+      );
+      await cluster.until("told", () => cluster.tasks(clash)[0]?.status.err !== "");
+      await cluster.updateService(web, (old) => ({ ...old, Mode: { Replicated: { Replicas: 1 } } }));
+      await cluster.until("1 left", () => cluster.tasks(web).length === 1);
+      await cluster.advance(2 * ADDRESS_QUARANTINE_MS);
+      const runCount = (): number | undefined => cluster.tally.byLoop.get("allocator")?.runCount;
+      const before = runCount();
+      await cluster.advance(10_000);
+      assert.equal(runCount(), before);
     });
   });
 

@@ -71,8 +71,9 @@ describe("NumberPool", () => {
     assert.deepEqual([pool.take(0), pool.take(0)], [1, 2]);
     pool.release(1, 10);
     assert.deepEqual([pool.take(10), pool.take(10)], [3, undefined]);
-    assert.equal(pool.nextFreeMs(), 110);
+    assert.equal(pool.nextFreeMs(109), 110);
     assert.equal(pool.take(109), undefined);
+    assert.equal(pool.nextFreeMs(110), undefined, "it is free, whether or not anybody takes it");
     assert.equal(pool.take(110), 1);
   });
 

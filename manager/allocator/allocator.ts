@@ -171,7 +171,7 @@ export class Allocator extends ReconcileLoop {
     this.#planTasks(ledger, view, nowMs, grants);
     this.#planGuests(ledger, view, nowMs, grants);
     const { tasks, services, hosts } = this.#waiting;
-    if (tasks.size + services.size + hosts.size > 0) this.#retryAt(ledger.nextFreeMs());
+    if (tasks.size + services.size + hosts.size > 0) this.#retryAt(ledger.nextFreeMs(nowMs));
     if (grants.length === 0) return;
     const timestamp = rfc3339(clock.wallMs());
     await store.batch(grants, (tx, grant) => applyGrant(tx, grant, timestamp), {

@@ -271,11 +271,11 @@ export class Ledger {
     return isAny;
   }
 
-  /** When the next address of any network leaves quarantine. */
-  nextFreeMs(): number | undefined {
+  /** When the next address of any network leaves quarantine, after `nowMs`: what is out of it by then could be had already. */
+  nextFreeMs(nowMs: number): number | undefined {
     let next: number | undefined;
     for (const pool of [...this.#pools.values(), ...this.#autoPorts.values()]) {
-      const ms = pool.nextFreeMs();
+      const ms = pool.nextFreeMs(nowMs);
       if (ms !== undefined && (next === undefined || ms < next)) next = ms;
     }
     return next;

@@ -64,8 +64,8 @@ export class NetworkPool {
     return found === undefined ? address : `${address}/${found.subnet.cidr.prefix}`;
   }
 
-  nextFreeMs(): number | undefined {
-    const times = this.#subnets.map((each) => each.pool.nextFreeMs()).filter((ms) => ms !== undefined);
+  nextFreeMs(nowMs: number): number | undefined {
+    const times = this.#subnets.map((each) => each.pool.nextFreeMs(nowMs)).filter((ms) => ms !== undefined);
     return times.length === 0 ? undefined : Math.min(...times);
   }
 

@@ -69,8 +69,9 @@ export class NumberPool {
     this.#quarantine.set(value, nowMs + this.#options.quarantineMs);
   }
 
-  /** When the next number leaves quarantine, or undefined. */
-  nextFreeMs(): number | undefined {
+  /** When the next number leaves quarantine, after `nowMs`; undefined if none is in it any more. */
+  nextFreeMs(nowMs: number): number | undefined {
+    this.#expire(nowMs);
     const first = this.#quarantine.values().next();
     return first.done === true ? undefined : first.value;
   }

@@ -16,6 +16,7 @@ import { NodeState } from "../../model/objects.ts";
 import type { Labels, NetworkSpec, ServiceSpec } from "../../model/specs.ts";
 import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
 import { LeaderLoops } from "../leader-loops.ts";
+import { LoopTally } from "../loop-tally.ts";
 import { NodeImages } from "../node-images.ts";
 import { MemoryStore } from "../store/memory-store.ts";
 import { SingleMemberLog } from "../store/testing/single-member-log.ts";
@@ -43,6 +44,8 @@ export class ModelCluster {
   readonly random: SeededRandom;
   readonly store: MemoryStore;
   readonly log: SingleMemberLog;
+  /** What the loops of all terms did. */
+  readonly tally: LoopTally = new LoopTally();
   /** Every event in order, as text: equal for equal seeds. */
   readonly history: string[] = [];
   loops: LeaderLoops;
@@ -264,8 +267,9 @@ export class ModelCluster {
 
   #makeLoops(): LeaderLoops {
     this.images = new NodeImages();
-    const { store, clock, random } = this;
-    return new LeaderLoops({ store, clock, timers: clock, random, log: this.#options.log }, this.images);
+    const { store, clock, random, tally } = this;
+    const deps = { store, clock, timers: clock, random, tally, log: this.#options.log };
+    return new LeaderLoops(deps, this.images);
   }
 
   #observe(event: StoreEvent): void {
