@@ -5,6 +5,7 @@
 import type { Cancel, Timers } from "../../common/env.ts";
 import type { Logger } from "../../common/log.ts";
 import type { TaskStatus } from "../../model/objects.ts";
+import { deepEqual } from "../../model/up-to-date.ts";
 import type { Store, Transaction } from "../store/store.ts";
 import { STATUS_BATCH_COUNT_MAX, STATUS_COALESCE_MS } from "./limits.ts";
 
@@ -87,11 +88,10 @@ function applyStatus(tx: Transaction, { nodeId, taskId, status }: Update): void 
   tx.update("task", { ...task, status });
 }
 
+/**
+ * Equal but for when it was said. The first time counts: a node that says again how its task ended must neither put off the
+ * restart, which is due a delay after that time, nor cost the cluster a write for each of its tasks with each session.
+ */
 function sameFacts(left: TaskStatus, right: TaskStatus): boolean {
-  return (
-    left.timestamp === right.timestamp &&
-    left.err === right.err &&
-    left.meshIp === right.meshIp &&
-    left.container?.containerId === right.container?.containerId
-  );
+  return deepEqual({ ...left, timestamp: "" }, { ...right, timestamp: "" });
 }
