@@ -46,8 +46,12 @@ export class ClusterPicture {
   readonly #nodes = new Map<string, Node>();
   readonly #networks = new Map<string, Network>();
   readonly #tables = new Map<string, NetworkTable>();
-  readonly #ingress = new LoggedMap<IngressPort>(sameIngressPort, CHANGE_LOG_COUNT_MAX);
-  readonly #peers = new LoggedMap<PeerNode>(samePeer, CHANGE_LOG_COUNT_MAX);
+  #version = 0;
+  readonly #changed = (): void => {
+    this.#version += 1;
+  };
+  readonly #ingress = new LoggedMap<IngressPort>(sameIngressPort, CHANGE_LOG_COUNT_MAX, this.#changed);
+  readonly #peers = new LoggedMap<PeerNode>(samePeer, CHANGE_LOG_COUNT_MAX, this.#changed);
   /** Keys under which a service's ports stand in #ingress now. */
   readonly #ingressKeys = new Map<string, ReadonlySet<string>>();
   /** What each node keeps for the cluster, by record. */
@@ -62,6 +66,11 @@ export class ClusterPicture {
     for (const image of view.list("image")) this.#setImage(image, undefined);
     for (const service of view.list("service")) this.#setService(service, undefined);
     for (const task of view.list("task")) this.#setTask(task, undefined);
+  }
+
+  /** Grows with each change of anything but tasks by node: while it stays, a session has only its own tasks to look at. */
+  get version(): number {
+    return this.#version;
   }
 
   get ingress(): LoggedMap<IngressPort> {
@@ -111,8 +120,8 @@ export class ClusterPicture {
     const known = this.#tables.get(networkId);
     if (known !== undefined) return known;
     const table: NetworkTable = {
-      endpoints: new LoggedMap<RemoteEndpoint>(sameEndpoint, CHANGE_LOG_COUNT_MAX),
-      services: new LoggedMap<NetworkServiceRecord>(sameServiceRecord, CHANGE_LOG_COUNT_MAX),
+      endpoints: new LoggedMap<RemoteEndpoint>(sameEndpoint, CHANGE_LOG_COUNT_MAX, this.#changed),
+      services: new LoggedMap<NetworkServiceRecord>(sameServiceRecord, CHANGE_LOG_COUNT_MAX, this.#changed),
     };
     this.#tables.set(networkId, table);
     return table;
@@ -136,14 +145,17 @@ export class ClusterPicture {
         else this.#setService(event.object, event.previous);
         return;
       case "node":
+        this.#changed();
         if (event.action === "remove") this.#removeNode(event.object);
         else this.#setNode(event.object);
         return;
       case "network":
+        this.#changed();
         if (event.action === "remove") this.#removeNetwork(event.object);
         else this.#networks.set(event.object.id, event.object);
         return;
       case "image":
+        this.#changed();
         if (event.action === "remove") this.#removeImage(event.object);
         else this.#setImage(event.object, event.previous);
         return;

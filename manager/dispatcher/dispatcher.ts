@@ -408,11 +408,12 @@ export class Dispatcher implements Component {
     const { held } = this.#barrier;
     const unacknowledged = new Map<string, number>();
     const common = commonInfo(view, this.#sessions.size);
+    const { cluster } = common;
     for (const session of this.#sessions.values()) {
       this.#tellInfo(session, common);
       const tasksChanged = session.hasTaskChanges;
       session.hasTaskChanges = false;
-      for (const message of session.assignments.next({ picture, view, held, tasksChanged })) {
+      for (const message of session.assignments.next({ picture, view, cluster, held, tasksChanged })) {
         session.stream.send({ assignments: message });
       }
       const { sequence } = session.assignments;

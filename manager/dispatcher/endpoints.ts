@@ -38,12 +38,16 @@ export function guestEndpoint(guest: NodeGuest, nodeId: string): RemoteEndpoint 
   return { taskId, serviceId: "", nodeId, ip: withoutMask(address), state: "ready", names };
 }
 
+function sameTexts(left: readonly string[], right: readonly string[]): boolean {
+  return left.length === right.length && left.every((text, index) => text === right[index]);
+}
+
 export function sameEndpoint(left: RemoteEndpoint, right: RemoteEndpoint): boolean {
   return (
     left.state === right.state &&
     left.ip === right.ip &&
     left.nodeId === right.nodeId &&
-    left.names.join() === right.names.join()
+    sameTexts(left.names, right.names)
   );
 }
 
@@ -61,7 +65,7 @@ export function serviceRecord(service: Service, networkId: string): NetworkServi
 }
 
 export function sameServiceRecord(left: NetworkServiceRecord, right: NetworkServiceRecord): boolean {
-  return left.name === right.name && left.vip === right.vip && left.aliases.join() === right.aliases.join();
+  return left.name === right.name && left.vip === right.vip && sameTexts(left.aliases, right.aliases);
 }
 
 export function ingressPortKey(port: Pick<IngressPort, "protocol" | "publishedPort">): string {

@@ -6,13 +6,16 @@ export class LoggedMap<V> {
   readonly #values = new Map<string, V>();
   readonly #isSame: (left: V, right: V) => boolean;
   readonly #countMax: number;
+  readonly #changed: () => void;
   #log: string[] = [];
   /** Position of the first entry of the log. */
   #first = 0;
 
-  constructor(isSame: (left: V, right: V) => boolean, countMax: number) {
+  /** `changed` is called after each change. */
+  constructor(isSame: (left: V, right: V) => boolean, countMax: number, changed: () => void) {
     this.#isSame = isSame;
     this.#countMax = countMax;
+    this.#changed = changed;
   }
 
   get values(): ReadonlyMap<string, V> {
@@ -43,6 +46,7 @@ export class LoggedMap<V> {
   }
 
   #record(key: string): void {
+    this.#changed();
     this.#log.push(key);
     if (this.#log.length <= this.#countMax) return;
     const dropped = this.#log.length - (this.#countMax >> 1);

@@ -70,6 +70,8 @@ interface SentNetwork {
 export interface NextOptions {
   readonly picture: ClusterPicture;
   readonly view: StoreView;
+  /** The view's. */
+  readonly cluster: Cluster | undefined;
   /** Tasks whose newest state is held back, with the state to tell instead (drain barrier). */
   readonly held: ReadonlyMap<string, Task>;
   /** False if nothing has happened to the node's own tasks since the last call: they are not looked at again. */
@@ -86,6 +88,9 @@ export class SessionAssignments {
   readonly #networks = new Map<string, SentNetwork>();
   readonly #images = new Map<string, string>();
   #imagesVersion = -1;
+  /** What all but the node's own tasks was made of the last time; -1: look at it in any case. */
+  #pictureVersion = -1;
+  #cluster: Cluster | undefined;
   #wantedNetworks: ReadonlySet<string> = new Set();
   /** Names or ids, as the node gave them. */
   #guestNetworks: readonly string[] = [];
@@ -107,11 +112,17 @@ export class SessionAssignments {
   /** Networks that containers outside of any service use on the node, whole list. */
   setGuestNetworks(references: readonly string[]): void {
     this.#guestNetworks = references.slice(0, GUEST_NETWORK_COUNT_MAX);
+    this.#pictureVersion = -1;
   }
 
   /** Messages that bring the worker up to date, in order; the first of a session is full. Empty if nothing has changed. */
   next(options: NextOptions): readonly AssignmentsMessage[] {
-    const own = options.tasksChanged || this.#isFirst ? this.#ownChanges(options) : NOTHING;
+    const { cluster, picture, tasksChanged } = options;
+    const isSame = this.#pictureVersion === picture.version && this.#cluster === cluster;
+    if (isSame && !tasksChanged && !this.#isFirst) return NO_MESSAGES;
+    this.#pictureVersion = picture.version;
+    this.#cluster = cluster;
+    const own = tasksChanged || this.#isFirst ? this.#ownChanges(options) : NOTHING;
     const parts = [
       own,
       this.#networkChanges(options),
@@ -241,14 +252,13 @@ export class SessionAssignments {
 
   #meshChanges({
     picture,
-    view,
+    cluster,
   }: NextOptions): Pick<
     AssignmentsMessage,
     "meshJson" | "peers" | "removedPeers" | "ingressPorts" | "removedIngressPorts"
   > {
     const subnet = picture.node(this.#nodeId)?.meshSubnet;
     if (subnet === undefined) return NOTHING;
-    const [cluster] = view.list("cluster");
     if (cluster === undefined) return NOTHING;
     const base = meshBase(cluster, subnet);
     const isSame = this.#peersEnd === picture.peers.end && this.#ingressEnd === picture.ingress.end;

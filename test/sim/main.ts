@@ -12,6 +12,8 @@ const FLAGS: readonly string[] = [
   "--max-semi-space-size=64",
   // MiB. More than a run keeps: nothing old is worth looking for.
   "--initial-old-space-size=1000",
+  // The same for its buffers, which have a far lower limit of their own.
+  "--external-memory-accounted-in-global-limit",
 ];
 
 const { argv, env, execArgv, execPath } = process;

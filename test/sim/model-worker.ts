@@ -293,7 +293,10 @@ export class ModelWorker {
     if (assignments.full === true) this.#secrets.clear();
     for (const { id } of assignments.secrets ?? []) this.#secrets.add(id ?? "");
     for (const id of assignments.removedSecrets ?? []) this.#secrets.delete(id);
-    if (this.#secrets.size === 0) return;
+    // Most bring news of other nodes only: what is held and used is as it was when it was last looked at.
+    const { full, secrets, removedSecrets, tasks, removedTasks } = assignments;
+    const isNew = [secrets, removedSecrets, tasks, removedTasks].some((each) => (each?.length ?? 0) > 0);
+    if (this.#secrets.size === 0 || (!isNew && full !== true)) return;
     const used = new Set<string>();
     for (const task of this.#tasks.values()) {
       for (const { SecretID } of task.spec.ContainerSpec.Secrets ?? []) used.add(SecretID);

@@ -128,9 +128,10 @@ export class StoreMirror {
 
 /** What a commit did, in one number. */
 export function digestOf(events: readonly StoreEvent[]): number {
-  let digest = 0;
-  for (const { action, object, table } of events) {
-    digest = crc32(`${table} ${action} ${action === "remove" ? object.id : JSON.stringify(object)}`, digest);
-  }
-  return digest;
+  const changes = events.map(({ action, object, table }) => [
+    table,
+    action,
+    action === "remove" ? object.id : object,
+  ]);
+  return crc32(JSON.stringify(changes));
 }
