@@ -57,7 +57,10 @@ export class ClusterError extends Error {
     this.notLeader = options.notLeader;
   }
 
-  /** Converts anything caught. A ClusterError comes back as it is; others become `internal` (or by errno) with the cause kept. */
+  /**
+   * Converts anything caught. A ClusterError comes back as it is; others become `internal` (or by errno) with the cause
+   * kept.
+   */
   static from(caught: unknown): ClusterError {
     if (caught instanceof ClusterError) return caught;
     if (caught instanceof Error) {

@@ -1,4 +1,7 @@
-/** Finds the folder of this package from any of its files: sources, dist/ or the bundled CLI. Used to start our own programs. */
+/**
+ * Finds the folder of this package from any of its files: sources, dist/ or the bundled CLI. Used to start our own
+ * programs.
+ */
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { assert } from "./assert.ts";

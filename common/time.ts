@@ -47,7 +47,10 @@ export function parseRfc3339(text: string): number {
   );
 }
 
-/** Nanoseconds since 1970 of what rfc3339OfNanoseconds() printed, with up to nine digits; 0 for ZERO_TIME and what is no such time. */
+/**
+ * Nanoseconds since 1970 of what rfc3339OfNanoseconds() printed, with up to nine digits; 0 for ZERO_TIME and what is no
+ * such time.
+ */
 export function parseNanoseconds(text: string): bigint {
   const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z$/.exec(text);
   if (match === null || text.startsWith("0001-")) return 0n;

@@ -1,4 +1,7 @@
-/** What a process that was killed in the middle of an atomic write left: the temporary file, under the name real-env.ts gives it. */
+/**
+ * What a process that was killed in the middle of an atomic write left: the temporary file, under the name real-env.ts
+ * gives it.
+ */
 import { readdirSync, unlinkSync } from "node:fs";
 import path from "node:path";
 

@@ -1,7 +1,8 @@
 /**
- * Keeps the member file sealed by the unlock key that the cluster has now. Runs on every manager: each seals its own disk
- * when it sees the key appear, change or go. A crash in between leaves the former seal, which the former key opens. A member that
- * starts knows an old state first, in which nothing may have been locked: it keeps the seal until it has heard what the leader knows.
+ * Keeps the member file sealed by the unlock key that the cluster has now. Runs on every manager: each seals its own
+ * disk when it sees the key appear, change or go. A crash in between leaves the former seal, which the former key
+ * opens. A member that starts knows an old state first, in which nothing may have been locked: it keeps the seal until
+ * it has heard what the leader knows.
  */
 import type { Cancel, Component, Timers } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";

@@ -108,7 +108,10 @@ export interface RestoredCluster {
   readonly availability: NodeAvailability;
 }
 
-/** Makes this machine a new node of the backed-up cluster, its only manager. The former nodes are lost until they join anew. */
+/**
+ * Makes this machine a new node of the backed-up cluster, its only manager. The former nodes are lost until they join
+ * anew.
+ */
 export async function restoreCluster(
   options: RestoreOptions,
 ): Promise<{ readonly identity: NodeIdentity; readonly restored: RestoredCluster }> {

@@ -1,6 +1,6 @@
 /**
- * What the leader's loops did since the process started, by loop, for /shoal/v1/metrics. One tally outlives the terms, so that
- * its counts only grow.
+ * What the leader's loops did since the process started, by loop, for /shoal/v1/metrics. One tally outlives the terms,
+ * so that its counts only grow.
  */
 export interface LoopCounts {
   readonly runCount: number;

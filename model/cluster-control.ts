@@ -82,8 +82,9 @@ export interface ClusterControl {
    */
   hasReached(version: number, signal: AbortSignal): Promise<boolean>;
   /**
-   * Commits from now on, or after a version that any manager of the cluster gave. Ends with `resource_exhausted` if the reader falls
-   * too far behind (it may go on after the version it saw last), with `expired` if what came after `after` isn't kept any more.
+   * Commits from now on, or after a version that any manager of the cluster gave. Ends with `resource_exhausted` if the
+   * reader falls too far behind (it may go on after the version it saw last), with `expired` if what came after `after`
+   * isn't kept any more.
    */
   watch(signal: AbortSignal, after?: number): AsyncIterable<CommittedChanges>;
   managers(): readonly ManagerReachability[];

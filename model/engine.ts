@@ -174,7 +174,10 @@ export interface AttachedNetworks {
   /** By network name, for inspect. */
   readonly endpoints: Readonly<Record<string, EndpointSettings>>;
   readonly nameservers: readonly string[];
-  /** IPv4 address of the server that knows the names on these networks, where there is one: containers may call it 127.0.0.11. */
+  /**
+   * IPv4 address of the server that knows the names on these networks, where there is one: containers may call it
+   * 127.0.0.11.
+   */
   readonly nameService?: string;
   readonly searchDomains: readonly string[];
   readonly dnsOptions: readonly string[];
@@ -315,7 +318,10 @@ export interface ContainerEngine {
   create(
     request: CreateContainerRequest,
   ): Promise<{ readonly Id: string; readonly Warnings: readonly string[] }>;
-  /** False if it was running already. A start that fails for the program's sake carries runc's words (see facts on 126/127). */
+  /**
+   * False if it was running already. A start that fails for the program's sake carries runc's words, by which docker run
+   * ends with 127 where the program is not found and with 126 where it can't be run.
+   */
   start(id: string): Promise<boolean>;
   /** False if it was not running. `timeoutSeconds` absent: the container's own, else 10; negative: wait for ever. */
   stop(id: string, options: { readonly timeoutSeconds?: number; readonly signal?: string }): Promise<boolean>;
@@ -414,7 +420,10 @@ export interface BuildOptions {
   readonly context: Readable;
 }
 
-/** What of the build cache goes: all that the filters name, or the oldest of it until the sizes are kept. 0 or absent: no such bound. */
+/**
+ * What of the build cache goes: all that the filters name, or the oldest of it until the sizes are kept. 0 or absent:
+ * no such bound.
+ */
 export interface CachePruneOptions {
   readonly filters: Filters;
   /** Kept in any case. */
@@ -597,7 +606,10 @@ export interface Guest {
 
 /** Networks of the cluster that containers of this machine may join. Implemented by worker/network. */
 export interface GuestNetworks {
-  /** Sees to it that the network is set up on this node; undefined if the cluster has no attachable network of that name or id. */
+  /**
+   * Sees to it that the network is set up on this node; undefined if the cluster has no attachable network of that name
+   * or id.
+   */
   open(reference: string): Promise<ClusterNetwork | undefined>;
   /** Again for a container that is a guest: it joins and leaves what differs. */
   attach(guest: Guest): Promise<AttachedNetworks>;

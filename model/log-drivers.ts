@@ -1,6 +1,7 @@
 /**
- * The log drivers that every node has and what each takes, so that a service, a container and a daemon's default are refused alike
- * and before anything is made. What only a machine can tell (a socket, a certificate) is found out there. Pure.
+ * The log drivers that every node has and what each takes, so that a service, a container and a daemon's default are
+ * refused alike and before anything is made. What only a machine can tell (a socket, a certificate) is found out there.
+ * Pure.
  */
 import { ClusterError } from "../common/errors.ts";
 import { parseFluentdAddress, parseGelfAddress, parseSyslogAddress } from "./log-addresses.ts";
@@ -206,7 +207,10 @@ export function isCollectorDriver(name: string): name is CollectorDriver {
   return isLogDriver(name) && name !== "json-file" && name !== "local" && name !== "none";
 }
 
-/** Throws invalid_argument that names the option, what it takes and what was given. `none` takes anything and has no use for it. */
+/**
+ * Throws invalid_argument that names the option, what it takes and what was given. `none` takes anything and has no use
+ * for it.
+ */
 export function checkLogOptions(driver: LogDriverName, options: LogOptionValues): void {
   if (driver === "none") return;
   const known: Options = { ...OPTIONS[driver], ...DELIVERY, ...CACHE };

@@ -76,7 +76,10 @@ export function platformScore(offered: ImagePlatform, wanted: ImagePlatform): nu
   return haveLevel < wantLevel ? haveLevel : undefined;
 }
 
-/** Whether the image is for the platform. Documents of images need not name the variant: it is taken for the wanted one then. */
+/**
+ * Whether the image is for the platform. Documents of images need not name the variant: it is taken for the wanted one
+ * then.
+ */
 export function isForPlatform(image: ImagePlatform, wanted: ImagePlatform): boolean {
   return platformScore({ ...image, variant: image.variant || wanted.variant }, wanted) !== undefined;
 }

@@ -60,7 +60,10 @@ export function formatDuration(nanoseconds: number): string {
 
 const BINARY_EXPONENTS: Readonly<Record<string, number>> = { "": 0, k: 1, m: 2, g: 3, t: 4, p: 5 };
 
-/** A size with binary multiples, as docker reads memory: "64m", "1.5GiB", "512", "10kb". Bytes, no more than are counted exactly. */
+/**
+ * A size with binary multiples, as docker reads memory: "64m", "1.5GiB", "512", "10kb". Bytes, no more than are counted
+ * exactly.
+ */
 export function parseBytes(text: string): number {
   const match = /^(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?$/i.exec(text.trim());
   const exponent = BINARY_EXPONENTS[(match?.[2] ?? "").toLowerCase()] ?? 0;

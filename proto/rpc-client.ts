@@ -134,7 +134,10 @@ export interface CallOptions {
   readonly metadata?: Metadata;
 }
 
-/** Resolves once a connection stands, so that the server has shown its certificate; rejects with unavailable after `waitMs`. */
+/**
+ * Resolves once a connection stands, so that the server has shown its certificate; rejects with unavailable after
+ * `waitMs`.
+ */
 export function connect(client: Client, waitMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
     client.waitForReady(deadlineOf({ deadlineMs: waitMs }), (error) => {

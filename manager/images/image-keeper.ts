@@ -1,7 +1,7 @@
 /**
- * The loop that keeps enough copies of every image that was put into the cluster: chooses nodes, notes which of them have
- * the image by now, and chooses others when one is lost, drained or removed, or does not come to have it. The nodes themselves fetch (they are told
- * through their sessions). Runs on the leader only.
+ * The loop that keeps enough copies of every image that was put into the cluster: chooses nodes, notes which of them
+ * have the image by now, and chooses others when one is lost, drained or removed, or does not come to have it. The
+ * nodes themselves fetch (they are told through their sessions). Runs on the leader only.
  */
 import { type ClusterImage, type Node, NodeState, type StoreEvent } from "../../model/objects.ts";
 import { IMAGE_COPY_COUNT } from "../../model/cluster-images.ts";

@@ -120,7 +120,9 @@ export class EntryEncoder {
     return bytes;
   }
 
-  /** `entries` were read from `bytes`: a follower writes to its log what the leader sent, unless batches have joined meanwhile. */
+  /**
+   * `entries` were read from `bytes`: a follower writes to its log what the leader sent, unless batches have joined meanwhile.
+   */
   remember(entries: readonly Entry[], bytes: Buffer): void {
     this.#recent.push({ entries, bytes });
     if (this.#recent.length > CACHE_COUNT_MAX) this.#recent.shift();

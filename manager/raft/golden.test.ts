@@ -2,8 +2,9 @@
  * Scenarios of the core as text: commands and what comes out, readable as documentation. `UPDATE_GOLDEN=1 node --test
  * manager/raft/golden.test.ts` writes the outcome into the files; look at the difference before keeping it.
  *
- * Commands, one per line after "> ": `cluster 1 2 3` (voters; `4l` a learner), `join 5 1 2 3` (whose log has that configuration), `campaign 1`, `tick 1 20`, `propose 1 x`, `run` (deliver
- * and write until nothing moves), `cut 1 2`, `heal`, `write 1 off|on` (disk of 1 hangs), `config 1 1 2 3l`, `transfer 1 2`,
+ * Commands, one per line after "> ": `cluster 1 2 3` (voters; `4l` a learner), `join 5 1 2 3` (whose log has that
+ * configuration), `campaign 1`, `tick 1 20`, `propose 1 x`, `run` (deliver and write until nothing moves), `cut 1 2`,
+ * `heal`, `write 1 off|on` (disk of 1 hangs), `config 1 1 2 3l`, `transfer 1 2`,
  * `hold 1 2` (what 1 sends to 2 in the next run stays under way until `release`), `read 2`, `refused 2 1`, `compact 1 5`, `lose 2` (2 restarts, its log lost),
  * `healthy 1` (whom 1 counts on), `state`.
  */

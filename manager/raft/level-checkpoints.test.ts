@@ -77,7 +77,10 @@ test("LevelCheckpoints gives back what was written, also over restarts and snaps
   await checkpoints.close();
 });
 
-/** Four opens leave three tables and a log of which the next one makes the fourth, with which a compaction begins by itself. */
+/**
+ * Four opens leave three tables and a log of which the next one makes the fourth, with which a compaction begins by
+ * itself.
+ */
 async function fillTables(open: () => Promise<LevelCheckpoints>): Promise<void> {
   for (const round of ["a", "b", "c", "d"]) {
     const checkpoints = await open();

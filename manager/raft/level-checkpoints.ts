@@ -1,15 +1,16 @@
 /**
- * Checkpoints in `level`. Each is one chained batch with sync, since LevelDB doesn't promise that a later unsynced write
- * survives only together with earlier ones: an applied index without its changes would be silent corruption.
+ * Checkpoints in `level`. Each is one chained batch with sync, since LevelDB doesn't promise that a later unsynced
+ * write survives only together with earlier ones: an applied index without its changes would be silent corruption.
  *
- * Keys: "m" holds the format's version, index, term, configuration, the generation and a digest; "s<generation>/<key>" the state. A snapshot is
- * written under the next generation, piece by piece, and comes into force with the batch that names it.
+ * Keys: "m" holds the format's version, index, term, configuration, the generation and a digest; "s<generation>/<key>"
+ * the state. A snapshot is written under the next generation, piece by piece, and comes into force with the batch that
+ * names it.
  *
- * LevelDB passes over damaged records of its log in silence, a whole batch at a time, and reads blocks unchecked. The digest,
- * a sum over all keys and values, tells whether what is there is what was written; before LevelDB opens its tables their checksums are
- * looked at (level-tables.ts), since damage in one may end the process. What is damaged is put aside, and the store begins anew,
- * empty: the member fetches the state from its peers. After a full disk LevelDB is opened again before the next write: it no longer
- * knows what of the last one is in its log.
+ * LevelDB passes over damaged records of its log in silence, a whole batch at a time, and reads blocks unchecked. The
+ * digest, a sum over all keys and values, tells whether what is there is what was written; before LevelDB opens its
+ * tables their checksums are looked at (level-tables.ts), since damage in one may end the process. What is damaged is
+ * put aside, and the store begins anew, empty: the member fetches the state from its peers. After a full disk LevelDB
+ * is opened again before the next write: it no longer knows what of the last one is in its log.
  */
 import { hkdfSync } from "node:crypto";
 import { rename, rm } from "node:fs/promises";

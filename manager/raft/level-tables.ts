@@ -1,6 +1,7 @@
 /**
- * Checksums of LevelDB's tables, all of them, before LevelDB itself reads one: a compaction, which begins by itself as soon as a
- * database is opened, trusts the bytes of a table and ends the whole process where flipped ones bring keys out of order.
+ * Checksums of LevelDB's tables, all of them, before LevelDB itself reads one: a compaction, which begins by itself as
+ * soon as a database is opened, trusts the bytes of a table and ends the whole process where flipped ones bring keys
+ * out of order.
  *
  * Formats: LevelDB's doc/table_format.md and doc/log_format.md; the manifest's records are those of db/version_edit.cc.
  */

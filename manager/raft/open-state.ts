@@ -1,10 +1,11 @@
 /**
- * Start of a member: brings checkpoint and write-ahead log together into what the core starts from, makes both for a new
- * member, and rebuilds a damaged log so that the member can refetch what it lost. Called once by node.ts.
+ * Start of a member: brings checkpoint and write-ahead log together into what the core starts from, makes both for a
+ * new member, and rebuilds a damaged log so that the member can refetch what it lost. Called once by node.ts.
  *
  * Layout of the folder: `CURRENT` names the log's folder; `wal-<n>/` the log; `state/` the checkpoints (if the caller
- * keeps them there); `PEERS` the members as last known, to answer to for a member that lost its configuration with all else. `CURRENT` also says
- * whether acknowledged entries were lost and not yet given back, and under which number the member is known.
+ * keeps them there); `PEERS` the members as last known, to answer to for a member that lost its configuration with all
+ * else. `CURRENT` also says whether acknowledged entries were lost and not yet given back, and under which number the
+ * member is known.
  */
 import type { Disk, Random } from "../../common/env.ts";
 import { assert } from "../../common/assert.ts";
@@ -36,9 +37,9 @@ export type StartMode =
       readonly state: readonly StateEntry[];
     }
   /**
-   * Disaster: what this member has becomes the cluster, with it as the only member. Writes of others may be lost. It is another
-   * member from then on, with the number of OpenOptions.identity: should the others come back they have a majority of the old
-   * cluster, lead it, and what they send must not reach this one.
+   * Disaster: what this member has becomes the cluster, with it as the only member. Writes of others may be lost. It is
+   * another member from then on, with the number of OpenOptions.identity: should the others come back they have a
+   * majority of the old cluster, lead it, and what they send must not reach this one.
    */
   | { readonly kind: "forceNewCluster"; readonly addr: string; readonly formerRaftId: number };
 
@@ -95,7 +96,10 @@ async function readCurrent(options: Pick<OpenOptions, "disk" | "folder">): Promi
   return { walNumber: parsed.walNumber, isRecovering: parsed.isRecovering, raftId };
 }
 
-/** The number that a member is known by, which is another one since a new cluster was forced of it; undefined if none is noted. */
+/**
+ * The number that a member is known by, which is another one since a new cluster was forced of it; undefined if none is
+ * noted.
+ */
 export async function storedRaftId(
   options: Pick<OpenOptions, "disk" | "folder">,
 ): Promise<number | undefined> {

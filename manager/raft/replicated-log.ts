@@ -88,8 +88,8 @@ export interface ReplicatedLog extends Component {
    */
   readBarrier(options?: ProposeOptions): Promise<void>;
   /**
-   * Adds a learner that becomes a voter once it has caught up. Calls `onListed` when the configuration that has it is committed,
-   * resolves when it is a voter. Leader only.
+   * Adds a learner that becomes a voter once it has caught up. Calls `onListed` when the configuration that has it is
+   * committed, resolves when it is a voter. Leader only.
    */
   addMember(member: Omit<Member, "isLearner">, signal: AbortSignal, onListed?: () => void): Promise<void>;
   /** Leader only. Rejects with failed_precondition if the rest could not form a quorum of healthy members, unless forced. */

@@ -1,8 +1,9 @@
 /**
  * Reads a write-ahead log back. Every overwrite is replayed in the order in which it was written. A record that doesn't
  * check out is a torn tail only at the very end: in the last segment, with nothing valid behind it. Anything else is
- * corruption, and so is a file that has become shorter; then the valid records before it are given, together with the newest vote found anywhere, and the caller
- * must not vote until its peers have given back what is lost. Called by wal.ts when it opens; writes nothing.
+ * corruption, and so is a file that has become shorter; then the valid records before it are given, together with the
+ * newest vote found anywhere, and the caller must not vote until its peers have given back what is lost. Called by
+ * wal.ts when it opens; writes nothing.
  */
 import type { Disk } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";

@@ -1,7 +1,8 @@
 /**
  * Chooses nodes for the tasks of one spec, one after another: along the placement preferences the branch with the
  * fewest tasks of the service, in it the node with no recent failures, then the fewest tasks of the service, then the
- * fewest in all, then a node that has the image, then the lowest id. A heap for each branch makes a choice cost the logarithm of its nodes. Pure.
+ * fewest in all, then a node that has the image, then the lowest id. A heap for each branch makes a choice cost the
+ * logarithm of its nodes. Pure.
  */
 import { readerOf } from "../../model/constraints.ts";
 import type { NodeInfo } from "./node-set.ts";

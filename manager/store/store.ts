@@ -71,8 +71,9 @@ export interface Store {
     options?: { readonly signal?: AbortSignal; readonly failed?: (item: I, error: unknown) => void },
   ): Promise<number>;
   /**
-   * Goes on after `version`, which another manager of the cluster may have given: first what was committed since, then what comes.
-   * Undefined where that is too long ago: take the view and start over. What this replica has not applied yet comes in its time.
+   * Goes on after `version`, which another manager of the cluster may have given: first what was committed since, then
+   * what comes. Undefined where that is too long ago: take the view and start over. What this replica has not applied
+   * yet comes in its time.
    */
   watchAfter(
     version: number,

@@ -1,6 +1,7 @@
 /**
- * The newest commits, kept so that a watcher that was cut off goes on where it stood, at this manager or at another one: versions are
- * Raft indexes, the same everywhere. Bounded by events and bytes; what is older is forgotten, and said to be.
+ * The newest commits, kept so that a watcher that was cut off goes on where it stood, at this manager or at another
+ * one: versions are Raft indexes, the same everywhere. Bounded by events and bytes; what is older is forgotten, and
+ * said to be.
  */
 import { WATCH_HISTORY_BYTES_MAX, WATCH_HISTORY_EVENT_COUNT_MAX } from "../limits.ts";
 import type { StoreEvent } from "../../model/objects.ts";

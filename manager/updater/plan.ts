@@ -86,8 +86,8 @@ function progressOf(slot: Slot, input: UpdateInput): Progress {
 }
 
 /**
- * The new task died, has no attempts left, and what it was to replace still runs (start-first): the update is through with the
- * slot. Another task of the same spec would be one attempt more, and another after it, without end.
+ * The new task died, has no attempts left, and what it was to replace still runs (start-first): the update is through
+ * with the slot. Another task of the same spec would be one attempt more, and another after it, without end.
  */
 function givenUp(slot: Slot, input: UpdateInput): Task | undefined {
   // What died under an earlier spec that asked for the same says nothing: who gives it again asks for another try.

@@ -262,7 +262,10 @@ export class StoreChecks {
     return unmet(constraints, node.spec.Labels) !== undefined;
   }
 
-  /** U2: one active task per slot, two only while an update starts the new one first. U13: updates keep to their parallelism. */
+  /**
+   * U2: one active task per slot, two only while an update starts the new one first. U13: updates keep to their
+   * parallelism.
+   */
   #checkSlot(slot: string, task: Task, made: ReadonlySet<string>): void {
     const service = this.mirror.services.get(task.serviceId);
     if (service === undefined) return;
@@ -289,7 +292,10 @@ export class StoreChecks {
     return isForced ? undefined : (replaced.at(-1) ?? overlapped.at(-1));
   }
 
-  /** Judged when one more is begun: what is under way may have been begun by a rollback, which has a parallelism of its own. */
+  /**
+   * Judged when one more is begun: what is under way may have been begun by a rollback, which has a parallelism of its
+   * own.
+   */
   #checkParallelism(service: Service, made: ReadonlySet<string>): void {
     const parallelism = service.spec.UpdateConfig?.Parallelism ?? 1;
     if (parallelism === 0 || made.size === 0) return;

@@ -103,8 +103,9 @@ export class Weather {
   }
 
   /**
-   * Figure 8 of the paper, act by act: a leader writes what only a minority holds, its successor falls with an entry that
-   * nobody else has, the first one comes back and hands on what it wrote; it falls in the midst of it, and the second returns.
+   * Figure 8 of the paper, act by act: a leader writes what only a minority holds, its successor falls with an entry
+   * that nobody else has, the first one comes back and hands on what it wrote; it falls in the midst of it, and the
+   * second returns.
    */
   async #figure8(): Promise<void> {
     const first = await this.#someLeader();

@@ -54,7 +54,10 @@ export function checkLabels(labels: Labels | undefined): void {
   }
 }
 
-/** Options of drivers that every node has. Others are plugins' own, and options without a driver are for the node's default one. */
+/**
+ * Options of drivers that every node has. Others are plugins' own, and options without a driver are for the node's
+ * default one.
+ */
 export function checkLogDriver(driver: Driver | undefined, field: string): void {
   const name = driver?.Name ?? "";
   if (!isLogDriver(name)) return;

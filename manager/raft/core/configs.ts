@@ -91,8 +91,8 @@ export class Configurations {
   }
 
   /**
-   * Votes, or did until a change that isn't committed yet: the one that holds the entry of its own removal may be the only one
-   * whose log is long enough to win and commit it (thesis 4.2.2).
+   * Votes, or did until a change that isn't committed yet: the one that holds the entry of its own removal may be the
+   * only one whose log is long enough to win and commit it (thesis 4.2.2).
    */
   mayCampaign(raftId: number, commitIndex: number): boolean {
     if (this.isVoter(raftId) || this.currentIndex <= commitIndex) return this.isVoter(raftId);

@@ -13,7 +13,10 @@ export interface CoreOptions {
   readonly appendBytesMax: number;
   readonly appendCountMax: number;
   readonly inflightCountMax: number;
-  /** With so many unanswered, new entries gather until an answer comes or there are gatherCountMax: larger batches, less work. */
+  /**
+   * With so many unanswered, new entries gather until an answer comes or there are gatherCountMax: larger batches, less
+   * work.
+   */
   readonly pipelineCount: number;
   readonly gatherCountMax: number;
   readonly inflightBytesMax: number;
