@@ -191,10 +191,7 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       cluster.onEvent(() => {
         fewest = Math.min(fewest, cluster.running(id).length);
       });
-      await cluster.updateService(id, (old) => ({
-        ...old,
-        TaskTemplate: { ContainerSpec: { Image: "ok2" } },
-      }));
+      await cluster.updateImage(id, "ok2");
       await cluster.until("update in progress", () => cluster.service(id).updateStatus?.state === "updating");
       const tookMs = await cluster.until(
         "completed",
@@ -217,10 +214,7 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       cluster.onEvent(() => {
         fewest = Math.min(fewest, cluster.running(id).length);
       });
-      await cluster.updateService(id, (old) => ({
-        ...old,
-        TaskTemplate: { ContainerSpec: { Image: "ok2" } },
-      }));
+      await cluster.updateImage(id, "ok2");
       await cluster.until("completed", () => cluster.service(id).updateStatus?.state === "completed");
       assert(fewest >= 6, `fewest ${fewest}`);
       await cluster.until("6 running", () => cluster.containers.size === 6);
@@ -234,10 +228,7 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       } as const;
       const id = await cluster.createService(spec("web", 3, more));
       await cluster.until("3 running", () => cluster.running(id).length === 3);
-      await cluster.updateService(id, (old) => ({
-        ...old,
-        TaskTemplate: { ContainerSpec: { Image: "reject" } },
-      }));
+      await cluster.updateImage(id, "reject");
       await cluster.until("paused", () => cluster.service(id).updateStatus?.state === "paused");
       assert.match(
         cluster.service(id).updateStatus?.message ?? "",
@@ -245,10 +236,7 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       );
       await cluster.advance(20_000);
       assert.equal(cluster.running(id).filter((task) => task.spec.ContainerSpec.Image === "ok").length, 2);
-      await cluster.updateService(id, (old) => ({
-        ...old,
-        TaskTemplate: { ContainerSpec: { Image: "ok3" } },
-      }));
+      await cluster.updateImage(id, "ok3");
       await cluster.until("completed", () => cluster.service(id).updateStatus?.state === "completed");
       assert.equal(cluster.running(id).filter((task) => task.spec.ContainerSpec.Image === "ok3").length, 3);
     });
@@ -261,10 +249,7 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       } as const;
       const id = await cluster.createService(spec("web", 2, more));
       await cluster.until("2 running", () => cluster.running(id).length === 2);
-      await cluster.updateService(id, (old) => ({
-        ...old,
-        TaskTemplate: { ContainerSpec: { Image: "never" } },
-      }));
+      await cluster.updateImage(id, "never");
       await cluster.until("both begun", () => cluster.tasks(id).length === 4);
       await cluster.write((tx) => {
         const service = tx.get("service", id);
@@ -285,10 +270,7 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       } as const;
       const id = await cluster.createService(spec("web", 4, more));
       await cluster.until("4 running", () => cluster.running(id).length === 4);
-      await cluster.updateService(id, (old) => ({
-        ...old,
-        TaskTemplate: { ContainerSpec: { Image: "reject" } },
-      }));
+      await cluster.updateImage(id, "reject");
       await cluster.until(
         "rolled back",
         () => cluster.service(id).updateStatus?.state === "rollback_completed",
@@ -307,10 +289,7 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       } as const;
       const id = await cluster.createService(spec("web", 2, more));
       await cluster.until("2 running", () => cluster.running(id).length === 2);
-      await cluster.updateService(id, (old) => ({
-        ...old,
-        TaskTemplate: { ContainerSpec: { Image: "never" } },
-      }));
+      await cluster.updateImage(id, "never");
       await cluster.advance(599_000);
       assert.equal(cluster.service(id).updateStatus?.state, "updating");
       await cluster.until("paused", () => cluster.service(id).updateStatus?.state === "paused", 5_000);
@@ -346,10 +325,7 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       const id = await cluster.createService({ ...spec("agent", 0), ...mode });
       await cluster.until("3 running", () => cluster.running(id).length === 3);
       await cluster.killNode("node0001");
-      await cluster.updateService(id, (old) => ({
-        ...old,
-        TaskTemplate: { ContainerSpec: { Image: "other" } },
-      }));
+      await cluster.updateImage(id, "other");
       await cluster.until("completed", () => cluster.service(id).updateStatus?.state === "completed");
       const isNew = (nodeId: string): boolean =>
         cluster
@@ -511,10 +487,7 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
       await withCluster(3, async (cluster) => {
         const id = await cluster.createService(spec("web", 10, {}, "crash:3000"));
         await cluster.advance(10_000);
-        await cluster.updateService(id, (old) => ({
-          ...old,
-          TaskTemplate: { ContainerSpec: { Image: "ok" } },
-        }));
+        await cluster.updateImage(id, "ok");
         await cluster.advance(20_000);
         runs.push(cluster.history);
       });

@@ -1,29 +1,24 @@
 /** Every bound and time-out of consensus, with unit and reason. Tests and the simulator pass smaller ones. */
+import type { CoreBounds } from "./core/options.ts";
 
-export interface RaftLimits {
+export interface RaftLimits extends CoreBounds {
   /** One tick. Elections and heartbeats are whole numbers of ticks. */
   readonly tickMs: number;
+  /** A leader says so often that it is there. */
   readonly heartbeatMs: number;
   /** Silence of the leader after which followers campaign, plus up to half as much by chance. */
   readonly electionMs: number;
   /** Payload of one proposal. */
   readonly proposalBytesMax: number;
-  readonly uncommittedBytesMax: number;
-  readonly appendBytesMax: number;
-  readonly appendCountMax: number;
-  readonly inflightCountMax: number;
-  readonly pipelineCount: number;
-  readonly gatherCountMax: number;
-  readonly inflightBytesMax: number;
-  readonly writeBytesMax: number;
-  readonly applyBytesMax: number;
-  readonly readCountMax: number;
   /** How long readBarrier() waits for a leader and its confirmation. */
   readonly readMs: number;
+  /** A file of the write-ahead log, unless one record needs more. */
   readonly segmentBytes: number;
+  /** From one checkpoint of the state to the next, while entries are applied. */
   readonly checkpointMs: number;
   /** Entries kept behind a checkpoint for slow followers, as long as the log stays below logBytesMax. */
   readonly tailCountMax: number;
+  /** Payload of the log in memory; beyond it a part of the tail is kept, and slower followers are sent the state. */
   readonly logBytesMax: number;
   /** Compaction moves by at least this many entries, since each move copies the rest. */
   readonly compactCountMin: number;

@@ -215,6 +215,14 @@ export class ModelCluster {
     });
   }
 
+  /** A new spec whose tasks are of this image, and otherwise as silence has it. */
+  updateImage(serviceId: string, image: string): Promise<void> {
+    return this.updateService(serviceId, (spec) => ({
+      ...spec,
+      TaskTemplate: { ContainerSpec: { Image: image } },
+    }));
+  }
+
   async removeService(serviceId: string): Promise<void> {
     await this.write((tx) => tx.remove("service", serviceId));
   }

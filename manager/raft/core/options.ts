@@ -1,17 +1,12 @@
 /** What the core is given at the start and what it gives out. Plain data; the driver (raft/node.ts) moves it. */
 import type { Configuration, Entry, HardState, Message, SnapshotMeta } from "./messages.ts";
 
-export interface CoreOptions {
-  readonly raftId: number;
-  /** Ticks without a word of the leader after which a follower campaigns; also the leader's patience for a quorum. */
-  readonly electionTicks: number;
-  /** Added to electionTicks by chance: 0 to this, so that followers don't campaign at once. */
-  readonly electionSpreadTicks: number;
-  readonly heartbeatTicks: number;
-  /** Uniform integer in [0, bound). The only randomness there is. */
-  readonly random: (bound: number) => number;
+export interface CoreBounds {
+  /** Payload bytes in one append message, which has one entry at least. */
   readonly appendBytesMax: number;
+  /** Entries in one append message. */
   readonly appendCountMax: number;
+  /** Append messages to one follower that are not answered yet. */
   readonly inflightCountMax: number;
   /**
    * With so many unanswered, new entries gather until an answer comes or there are gatherCountMax: larger batches, less
@@ -19,6 +14,7 @@ export interface CoreOptions {
    */
   readonly pipelineCount: number;
   readonly gatherCountMax: number;
+  /** Payload bytes in append messages to one follower that are not answered yet. */
   readonly inflightBytesMax: number;
   /** Payload bytes a leader takes that are not yet committed; beyond it proposals are refused. */
   readonly uncommittedBytesMax: number;
@@ -28,6 +24,17 @@ export interface CoreOptions {
   readonly applyBytesMax: number;
   /** Reads waiting for confirmation; beyond it they are refused. */
   readonly readCountMax: number;
+}
+
+export interface CoreOptions extends CoreBounds {
+  readonly raftId: number;
+  /** Ticks without a word of the leader after which a follower campaigns; also the leader's patience for a quorum. */
+  readonly electionTicks: number;
+  /** Added to electionTicks by chance: 0 to this, so that followers don't campaign at once. */
+  readonly electionSpreadTicks: number;
+  readonly heartbeatTicks: number;
+  /** Uniform integer in [0, bound). The only randomness there is. */
+  readonly random: (bound: number) => number;
 }
 
 /** What the disk held. */
