@@ -213,6 +213,7 @@ export class Weather {
     for (const absent of rest.slice(0, absentCount)) this.#isolate(absent);
     await this.#sleep(200 + this.#random.float() * 1_500);
     if (leader.node?.isLeader !== true || this.#isOver) return this.#recover(leader);
+    if (this.#random.float() < 0.4) await this.#leaveUnderWay(leader, victim);
     victim.kill();
     const target = rotTarget(victim, this.#random);
     if (target !== undefined) {
@@ -225,6 +226,16 @@ export class Weather {
     await this.#until(() => victim.node?.leader === leader.raftId, 1, 1_500);
     await this.#sleep(this.#random.float() * 40);
     await this.#recover(leader);
+  }
+
+  /** Some of what `from` says to `to` will arrive long after what it says next. */
+  async #leaveUnderWay(from: Machine, to: Machine): Promise<void> {
+    const { network } = this.#options;
+    const lateMs = 50 + this.#random.float() * 250;
+    network.slow(from.raftId, to.raftId, lateMs);
+    await this.#sleep(20 + this.#random.float() * 60);
+    network.slow(from.raftId, to.raftId, 0);
+    await this.#sleep(this.#random.float() * lateMs);
   }
 
   /** Power off the leader for a while, with all links whole. */
