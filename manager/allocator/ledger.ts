@@ -271,7 +271,10 @@ export class Ledger {
     return isAny;
   }
 
-  /** When the next address of any network leaves quarantine, after `nowMs`: what is out of it by then could be had already. */
+  /**
+   * When the next address of any network leaves quarantine, after `nowMs`: what is out of it by then could be had
+   * already.
+   */
   nextFreeMs(nowMs: number): number | undefined {
     let next: number | undefined;
     for (const pool of [...this.#pools.values(), ...this.#autoPorts.values()]) {

@@ -3,16 +3,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { silentLogger } from "../../common/log.ts";
 import { rfc3339 } from "../../common/time.ts";
-import type { ServiceSpec } from "../../model/specs.ts";
 import { TaskState } from "../../model/task-state.ts";
 import { Orchestrator } from "../orchestrator/orchestrator.ts";
 import type { Store } from "../store/store.ts";
 import { ModelCluster } from "../testing/model-cluster.ts";
 import { Updater } from "./updater.ts";
-
-function withImage(image: string): (spec: ServiceSpec) => ServiceSpec {
-  return (spec) => ({ ...spec, TaskTemplate: { ContainerSpec: { Image: image } } });
-}
 
 test("a plan for one spec makes no tasks of the next: its own update does, which watches them", async () => {
   const cluster = new ModelCluster();
@@ -32,7 +27,7 @@ test("a plan for one spec makes no tasks of the next: its own update does, which
   const store = new Proxy<Store>(cluster.store, {
     get: (target, name) => {
       // Planned, but not committed when the batch is planned after it: what the batch was made from does not show it.
-      if (name === "batch") newest ??= cluster.updateService(id, withImage("ok:3"));
+      if (name === "batch") newest ??= cluster.updateImage(id, "ok:3");
       const value: unknown = Reflect.get(target, name, target);
       return typeof value === "function" ? value.bind(target) : value;
     },
@@ -45,7 +40,7 @@ test("a plan for one spec makes no tasks of the next: its own update does, which
   });
   const updater = new Updater({ store, clock, timers: clock, random, log: silentLogger });
   updater.start();
-  await cluster.updateService(id, withImage("ok:2"));
+  await cluster.updateImage(id, "ok:2");
   await cluster.until("both replaced", () => stateAtBirth.length === 2);
   await newest;
   assert.deepEqual(stateAtBirth, ["updating", "updating"]);
@@ -68,7 +63,7 @@ for (const [what, ranForMs, want] of [
       UpdateConfig: { FailureAction: "pause", Monitor: 5_000_000_000 },
     });
     await cluster.until("it runs", () => cluster.running(id).length === 1);
-    await cluster.updateService(id, withImage("never"));
+    await cluster.updateImage(id, "never");
     const tried = () => cluster.tasks(id).find((task) => task.status.state === TaskState.preparing);
     await cluster.until("the new one is prepared", () => tried() !== undefined);
     await cluster.advance(60_000);
@@ -157,7 +152,7 @@ test("a node that comes back to a global service begins no update of what was up
   await cluster.until("on both", () => cluster.running(id).length === 2);
   await setAvailability("drain");
   await cluster.until("on one", () => cluster.running(id).length === 1);
-  await cluster.updateService(id, withImage("ok:2"));
+  await cluster.updateImage(id, "ok:2");
   await cluster.until("updated", () => cluster.service(id).updateStatus?.state === "completed");
   // The same spec once more, as a stack that is deployed again gives it.
   const { updateStatus: _completed, ...again } = cluster.service(id);
@@ -184,7 +179,7 @@ test("restarts, more replicas and jobs begin no update", async () => {
     Mode: { ReplicatedJob: { TotalCompletions: 1 } },
   });
   await cluster.updateService(id, (spec) => ({ ...spec, Mode: { Replicated: { Replicas: 2 } } }));
-  await cluster.updateService(job, withImage("crash:60"));
+  await cluster.updateImage(job, "crash:60");
   await cluster.advance(2_000);
   assert.ok(cluster.tasks(id).length > 4);
   assert.equal(cluster.service(id).updateStatus, undefined);

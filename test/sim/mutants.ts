@@ -1,7 +1,8 @@
 /**
  * Seeded errors: each is a change of the source text that is made while the module is loaded, so nothing of it exists in
- * the code that is built. The numbers are those of the checklist of known Raft errors in docs/simulator.md; 100 and above are our
- * own, 200 and above (mutants-above.ts) concern what rests on Raft. A mutant whose text is not found exactly once is an error itself: the table must not rot.
+ * the code that is built. The numbers are those of the checklist of known Raft errors in docs/simulator.md; 100 and above
+ * are our own, 200 and above (mutants-above.ts) concern what rests on Raft. A mutant whose text is not found exactly once
+ * is an error itself: the table must not rot.
  */
 import { mutant, type Mutant } from "./mutant.ts";
 import { MUTANTS_ABOVE } from "./mutants-above.ts";
