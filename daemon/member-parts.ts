@@ -8,6 +8,6 @@ export { tlsInfoOf } from "../manager/ca/certificates.ts";
 export { ClusterBlobPeers } from "./blob-peers.ts";
 export { CertificateRenewal } from "./certificate-renewal.ts";
 export { grpcConnector } from "./dispatcher-connector.ts";
-export { nodeServiceHandlers } from "./node-service.ts";
+export { NODE_AUDIENCE, nodeServiceHandlers } from "./node-service.ts";
 export { RoleChange } from "./role-change.ts";
 export { WorkerNode } from "./worker-node.ts";

@@ -6,6 +6,7 @@ import type { ResolvedImage } from "../model/dispatch.ts";
 import type { LogOptions, Engine } from "../model/engine.ts";
 import type { shoal } from "../proto/messages.ts";
 import type { ServiceHandlers } from "../proto/rpc-server.ts";
+import type { Audience } from "../proto/rpc.ts";
 import type { nodeService } from "../proto/services.ts";
 import { BlobSlots } from "./blob-slots.ts";
 import { TASK_ID_LABEL } from "../worker/tasks/container-config.ts";
@@ -25,6 +26,13 @@ const decoder = new TextDecoder();
 
 /** What a name means in the cluster; undefined if it means nothing. Rejects on nodes that are no managers. */
 export type ImageResolver = (reference: string) => Promise<ResolvedImage | undefined>;
+
+export const NODE_AUDIENCE: { readonly [K in keyof typeof nodeService]: Audience } = {
+  resolveImage: "members",
+  describeImage: "members",
+  fetchBlob: "members",
+  taskLogs: "managers",
+};
 
 export function nodeServiceHandlers(
   engine: Engine,

@@ -349,12 +349,7 @@ export class SwarmNode implements SwarmLifecycle {
     server.addService(
       parts.nodeService,
       parts.nodeServiceHandlers(engine, (reference) => this.#resolveImage(reference)),
-      {
-        resolveImage: "members",
-        describeImage: "members",
-        fetchBlob: "members",
-        taskLogs: "managers",
-      },
+      parts.NODE_AUDIENCE,
     );
     const worker = await this.#assembleWorker(state, live, parts);
     const peers = new parts.ClusterBlobPeers({

@@ -8,6 +8,7 @@ import { ClusterError } from "../common/errors.ts";
 import type { Component, Env } from "../common/env.ts";
 import type { Logger } from "../common/log.ts";
 import type { ClusterControl } from "../model/cluster-control.ts";
+import { standingOf } from "../model/node-role.ts";
 import { dial } from "../proto/rpc-client.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import type { NodeIdentity } from "../proto/rpc.ts";
@@ -19,7 +20,7 @@ import { renewOwnCertificate } from "./ca/ca-client.ts";
 import { CA_AUDIENCE, caHandlers } from "./ca/ca-service.ts";
 import type { NewCluster } from "./ca/new-cluster.ts";
 import { ControlApi } from "./controlapi/control-api.ts";
-import { controlHandlers } from "./controlapi/control-service.ts";
+import { CONTROL_AUDIENCE, controlHandlers } from "./controlapi/control-service.ts";
 import { ControlWriter } from "./controlapi/control-writer.ts";
 import { serveSession } from "./dispatcher/session-service.ts";
 import type { RestoredCluster } from "./backup.ts";
@@ -234,6 +235,8 @@ export class Manager implements Component {
     running.link.stop();
     await running.raft.stop();
     server.removeService(GrpcTransport.definition);
+    // What this replica knew grows old from here on.
+    server.setStanding(() => undefined);
     await running.checkpoints.close();
   }
 
@@ -275,7 +278,11 @@ export class Manager implements Component {
       encoder,
       connect: (addr) => dial(addr, identity, { manager: true }),
     });
-    server.addService(GrpcTransport.definition, raftHandlers(transport), "managers");
+    server.addService(
+      GrpcTransport.definition,
+      raftHandlers(transport, () => store.view()),
+      "raft",
+    );
     let checkpoints: LevelCheckpoints | undefined;
     try {
       const mode = await this.#startMode(member, { hasState, formerRaftId: stored.raftId });
@@ -344,7 +351,7 @@ export class Manager implements Component {
         link,
         log,
       }),
-      "managers",
+      CONTROL_AUDIENCE,
     );
     server.addService(
       dispatcherService,
@@ -360,7 +367,7 @@ export class Manager implements Component {
       },
       "members",
     );
-    server.setRefused((nodeId) => store.view().list("cluster")[0]?.removedNodes?.[nodeId] !== undefined);
+    server.setStanding(({ nodeId }) => standingOf(store.view(), nodeId));
     raft.onRemoved(() => {
       for (const listener of this.#removedListeners) listener();
     });

@@ -3,7 +3,8 @@
  * Keys and values are compared without case, as Swarm does. Used by the API (to refuse bad ones), by the scheduler
  * and by whoever asks whether a task still fits its node. Pure.
  */
-import { BlockList, isIP } from "node:net";
+import { isIP } from "node:net";
+import { isInBlock } from "../common/addresses.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { Node } from "./objects.ts";
 import type { Platform } from "./specs.ts";
@@ -84,15 +85,7 @@ function label(labels: Readonly<Record<string, string>> | undefined, name: strin
 
 function addressMatches(value: string, addr: string): boolean {
   if (isIP(addr) === 0) return false;
-  if (isIP(value) !== 0) return value.toLowerCase() === addr.toLowerCase();
-  const [base = "", length = ""] = value.split("/");
-  const family = isIP(base);
-  const prefix = Number(length);
-  if (family === 0 || family !== isIP(addr) || !/^\d+$/.test(length) || prefix > (family === 4 ? 32 : 128))
-    return false;
-  const list = new BlockList();
-  list.addSubnet(base, prefix, family === 4 ? "ipv4" : "ipv6");
-  return list.check(addr, family === 4 ? "ipv4" : "ipv6");
+  return isIP(value) === 0 ? isInBlock(addr, value) : value.toLowerCase() === addr.toLowerCase();
 }
 
 /** How to find what a node has for a key of a constraint or a placement preference. */

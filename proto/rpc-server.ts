@@ -4,7 +4,14 @@
  * and removed while it listens, since a node changes roles. It never decides what a service does.
  */
 import { once } from "node:events";
-import { createServer, type TlsOptions, type TLSSocket, type Server as TlsServer } from "node:tls";
+import type { Socket } from "node:net";
+import {
+  createServer,
+  type PeerCertificate,
+  type TlsOptions,
+  type TLSSocket,
+  type Server as TlsServer,
+} from "node:tls";
 import {
   Server,
   ServerCredentials,
@@ -16,10 +23,11 @@ import {
   type ServerUnaryCall,
   type ServerWritableStream,
 } from "@grpc/grpc-js";
-import { assert, must } from "../common/assert.ts";
+import { assert } from "../common/assert.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
-import type { Audience, NodeIdentity, PeerIdentity } from "./rpc.ts";
+import { Doorman } from "./doorman.ts";
+import type { Audience, NodeIdentity, PeerIdentity, Standing } from "./rpc.ts";
 import { MESSAGE_BYTES_MAX } from "./rpc-client.ts";
 import { failStream, toStatus } from "./rpc-errors.ts";
 import { expiredPeer, peerIdentity } from "./rpc-identity.ts";
@@ -32,6 +40,9 @@ const INVALID_PEER_LIFE_MS = 3_000;
 const KEEPALIVE_MS = 5_000;
 const KEEPALIVE_TIMEOUT_MS = 5_000;
 const STREAMS_PER_CONNECTION_MAX = 1_000;
+/** Of a machine that joins: two calls in turn, with a certificate request (16 KiB at most) and a token. */
+const ANONYMOUS_MESSAGE_BYTES_MAX = 32 * 1024;
+const ANONYMOUS_STREAMS_MAX = 4;
 
 /** Who calls, and whether they still wait. */
 export interface CallContext {
@@ -76,20 +87,18 @@ type SurfaceCall = Pick<ServerUnaryCall<unknown, unknown>, "getAuthContext" | "g
 export class RpcServer {
   #identity: NodeIdentity;
   readonly #log: Logger;
-  readonly #grpc = new Server({
-    "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
-    "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
-    "grpc.keepalive_time_ms": KEEPALIVE_MS,
-    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
-    "grpc.max_concurrent_streams": STREAMS_PER_CONNECTION_MAX,
-    "grpc.enable_channelz": 0,
+  /** The same methods twice: messages are read before their sender is judged, so those of strangers must be small. */
+  readonly #members = surface({ messageBytesMax: MESSAGE_BYTES_MAX, streamsMax: STREAMS_PER_CONNECTION_MAX });
+  readonly #strangers = surface({
+    messageBytesMax: ANONYMOUS_MESSAGE_BYTES_MAX,
+    streamsMax: ANONYMOUS_STREAMS_MAX,
   });
-  readonly #injector = this.#grpc.createConnectionInjector(ServerCredentials.createInsecure());
   readonly #sockets = new Set<TLSSocket>();
   /** Peers whose certificate has expired, by the address that a call says it came from. */
   readonly #expired = new Map<string, PeerIdentity>();
+  readonly #doorman = new Doorman();
   #tls: TlsServer | undefined;
-  #isRefused: (nodeId: string) => boolean = () => false;
+  #standingOf: (peer: PeerIdentity) => Standing = () => undefined;
 
   constructor(options: RpcServerOptions) {
     this.#identity = options.identity;
@@ -100,9 +109,9 @@ export class RpcServer {
     return this.#identity;
   }
 
-  /** Nodes for which `isRefused` says true may call nothing (they were removed from the cluster). */
-  setRefused(isRefused: (nodeId: string) => boolean): void {
-    this.#isRefused = isRefused;
+  /** What the cluster says of a peer today; its certificate may be older. */
+  setStanding(standingOf: (peer: PeerIdentity) => Standing): void {
+    this.#standingOf = standingOf;
   }
 
   /** From the next handshake on this certificate is shown and these roots are trusted. Open connections stay. */
@@ -129,8 +138,8 @@ export class RpcServer {
 
   /** Calls under way go on; new ones are answered UNIMPLEMENTED. Fine if it was not served. */
   removeService(definition: object): void {
-    for (const method of Object.values(definition) as MethodDefinition<unknown, unknown>[]) {
-      this.#grpc.unregister(method.path);
+    for (const { path } of Object.values(definition) as MethodDefinition<unknown, unknown>[]) {
+      for (const { server } of [this.#members, this.#strangers]) server.unregister(path);
     }
   }
 
@@ -146,6 +155,7 @@ export class RpcServer {
       handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
     });
     tls.maxConnections = CONNECTION_COUNT_MAX;
+    tls.on("connection", (socket: Socket) => this.#doorman.arrived(socket));
     tls.on("secureConnection", (socket) => this.#accept(socket));
     tls.on("tlsClientError", (error, socket) => {
       this.#log.debug("TLS handshake failed", { error, remoteAddress: socket.remoteAddress });
@@ -162,8 +172,7 @@ export class RpcServer {
 
   /** The verified identity behind a call; undefined for anonymous peers and foreign certificates. */
   peerOf(call: Pick<SurfaceCall, "getAuthContext">): PeerIdentity | undefined {
-    const peer = peerIdentity(call.getAuthContext().sslPeerCertificate);
-    return peer !== undefined && peer.clusterId === this.#identity.clusterId ? peer : undefined;
+    return this.#member(call.getAuthContext().sslPeerCertificate);
   }
 
   /** Stops listening and breaks every connection. */
@@ -171,7 +180,7 @@ export class RpcServer {
     const tls = this.#tls;
     const closed = tls?.listening === true ? once(tls, "close") : undefined;
     tls?.close();
-    this.#grpc.forceShutdown();
+    for (const { server } of [this.#members, this.#strangers]) server.forceShutdown();
     for (const socket of this.#sockets) socket.destroy();
     await closed;
   }
@@ -191,7 +200,14 @@ export class RpcServer {
     });
     socket.on("error", (error) => this.#log.debug("connection broke", { error }));
     socket.setNoDelay(true);
-    this.#injector.injectConnection(socket);
+    const peer = socket.authorized ? this.#member(socket.getPeerCertificate()) : undefined;
+    if (!this.#doorman.admits(socket, peer?.nodeId)) return;
+    (peer === undefined ? this.#strangers : this.#members).injector.injectConnection(socket);
+  }
+
+  #member(certificate: PeerCertificate | undefined): PeerIdentity | undefined {
+    const peer = peerIdentity(certificate);
+    return peer !== undefined && peer.clusterId === this.#identity.clusterId ? peer : undefined;
   }
 
   #register(
@@ -199,40 +215,51 @@ export class RpcServer {
     handler: MethodHandler<unknown, unknown>,
     audience: Audience,
   ): void {
+    for (const { server } of [this.#members, this.#strangers]) {
+      const isNew = this.#registerAt(server, method, { handler, audience });
+      assert(isNew, `${method.path} is served once`);
+    }
+  }
+
+  #registerAt(
+    server: Server,
+    method: MethodDefinition<unknown, unknown>,
+    { handler, audience }: { handler: MethodHandler<unknown, unknown>; audience: Audience },
+  ): boolean {
     const { path, responseSerialize, requestDeserialize } = method;
-    const isNew =
-      "unary" in handler
-        ? this.#grpc.register(
-            path,
-            (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>) =>
-              void this.#runUnary(call, callback, { audience, run: handler.unary }),
-            responseSerialize,
-            requestDeserialize,
-            "unary",
-          )
-        : "duplex" in handler
-          ? this.#grpc.register(
-              path,
-              (call: ServerDuplexStream<unknown, unknown>) =>
-                this.#guard(call, audience, (context) => handler.duplex(call, context)),
-              responseSerialize,
-              requestDeserialize,
-              "bidi",
-            )
-          : this.#grpc.register(
-              path,
-              (call: ServerWritableStream<unknown, unknown>) =>
-                this.#guard(call, audience, (context) => {
-                  handler.serverStream(call, context).then(
-                    () => call.end(),
-                    (error: unknown) => failStream(call, error),
-                  );
-                }),
-              responseSerialize,
-              requestDeserialize,
-              "serverStream",
-            );
-    assert(isNew, `${path} is served once`);
+    if ("unary" in handler) {
+      return server.register(
+        path,
+        (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>) =>
+          void this.#runUnary(call, callback, { audience, run: handler.unary }),
+        responseSerialize,
+        requestDeserialize,
+        "unary",
+      );
+    }
+    if ("duplex" in handler) {
+      return server.register(
+        path,
+        (call: ServerDuplexStream<unknown, unknown>) =>
+          this.#guard(call, audience, (context) => handler.duplex(call, context)),
+        responseSerialize,
+        requestDeserialize,
+        "bidi",
+      );
+    }
+    return server.register(
+      path,
+      (call: ServerWritableStream<unknown, unknown>) =>
+        this.#guard(call, audience, (context) => {
+          handler.serverStream(call, context).then(
+            () => call.end(),
+            (error: unknown) => failStream(call, error),
+          );
+        }),
+      responseSerialize,
+      requestDeserialize,
+      "serverStream",
+    );
   }
 
   async #runUnary(
@@ -268,22 +295,27 @@ export class RpcServer {
   }
 
   #authorize(call: SurfaceCall, audience: Audience): CallContext {
-    const peer =
+    const certified =
       this.peerOf(call) ?? (audience === "renewing" ? this.#expired.get(call.getPeer()) : undefined);
     const path = call.getPath();
-    if (peer !== undefined && this.#isRefused(peer.nodeId)) {
-      throw new ClusterError("permission_denied", `Node "${peer.nodeId}" was removed from the cluster`, {
-        details: { nodeId: peer.nodeId, removed: true },
+    const standing = certified === undefined ? undefined : this.#standingOf(certified);
+    if (certified !== undefined && standing === "removed") {
+      throw new ClusterError("permission_denied", `Node "${certified.nodeId}" was removed from the cluster`, {
+        details: { nodeId: certified.nodeId, removed: true },
       });
     }
-    if (audience !== "anyone" && peer === undefined) {
+    if (audience !== "anyone" && certified === undefined) {
       throw new ClusterError(
         "unauthenticated",
         `Call of ${path} needs a certificate of cluster "${this.#identity.clusterId}", none that is valid was shown`,
       );
     }
-    if (audience === "managers" && must(peer, "members have a certificate").role !== "manager") {
-      throw new ClusterError("permission_denied", `Call of ${path} is for managers, the caller is a worker`);
+    const isDemoted = standing === "worker" && certified?.role === "manager";
+    const peer: PeerIdentity | undefined =
+      isDemoted && audience !== "raft" ? { ...certified, role: "worker" } : certified;
+    if ((audience === "managers" || audience === "raft") && peer?.role !== "manager") {
+      const who = isDemoted ? "no manager any more" : "a worker";
+      throw new ClusterError("permission_denied", `Call of ${path} is for managers, the caller is ${who}`);
     }
     const controller = new AbortController();
     call.on("cancelled", () => controller.abort());
@@ -294,6 +326,23 @@ export class RpcServer {
     const wire = toStatus(error);
     if (wire.code === status.INTERNAL) this.#log.error("call failed", { path: call.getPath(), error });
   }
+}
+
+interface Surface {
+  readonly server: Server;
+  readonly injector: ReturnType<Server["createConnectionInjector"]>;
+}
+
+function surface(limits: { readonly messageBytesMax: number; readonly streamsMax: number }): Surface {
+  const server = new Server({
+    "grpc.max_receive_message_length": limits.messageBytesMax,
+    "grpc.max_send_message_length": MESSAGE_BYTES_MAX,
+    "grpc.keepalive_time_ms": KEEPALIVE_MS,
+    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
+    "grpc.max_concurrent_streams": limits.streamsMax,
+    "grpc.enable_channelz": 0,
+  });
+  return { server, injector: server.createConnectionInjector(ServerCredentials.createInsecure()) };
 }
 
 function secureContext(identity: NodeIdentity): TlsOptions {

@@ -30,6 +30,10 @@ export interface PeerIdentity {
 
 /**
  * Who may call a service: managers, any member of the cluster, members whose certificate may have expired a while ago, or
- * also those without a certificate.
+ * also those without a certificate. "raft" is for all who have a manager's certificate: a replica that is behind may not
+ * know yet that its leader is a manager, and would never hear of it from anyone else.
  */
-export type Audience = "managers" | "members" | "renewing" | "anyone";
+export type Audience = "managers" | "raft" | "members" | "renewing" | "anyone";
+
+/** What the cluster says of a node that shows a certificate; undefined: no more than that certificate. */
+export type Standing = NodeRole | "removed" | undefined;

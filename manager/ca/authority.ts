@@ -35,6 +35,8 @@ export interface IssueRequest {
 
 /** The least that a cluster can ask for: what the leader didn't make shall soon be replaced by what it makes. */
 const OWN_LIFE_MS = 3_600_000;
+/** IP address or name of a host; empty where none was given. */
+const ADDRESS = /^[\w.:%-]{0,255}$/;
 const AVAILABILITIES: readonly string[] = ["active", "pause", "drain"];
 
 export class Authority {
@@ -51,6 +53,10 @@ export class Authority {
     const cluster = clusterOf(store.view());
     const role = roleOfToken(cluster, request.token);
     const availability = parseAvailability(request.availability);
+    if (!ADDRESS.test(request.addr)) {
+      const got = request.addr.slice(0, 80);
+      throw new ClusterError("invalid_argument", `Address of a node must be without port, got "${got}"`);
+    }
     const nodeId = newObjectId(random);
     const issued = await this.#sign(cluster, { nodeId, role, csr: request.csr });
     await store.update((tx) => {

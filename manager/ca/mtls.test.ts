@@ -185,7 +185,7 @@ test("RpcServer refuses nodes that were removed", async (t) => {
   const served = await serve(t, "members");
   const client = served.connect(worker);
   await ask(client);
-  served.server.setRefused((nodeId) => nodeId === "w1");
+  served.server.setStanding(({ nodeId }) => (nodeId === "w1" ? "removed" : undefined));
   await assert.rejects(ask(client), (error) => {
     assert.ok(error instanceof ClusterError);
     return error.code === "permission_denied" && error.details["removed"] === true;

@@ -4,7 +4,8 @@ import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { CallContext, ServiceHandlers } from "../../proto/rpc-server.ts";
-import type { controlService } from "../../proto/services.ts";
+import type { Audience } from "../../proto/rpc.ts";
+import { controlService } from "../../proto/services.ts";
 import type { LeaderLink } from "../leader-link.ts";
 import { LEARNER_WAIT_MS } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
@@ -123,6 +124,15 @@ export function controlHandlers(deps: ControlServiceDeps): ServiceHandlers<typeo
     },
   };
 }
+
+/** Whether who asks to join is a manager the leader checks itself: others may not have heard of its promotion. */
+export const CONTROL_AUDIENCE: { readonly [K in keyof typeof controlService]: Audience } = {
+  ...(Object.fromEntries(Object.keys(controlService).map((name) => [name, "managers"])) as Record<
+    keyof typeof controlService,
+    Audience
+  >),
+  joinRaft: "raft",
+};
 
 function checkLeads(deps: ControlServiceDeps): void {
   if (deps.raft.isLeader) return;

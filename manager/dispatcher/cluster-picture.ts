@@ -12,7 +12,15 @@ import type {
   RemoteEndpoint,
 } from "../../model/dispatch.ts";
 import { guestKey } from "../../model/node-guests.ts";
-import type { ClusterImage, Network, Node, Service, StoreEvent, Task } from "../../model/objects.ts";
+import type {
+  ClusterImage,
+  Network,
+  Node,
+  NodeGuest,
+  Service,
+  StoreEvent,
+  Task,
+} from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import {
   endpointOf,
@@ -243,21 +251,27 @@ export class ClusterPicture {
   #removeNode(node: Node): void {
     this.#nodes.delete(node.id);
     this.#peers.delete(node.id);
-    for (const { networkId, containerId } of node.guests ?? [])
-      this.table(networkId).endpoints.delete(containerId);
+    for (const guest of node.guests ?? []) this.#setGuest(guest, node.id, undefined);
     this.#nodeServingChanged(node.id);
   }
 
   #setGuests(node: Node, before: Node | undefined): void {
     const staying = new Set(node.guests?.map(guestKey));
     for (const guest of before?.guests ?? [])
-      if (!staying.has(guestKey(guest))) this.table(guest.networkId).endpoints.delete(guest.containerId);
-    for (const guest of node.guests ?? []) {
-      const endpoint = isServing(node) ? guestEndpoint(guest, node.id) : undefined;
-      const { endpoints } = this.table(guest.networkId);
-      if (endpoint === undefined) endpoints.delete(guest.containerId);
-      else endpoints.set(guest.containerId, endpoint);
-    }
+      if (!staying.has(guestKey(guest))) this.#setGuest(guest, node.id, undefined);
+    for (const guest of node.guests ?? [])
+      this.#setGuest(guest, node.id, isServing(node) ? guestEndpoint(guest, node.id) : undefined);
+  }
+
+  /** A node has no say over endpoints of others, whatever it calls its guests. */
+  #setGuest(guest: NodeGuest, nodeId: string, endpoint: RemoteEndpoint | undefined): void {
+    if (!this.#networks.has(guest.networkId)) return;
+    const { endpoints } = this.table(guest.networkId);
+    const { containerId } = guest;
+    const holder = endpoints.values.get(containerId)?.nodeId;
+    if (this.#tasks.has(containerId) || (holder !== undefined && holder !== nodeId)) return;
+    if (endpoint === undefined) endpoints.delete(containerId);
+    else endpoints.set(containerId, endpoint);
   }
 
   #nodeServingChanged(nodeId: string): void {

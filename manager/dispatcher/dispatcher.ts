@@ -8,11 +8,12 @@ import { ClusterError } from "../../common/errors.ts";
 import { newObjectId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
 import { certificateRoleOf, mustForgetRoot, mustRenewCertificate } from "../../model/node-role.ts";
-import { type Cluster, type Node, NodeState, type Task, type TaskStatus } from "../../model/objects.ts";
+import { type Cluster, type Node, NodeState, type Task } from "../../model/objects.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { NodeImages } from "../node-images.ts";
 import type { Store, WatchItem } from "../store/store.ts";
+import { parseTaskStatus } from "./agent-reports.ts";
 import { ClusterPicture } from "./cluster-picture.ts";
 import { DrainBarrier } from "./drain-barrier.ts";
 import {
@@ -20,6 +21,7 @@ import {
   DRAIN_BARRIER_MS,
   NODE_DOWN_MS,
   SESSION_BACKLOG_COUNT_MAX,
+  SESSION_STATUS_BYTES_MAX,
   SILENCE_CHECK_MS,
 } from "./limits.ts";
 import { MissingNodes } from "./missing-nodes.ts";
@@ -30,8 +32,6 @@ import { StatusWriter } from "./status-writer.ts";
 
 export type ToAgent = shoal.v1.DispatcherMessage.$Properties;
 export type FromAgent = shoal.v1.AgentMessage.$Properties;
-
-const decoder = new TextDecoder();
 
 /** One agent's stream, as the dispatcher needs it. */
 export interface AgentStream {
@@ -62,6 +62,8 @@ interface Session {
   lastHeardMs: number;
   isRegistered: boolean;
   isOver: boolean;
+  /** Bytes of statuses that are not committed yet, or came before the session was opened. */
+  waitingBytes: number;
   /** Order of the hellos; 0 before this one's. */
   helloNumber: number;
   /** What came after the hello while that was not answered yet, oldest first. */
@@ -155,6 +157,7 @@ export class Dispatcher implements Component {
       lastHeardMs: clock.monotonicMs(),
       isRegistered: false,
       isOver: false,
+      waitingBytes: 0,
       helloNumber: 0,
       early: [],
       hasTaskChanges: true,
@@ -167,6 +170,7 @@ export class Dispatcher implements Component {
         this.#guarded(session, () => {
           if (this.#isStopped) return;
           session.lastHeardMs = clock.monotonicMs();
+          if (stream.backlogCount > SESSION_BACKLOG_COUNT_MAX) throw tooMuch("read what it is told");
           if (message.hello) this.#confirm(session, message.hello, remoteAddr);
           else this.#receive(session, message);
         }),
@@ -190,6 +194,7 @@ export class Dispatcher implements Component {
    * that was replaced and does not know it yet would tell the node to end what its successor started there, or that it was removed.
    */
   #confirm(session: Session, hello: shoal.v1.AgentHello.$Properties, remoteAddr: string): void {
+    if (session.helloNumber !== 0) throw tooMuch("say hello once");
     this.#helloCount += 1;
     session.helloNumber = this.#helloCount;
     const isCurrent = (): boolean => !this.#isStopped && !session.isOver;
@@ -217,8 +222,8 @@ export class Dispatcher implements Component {
   #receive(session: Session, message: FromAgent): void {
     if (!session.isRegistered) {
       if (session.helloNumber === 0) return;
-      if (session.early.length < SESSION_BACKLOG_COUNT_MAX) session.early.push(message);
-      else session.stream.end();
+      if (session.early.length >= SESSION_BACKLOG_COUNT_MAX) throw tooMuch("wait for its session");
+      session.early.push(message);
     } else if (message.heartbeat) session.stream.send({ heartbeat: {} });
     else if (message.statuses) this.#reported(session, message.statuses);
     else if (message.ack) this.#acknowledged(session, message.ack);
@@ -265,7 +270,7 @@ export class Dispatcher implements Component {
     }
     this.#sessions.set(session.nodeId, session);
     this.#missing.found(session.nodeId, this.#deps.clock.monotonicMs());
-    this.#nodes.register(session.nodeId, hello, hello.addr || remoteAddr);
+    this.#nodes.register(session.nodeId, hello, remoteAddr);
     session.isRegistered = true;
     log.info("node session opened", { nodeId: session.nodeId, session: session.id });
     const common = commonInfo(this.#deps.store.view(), this.#sessions.size);
@@ -289,9 +294,18 @@ export class Dispatcher implements Component {
     const updates = (batch.updates ?? []).map(({ taskId, statusJson }) => ({
       nodeId: session.nodeId,
       taskId: taskId ?? "",
-      status: JSON.parse(decoder.decode(statusJson ?? new Uint8Array())) as TaskStatus,
+      status: parseTaskStatus(statusJson ?? new Uint8Array()),
     }));
-    this.#statuses.add(updates, () => session.stream.send({ statusAck: { batchId: batch.batchId ?? 0 } }));
+    const bytes = (batch.updates ?? []).reduce(
+      (sum, { statusJson }) => sum + (statusJson?.byteLength ?? 0),
+      0,
+    );
+    session.waitingBytes += bytes;
+    if (session.waitingBytes > SESSION_STATUS_BYTES_MAX) throw tooMuch("wait for what it reported");
+    this.#statuses.add(updates, () => {
+      session.waitingBytes -= bytes;
+      session.stream.send({ statusAck: { batchId: batch.batchId ?? 0 } });
+    });
   }
 
   #acknowledged(session: Session, ack: shoal.v1.AssignmentAck.$Properties): void {
@@ -450,4 +464,9 @@ export class Dispatcher implements Component {
         ? undefined
         : timers.after(Math.max(0, deadlineMs - clock.monotonicMs()), () => this.#releaseDrained());
   }
+}
+
+/** Ends the session of a node that asks for more than a sound one would. */
+function tooMuch(wanted: string): ClusterError {
+  return new ClusterError("resource_exhausted", `Session of a node must ${wanted}, it did not`);
 }

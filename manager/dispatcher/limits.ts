@@ -6,12 +6,12 @@ export const ASSIGNMENT_COALESCE_MS = 4;
 export const DOCUMENT_COUNT_MAX = 1000;
 /** Messages that wait for a slow worker before its session is ended; it comes back and gets a full set. */
 export const SESSION_BACKLOG_COUNT_MAX = 256;
+/** Statuses of one session that wait to be committed: those of ten thousand tasks. Who has more comes back and says the newest. */
+export const SESSION_STATUS_BYTES_MAX: number = 8 * 1024 * 1024;
 /** Changes remembered for each network; a session further behind gets the network whole. */
 export const CHANGE_LOG_COUNT_MAX = 4096;
 /** Statuses of one burst are committed together. */
 export const STATUS_COALESCE_MS = 2;
-/** Status updates in one transaction; each is a whole task of about 2 kB. */
-export const STATUS_BATCH_COUNT_MAX = 400;
 /** Nobody waits longer than this for other nodes to take a draining endpoint out of service (network.md 2.1). */
 export const DRAIN_BARRIER_MS = 3_000;
 /**
@@ -38,3 +38,13 @@ export const GUEST_NETWORK_COUNT_MAX = 256;
 export const GUEST_COUNT_MAX = 1024;
 /** Names of one such place. */
 export const GUEST_NAME_COUNT_MAX = 32;
+/** Names of all of them together: they are in the node's object, which is written as a whole. */
+export const GUEST_NAMES_CHARS_MAX: number = 256 * 1024;
+/** Names, ids and addresses that a node tells: as long as a DNS name may be. */
+export const NAME_CHARS_MAX = 255;
+/** What a node tells of one task: about 400 bytes, more where an error quotes a program's words. */
+export const STATUS_BYTES_MAX: number = 256 * 1024;
+/** Words for people in a status are kept in every replica. */
+export const STATUS_TEXT_CHARS_MAX = 4_096;
+/** What a node tells of itself: about 1 KiB, more with many labels and certificates of roots. */
+export const DESCRIPTION_BYTES_MAX: number = 64 * 1024;

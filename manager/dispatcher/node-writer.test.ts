@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { parseGuests } from "./agent-reports.ts";
 import { GUEST_COUNT_MAX, GUEST_NAME_COUNT_MAX } from "./limits.ts";
 import { mergeGuests } from "./node-writer.ts";
 
@@ -10,15 +11,15 @@ const KNOWN = [
 
 describe("mergeGuests", () => {
   it("keeps the address of a container on that network, with the names of now", () => {
-    const merged = mergeGuests(KNOWN, [{ containerId: "c1", networkId: "n2", names: ["api"] }]);
+    const merged = mergeGuests(KNOWN, parseGuests([{ containerId: "c1", networkId: "n2", names: ["api"] }]));
     assert.deepEqual(merged, [{ ...KNOWN[1], names: ["api"] }]);
   });
 
   it("keeps it if it is what is asked for, and else lets go of it", () => {
     const report = { containerId: "c1", networkId: "n1", names: ["web"] };
-    const [same] = mergeGuests(KNOWN, [{ ...report, address: "10.0.1.3" }]);
+    const [same] = mergeGuests(KNOWN, parseGuests([{ ...report, address: "10.0.1.3" }]));
     assert.deepEqual([same?.wanted, same?.address], ["10.0.1.3", "10.0.1.3/24"]);
-    const [other] = mergeGuests(KNOWN, [{ ...report, address: "10.0.1.4" }]);
+    const [other] = mergeGuests(KNOWN, parseGuests([{ ...report, address: "10.0.1.4" }]));
     assert.deepEqual([other?.wanted, other?.address], ["10.0.1.4", ""]);
   });
 
@@ -29,7 +30,7 @@ describe("mergeGuests", () => {
       networkId: "n1",
       names,
     }));
-    const merged = mergeGuests(KNOWN, reported);
+    const merged = mergeGuests(KNOWN, parseGuests(reported));
     assert.equal(merged.length, GUEST_COUNT_MAX);
     assert.deepEqual(merged[0], {
       containerId: "new0",

@@ -1,12 +1,13 @@
-/** Writes what sessions say about nodes: here, gone, described. Bursts (a new leader, a rack that failed) are one transaction. */
+/** Writes what sessions say about nodes: here, gone, described. Bursts (a new leader, a rack that failed) go together. */
 import { withoutMask } from "../../common/addresses.ts";
 import type { Cancel, Timers } from "../../common/env.ts";
 import { guestKey, guestsByKey } from "../../model/node-guests.ts";
-import { type Node, type NodeDescription, type NodeGuest, NodeState } from "../../model/objects.ts";
+import { type Node, type NodeGuest, NodeState } from "../../model/objects.ts";
 import { deepEqual } from "../../model/up-to-date.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { Store } from "../store/store.ts";
-import { GUEST_COUNT_MAX, GUEST_NAME_COUNT_MAX, STATUS_COALESCE_MS } from "./limits.ts";
+import { parseAddresses, parseDescription, parseGuests, type ReportedGuest } from "./agent-reports.ts";
+import { STATUS_COALESCE_MS } from "./limits.ts";
 
 export interface NodeWriterDeps {
   readonly store: Store;
@@ -14,26 +15,16 @@ export interface NodeWriterDeps {
   readonly failed: (error: unknown) => void;
 }
 
-const decoder = new TextDecoder();
-
-function parseDescription(json: Uint8Array | null | undefined): NodeDescription | undefined {
-  if (json === null || json === undefined || json.byteLength === 0) return undefined;
-  return JSON.parse(decoder.decode(json)) as NodeDescription;
-}
-
 /** The node's guests as it reports them now, with the addresses that they have from us. */
 export function mergeGuests(
   known: readonly NodeGuest[],
-  reported: readonly shoal.v1.Guest.$Properties[],
+  reported: readonly ReportedGuest[],
 ): readonly NodeGuest[] {
   const formers = guestsByKey(known);
-  return reported.slice(0, GUEST_COUNT_MAX).map((each) => {
-    const identity = { containerId: each.containerId ?? "", networkId: each.networkId ?? "" };
-    const names = (each.names ?? []).slice(0, GUEST_NAME_COUNT_MAX);
-    const wanted = each.address ?? "";
-    const address = formers.get(guestKey(identity))?.address ?? "";
-    const keeps = wanted === "" || withoutMask(address) === wanted;
-    return { ...identity, names, wanted, address: keeps ? address : "" };
+  return reported.map((guest) => {
+    const address = formers.get(guestKey(guest))?.address ?? "";
+    const keeps = guest.wanted === "" || withoutMask(address) === guest.wanted;
+    return { ...guest, address: keeps ? address : "" };
   });
 }
 
@@ -55,14 +46,14 @@ export class NodeWriter {
   }
 
   /** The node has a session. */
-  register(nodeId: string, hello: shoal.v1.AgentHello.$Properties, addr: string): void {
+  register(nodeId: string, hello: shoal.v1.AgentHello.$Properties, remoteAddr: string): void {
     const description = parseDescription(hello.descriptionJson);
+    const { addr = remoteAddr, ...addresses } = parseAddresses(hello);
     this.#change(nodeId, (node) => ({
       ...node,
       ...(description === undefined ? {} : { description: { ...node.description, ...description } }),
       status: { state: NodeState.ready, message: "", addr },
-      rpcAddress: hello.rpcAddress ?? node.rpcAddress,
-      dataPathAddress: hello.dataPathAddress ?? node.dataPathAddress,
+      ...addresses,
     }));
   }
 
@@ -73,10 +64,11 @@ export class NodeWriter {
   }
 
   setGuests(nodeId: string, reported: readonly shoal.v1.Guest.$Properties[]): void {
+    const guests = parseGuests(reported);
     this.#change(nodeId, (node) =>
-      node.guests === undefined && reported.length === 0
+      node.guests === undefined && guests.length === 0
         ? node
-        : { ...node, guests: mergeGuests(node.guests ?? [], reported) },
+        : { ...node, guests: mergeGuests(node.guests ?? [], guests) },
     );
   }
 
@@ -101,13 +93,11 @@ export class NodeWriter {
     const changes = [...this.#changes];
     this.#changes.clear();
     try {
-      await this.#deps.store.update((tx) => {
-        for (const [nodeId, list] of changes) {
-          const node = tx.get("node", nodeId);
-          if (node === undefined) continue;
-          const next = list.reduce((current, change) => change(current), node);
-          if (!deepEqual(next, node)) tx.update("node", next);
-        }
+      await this.#deps.store.batch(changes, (tx, [nodeId, list]) => {
+        const node = tx.get("node", nodeId);
+        if (node === undefined) return;
+        const next = list.reduce((current, change) => change(current), node);
+        if (!deepEqual(next, node)) tx.update("node", next);
       });
     } catch (caught) {
       if (!this.#isStopped) this.#deps.failed(caught);

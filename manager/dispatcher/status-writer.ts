@@ -1,13 +1,14 @@
 /**
- * Writes what agents report into the store: bursts of all sessions in one transaction, observed state only forwards,
+ * Writes what agents report into the store: bursts of all sessions together, observed state only forwards,
  * acknowledged once committed. What a node says about tasks that are not its own is ignored.
  */
+import { isInBlock } from "../../common/addresses.ts";
 import type { Cancel, Timers } from "../../common/env.ts";
 import type { Logger } from "../../common/log.ts";
 import type { TaskStatus } from "../../model/objects.ts";
 import { deepEqual } from "../../model/up-to-date.ts";
 import type { Store, Transaction } from "../store/store.ts";
-import { STATUS_BATCH_COUNT_MAX, STATUS_COALESCE_MS } from "./limits.ts";
+import { STATUS_COALESCE_MS } from "./limits.ts";
 
 export interface StatusWriterDeps {
   readonly store: Store;
@@ -53,22 +54,15 @@ export class StatusWriter {
     });
   }
 
-  /** Transactions of one burst are in flight together; the next burst doesn't wait for them. */
+  /** Transactions of one burst, each of bounded size, are in flight together; the next burst doesn't wait for them. */
   async #write(): Promise<void> {
     const batches = this.#waiting;
     this.#waiting = [];
     const updates = batches.flatMap((batch) => batch.updates);
-    const writes: Promise<unknown>[] = [];
-    for (let start = 0; start < updates.length; start += STATUS_BATCH_COUNT_MAX) {
-      const piece = updates.slice(start, start + STATUS_BATCH_COUNT_MAX);
-      writes.push(
-        this.#deps.store.update((tx) => {
-          for (const update of piece) applyStatus(tx, update);
-        }),
-      );
-    }
     try {
-      await Promise.all(writes);
+      const committedCount = await this.#deps.store.batch(updates, applyStatus);
+      // What changed nothing is known only if this member still leads: one that was replaced may not have heard of the task.
+      if (committedCount < updates.length) await this.#deps.store.update(() => undefined);
     } catch (caught) {
       if (!this.#isStopped) this.#deps.failed(caught);
       return;
@@ -78,14 +72,20 @@ export class StatusWriter {
   }
 }
 
-/** Exported for its rule: nothing goes back, nothing is said for another node. */
-function applyStatus(tx: Transaction, { nodeId, taskId, status }: Update): void {
+/** Nothing goes back, nothing is said for another node, and no traffic is drawn that is another's. */
+function applyStatus(tx: Transaction, { nodeId, taskId, status: reported }: Update): void {
   const task = tx.get("task", taskId);
   if (task === undefined || task.nodeId !== nodeId) return;
-  if (status.state < task.status.state) return;
+  if (reported.state < task.status.state) return;
+  const block = tx.get("node", nodeId)?.meshSubnet ?? "";
+  const status = isOnMesh(reported, block) ? reported : { ...reported, meshIp: "" };
   // The same state again (a session was cut before its acknowledgement) may still bring facts that are new.
   if (status.state === task.status.state && sameFacts(status, task.status)) return;
   tx.update("task", { ...task, status });
+}
+
+function isOnMesh({ meshIp = "" }: TaskStatus, block: string): boolean {
+  return meshIp === "" || isInBlock(meshIp, block);
 }
 
 /**

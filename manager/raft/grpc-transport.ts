@@ -10,6 +10,7 @@ import type { Cancel, Random, Timers } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { shoal } from "../../proto/messages.ts";
+import { failStream } from "../../proto/rpc-errors.ts";
 import { raftService } from "../../proto/services.ts";
 import { entryBytes } from "./core/log.ts";
 import type { Message, SnapshotMessage } from "./core/messages.ts";
@@ -41,6 +42,15 @@ export interface GrpcTransportOptions {
 
 type BatchStream = ServerDuplexStream<shoal.v1.IRaftBatch, shoal.v1.IRaftBatch>;
 
+type SnapshotStream = ServerDuplexStream<shoal.v1.ISnapshotPart, shoal.v1.ISnapshotAnswer>;
+
+/** Who is at the other end, by its certificate. */
+export interface Speaker {
+  readonly nodeId: string;
+  /** True of a manager that was demoted; it may not know yet. */
+  readonly isDemoted: () => boolean;
+}
+
 interface Peer {
   readonly addr: string;
   readonly stream: PeerStream;
@@ -53,6 +63,8 @@ export class GrpcTransport implements RaftTransport {
   /** Removed members whose streams are still open, and what keeps them from being closed. */
   readonly #leaving = new Map<number, Cancel>();
   readonly #receiver: SnapshotReceiver;
+  /** Of all members that were ever known: a number is never given to another node. */
+  readonly #nodeOf = new Map<number, string>();
   #handler: TransportHandler | undefined;
   #isStopped = false;
 
@@ -70,12 +82,11 @@ export class GrpcTransport implements RaftTransport {
     });
   }
 
-  /** To be registered on the node's server under raftService, for managers only. */
+  /** For servers where whoever reaches them is trusted: tests and measurements. */
   get service(): UntypedServiceImplementation {
     return {
-      messages: (call: BatchStream) => this.#serveMessages(call),
-      snapshot: (call: ServerDuplexStream<shoal.v1.ISnapshotPart, shoal.v1.ISnapshotAnswer>) =>
-        this.#receiver.serve(call),
+      messages: (call: BatchStream) => this.serveMessages(call),
+      snapshot: (call: SnapshotStream) => this.serveSnapshot(call),
     };
   }
 
@@ -87,6 +98,7 @@ export class GrpcTransport implements RaftTransport {
 
   setPeers(members: readonly Member[]): void {
     if (this.#isStopped) return;
+    for (const { raftId, nodeId } of members) this.#nodeOf.set(raftId, nodeId);
     const wanted = new Map(members.map((member) => [member.raftId, member.addr]));
     wanted.delete(this.#options.raftId);
     for (const [raftId, peer] of this.#peers) {
@@ -177,13 +189,31 @@ export class GrpcTransport implements RaftTransport {
     });
   }
 
-  #serveMessages(call: BatchStream): void {
+  /** A snapshot that comes in; of a member other than `speaker` it is refused. Throws permission_denied for a demoted one. */
+  serveSnapshot(call: SnapshotStream, speaker?: Speaker): void {
+    if (speaker?.isDemoted() === true)
+      throw new ClusterError("permission_denied", `Node "${speaker.nodeId}" is no manager any more`);
+    this.#receiver.serve(call, (from) => this.#isOf(from, speaker));
+  }
+
+  /** Nobody speaks for another member; a number that is not known yet may be that of one that has just joined. */
+  #isOf(raftId: number, speaker: Speaker | undefined): boolean {
+    return speaker === undefined || (this.#nodeOf.get(raftId) ?? speaker.nodeId) === speaker.nodeId;
+  }
+
+  /** The messages of one peer's stream; of a member other than `speaker` they are refused. */
+  serveMessages(call: BatchStream, speaker?: Speaker): void {
     let isKnown = false;
     call.sendMetadata(new Metadata());
     call.on("data", (batch: shoal.v1.IRaftBatch) => {
       const from = batch.from ?? 0;
       if (batch.clusterId !== this.#options.clusterId || batch.to !== this.#options.raftId) {
-        call.destroy();
+        failStream(call, new ClusterError("failed_precondition", `Raft messages are for member ${batch.to}`));
+        return;
+      }
+      if (!this.#isOf(from, speaker)) {
+        this.#options.log.warn("raft message in another member's name", { from, nodeId: speaker?.nodeId });
+        failStream(call, new ClusterError("permission_denied", `Raft messages are not from member ${from}`));
         return;
       }
       if (!isKnown) {
@@ -193,14 +223,21 @@ export class GrpcTransport implements RaftTransport {
       try {
         const envelope = { from, to: this.#options.raftId };
         const messages = (batch.messages ?? []).map((wire) => decodeMessage(wire, envelope, this.#encoder));
-        this.#handler?.onMessages(messages);
+        this.#handler?.onMessages(speaker?.isDemoted() === true ? questionsOf(messages) : messages);
       } catch (caught) {
         this.#options.log.warn("raft message from a peer not understood", { from, error: caught });
-        call.destroy();
+        failStream(call, new ClusterError("invalid_argument", "Raft message was not understood"));
       }
     });
     call.on("end", () => call.end());
     // The peer's stream broke; it opens another.
     call.on("error", () => undefined);
   }
+}
+
+/** What is left to a demoted manager: to ask for votes, which is how it learns that it was taken out. */
+function questionsOf(messages: readonly Message[]): readonly Message[] {
+  return messages
+    .filter((message) => message.type === "preVote" || message.type === "vote")
+    .map((message) => ({ ...message, isTransfer: false }));
 }

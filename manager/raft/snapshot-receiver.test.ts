@@ -52,7 +52,7 @@ function receiver(): Receiver {
       });
       call.on("error", (error) => resolve({ answers, error: error.message }));
       call.on("finish", () => resolve({ answers, error: "" }));
-      snapshots.serve(call as unknown as ServerDuplexStream<Part, Answer>);
+      snapshots.serve(call as unknown as ServerDuplexStream<Part, Answer>, (raftId) => raftId === 1);
       for (const part of [...parts, null]) call.push(part);
     });
   return { send, installed };
@@ -85,6 +85,7 @@ test("SnapshotReceiver installs nothing that is damaged, incomplete, out of orde
     [[offer("s"), damaged], /a wrong checksum/],
     [[offer("s"), second], /out of order/],
     [[offer("s"), first, first], /out of order/],
+    [[offer("s", { from: 3 })], /not from member 3/],
     [[first], /out of order/],
     [[offer("s"), first, { end: { pieceCount: 4 } }], /out of order/],
     [[offer("s", { clusterId: "other" })], /it is for member 2/],

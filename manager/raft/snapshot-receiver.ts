@@ -5,6 +5,7 @@
 import type { ServerDuplexStream } from "@grpc/grpc-js";
 import { ClusterError } from "../../common/errors.ts";
 import type { shoal } from "../../proto/messages.ts";
+import { failStream } from "../../proto/rpc-errors.ts";
 import type { StateEntry } from "./checkpoint-store.ts";
 import { decodeConfiguration } from "./core/configs.ts";
 import type { SnapshotMessage, SnapshotMeta } from "./core/messages.ts";
@@ -56,16 +57,17 @@ export class SnapshotReceiver {
     this.#options = options;
   }
 
-  serve(call: Call): void {
-    this.#take(call)
+  /** `isFrom` says whether the peer is the member that it says to be. */
+  serve(call: Call, isFrom: (raftId: number) => boolean): void {
+    this.#take(call, isFrom)
       .then(() => {
         call.write({ installed: true });
         call.end();
       })
-      .catch((caught: unknown) => call.destroy(ClusterError.from(caught)));
+      .catch((caught: unknown) => failStream(call, caught));
   }
 
-  async #take(call: Call): Promise<void> {
+  async #take(call: Call, isFrom: (raftId: number) => boolean): Promise<void> {
     let message: SnapshotMessage | undefined;
     let partial: Partial | undefined;
     // Leaving a plain for-await would destroy the stream, and the answer with it.
@@ -73,6 +75,12 @@ export class SnapshotReceiver {
     for await (const part of parts) {
       if (part.offer !== undefined && part.offer !== null) {
         message = this.#readOffer(part.offer);
+        if (!isFrom(message.from)) {
+          throw new ClusterError(
+            "permission_denied",
+            `Cannot take a snapshot: it is not from member ${message.from}`,
+          );
+        }
         partial = this.#begin(part.offer.snapshotId ?? "");
         call.write({ nextPiece: partial.pieceCount });
       } else if (part.piece !== undefined && part.piece !== null) {

@@ -139,7 +139,8 @@ class Fixture {
   }
 
   async report(agent: ModelAgent, taskId: string, state: TaskState): Promise<void> {
-    const status: TaskStatus = { state, timestamp: `${state}`, message: "", err: "" };
+    const timestamp = `2026-01-01T00:00:00.${String(state).padStart(9, "0")}Z`;
+    const status: TaskStatus = { state, timestamp, message: "", err: "" };
     const statusJson = new TextEncoder().encode(JSON.stringify(status));
     agent.receive({ statuses: { batchId: state, updates: [{ taskId, statusJson }] } });
     await this.run();
@@ -266,6 +267,99 @@ test("Dispatcher ends the session of an agent that sends nonsense", async () => 
   const agent = await fixture.agent("a");
   agent.receive({ statuses: { batchId: 1, updates: [{ taskId: "t", statusJson: new Uint8Array([123]) }] } });
   assert.equal(agent.isEnded, true);
+});
+
+test("a node that was taken over costs itself its session, and the leader and the others nothing", async () => {
+  const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
+  const status = (statusJson: Uint8Array): object => ({
+    statuses: { updates: [{ taskId: "t", statusJson }] },
+  });
+  const wide = encode({ state: 512, timestamp: "", message: "", err: "x".repeat(4_000_000) });
+  const hostile: readonly object[] = [
+    status(encode(null)),
+    status(encode({ state: {}, timestamp: "", message: "", err: "" })),
+    status(wide),
+    { description: { descriptionJson: encode({ Resources: null }) } },
+    { description: { descriptionJson: encode([]) } },
+    { guestNetworks: { guests: [{ containerId: "../t", networkId: NETWORK }] } },
+    { hello: { rpcAddress: "a:1; rm -rf /", dataPathAddress: "192.0.2.1" } },
+  ];
+  const fixture = new Fixture();
+  await fixture.start("a", "b");
+  await fixture.task("t", "a", TaskState.starting);
+  const b = await fixture.agent("b");
+  const before = fixture.store.view().get("task", "t");
+  for (const message of hostile) {
+    const agent = await fixture.agent("a");
+    agent.receive(message);
+    await fixture.run();
+    assert.equal(agent.isEnded, true, Object.keys(message).join());
+    agent.ended();
+  }
+  assert.deepEqual(fixture.store.view().get("task", "t"), before);
+  assert.equal(b.isEnded, false);
+  await fixture.report(await fixture.agent("a"), "t", TaskState.running);
+  assert.equal(fixture.observed("t"), TaskState.running, "who comes back in its senses is heard");
+});
+
+test("what a session may leave unanswered is bounded: no second hello, no flood of statuses, no reader that never reads", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a");
+  const twice = await fixture.agent("a");
+  twice.receive({ hello: { rpcAddress: "a:2377" } });
+  assert.equal(twice.isEnded, true, "a second hello");
+  const flood = await fixture.agent("a");
+  const statusJson = new Uint8Array(200_000).fill(0x20);
+  statusJson.set(new TextEncoder().encode('{"state":512,"timestamp":"","message":"","err":""}'));
+  for (let count = 0; count < 100 && !flood.isEnded; count += 1)
+    flood.receive({ statuses: { updates: [{ taskId: "t", statusJson }] } });
+  assert.equal(flood.isEnded, true, "20 MB of statuses at once");
+  const deaf = await fixture.agent("a");
+  deaf.backlogCount = 100_000;
+  deaf.receive({ heartbeat: {} });
+  assert.equal(deaf.isEnded, true, "answers that nobody reads");
+});
+
+test("a node draws no traffic by an address that is not on its block of the mesh", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a", "b");
+  await fixture.task("t", "a");
+  const agent = await fixture.agent("a");
+  const tell = async (meshIp: string, state: TaskState): Promise<string | undefined> => {
+    const status = { state, timestamp: "2026-01-01T00:00:00Z", message: "", err: "", meshIp };
+    const statusJson = new TextEncoder().encode(JSON.stringify(status));
+    agent.receive({ statuses: { updates: [{ taskId: "t", statusJson }] } });
+    await fixture.run();
+    return fixture.store.view().get("task", "t")?.status.meshIp;
+  };
+  assert.equal(await tell("100.64.0.9", TaskState.starting), "100.64.0.9");
+  assert.equal(await tell("100.64.2.9", TaskState.running), "", "an address of node b");
+});
+
+test("what a node calls its guest takes no endpoint of others", async () => {
+  const fixture = new Fixture();
+  await fixture.start("node1", "node2");
+  const [thief, victim] = [await fixture.agent("node1"), await fixture.agent("node2")];
+  await fixture.task("t1", "node2", TaskState.running);
+  const guests = [{ containerId: "t1", networkId: NETWORK, names: ["web"], address: "" }];
+  const give = async (): Promise<void> => {
+    await fixture.store.update((tx) => {
+      const node = tx.get("node", "node1");
+      assert.ok(node);
+      const address = "10.0.1.99/24";
+      tx.update("node", { ...node, guests: (node.guests ?? []).map((each) => ({ ...each, address })) });
+    });
+    await fixture.run();
+  };
+  const ip = (): string | undefined => victim.state.current().networks.get(NETWORK)?.endpoints[0]?.ip;
+  const before = ip();
+  thief.receive({ guestNetworks: { references: [], guests } });
+  await fixture.run();
+  await give();
+  assert.equal(ip(), before);
+  thief.receive({ guestNetworks: { references: [], guests: [] } });
+  await fixture.run();
+  assert.deepEqual([ip(), victim.endpoints()], [before, ["t1 ready"]]);
 });
 
 test("Dispatcher takes in what nodes say of their images, and tells holders what to keep", async () => {

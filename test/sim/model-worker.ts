@@ -193,7 +193,7 @@ export class ModelWorker {
     };
     this.#session = session;
     this.#unacknowledged.clear();
-    this.#send(session, { hello: { addr: nodeId, rpcAddress: `${nodeId}:1`, dataPathAddress: nodeId } });
+    this.#send(session, { hello: { addr: nodeId, rpcAddress: `${nodeId}:1`, dataPathAddress: "192.0.2.1" } });
     this.#report(session, new Map(this.#observed));
   }
 

@@ -101,7 +101,7 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
     [ASSIGNMENTS, "removedSecrets: secrets.removed,", "removedSecrets: [],"],
   ]),
   above(211, "a late status takes a task back", "safety", [
-    [STATUSES, "  if (status.state < task.status.state) return;\n", ""],
+    [STATUSES, "  if (reported.state < task.status.state) return;\n", ""],
   ]),
   above(212, "a node is believed about tasks of others", "safety", [
     [
