@@ -18,9 +18,12 @@ export function serveSession(
 ): void {
   const dispatcher = deps.dispatcher();
   if (dispatcher === undefined) {
-    call.write({
-      disconnect: { reason: "this manager does not lead", leaderAddr: deps.leaderAddress() },
-    });
+    const leaderAddr = deps.leaderAddress();
+    const reason =
+      leaderAddr === ""
+        ? "this manager knows no leader: more than half of the managers must be online and reach each other"
+        : "this manager does not lead";
+    call.write({ disconnect: { reason, leaderAddr } });
     call.end();
     return;
   }
