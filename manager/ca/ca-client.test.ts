@@ -14,5 +14,11 @@ test("whyNot() says that the address is a worker's, and keeps the system's word 
   const refused =
     "No connection established. Last error: Error: connect ECONNREFUSED 10.0.0.4:2377. Resolution note: ";
   assert.equal(whyNot(at, new ClusterError("unavailable", refused)), "connect ECONNREFUSED 10.0.0.4:2377");
+  const early =
+    "No connection established. Last error: Error: certificate is not yet valid. Resolution note: ";
+  assert.equal(
+    whyNot(at, new ClusterError("unavailable", early)),
+    "certificate is not yet valid: is the clock of this machine right?",
+  );
   assert.equal(whyNot(at, new ClusterError("deadline_exceeded", "No answer in 3 s")), "No answer in 3 s");
 });

@@ -109,7 +109,8 @@ export function whyNot(address: string, error: ClusterError): string {
     return `the node at ${address} is a worker; give the address of a manager`;
   return error.message
     .replace(/^No connection established\. Last error: (Error: )?/, "")
-    .replace(/\.? Resolution note:\s*$/, "");
+    .replace(/\.? Resolution note:\s*$/, "")
+    .replace(/certificate (is not yet valid|has expired)$/, "$&: is the clock of this machine right?");
 }
 
 /** Goes on to the next address only when one can't serve now; a refusal is final. */
