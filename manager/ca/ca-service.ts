@@ -7,6 +7,7 @@ import type { Audience, PeerIdentity } from "../../proto/rpc.ts";
 import { caService } from "../../proto/services.ts";
 import type { LeaderLink } from "../leader-link.ts";
 import { type Authority, clusterOf } from "./authority.ts";
+import { parseJoinToken } from "./join-tokens.ts";
 
 export interface CaServiceDeps {
   readonly view: () => StoreView;
@@ -35,6 +36,8 @@ export function caHandlers(deps: CaServiceDeps): ServiceHandlers<typeof caServic
           availability: availability ?? "",
           addr: addr ?? "",
         };
+        // Anyone may ask: what can be no token is not passed on to the leader.
+        parseJoinToken(wanted.token);
         return link.run(
           {
             local: () => authority.issue(wanted),

@@ -17,12 +17,15 @@ import { parseTaskStatus } from "./agent-reports.ts";
 import { ClusterPicture } from "./cluster-picture.ts";
 import { DrainBarrier } from "./drain-barrier.ts";
 import {
+  ACK_ERROR_COUNT_MAX,
   ASSIGNMENT_COALESCE_MS,
   DRAIN_BARRIER_MS,
+  GUEST_NETWORK_COUNT_MAX,
   NODE_DOWN_MS,
   SESSION_BACKLOG_COUNT_MAX,
   SESSION_STATUS_BYTES_MAX,
   SILENCE_CHECK_MS,
+  STATUS_TEXT_CHARS_MAX,
 } from "./limits.ts";
 import { MissingNodes } from "./missing-nodes.ts";
 import { NodeWriter } from "./node-writer.ts";
@@ -243,7 +246,7 @@ export class Dispatcher implements Component {
   #guests(session: Session, report: shoal.v1.GuestNetworks.$Properties): void {
     // What a former session says late is not so any more.
     if (this.#sessions.get(session.nodeId) !== session) return;
-    const references = report.references ?? [];
+    const references = (report.references ?? []).slice(0, GUEST_NETWORK_COUNT_MAX);
     session.guestNetworks = references;
     session.assignments.setGuestNetworks(references);
     this.#nodes.setGuests(session.nodeId, report.guests ?? []);
@@ -311,8 +314,9 @@ export class Dispatcher implements Component {
   #acknowledged(session: Session, ack: shoal.v1.AssignmentAck.$Properties): void {
     const { log } = this.#deps;
     session.acknowledged = Math.max(session.acknowledged, ack.sequence ?? 0);
-    for (const error of ack.errors ?? []) {
-      log.warn("node could not apply its assignments", { nodeId: session.nodeId, error });
+    for (const error of (ack.errors ?? []).slice(0, ACK_ERROR_COUNT_MAX)) {
+      const text = error.slice(0, STATUS_TEXT_CHARS_MAX);
+      log.warn("node could not apply its assignments", { nodeId: session.nodeId, error: text });
     }
     if (this.#barrier.isEmpty) return;
     this.#barrier.acknowledged(session.id, session.acknowledged);

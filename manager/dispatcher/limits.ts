@@ -48,3 +48,5 @@ export const STATUS_BYTES_MAX: number = 256 * 1024;
 export const STATUS_TEXT_CHARS_MAX = 4_096;
 /** What a node tells of itself: about 1 KiB, more with many labels and certificates of roots. */
 export const DESCRIPTION_BYTES_MAX: number = 64 * 1024;
+/** Errors of one acknowledgement that the manager writes into its log. */
+export const ACK_ERROR_COUNT_MAX = 16;

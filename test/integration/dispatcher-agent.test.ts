@@ -54,6 +54,7 @@ class Fixture {
   readonly clock = new FakeClock();
   readonly store: MemoryStore;
   readonly images = new NodeImages();
+  readonly warnings: [text: string, fields: unknown][] = [];
   readonly dispatcher: Dispatcher;
 
   constructor() {
@@ -66,7 +67,7 @@ class Fixture {
       clock: this.clock,
       timers: this.clock,
       random: new SeededRandom(1),
-      log: silentLogger,
+      log: { ...silentLogger, warn: (text, fields) => this.warnings.push([text, fields]) },
       failed: (error) => assert.fail(error),
     });
   }
@@ -314,6 +315,10 @@ test("what a session may leave unanswered is bounded: no second hello, no flood 
   for (let count = 0; count < 100 && !flood.isEnded; count += 1)
     flood.receive({ statuses: { updates: [{ taskId: "t", statusJson }] } });
   assert.equal(flood.isEnded, true, "20 MB of statuses at once");
+  const loud = await fixture.agent("a");
+  loud.receive({ ack: { sequence: 1, errors: Array.from({ length: 1_000 }, () => "e".repeat(100_000)) } });
+  const logged = fixture.warnings.filter(([text]) => text === "node could not apply its assignments");
+  assert.ok(logged.length <= 16 && JSON.stringify(logged).length < 100_000, "the log is no place to fill");
   const deaf = await fixture.agent("a");
   deaf.backlogCount = 100_000;
   deaf.receive({ heartbeat: {} });
