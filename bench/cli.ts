@@ -3,13 +3,13 @@
  * `ps`, `images` and `--help`. Wall and CPU time as the shell's `time` gives them; medians. The daemon, a manager with a
  * few services of no replicas, is started here with folders of its own, and removed.
  *
- *   node dist/bench/cli.js [--rounds N]
+ *   node bench/cli.ts      after `npm run build`; `--help` names its options
  */
 import { spawnSync } from "node:child_process";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { packageRoot } from "../common/package-root.ts";
 import { freePort } from "../common/testing/free-port.ts";
+import { count, toolOptions } from "../dev/tool-options.ts";
 import { startShoal } from "./contenders.ts";
 import { ask } from "./docker-http.ts";
 import { median } from "./statistics.ts";
@@ -75,8 +75,15 @@ function compare(host: string, rounds: number): void {
   }
 }
 
-const { values } = parseArgs({ options: { rounds: { type: "string", default: "15" } } });
-const rounds = Number(values.rounds);
+const { rounds } = toolOptions(
+  {
+    run: "node bench/cli.ts",
+    about: "Measures short commands of the shoal CLI beside the docker CLI, against one daemon.",
+  },
+  {
+    rounds: count("runs of each command", { fallback: 15 }),
+  },
+);
 const daemon = await startShoal();
 try {
   await prepare(daemon.socket);

@@ -3,11 +3,11 @@
  * without an overlay network, for Shoal and (where Debian's docker.io is installed) for a Docker Swarm, in turn in one run.
  * Each engine has a network namespace and data folders of its own, made and removed here. Needs root.
  *
- *   node dist/bench/convergence.js [--rounds N] [--replicas N] [--no-peer]
+ *   node bench/convergence.ts      after `npm run build`; `--help` names its options
  */
 import { execFileSync } from "node:child_process";
-import { parseArgs } from "node:util";
 import { until, type UntilOptions } from "../dev/until.ts";
+import { count, toggle, toolOptions } from "../dev/tool-options.ts";
 import { type Contender, type ContenderOptions, hasDocker, startDocker, startShoal } from "./contenders.ts";
 import { ask, request } from "./docker-http.ts";
 import { type Comparison, printComparisons } from "./statistics.ts";
@@ -122,15 +122,18 @@ async function round(engine: Contender, index: number, replicas: number): Promis
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      rounds: { type: "string", default: "3" },
-      replicas: { type: "string", default: "100" },
-      "no-peer": { type: "boolean", default: false },
+  const { noPeer, replicas, rounds } = toolOptions(
+    {
+      run: "node bench/convergence.ts",
+      about: "Measures how fast a service's replicas come and go, beside a Docker Swarm. Needs root.",
     },
-  });
-  const replicas = Number(values.replicas);
-  const withPeer = !values["no-peer"] && hasDocker();
+    {
+      rounds: count("rounds of all measurements", { fallback: 3 }),
+      replicas: count("replicas of the service", { fallback: 100 }),
+      noPeer: toggle("without Docker"),
+    },
+  );
+  const withPeer = !noPeer && hasDocker();
   if (!withPeer) console.log("dockerd is not installed or not wanted: Shoal alone");
   const ours: Round[] = [];
   const peers: Round[] = [];
@@ -138,7 +141,7 @@ async function main(): Promise<void> {
   try {
     engines.push({ engine: await startSwarm("shoal", startShoal), into: ours });
     if (withPeer) engines.push({ engine: await startSwarm("docker", startDocker), into: peers });
-    for (let index = 0; index < Number(values.rounds); index += 1) {
+    for (let index = 0; index < rounds; index += 1) {
       for (const { engine, into } of engines) into.push(await round(engine, index, replicas));
     }
   } finally {

@@ -4,7 +4,7 @@
  * build of a 20-step Dockerfile, cold and cached. Engines and the registry have folders of their own, made and removed here.
  * Needs root and docker-registry.
  *
- *   node dist/bench/images.js [--rounds N] [--megabytes N] [--no-peer]
+ *   node bench/images.ts      after `npm run build`; `--help` names its options
  */
 import { execFileSync, spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
@@ -21,10 +21,10 @@ import {
 import http from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { encodeHeader, END_OF_ARCHIVE, paddingOf } from "../runtime/images/tar/tar-entry.ts";
 import { freePort } from "../common/testing/free-port.ts";
 import { until } from "../dev/until.ts";
+import { count, toggle, toolOptions } from "../dev/tool-options.ts";
 import { type Contender, hasDocker, START, startDocker, startShoal, stopChild } from "./contenders.ts";
 import { ask } from "./docker-http.ts";
 import { type Comparison, printComparisons } from "./statistics.ts";
@@ -234,18 +234,22 @@ async function fill(socket: string, host: string, archive: Buffer): Promise<void
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      rounds: { type: "string", default: "3" },
-      megabytes: { type: "string", default: "500" },
-      "no-peer": { type: "boolean", default: false },
+  const { megabytes, noPeer, rounds } = toolOptions(
+    {
+      run: "node bench/images.ts",
+      about: "Measures pulls, loads and builds beside Docker and skopeo. Needs root and docker-registry.",
     },
-  });
+    {
+      rounds: count("rounds of all measurements", { fallback: 3 }),
+      megabytes: count("size of the image's files in all", { fallback: 500 }),
+      noPeer: toggle("without Docker"),
+    },
+  );
   if (!existsSync(REGISTRY)) {
     console.log("docker-registry is not installed: nothing to pull from");
     return;
   }
-  const withPeer = !values["no-peer"] && hasDocker();
+  const withPeer = !noPeer && hasDocker();
   if (!withPeer) console.log("dockerd is not installed or not wanted: Shoal alone");
   const folder = mkdtempSync(path.join(tmpdir(), "shoal-bench-images-"));
   const cleanUps: (() => Promise<void> | void)[] = [() => rmSync(folder, { recursive: true, force: true })];
@@ -254,7 +258,7 @@ async function main(): Promise<void> {
   const skopeos: number[] = [];
   try {
     const file = path.join(folder, "archive.tar");
-    writeArchive(file, Number(values.megabytes));
+    writeArchive(file, megabytes);
     const archive = readFileSync(file);
     const registry = await startRegistry(folder);
     cleanUps.unshift(registry.stop);
@@ -263,7 +267,7 @@ async function main(): Promise<void> {
     await fill(shoal.socket, registry.host, archive);
     const docker = withPeer ? await withBase(startDocker(NO_NETWORK)) : undefined;
     if (docker !== undefined) cleanUps.unshift(docker.stop);
-    for (let index = 0; index < Number(values.rounds); index++) {
+    for (let index = 0; index < rounds; index++) {
       ours.push(await round(shoal.socket, registry.host, archive));
       if (docker !== undefined) peers.push(await round(docker.socket, registry.host, archive));
       if (existsSync("/usr/bin/skopeo")) skopeos.push(await skopeo(registry.host, folder));
@@ -276,7 +280,7 @@ async function main(): Promise<void> {
     ours: ours.map((each) => each[key]),
     peer: peers.map((each) => each[key]),
   });
-  printComparisons(`Images: ${LAYER_COUNT} layers, ${values.megabytes} MB of files`, "docker", [
+  printComparisons(`Images: ${LAYER_COUNT} layers, ${megabytes} MB of files`, "docker", [
     row("pull, cold", "pullCold"),
     row("pull, 5 layers present", "pullWarm"),
     row("load", "load"),

@@ -3,13 +3,13 @@
  * docker.io is installed) for Docker, in turn in one run. Prints megabytes of lines a second, the CPU time of the engine's own processes,
  * and that every line is in the file. Needs root and twice the volume as free disk.
  *
- *   node bench/logs.ts [--megabytes N] [--rounds N] [--no-peer]      after `npm run build`
+ *   node bench/logs.ts      after `npm run build`; `--help` names its options
  */
 import { createReadStream, readFileSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
-import { parseArgs } from "node:util";
 import { nodeCodeOf } from "../common/errors.ts";
+import { count, toggle, toolOptions } from "../dev/tool-options.ts";
 import { create, remove, start, startEngine } from "./container-lives.ts";
 import { type Contender, hasDocker, startDocker, startShoal } from "./contenders.ts";
 import { ask } from "./docker-http.ts";
@@ -98,22 +98,25 @@ function print(name: string, runs: readonly Run[], megabytes: number): void {
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      megabytes: { type: "string", default: "1000" },
-      rounds: { type: "string", default: "1" },
-      "no-peer": { type: "boolean", default: false },
+  const { megabytes, noPeer, rounds } = toolOptions(
+    {
+      run: "node bench/logs.ts",
+      about: "Measures how fast a container may write its log, beside Docker. Needs root.",
     },
-  });
-  const megabytes = Number(values.megabytes);
+    {
+      megabytes: count("size of the container's lines in all", { fallback: 1000 }),
+      rounds: count("rounds of the measurement", { fallback: 1 }),
+      noPeer: toggle("without Docker"),
+    },
+  );
   const lineCount = Math.floor((megabytes * 1e6) / LINE_BYTES);
-  const withPeer = !values["no-peer"] && hasDocker();
+  const withPeer = !noPeer && hasDocker();
   if (!withPeer) console.log("dockerd is not installed or not wanted: Shoal alone");
   const engines: { readonly engine: Contender; readonly runs: Run[] }[] = [];
   try {
     engines.push({ engine: await startEngine("shoal", startShoal), runs: [] });
     if (withPeer) engines.push({ engine: await startEngine("docker", startDocker), runs: [] });
-    for (let round = 0; round < Number(values.rounds); round++)
+    for (let round = 0; round < rounds; round++)
       for (const { engine, runs } of engines) runs.push(await once(engine, lineCount));
   } finally {
     for (const { engine } of engines) await engine.stop();

@@ -3,13 +3,14 @@
  * on the same node, changes of endpoints, attaching tasks, name queries. Hosts are network namespaces on this machine with
  * VXLAN between them; measured paths take turns in one run. Needs root, wrk and haproxy (of Debian); says what is missing.
  *
- *   node dist/bench/network.js [--rounds N] [--seconds N] [--services N]
+ *   node bench/network.ts      after `npm run build`; `--help` names its options
  */
 import { execFile, execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { parseArgs, promisify } from "node:util";
+import { promisify } from "node:util";
 import type { IngressPort, MeshAssignment, NetworkAssignment, RemoteEndpoint } from "../model/dispatch.ts";
+import { count, toolOptions } from "../dev/tool-options.ts";
 import { labNetwork, labTask, NetworkLab } from "./network-lab.ts";
 import type { LabHost, LabProcess, LabProgram } from "./network-lab.ts";
 import { median } from "./statistics.ts";
@@ -352,19 +353,19 @@ function printPaths(
   );
 }
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: "string", default: "3" },
-    seconds: { type: "string", default: "3" },
-    services: { type: "string", default: "1000" },
+const { rounds, seconds, services } = toolOptions(
+  {
+    run: "node bench/network.ts",
+    about:
+      "Measures what the cluster's network costs beside direct endpoints and haproxy. Needs root, wrk and haproxy.",
   },
-});
+  {
+    rounds: count("rounds of all measurements", { fallback: 3 }),
+    seconds: count("seconds that a load lasts", { fallback: 3 }),
+    services: count("services whose endpoints change", { fallback: 1000 }),
+  },
+);
 const missing = ["wrk", "haproxy"].filter((program) => !isInstalled(program));
 if (process.getuid?.() !== 0) console.log("bench/network needs root: not run");
 else if (missing.length > 0) console.log(`bench/network needs ${missing.join(" and ")}: not run`);
-else
-  await new Bench({
-    rounds: Number(values.rounds),
-    seconds: Number(values.seconds),
-    services: Number(values.services),
-  }).run();
+else await new Bench({ rounds, seconds, services }).run();

@@ -3,7 +3,7 @@
  * and with a bridge, exec, a hundred at once, memory of a hundred idle ones and of the daemon, and how late the event loop was.
  * A peer that is not installed is skipped, and it says so. Needs root.
  *
- *   node bench/runtime.ts [--rounds N] [--no-peer]      after `npm run build`
+ *   node bench/runtime.ts      after `npm run build`; `--help` names its options
  */
 import * as fs from "node:fs/promises";
 import * as os from "node:os";
@@ -11,10 +11,10 @@ import path from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import { must } from "../common/assert.ts";
 import { silentLogger } from "../common/log.ts";
 import { realEnv } from "../common/real-env.ts";
+import { count, toggle, toolOptions } from "../dev/tool-options.ts";
 import type { ContainerEngine } from "../model/engine.ts";
 import { createEngine } from "../runtime/engine.ts";
 import {
@@ -251,13 +251,19 @@ async function measureIdle(engine: Contender): Promise<void> {
 }
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: { rounds: { type: "string", default: "20" }, "no-peer": { type: "boolean", default: false } },
-  });
-  const rounds = Number(values.rounds);
+  const { noPeer, rounds } = toolOptions(
+    {
+      run: "node bench/runtime.ts",
+      about: "Measures containers' lives, exec, bursts and idle cost, beside runc and Docker. Needs root.",
+    },
+    {
+      rounds: count("rounds of each measurement", { fallback: 20 }),
+      noPeer: toggle("without Docker"),
+    },
+  );
   const root = await fs.mkdtemp(path.join(os.tmpdir(), "shoal-bench-runtime-"));
   console.log(`load ${os.loadavg()[0]?.toFixed(1)} on ${os.cpus().length} CPUs, ${rounds} rounds`);
-  const withPeer = !values["no-peer"] && hasDocker();
+  const withPeer = !noPeer && hasDocker();
   if (!withPeer) console.log("dockerd is not installed or not wanted");
   const engines: Contender[] = [];
   try {

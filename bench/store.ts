@@ -1,11 +1,12 @@
 /**
  * Object changes a second that the store commits for writers inside the leader: 1, 64 and 1024 transactions in flight,
  * one change each, and batches, over a log of one member in memory. What Raft and its disk add is bench/consensus.
- * Run: node bench/store.ts [--seconds S].
+ * `node bench/store.ts` (`--help` names its options).
  */
 import { realClock, realTimers } from "../common/real-env.ts";
 import { silentLogger } from "../common/log.ts";
 import { MemoryStore } from "../manager/store/memory-store.ts";
+import { count, toolOptions } from "../dev/tool-options.ts";
 import { SingleMemberLog } from "../manager/store/testing/single-member-log.ts";
 
 const VALUE_BYTES = 256;
@@ -103,8 +104,15 @@ function print(name: string, result: Result): void {
   );
 }
 
-const at = process.argv.indexOf("--seconds");
-const seconds = at < 0 ? 3 : Number(process.argv[at + 1]);
+const { seconds } = toolOptions(
+  {
+    run: "node bench/store.ts",
+    about: "Measures the object changes a second that the store commits, without Raft.",
+  },
+  {
+    seconds: count("seconds that each load lasts", { fallback: 3 }),
+  },
+);
 for (const inFlight of [1, 64, 1024])
   print(`${inFlight} transactions in flight`, await writers(inFlight, seconds));
 print(`batches of ${KEY_COUNT}`, await batches(seconds));

@@ -17,7 +17,8 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import * as http2 from "node:http2";
 import os from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs, promisify } from "node:util";
+import { promisify } from "node:util";
+import { choice, choices, count, counts, quantity, text, toolOptions } from "../../dev/tool-options.ts";
 import { median } from "../statistics.ts";
 import { Etcd, type MemberStatus, Ours, type System } from "./systems.ts";
 import { frame, putRequest, rangeRequest, txnRequest } from "./wire.ts";
@@ -46,32 +47,43 @@ interface Sample {
   readonly p99Ms: number;
 }
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: "string", default: "6" },
-    seconds: { type: "string", default: "3" },
-    /** Of single puts and of batches: which numbers of clients. */
-    clients: { type: "string", default: "1,64,256" },
-    callers: { type: "string", default: "1,16" },
-    "warm-up": { type: "string", default: "3" },
-    failovers: { type: "string", default: "20" },
-    /** "no": ours alone. */
-    peer: { type: "string", default: "yes" },
-    blows: { type: "string", default: "kill -9,SIGSTOP,planned stop" },
-    only: { type: "string", default: "puts,txn,reads,inside,store,failover,restart,snapshot" },
-    /** Added to each synced write of ours, in ms; without a peer, whose disk can't be slowed. */
-    "sync-delay": { type: "string", default: "0" },
-    /** With `--only calm`: how long elections are counted while both cores are busy. */
-    minutes: { type: "string", default: "10" },
-    /** Folder for processor profiles of our servers, one per load and member. */
-    profile: { type: "string" },
-    folder: { type: "string", default: `${os.tmpdir()}/shoal-bench-consensus` },
+const PARTS = ["puts", "txn", "reads", "inside", "store", "failover", "restart", "snapshot", "calm"] as const;
+const BLOWS = ["kill -9", "SIGSTOP", "planned stop"] as const;
+type Blow = (typeof BLOWS)[number];
+
+const options = toolOptions(
+  {
+    run: "npm run bench:consensus --",
+    about: "Measures our consensus beside etcd, through the same client, on the same disk.",
   },
-});
-const rounds = Number(values.rounds);
-const SECONDS = Number(values.seconds);
-const diskDelayMs = Number(values["sync-delay"]);
-const parts = new Set(values.only.split(","));
+  {
+    only: choices("what is measured", { names: PARTS, fallback: PARTS.filter((part) => part !== "calm") }),
+    rounds: count("rounds of each load", { fallback: 6 }),
+    seconds: count("seconds that a load lasts", { fallback: 3 }),
+    clients: counts("clients of single puts", { fallback: [1, 64, 256] }),
+    callers: counts("clients of batches of puts", { fallback: [1, 16] }),
+    warmUp: quantity("of puts before anything is measured", { unit: "seconds", fallback: 3 }),
+    failovers: count("failovers of each kind", { fallback: 20 }),
+    blows: choices("what befalls the leader", { names: BLOWS, fallback: BLOWS }),
+    minutes: quantity("that elections are counted with --only calm", { unit: "minutes", fallback: 10 }),
+    peer: choice("whether etcd is measured too", { names: ["yes", "no"], fallback: "yes" }),
+    syncDelay: quantity("added to each synced write of ours; etcd, whose disk can't be slowed, is left out", {
+      unit: "milliseconds",
+      fallback: 0,
+    }),
+    profile: text("for processor profiles of our servers, one per load and member", {
+      placeholder: "<folder>",
+      fallback: undefined,
+    }),
+    folder: text("for the data of both", {
+      placeholder: "<folder>",
+      fallback: `${os.tmpdir()}/shoal-bench-consensus`,
+    }),
+  },
+);
+const { folder, rounds, syncDelay: diskDelayMs } = options;
+const SECONDS = options.seconds;
+const parts = new Set(options.only);
 
 function isInstalled(command: string): boolean {
   return spawnSync("sh", ["-c", `command -v ${command}`]).status === 0;
@@ -81,14 +93,6 @@ function put(key: string): Buffer {
   return putRequest(key, Buffer.alloc(VALUE_BYTES, 7));
 }
 
-function numbers(list: string): readonly number[] {
-  return list.split(",").map((text) => {
-    const number = Number(text);
-    if (Number.isInteger(number) && number > 0) return number;
-    throw new Error(`Cannot read "--clients" or "--callers": want positive integers, got "${text}"`);
-  });
-}
-
 function puts(clients: number): Load {
   return { name: `put, ${clients} clients`, path: `${KV_PATH}Put`, body: put("key"), clients, weight: 1 };
 }
@@ -96,11 +100,11 @@ function puts(clients: number): Load {
 function loads(): readonly Load[] {
   const chosen: Load[] = [];
   if (parts.has("puts")) {
-    for (const clients of numbers(values.clients)) chosen.push(puts(clients));
+    for (const clients of options.clients) chosen.push(puts(clients));
   }
   if (parts.has("txn")) {
     const body = txnRequest(Array.from({ length: 64 }, (_, at) => put(`key-${at}`)));
-    for (const clients of numbers(values.callers)) {
+    for (const clients of options.callers) {
       chosen.push({
         name: `64 puts per call, ${clients} callers`,
         path: `${KV_PATH}Txn`,
@@ -141,8 +145,8 @@ function profile(system: System, name: string, folder: string): readonly Promise
 
 async function measure(system: System, load: Load, seconds = SECONDS): Promise<Sample> {
   const port = await system.leaderPort();
-  const body = `${values.folder}/body`;
-  const log = `${values.folder}/log`;
+  const body = `${folder}/body`;
+  const log = `${folder}/log`;
   writeFileSync(body, frame(load.body));
   rmSync(log, { force: true });
   const cpuBefore = system.cpuSeconds();
@@ -158,7 +162,7 @@ async function measure(system: System, load: Load, seconds = SECONDS): Promise<S
     "-d",
     body,
   ];
-  const profiles = values.profile === undefined ? [] : profile(system, load.name, values.profile);
+  const profiles = options.profile === undefined ? [] : profile(system, load.name, options.profile);
   const { stdout } = await run("h2load", [...flags, ...headers, url], { maxBuffer: 1e8 });
   await Promise.all(profiles);
   const cpu = (system.cpuSeconds() - cpuBefore) * (seconds / (seconds + 1));
@@ -230,9 +234,6 @@ function tryPut(port: number): Promise<boolean> {
   });
 }
 
-const BLOWS = ["kill -9", "SIGSTOP", "planned stop"] as const;
-type Blow = (typeof BLOWS)[number];
-
 function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);
@@ -263,12 +264,12 @@ async function failover(system: System, blow: Blow): Promise<number> {
 }
 
 async function failovers(systems: readonly System[]): Promise<void> {
-  for (const blow of BLOWS.filter((each) => values.blows.split(",").includes(each))) {
+  for (const blow of options.blows) {
     const taken = new Map<string, number[]>(systems.map((system) => [system.name, []]));
-    for (let count = 0; count < Number(values.failovers); count += 1) {
+    for (let count = 0; count < options.failovers; count += 1) {
       for (const system of systems) taken.get(system.name)?.push(await failover(system, blow));
     }
-    console.log(`\nleader: ${blow} -> next accepted put, ms (min / median / max of ${values.failovers})`);
+    console.log(`\nleader: ${blow} -> next accepted put, ms (min / median / max of ${options.failovers})`);
     for (const [name, all] of taken) {
       const text = [Math.min(...all), median(all), Math.max(...all)]
         .map((each) => Math.round(each))
@@ -303,7 +304,7 @@ async function inside(ours: Ours): Promise<void> {
 
 async function store(): Promise<void> {
   console.log("\nstore transactions inside the leader, one object of 10,000 each, three members");
-  const ours = await Ours.start(`${values.folder}/store`, STORE_PORT, { diskDelayMs, state: "store" });
+  const ours = await Ours.start(`${folder}/store`, STORE_PORT, { diskDelayMs, state: "store" });
   try {
     for (const inflight of [1, 64, 1024, 0]) {
       const name = inflight === 0 ? "batches of 10,000" : `${inflight} in flight`;
@@ -376,11 +377,11 @@ async function snapshot(ours: Ours): Promise<void> {
 async function calm(ours: Ours): Promise<void> {
   const term = async (): Promise<number> => (await ours.status(await ours.leader())).term;
   const before = await term();
-  const endMs = performance.now() + Number(values.minutes) * 60_000;
+  const endMs = performance.now() + options.minutes * 60_000;
   const load = puts(256);
   const rates: number[] = [];
   while (performance.now() < endMs) rates.push((await measure(ours, load)).rate);
-  console.log(`\n${values.minutes} minutes of puts by 256 clients, ${format(median(rates))}/s`);
+  console.log(`\n${options.minutes} minutes of puts by 256 clients, ${format(median(rates))}/s`);
   console.log(`  elections: ${(await term()) - before}, load ${os.loadavg()[1]?.toFixed(1)}`);
 }
 
@@ -389,12 +390,12 @@ async function main(): Promise<void> {
     console.log("h2load is not installed (Debian: nghttp2-client): nothing to measure with");
     return;
   }
-  rmSync(values.folder, { recursive: true, force: true });
-  mkdirSync(values.folder, { recursive: true });
-  const ours = await Ours.start(`${values.folder}/shoal`, OURS_PORT, { diskDelayMs, state: "map" });
-  const isPeerWanted = values.peer !== "no" && diskDelayMs === 0;
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  const ours = await Ours.start(`${folder}/shoal`, OURS_PORT, { diskDelayMs, state: "map" });
+  const isPeerWanted = options.peer === "yes" && diskDelayMs === 0;
   const etcd =
-    isPeerWanted && isInstalled("etcd") ? await Etcd.start(`${values.folder}/etcd`, ETCD_PORT) : undefined;
+    isPeerWanted && isInstalled("etcd") ? await Etcd.start(`${folder}/etcd`, ETCD_PORT) : undefined;
   if (etcd === undefined) {
     const why = isPeerWanted ? "etcd is not installed (Debian: etcd-server)" : "without etcd, as asked";
     console.log(`${why}: no comparison`);
@@ -409,8 +410,7 @@ async function main(): Promise<void> {
     console.log(
       `${rounds} rounds of ${SECONDS} s in turn, medians [best], values ${VALUE_BYTES} bytes, no TLS`,
     );
-    const warmUpSeconds = Number(values["warm-up"]);
-    if (warmUpSeconds > 0) for (const system of systems) await measure(system, puts(64), warmUpSeconds);
+    if (options.warmUp > 0) for (const system of systems) await measure(system, puts(64), options.warmUp);
     for (const load of loads()) {
       const samples = new Map<string, Sample[]>(systems.map((system) => [system.name, []]));
       for (let round = 0; round < rounds; round += 1) {
@@ -426,7 +426,7 @@ async function main(): Promise<void> {
     if (parts.has("calm")) await calm(ours);
   } finally {
     for (const system of systems) system.stop();
-    rmSync(values.folder, { recursive: true, force: true });
+    rmSync(folder, { recursive: true, force: true });
   }
 }
 

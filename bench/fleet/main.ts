@@ -4,16 +4,16 @@
  * on all of them, an update, a leader killed, a tenth of the nodes lost; with processor time and memory of the managers.
  * There is no peer: nothing else that runs so many nodes on one machine. Needs root.
  *
- *   node dist/bench/fleet/main.js [--nodes 500] [--replicas 5000]
+ *   node bench/fleet/main.ts      after `npm run build`; `--help` names its options
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import { type DevCluster, type DevHost, startDevCluster } from "../../dev/cluster.ts";
 import { namespaceName } from "../../dev/switch-network.ts";
+import { count, toolOptions } from "../../dev/tool-options.ts";
 import { until } from "../../dev/until.ts";
 import { ask } from "../docker-http.ts";
 import type { FleetOrder, FleetStatus } from "./agents.ts";
@@ -207,10 +207,13 @@ class Bench {
   }
 }
 
-const { values } = parseArgs({
-  options: { nodes: { type: "string", default: "500" }, replicas: { type: "string", default: "5000" } },
-});
-const size = { nodes: Number(values.nodes), replicas: Number(values.replicas) };
+const size = toolOptions(
+  { run: "node bench/fleet/main.ts", about: "Runs three managers with hundreds of agents. Needs root." },
+  {
+    nodes: count("agents in one process", { fallback: 500 }),
+    replicas: count("replicas of the service", { fallback: 5000 }),
+  },
+);
 const stateFolder = mkdtempSync(path.join(tmpdir(), "shoal-fleet-"));
 const dev = await startDevCluster({ name: `fleet${process.pid}`, stateFolder, managers: 3, workers: 0 });
 const [first] = dev.managers;

@@ -1,16 +1,16 @@
 /**
- * `node test/chaos/losses.ts [--times N] [--name CLUSTER]`: how long a cluster of three managers and two workers takes to get over
- * the loss of a host. Pulls the plug of the leader's host and waits for the next `service update` to be accepted; pulls the
- * plug of a worker's host and waits for its tasks to run elsewhere. Each several times; prints min, median and max. Needs root.
+ * `node test/chaos/losses.ts` (`--help` names its options): how long a cluster of three managers and two workers takes to
+ * get over the loss of a host. Pulls the plug of the leader's host and waits for the next `service update` to be accepted;
+ * pulls the plug of a worker's host and waits for its tasks to run elsewhere. Each several times; prints min, median and
+ * max. Needs root.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import path from "node:path";
-import { parseArgs } from "node:util";
-import { type DevCluster, removeCluster, startDevCluster } from "../../dev/cluster.ts";
+import type { DevCluster } from "../../dev/cluster.ts";
+import { count, text, toolOptions } from "../../dev/tool-options.ts";
 import { until, type UntilOptions } from "../../dev/until.ts";
 import { buildWhoami } from "../../dev/whoami.ts";
 import { requestOnce } from "./requests.ts";
+import { runOnCluster } from "./run-on-cluster.ts";
 
 const SERVICE = "web";
 const REPLICAS = 8;
@@ -145,28 +145,28 @@ function spread(times: readonly number[]): string {
   return `min ${at(0)}, median ${at(0.5)}, max ${at(1)} s of ${times.length}`;
 }
 
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: { times: { type: "string", default: "10" }, name: { type: "string", default: "losses" } },
-  });
-  const stateFolder = mkdtempSync(path.join(tmpdir(), `shoal-${values.name}-`));
-  try {
-    const cluster = await startDevCluster({ name: values.name, managers: 3, workers: 2, stateFolder });
-    const losses = new Losses(cluster);
-    await losses.deploy();
-    const [leader, worker]: [number[], number[]] = [[], []];
-    for (let time = 0; time < Number(values.times); time += 1) {
-      leader.push(await losses.loseLeader());
-      worker.push(await losses.loseWorker());
-      const seconds = [leader, worker].map((list) => ((list.at(-1) ?? 0) / 1000).toFixed(2));
-      console.log(`  leader's host: ${seconds[0]} s, worker's host: ${seconds[1]} s`);
-    }
-    console.log(`leader's host lost → next service update accepted: ${spread(leader)}`);
-    console.log(`worker's host lost → its tasks run elsewhere: ${spread(worker)}`);
-  } finally {
-    await removeCluster({ name: values.name, stateFolder });
-    rmSync(stateFolder, { recursive: true, force: true });
+const { name, times } = toolOptions(
+  {
+    run: "node test/chaos/losses.ts",
+    about:
+      "Measures how long a dev cluster takes to get over the loss of the leader's host, and of a worker's. Needs root.",
+  },
+  {
+    times: count("how often each is lost", { fallback: 10 }),
+    name: text("name of the cluster", { placeholder: "<name>", fallback: "losses" }),
+  },
+);
+await runOnCluster({ name, managers: 3, workers: 2, keep: false }, async (cluster) => {
+  const losses = new Losses(cluster);
+  await losses.deploy();
+  const [leader, worker]: [number[], number[]] = [[], []];
+  for (let time = 0; time < times; time += 1) {
+    leader.push(await losses.loseLeader());
+    worker.push(await losses.loseWorker());
+    const seconds = [leader, worker].map((list) => ((list.at(-1) ?? 0) / 1000).toFixed(2));
+    console.log(`  leader's host: ${seconds[0]} s, worker's host: ${seconds[1]} s`);
   }
-}
-
-await main();
+  console.log(`leader's host lost → next service update accepted: ${spread(leader)}`);
+  console.log(`worker's host lost → its tasks run elsewhere: ${spread(worker)}`);
+  return true;
+});

@@ -1,21 +1,11 @@
 /**
- * `node test/chaos/main.ts [--cycles N] [--seed S] [--clients N] [--managers N] [--name CLUSTER]`: a dev cluster whose managers are
- * killed, cut off and restarted at random while clients write and read through all of them. Prints counts and a verdict;
- * exits with 1 if an acknowledged write was lost or the history is not linearizable. Needs root.
+ * `node test/chaos/main.ts` (`--help` names its options): a dev cluster whose managers are killed, cut off and restarted at
+ * random while clients write and read through all of them. Prints counts and a verdict; exits with 1 if an acknowledged
+ * write was lost or the history is not linearizable. Needs root.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import path from "node:path";
-import { parseArgs } from "node:util";
-import { removeCluster, startDevCluster } from "../../dev/cluster.ts";
+import { count, text, toggle, toolOptions } from "../../dev/tool-options.ts";
 import { type ManagerChaosReport, runManagerChaos, verdictOf } from "./run-managers.ts";
-
-function count(text: string, name: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1)
-    throw new Error(`--${name} must be a whole number of 1 or more, got "${text}"`);
-  return value;
-}
+import { runOnCluster } from "./run-on-cluster.ts";
 
 function print(report: ManagerChaosReport): void {
   for (const [kind, times] of [...report.faults].sort(([a], [b]) => (a < b ? -1 : 1)))
@@ -39,46 +29,35 @@ function print(report: ManagerChaosReport): void {
   for (const line of report.stories) console.log(line);
 }
 
-async function main(): Promise<boolean> {
-  const { values } = parseArgs({
-    options: {
-      cycles: { type: "string", default: "200" },
-      seed: { type: "string", default: "1" },
-      clients: { type: "string", default: "8" },
-      managers: { type: "string", default: "3" },
-      name: { type: "string", default: "chaos" },
-      keep: { type: "boolean", default: false },
-    },
-  });
-  const cycles = count(values.cycles, "cycles");
-  const seed = count(values.seed, "seed");
-  const clients = count(values.clients, "clients");
-  const managers = count(values.managers, "managers");
-  console.log(`seed ${seed}: ${cycles} cycles, ${managers} managers, ${clients} clients`);
-  const stateFolder = mkdtempSync(path.join(tmpdir(), `shoal-${values.name}-`));
-  const cluster = await startDevCluster({ name: values.name, managers, workers: 0, stateFolder });
+const { clients, cycles, keep, managers, name, seed } = toolOptions(
+  {
+    run: "node test/chaos/main.ts",
+    about:
+      "Kills, cuts off and restarts the managers of a dev cluster at random while clients write and read through all of them. Exit status 1: an acknowledged write was lost, or the history is not linearizable. Needs root.",
+  },
+  {
+    cycles: count("faults, one after the other", { fallback: 200 }),
+    seed: count("which faults, and when", { fallback: 1 }),
+    clients: count("clients that write and read at a time", { fallback: 8 }),
+    managers: count("managers of the cluster", { fallback: 3 }),
+    name: text("name of the cluster", { placeholder: "<name>", fallback: "chaos" }),
+    keep: toggle("keep the nodes' logs if the run is not good"),
+  },
+);
+console.log(`seed ${seed}: ${cycles} cycles, ${managers} managers, ${clients} clients`);
+const isGood = await runOnCluster({ name, managers, workers: 0, keep }, async (cluster) => {
   const startedMs = performance.now();
-  let isGood = false;
-  try {
-    const report = await runManagerChaos({
-      cluster,
-      cycles,
-      seed,
-      clients,
-      onCycle: (cycle, kind, okCount) => {
-        const seconds = ((performance.now() - startedMs) / 1000).toFixed(0);
-        console.log(`  ${seconds} s: cycle ${cycle}: ${kind} (${okCount} answers so far)`);
-      },
-    });
-    console.log(`${cycles} cycles in ${((performance.now() - startedMs) / 1000).toFixed(0)} s:`);
-    print(report);
-    isGood = verdictOf(report) === undefined;
-    return isGood;
-  } finally {
-    await removeCluster({ name: values.name, stateFolder });
-    if (isGood || !values.keep) rmSync(stateFolder, { recursive: true, force: true });
-    else console.log(`logs are kept in ${stateFolder}`);
-  }
-}
-
-process.exitCode = (await main()) ? 0 : 1;
+  const seconds = (): string => ((performance.now() - startedMs) / 1000).toFixed(0);
+  const report = await runManagerChaos({
+    cluster,
+    cycles,
+    seed,
+    clients,
+    onCycle: (cycle, kind, okCount) =>
+      console.log(`  ${seconds()} s: cycle ${cycle}: ${kind} (${okCount} answers so far)`),
+  });
+  console.log(`${cycles} cycles in ${seconds()} s:`);
+  print(report);
+  return verdictOf(report) === undefined;
+});
+process.exitCode = isGood ? 0 : 1;

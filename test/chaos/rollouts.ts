@@ -1,17 +1,16 @@
 /**
- * `node test/chaos/rollouts.ts [--rounds N] [--clients N] [--name CLUSTER]`: no request may be lost when tasks come and go under
- * load. On a dev cluster of three managers and two workers: rolling updates (start-first, health-checked), scaling down and
- * up, and draining a node, while clients from outside and from a node of the cluster send requests to every host, over new
- * and over kept connections. Prints counts; exits with 1 if a request was lost. Needs root.
+ * `node test/chaos/rollouts.ts` (`--help` names its options): no request may be lost when tasks come and go under load. On
+ * a dev cluster of three managers and two workers: rolling updates (start-first, health-checked), scaling down and up, and
+ * draining a node, while clients from outside and from a node of the cluster send requests to every host, over new and
+ * over kept connections. Prints counts; exits with 1 if a request was lost. Needs root.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
-import { type DevCluster, removeCluster, startDevCluster } from "../../dev/cluster.ts";
+import type { DevCluster } from "../../dev/cluster.ts";
 import { namespaceName } from "../../dev/switch-network.ts";
+import { count, text, toolOptions } from "../../dev/tool-options.ts";
 import { buildWhoami } from "../../dev/whoami.ts";
+import { runOnCluster } from "./run-on-cluster.ts";
 import { startTraffic, type TrafficReport } from "./traffic.ts";
 
 const SERVICE = "web";
@@ -151,29 +150,26 @@ class Rollouts {
   }
 }
 
-async function main(): Promise<boolean> {
-  const { values } = parseArgs({
-    options: {
-      rounds: { type: "string", default: "10" },
-      clients: { type: "string", default: "3" },
-      name: { type: "string", default: "rollouts" },
-    },
-  });
-  const stateFolder = mkdtempSync(path.join(tmpdir(), `shoal-${values.name}-`));
-  try {
-    const cluster = await startDevCluster({ name: values.name, managers: 3, workers: 2, stateFolder });
-    const rollouts = new Rollouts(cluster, Number(values.clients));
-    await rollouts.deploy();
-    for (let round = 1; round <= Number(values.rounds); round += 1) {
-      console.log(`round ${round} of ${values.rounds}`);
-      await rollouts.round();
-    }
-    rollouts.print();
-    return rollouts.lostCount === 0;
-  } finally {
-    await removeCluster({ name: values.name, stateFolder });
-    rmSync(stateFolder, { recursive: true, force: true });
+const { clients, name, rounds } = toolOptions(
+  {
+    run: "node test/chaos/rollouts.ts",
+    about:
+      "Updates, scales and drains a service of a dev cluster under load, and counts lost and slow requests. Exit status 1: a request was lost. Needs root.",
+  },
+  {
+    rounds: count("rounds of an update, a scaling down and up, and a drain", { fallback: 10 }),
+    clients: count("clients that send requests to each host", { fallback: 3 }),
+    name: text("name of the cluster", { placeholder: "<name>", fallback: "rollouts" }),
+  },
+);
+const isGood = await runOnCluster({ name, managers: 3, workers: 2, keep: false }, async (cluster) => {
+  const rollouts = new Rollouts(cluster, clients);
+  await rollouts.deploy();
+  for (let round = 1; round <= rounds; round += 1) {
+    console.log(`round ${round} of ${rounds}`);
+    await rollouts.round();
   }
-}
-
-process.exitCode = (await main()) ? 0 : 1;
+  rollouts.print();
+  return rollouts.lostCount === 0;
+});
+process.exitCode = isGood ? 0 : 1;

@@ -1,18 +1,17 @@
 /**
- * `node test/chaos/workers.ts [--cycles N] [--seed S] [--name CLUSTER]`: daemons of nodes are killed (-9) at random and started
- * again while services are scaled and updated. No container may be lost and none be there twice: within a slot containers
+ * `node test/chaos/workers.ts` (`--help` names its options): daemons of nodes are killed (-9) at random and started again
+ * while services are scaled and updated. No container may be lost and none be there twice: within a slot containers
  * follow each other (stop-first) or overlap by two at most (start-first), and in the end there are as many as were asked
  * for. Their times are read from the containers themselves, ended ones included. Needs root.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import { SeededRandom } from "../../common/testing/seeded-random.ts";
-import { type DevCluster, type DevHost, removeCluster, startDevCluster } from "../../dev/cluster.ts";
+import type { DevCluster, DevHost } from "../../dev/cluster.ts";
+import { count, text, toggle, toolOptions } from "../../dev/tool-options.ts";
 import { buildWhoami } from "../../dev/whoami.ts";
 import { requestOnce } from "./requests.ts";
+import { runOnCluster } from "./run-on-cluster.ts";
 
 const SERVICES = [
   { name: "first", order: "start-first", countMax: 2 },
@@ -226,41 +225,34 @@ interface Spec {
   };
 }
 
-async function main(): Promise<boolean> {
-  const { values } = parseArgs({
-    options: {
-      cycles: { type: "string", default: "40" },
-      seed: { type: "string", default: "1" },
-      name: { type: "string", default: "workers" },
-      keep: { type: "boolean", default: false },
-    },
-  });
-  const stateFolder = mkdtempSync(path.join(tmpdir(), `shoal-${values.name}-`));
-  let isGood = false;
-  try {
-    const cluster = await startDevCluster({ name: values.name, managers: 3, workers: 2, stateFolder });
-    const chaos = new WorkerChaos(cluster, new SeededRandom(Number(values.seed)));
-    await chaos.deploy();
-    console.log(`seed ${values.seed}: ${values.cycles} cycles`);
-    let wrong: string | undefined;
-    for (let cycle = 1; cycle <= Number(values.cycles) && wrong === undefined; cycle += 1) {
-      await chaos.cycle();
-      wrong = await chaos.converge();
-      console.log(
-        `  cycle ${cycle}: ${JSON.stringify(chaos.counts)}, ${chaos.containerCount} containers seen`,
-      );
-    }
-    wrong ??= await chaos.converge();
-    const { kills, lost, scales, updates } = chaos.counts;
-    console.log(
-      `${kills} daemons killed (${lost} were away for so long that their node counts as lost) during ${scales} scalings and ${updates} updates, ${chaos.containerCount} containers: ${wrong ?? "none lost, none twice"}`,
-    );
-    isGood = wrong === undefined;
-    return isGood;
-  } finally {
-    await removeCluster({ name: values.name, stateFolder });
-    if (isGood || !values.keep) rmSync(stateFolder, { recursive: true, force: true });
+const { cycles, keep, name, seed } = toolOptions(
+  {
+    run: "node test/chaos/workers.ts",
+    about:
+      "Kills daemons of a dev cluster's nodes at random and starts them again while services are scaled and updated. Exit status 1: a container was lost, or was there twice. Needs root.",
+  },
+  {
+    cycles: count("faults and changes, one after the other", { fallback: 40 }),
+    seed: count("which, and when", { fallback: 1 }),
+    name: text("name of the cluster", { placeholder: "<name>", fallback: "workers" }),
+    keep: toggle("keep the nodes' logs if the run is not good"),
+  },
+);
+const isGood = await runOnCluster({ name, managers: 3, workers: 2, keep }, async (cluster) => {
+  const chaos = new WorkerChaos(cluster, new SeededRandom(seed));
+  await chaos.deploy();
+  console.log(`seed ${seed}: ${cycles} cycles`);
+  let wrong: string | undefined;
+  for (let cycle = 1; cycle <= cycles && wrong === undefined; cycle += 1) {
+    await chaos.cycle();
+    wrong = await chaos.converge();
+    console.log(`  cycle ${cycle}: ${JSON.stringify(chaos.counts)}, ${chaos.containerCount} containers seen`);
   }
-}
-
-process.exitCode = (await main()) ? 0 : 1;
+  wrong ??= await chaos.converge();
+  const { kills, lost, scales, updates } = chaos.counts;
+  console.log(
+    `${kills} daemons killed (${lost} were away for so long that their node counts as lost) during ${scales} scalings and ${updates} updates, ${chaos.containerCount} containers: ${wrong ?? "none lost, none twice"}`,
+  );
+  return wrong === undefined;
+});
+process.exitCode = isGood ? 0 : 1;
