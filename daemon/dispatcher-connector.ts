@@ -6,6 +6,7 @@ import type {
   DispatcherStreamHandlers,
 } from "../worker/agent/agent.ts";
 import type { shoal } from "../proto/messages.ts";
+import { whyNot } from "../manager/ca/ca-client.ts";
 import { openDuplex } from "../proto/rpc-client.ts";
 import { fromServiceError } from "../proto/rpc-errors.ts";
 import { dispatcherService } from "../proto/services.ts";
@@ -29,9 +30,10 @@ export function grpcConnector(dial: (addr: string) => Client): DispatcherConnect
       if (!hasEnded) handlers.message(message);
     });
     call.on("error", (error: ServiceError) => {
-      const { message: reason, details } = fromServiceError(error);
+      const refused = fromServiceError(error);
+      const reason = whyNot(addr, refused);
       // Managers don't talk to a node that was removed while it was away; it would ask for ever and seem to belong.
-      if (!hasEnded && details["removed"] === true)
+      if (!hasEnded && refused.details["removed"] === true)
         handlers.message({ disconnect: { reason, removed: true } });
       end(reason);
     });

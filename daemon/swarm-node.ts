@@ -107,7 +107,7 @@ export class SwarmNode implements SwarmLifecycle {
       nodeId: membership?.state.nodeId ?? "",
       nodeAddr: membership === undefined ? "" : parseHostPort(membership.state.advertiseAddr, "addr").host,
       isManager: membership?.manager !== undefined,
-      error: this.#error,
+      error: this.#error || (membership?.worker.trouble ?? ""),
       remoteManagers: remoteManagers({
         members: membership?.manager?.control.managers(),
         told: membership?.toldManagers ?? [],

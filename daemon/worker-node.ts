@@ -99,6 +99,11 @@ export class WorkerNode implements Component {
     return this.#agent.isConnected;
   }
 
+  /** Why it is not; "" if it is, or has not been tried. */
+  get trouble(): string {
+    return this.#agent.trouble;
+  }
+
   /** The other nodes. */
   get peers(): readonly PeerNode[] {
     return this.#peers;

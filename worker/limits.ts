@@ -16,6 +16,8 @@ export const SESSION_OPEN_TIMEOUT_MS = 1_500;
 export const SESSION_OPEN_TIMEOUT_MAX_MS = 12_000;
 /** A timer that is later than this shows that the process stood still; what came in meanwhile has not been looked at yet. */
 export const STANDSTILL_MS = 250;
+/** What keeps a manager from opening a session is logged again after this long, if it is the same still. */
+export const TROUBLE_LOG_MS = 60_000;
 /** A session in which nothing is heard for this many heartbeat periods is given up; opening another costs little. */
 export const SESSION_SILENCE_PERIODS = 2.5;
 /** An image that is to be kept for the cluster and did not come is asked for again. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { silentLogger } from "../../common/log.ts";
+import { type Logger, silentLogger } from "../../common/log.ts";
 import { FakeClock, settle } from "../../common/testing/fake-clock.ts";
 import { SeededRandom } from "../../common/testing/seeded-random.ts";
 import type { NodeDescription, TaskStatus } from "../../model/objects.ts";
@@ -39,6 +39,13 @@ class Fixture {
   lateMs = 0;
   networkGate: Promise<void> = Promise.resolve();
   readonly agent: Agent;
+  /** Warnings, as "manager: reason" where they say so. */
+  readonly warnings: string[] = [];
+  readonly #log: Logger = {
+    ...silentLogger,
+    warn: (_text, fields) =>
+      this.warnings.push(`${String(fields?.["manager"])}: ${String(fields?.["reason"])}`),
+  };
 
   constructor(managers: readonly string[] = ["m1:2377", "m2:2377"]) {
     this.agent = new Agent(
@@ -50,7 +57,7 @@ class Fixture {
           soon: (run) => this.clock.soon(run),
         },
         random: new SeededRandom(7),
-        log: silentLogger,
+        log: this.#log,
         connect: (addr, handlers) => {
           const stream: ModelStream = { addr, sent: [], handlers, isClosed: false };
           this.streams.push(stream);
@@ -172,6 +179,31 @@ test("Agent gives up a manager that doesn't open the session, and one that falls
   const opened = fixture.stream;
   await fixture.clock.advanceAsync(6_000);
   assert.equal(opened.isClosed, true);
+});
+
+test("Agent says why it has no session, of each manager once a minute or when it changes, until it has one", async () => {
+  const fixture = new Fixture();
+  const { agent, clock, warnings } = fixture;
+  const [refused, leaderless] = ["connect ECONNREFUSED", "this manager knows no leader"];
+  const tryBoth = async (): Promise<void> => {
+    for (let count = 0; count < 2; count += 1) {
+      const { stream } = fixture;
+      if (stream.addr === "m1:2377") stream.handlers.ended(refused);
+      else stream.handlers.message({ disconnect: { reason: leaderless, leaderAddr: "" } });
+      while (fixture.stream === stream) await clock.advanceAsync(100);
+    }
+  };
+  assert.equal(agent.trouble, "");
+  for (let round = 0; round < 5; round += 1) await tryBoth();
+  const both = [`m1:2377: ${refused}`, `m2:2377: ${leaderless}`];
+  assert.deepEqual(warnings, both);
+  assert.equal(agent.trouble, `no session with a manager (${both.join("; ")})`);
+  while (clock.monotonicMs() < 61_000) await tryBoth();
+  await tryBoth();
+  assert.deepEqual(warnings, [...both, ...both]);
+  fixture.open();
+  assert.equal(agent.trouble, "");
+  agent.stop();
 });
 
 test("Agent gives managers longer once none of them has opened a session in time, until one does", async () => {

@@ -17,6 +17,7 @@ import {
   SESSION_OPEN_TIMEOUT_MS,
   SESSION_SILENCE_PERIODS,
   STANDSTILL_MS,
+  TROUBLE_LOG_MS,
 } from "../limits.ts";
 import { AssignmentState } from "./assignment-state.ts";
 import { imageReports } from "./image-reports.ts";
@@ -78,6 +79,8 @@ interface OpenSession {
   lastHeardMs: number;
   readonly state: AssignmentState;
   readonly timers: Cancel[];
+  /** Why it ends, where that is known before it has. */
+  endsFor?: string;
 }
 
 export class Agent implements Component {
@@ -99,6 +102,8 @@ export class Agent implements Component {
   #images: ReadonlySet<string> | undefined;
   /** As the manager was told in this session. */
   #toldImages: ReadonlySet<string> | undefined;
+  /** Why no session is open, by manager, and when that was last logged. Empty while one is. */
+  readonly #troubles = new Map<string, { readonly reason: string; readonly loggedMs: number }>();
   #isStopped = true;
   #isApplying = false;
   #hasMore = false;
@@ -114,6 +119,12 @@ export class Agent implements Component {
   /** True while a manager has accepted this node's session. */
   get isConnected(): boolean {
     return this.#session?.isOpened ?? false;
+  }
+
+  /** For who asks this machine: why no manager has accepted this node's session; "" while one has, or none was tried. */
+  get trouble(): string {
+    const all = [...this.#troubles].map(([addr, { reason }]) => `${addr}: ${reason}`);
+    return all.length === 0 ? "" : `no session with a manager (${all.join("; ")})`;
   }
 
   start(): void {
@@ -235,6 +246,7 @@ export class Agent implements Component {
         return;
       }
       this.#timeoutCount += 1;
+      session.endsFor = `no answer within ${patienceMs / 1000} s`;
       session.stream.close();
     });
     session.timers.push(cancel);
@@ -258,6 +270,7 @@ export class Agent implements Component {
   #opened(session: OpenSession, opened: shoal.v1.SessionOpened.$Properties): void {
     session.isOpened = true;
     this.#timeoutCount = 0;
+    this.#troubles.clear();
     this.#backoff.reset();
     this.#deps.log.info("session opened", { manager: session.addr, session: opened.sessionId });
     if (opened.info) this.#update(opened.info);
@@ -301,12 +314,14 @@ export class Agent implements Component {
   }
 
   #disconnected(session: OpenSession, disconnect: shoal.v1.Disconnect.$Properties): void {
-    this.#hint = disconnect.leaderAddr ?? undefined;
-    this.#deps.log.info("session ended by manager", {
-      manager: session.addr,
-      reason: disconnect.reason,
-      leader: disconnect.leaderAddr,
-    });
+    const reason = disconnect.reason ?? "";
+    const leaderAddr = disconnect.leaderAddr ?? "";
+    this.#hint = leaderAddr;
+    session.endsFor = reason;
+    if (session.isOpened || leaderAddr !== "") {
+      const fields = { manager: session.addr, reason, leader: leaderAddr };
+      this.#deps.log.info("session ended by manager", fields);
+    }
     if (disconnect.removed ?? false) {
       this.stop();
       this.#options.removed();
@@ -322,14 +337,25 @@ export class Agent implements Component {
     this.#hasMore = false;
     if (this.#isStopped) return;
     if (session.isOpened) this.#deps.log.info("session lost", { manager: session.addr, reason });
-    else this.#deps.log.debug("no session", { manager: session.addr, reason });
     const isSentOn = this.#hint !== undefined && this.#hint !== "" && this.#hint !== session.addr;
+    if (!session.isOpened && !isSentOn) this.#missed(session.addr, session.endsFor ?? reason);
     // A session that was open is missed at once; only managers that can't be had are asked at growing intervals.
     if (isSentOn || (session.isOpened && this.#managers.some((addr) => addr !== session.addr))) {
       this.#connect();
       return;
     }
     this.#retryLater(reason);
+  }
+
+  /** Logged when it is news, and now and then while it stays so: retries come many a minute. */
+  #missed(addr: string, reason: string): void {
+    const nowMs = this.#deps.clock.monotonicMs();
+    const before = this.#troubles.get(addr);
+    const isNews = before?.reason !== reason || nowMs - before.loggedMs >= TROUBLE_LOG_MS;
+    if (isNews) this.#deps.log.warn("no session with this manager", { manager: addr, reason });
+    for (const known of this.#troubles.keys())
+      if (!this.#managers.includes(known)) this.#troubles.delete(known);
+    this.#troubles.set(addr, { reason, loggedMs: isNews ? nowMs : before.loggedMs });
   }
 
   #retryLater(reason: string): void {
