@@ -5,6 +5,9 @@
 const FLAGS: readonly string[] = [
   // Maglev, the compiler before the last, is the last.
   "--no-opt",
+  // Nor does all that it can do pay: these two cost more to compile than so short a run gets back.
+  "--no-maglev-loop-peeling",
+  "--no-maglev-poly-calls",
   // The collector's helper threads cost more processor time than they save.
   "--single-threaded-gc",
   // MiB. What lives for an event or a few is gone before the young generation is full.

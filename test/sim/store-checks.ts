@@ -16,7 +16,15 @@ import { isTerminal, TaskState } from "../../model/task-state.ts";
 import { parseRfc3339 } from "../../common/time.ts";
 import type { WatchItem } from "../../manager/store/store.ts";
 import { Claims } from "./claims.ts";
-import { byAge, diedByItself, digestOf, isActive, isWanted, slotOf, StoreMirror } from "./store-mirror.ts";
+import {
+  byAge,
+  CommitRecord,
+  diedByItself,
+  isActive,
+  isWanted,
+  slotOf,
+  StoreMirror,
+} from "./store-mirror.ts";
 import { Violation } from "./world.ts";
 
 /** Said by a model worker of tasks that are not its own. */
@@ -34,7 +42,7 @@ export class StoreChecks {
   readonly overlapping: Set<string> = new Set();
   readonly #claims = new Claims();
   readonly #nowMs: () => number;
-  readonly #digests = new Map<number, number>();
+  readonly #commits = new CommitRecord();
   /** When a task died by itself. */
   readonly #diedMs = new Map<string, number>();
   /** When a task was written to run, and a node's spec or state was last changed: by the leader's stamps. */
@@ -78,12 +86,9 @@ export class StoreChecks {
   }
 
   #commit(raftId: number, version: number, events: readonly StoreEvent[]): void {
-    const digest = digestOf(events);
-    const known = this.#digests.get(version);
-    if (known !== undefined && known !== digest) {
+    if (!this.#commits.agrees(version, events)) {
       throw new Violation("O4", `manager ${raftId} makes something else of commit ${version}`);
     }
-    this.#digests.set(version, digest);
     if (version <= this.mirror.version) return;
     this.mirror.version = version;
     for (const event of events) {

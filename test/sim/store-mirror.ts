@@ -126,12 +126,37 @@ export class StoreMirror {
   }
 }
 
-/** What a commit did, in one number. */
-export function digestOf(events: readonly StoreEvent[]): number {
-  const changes = events.map(({ action, object, table }) => [
-    table,
-    action,
-    action === "remove" ? object.id : object,
-  ]);
-  return crc32(JSON.stringify(changes));
+/** Most managers tell of a commit long before so many more. */
+const TEXT_COUNT_MAX = 500;
+
+/** What each commit did, by the manager that told of it first: the newest in full, of older ones a checksum. */
+export class CommitRecord {
+  readonly #texts = new Map<number, string>();
+  readonly #checksums = new Map<number, number>();
+
+  /** False if another manager has told otherwise. */
+  agrees(version: number, events: readonly StoreEvent[]): boolean {
+    const text = textOf(events);
+    const known = this.#texts.get(version);
+    if (known !== undefined) return known === text;
+    const checksum = this.#checksums.get(version);
+    if (checksum !== undefined) return checksum === crc32(text);
+    this.#texts.set(version, text);
+    if (this.#texts.size > TEXT_COUNT_MAX) this.#shorten();
+    return true;
+  }
+
+  #shorten(): void {
+    for (const [version, text] of this.#texts) {
+      this.#texts.delete(version);
+      this.#checksums.set(version, crc32(text));
+      return;
+    }
+  }
+}
+
+function textOf(events: readonly StoreEvent[]): string {
+  return JSON.stringify(
+    events.map(({ action, object, table }) => [table, action, action === "remove" ? object.id : object]),
+  );
 }
