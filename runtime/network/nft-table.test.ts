@@ -71,3 +71,26 @@ test("tableText() replaces the table in one transaction and leaves empty sets wi
   assert.match(text, /map m \{ type a : b; elements = \{ 1 : a, 2 : b \}; \}/);
   assert.match(text, /set e \{ type a; \}/);
 });
+
+test("an element is one element, whatever it is made of", () => {
+  const definition = { name: "t", sets: [["m", "map", "type x;"]], chains: "" } as const;
+  for (const [key, value] of [
+    ["1.2.3.4 . 80 } ; flush ruleset ; add table ip x { ", ""],
+    ["1.2.3.4", "2.2.2.2, 3.3.3.3 : 4.4.4.4"],
+    ["1.2.3.4\nflush ruleset", ""],
+    ["tcp . 80", '"eth0'],
+    ["$variable", ""],
+    ["", ""],
+  ] as const) {
+    const elements = new Map([["m", new Map([[key, value]])]]);
+    assert.throws(() => tableText(definition, elements), /Element of a packet filter must be/, key);
+    assert.throws(() => elementChanges("t", new Map(), elements), /Element of a packet filter must be/, key);
+  }
+  for (const [key, value] of [
+    ["tcp . 80 . 3", "10.0.0.1 . 8080"],
+    ["02:53:0a:d2:04:01", "0x51005001"],
+    ["fd00::1 . udp . 53", "fd00::2 . 53"],
+    ['"br-1234*"', "10.0.0.0/24"],
+  ] as const)
+    assert.ok(tableText(definition, new Map([["m", new Map([[key, value]])]])).includes(`${key} : ${value}`));
+});

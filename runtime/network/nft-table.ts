@@ -55,7 +55,18 @@ function placeOf({ family = "ip", name }: Pick<TableDefinition, "family" | "name
 /** Elements in one statement: keeps single lines readable in errors and bounded in length. */
 const STATEMENT_ELEMENTS_MAX = 2_000;
 
+/** Addresses, ports, marks and words, joined by " . "; names of interfaces stand in quotes. Nothing that ends a statement. */
+const PART = /^(?:[\w.:/*+ -]|"[\w.:*@-]*")+$/;
+
+/** Throws invalid_argument for text that nft would take for more than one element: what nodes report ends up here. */
 function element(key: string, value: string): string {
+  const bad = [key, value === "" ? key : value].find((part) => !PART.test(part));
+  if (bad !== undefined) {
+    throw new ClusterError(
+      "invalid_argument",
+      `Element of a packet filter must be addresses, ports and names, got ${JSON.stringify(bad.slice(0, 80))}`,
+    );
+  }
   return value === "" ? key : `${key} : ${value}`;
 }
 

@@ -3,6 +3,7 @@
  * task for its way out, its published ports and its name server, and the packet filter for them. Called by
  * worker-network.ts with what the managers say; never asks them for anything, and keeps forwarding when they are silent.
  */
+import { isIPv4 } from "node:net";
 import { withoutMask } from "../../common/addresses.ts";
 import type { Clock } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
@@ -368,9 +369,9 @@ export class Mesh {
     return groups;
   }
 
-  /** Those that are not about to stop; all if that leaves nobody. */
+  /** Those that are not about to stop; all if that leaves nobody. What is no address is nobody's. */
   #backends(backends: readonly { readonly taskId: string; readonly meshIp: string }[]): string[] {
-    const usable = backends.filter((backend) => backend.meshIp !== "");
+    const usable = backends.filter((backend) => isIPv4(backend.meshIp));
     const staying = usable.filter((backend) => !this.#drained.has(backend.taskId));
     return (staying.length > 0 ? staying : usable).map((backend) => backend.meshIp);
   }

@@ -1,4 +1,5 @@
 /** What follows from the list of nodes alone: tunnel ends, their addresses on the mesh, marks and tables of the way back. Pure. */
+import { isIPv4 } from "node:net";
 import type { MeshAssignment, PeerNode } from "../../model/dispatch.ts";
 import { blockSize, firstHost, macOf, parseBlock } from "../../runtime/network/addresses.ts";
 
@@ -52,9 +53,12 @@ function tunnelEnd(peer: PeerNode, pool: string, base: number): TunnelEnd {
   };
 }
 
-/** Peers that have all that a tunnel needs; a node that is just joining may lack its block or address for a moment. */
+/**
+ * Peers that have all that a tunnel needs; a node that is just joining may lack its block or address for a moment. The
+ * tunnels are IPv4's: a node that says another address costs nobody else their mesh.
+ */
 export function tunnelEnds(mesh: MeshAssignment, base: number): TunnelEnd[] {
   return mesh.peers
-    .filter((peer) => peer.meshSubnet !== "" && peer.dataPathAddress !== "")
+    .filter((peer) => peer.meshSubnet !== "" && isIPv4(peer.dataPathAddress))
     .map((peer) => tunnelEnd(peer, mesh.pool, base));
 }

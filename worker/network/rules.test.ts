@@ -45,7 +45,7 @@ test("tables name every set that their chains use", () => {
   }
 });
 
-test("tunnelEnds() leaves out nodes without block or address, and gives each node its own mark", () => {
+test("tunnelEnds() leaves out nodes without block or an IPv4 address, and gives each node its own mark", () => {
   const peer = (nodeId: string, meshSubnet: string, dataPathAddress = "192.0.2.1") => ({
     nodeId,
     dataPathAddress,
@@ -63,6 +63,8 @@ test("tunnelEnds() leaves out nodes without block or address, and gives each nod
         peer("b", "10.210.4.0/23"),
         peer("c", ""),
         peer("d", "10.210.8.0/23", ""),
+        peer("e", "10.210.10.0/23", "fd00::1"),
+        peer("f", "10.210.12.0/23", "192.0.2.1 }; flush ruleset"),
       ],
       ingressPorts: [],
     },
