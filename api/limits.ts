@@ -13,6 +13,8 @@ export const JSON_BODY_TIMEOUT_MS: number = 60_000;
 export const JSON_DEPTH_MAX: number = 64;
 /** Some SDKs repeat the whole request body in the query, so heads may be large. */
 export const HEAD_BYTES_MAX: number = 256 * 1024;
+/** A TLS handshake must be over in this time; Node's own patience is two minutes. */
+export const HANDSHAKE_TIMEOUT_MS: number = 10_000;
 /** A request's head must be complete in this time. */
 export const HEAD_TIMEOUT_MS: number = 30_000;
 /** How long an idle connection is kept for the client's next request. */

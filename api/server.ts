@@ -7,9 +7,10 @@ import { createServer as createHttpsServer } from "node:https";
 import type { Socket } from "node:net";
 import { hostname } from "node:os";
 import type { Duplex } from "node:stream";
-import type { TlsOptions } from "node:tls";
+import type { TlsOptions, TLSSocket } from "node:tls";
 import { ClusterError, hasNodeCode } from "../common/errors.ts";
 import type { Counter, Histogram } from "../common/metrics.ts";
+import { Doorman } from "../common/doorman.ts";
 import type { ApiContext } from "./context.ts";
 import { errorReply, JSON_TYPE, pageNotFound, type ErrorReply } from "./error-body.ts";
 import { Exchange } from "./exchange.ts";
@@ -17,6 +18,7 @@ import {
   API_VERSION,
   CONNECTION_COUNT_MAX,
   DRAIN_MS,
+  HANDSHAKE_TIMEOUT_MS,
   HEAD_BYTES_MAX,
   HEAD_TIMEOUT_MS,
   KEEP_ALIVE_MS,
@@ -124,6 +126,7 @@ export class HttpApi {
             minVersion: "TLSv1.2",
             // As plain sockets are: else our side would end together with the client's.
             allowHalfOpen: true,
+            handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
             ...tls,
             // An authority is given to check clients with.
             ...(tls.ca === undefined ? {} : { requestCert: true, rejectUnauthorized: true }),
@@ -135,6 +138,7 @@ export class HttpApi {
     const isReadOnly = address.isReadOnly ?? false;
     const isPlainTcp = "tcp" in address && tls === undefined;
     server.on("connection", (socket: Socket) => this.#track(socket));
+    if (tls?.ca !== undefined) guardDoor(server);
     server.on("request", (request, response) => {
       void this.#serve({ request, response, upgraded: undefined, isReadOnly, isPlainTcp });
     });
@@ -278,6 +282,13 @@ interface ServeParts {
   readonly upgraded: Duplex | undefined;
   readonly isReadOnly: boolean;
   readonly isPlainTcp: boolean;
+}
+
+/** Who has not proved a certificate must not take the places of those who have. */
+function guardDoor(server: Server): void {
+  const doorman = new Doorman();
+  server.on("connection", (socket: Socket) => doorman.arrived(socket));
+  server.on("secureConnection", (socket: TLSSocket) => doorman.proved(socket));
 }
 
 function sendReply(response: ServerResponse, reply: ErrorReply): void {

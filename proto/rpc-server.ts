@@ -26,7 +26,7 @@ import {
 import { assert } from "../common/assert.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
-import { Doorman } from "./doorman.ts";
+import { Doorman } from "../common/doorman.ts";
 import type { Audience, NodeIdentity, PeerIdentity, Standing } from "./rpc.ts";
 import { MESSAGE_BYTES_MAX } from "./rpc-client.ts";
 import { failStream, toStatus } from "./rpc-errors.ts";

@@ -1,6 +1,6 @@
 /**
- * Bounds on who may stand at a node's mTLS port: connections that have not proved a certificate, from one address and in
- * all, how long they may stay, and how many one node may have. It judges nobody's rights: rpc-server.ts does.
+ * Bounds on who may stand at a TLS port of a node: connections that have not proved a certificate, from one address and in
+ * all, how long they may stay, and how many one node may have. Used by the port for nodes and the API; it judges nobody's rights.
  */
 import type { Socket } from "node:net";
 import type { TLSSocket } from "node:tls";
@@ -40,7 +40,7 @@ export class Doorman {
       socket.once("close", () => clearTimeout(patience));
       return true;
     }
-    this.#left(keyOf(socket), socket.remoteAddress ?? "");
+    this.proved(socket);
     const count = this.#connectionsByNode.get(nodeId) ?? 0;
     if (count >= CONNECTIONS_OF_ONE_NODE_MAX) {
       socket.destroy();
@@ -49,6 +49,11 @@ export class Doorman {
     this.#connectionsByNode.set(nodeId, count + 1);
     socket.once("close", () => decrement(this.#connectionsByNode, nodeId));
     return true;
+  }
+
+  /** A certificate was proved: the connection is no stranger's any more. */
+  proved(socket: TLSSocket): void {
+    this.#left(keyOf(socket), socket.remoteAddress ?? "");
   }
 
   #left(key: string, address: string): void {
