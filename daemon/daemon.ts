@@ -96,6 +96,7 @@ export class Daemon implements Component {
       runtimes: options.runtimes,
       defaultRuntime: options.defaultRuntime,
       addressPools: options.defaultAddressPools,
+      defaultLog: { Type: options.logDriver, Config: options.logOpts },
       registry: {
         ...DEFAULT_REGISTRY_CONFIG,
         insecure: options.insecureRegistries,

@@ -4,7 +4,13 @@ import { ClusterError } from "../common/errors.ts";
 import { parseAddressPool } from "../runtime/network/address-pools.ts";
 import { Daemon, nativeBinary } from "./daemon.ts";
 import { enterRootless, rootlessSide } from "./rootless.ts";
-import { type DaemonFlags, type DaemonOptions, parseRuntimes, resolveOptions } from "./options.ts";
+import {
+  type DaemonFlags,
+  type DaemonOptions,
+  parseLogOpts,
+  parseRuntimes,
+  resolveOptions,
+} from "./options.ts";
 
 /** The command line of `shoal daemon`, parsed; what is absent was not given. */
 export interface DaemonCommandLine {
@@ -18,6 +24,9 @@ export interface DaemonCommandLine {
   readonly dataPathPort?: number;
   readonly logLevel?: DaemonOptions["logLevel"];
   readonly logFormat?: DaemonOptions["logFormat"];
+  readonly logDriver?: string;
+  /** KEY=VALUE each. */
+  readonly logOpts?: readonly string[];
   readonly tls?: boolean;
   readonly tlsVerify?: boolean;
   readonly tlsCaCert?: string;
@@ -38,13 +47,14 @@ export interface DaemonCommandLine {
 const DEFAULT_TLS_FOLDER = "/etc/shoal/tls";
 
 function flagsOf(line: DaemonCommandLine): DaemonFlags {
-  const { addRuntimes = [], addressPools = [], hosts, labels, ...lists } = line;
+  const { addRuntimes = [], addressPools = [], logOpts = [], hosts, labels, ...lists } = line;
   const { insecureRegistries, registryMirrors, ...others } = lists;
   const { pidfile, configFile, tls, tlsVerify, tlsCaCert, tlsCert, tlsKey, ...rest } = others;
   const wantsTls = tls === true || tlsVerify === true;
   return {
     ...rest,
     ...(addRuntimes.length > 0 ? { runtimes: parseRuntimes(addRuntimes) } : {}),
+    ...(logOpts.length > 0 ? { logOpts: parseLogOpts(logOpts) } : {}),
     ...(addressPools.length > 0 ? { defaultAddressPools: addressPools.map(parseAddressPool) } : {}),
     ...(hosts.length > 0 ? { hosts } : {}),
     ...(labels.length > 0 ? { labels } : {}),

@@ -1,5 +1,6 @@
 /** What this machine is, as the scheduler and `node inspect` see it. */
 import { arch, cpus, hostname, totalmem } from "node:os";
+import { LOG_DRIVERS } from "../model/log-drivers.ts";
 import type { NodeDescription } from "../model/objects.ts";
 import type { GenericResource } from "../model/specs.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
@@ -41,7 +42,7 @@ export function describeNode(options: {
       Labels: labels,
       Plugins: [
         ...["bridge", "host", "none", "overlay"].map((Name) => ({ Type: "Network", Name })),
-        ...["json-file", "local", "none"].map((Name) => ({ Type: "Log", Name })),
+        ...LOG_DRIVERS.map((Name) => ({ Type: "Log", Name })),
         { Type: "Volume", Name: "local" },
       ],
     },

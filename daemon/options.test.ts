@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
-import { parseConfig, parseHost, parseRuntimes, resolveOptions } from "./options.ts";
+import { parseConfig, parseHost, parseLogOpts, parseRuntimes, resolveOptions } from "./options.ts";
 
 test("parseConfig() names an unknown key and the file", () => {
   assert.throws(() => parseConfig('{"data-rot": "/x"}', "d.json"), /Unknown key "data-rot".*"d\.json"/);
@@ -35,6 +35,29 @@ test("resolveOptions() refuses a configuration file that was named and is missin
   await assert.rejects(
     resolveOptions({ config: "/nonexistent/daemon.json" }),
     /Cannot read configuration file/,
+  );
+});
+
+test("the default log driver comes from file and flags, and its options are checked like a container's", async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), "shoal-options-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const config = path.join(folder, "daemon.json");
+  await writeFile(config, '{"log-driver": "syslog", "log-opts": {"tag": "x", "syslog-facility": "mail"}}');
+  const options = await resolveOptions({ config, logOpts: parseLogOpts(["tag=y=z"]) });
+  assert.equal(options.logDriver, "syslog");
+  assert.deepEqual(options.logOpts, { tag: "y=z", "syslog-facility": "mail" });
+  await assert.rejects(
+    resolveOptions({ config, logOpts: { "max-size": "1m" } }),
+    /log-opts: unknown log opt 'max-size' for syslog log driver: want one of .*, got "1m"/,
+  );
+  await assert.rejects(
+    resolveOptions({ logDriver: "splunk" }),
+    /log-driver must be one of .*journald, got "splunk"/,
+  );
+  assert.throws(() => parseLogOpts(["tag"]), /log-opt must be KEY=VALUE, got "tag"/);
+  assert.throws(
+    () => parseConfig('{"log-opts": {"a": 1}}', "d.json"),
+    /must be an object of strings .*, got/,
   );
 });
 

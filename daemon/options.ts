@@ -7,6 +7,7 @@ import path from "node:path";
 import { ClusterError } from "../common/errors.ts";
 import { isObject } from "../common/json.ts";
 import type { LogLevel } from "../common/log.ts";
+import { checkLogOptions, isLogDriver, LOG_DRIVERS, type LogOptionValues } from "../model/log-drivers.ts";
 import { rootlessSide, userFolders } from "./rootless.ts";
 import type { RuntimeConfig } from "../runtime/containers/oci-runtimes.ts";
 import { type AddressPool, checkAddressPool } from "../runtime/network/address-pools.ts";
@@ -49,6 +50,9 @@ export interface DaemonOptions {
   readonly defaultRuntime: string;
   /** Where subnets of local networks come from that users leave open; empty: Docker's own pools. */
   readonly defaultAddressPools: readonly AddressPool[];
+  /** Of containers that ask for none. */
+  readonly logDriver: string;
+  readonly logOpts: LogOptionValues;
   /** Group that may use the UNIX socket; the socket is root's alone if there is no such group. */
   readonly group: string;
 }
@@ -74,6 +78,8 @@ const FILE_KEYS: Readonly<Record<string, { readonly option: keyof DaemonOptions;
   "data-path-port": { option: "dataPathPort", type: "number" },
   "log-level": { option: "logLevel", type: "string" },
   "log-format": { option: "logFormat", type: "string" },
+  "log-driver": { option: "logDriver", type: "string" },
+  "log-opts": { option: "logOpts", type: "texts" },
   labels: { option: "labels", type: "strings" },
   "insecure-registries": { option: "insecureRegistries", type: "strings" },
   "registry-mirrors": { option: "registryMirrors", type: "strings" },
@@ -88,6 +94,7 @@ const FILE_KEYS: Readonly<Record<string, { readonly option: keyof DaemonOptions;
 
 function hasType(value: unknown, type: string): boolean {
   if (type === "strings") return Array.isArray(value) && value.every((each) => typeof each === "string");
+  if (type === "texts") return isObject(value) && hasType(Object.values(value), "strings");
   if (type === "runtimes") return isRuntimes(value);
   if (type === "pools") return Array.isArray(value) && value.every(isPool);
   return typeof value === type;
@@ -111,6 +118,7 @@ function isPool(value: unknown): boolean {
 
 const WANTED_TYPES: Readonly<Record<string, string>> = {
   strings: "a list of strings",
+  texts: 'an object of strings like {"max-size": "10m"}',
   pools: 'a list like [{"base": "10.10.0.0/16", "size": 24}]',
   runtimes: 'an object like {"NAME": {"path": "PROGRAM", "runtimeArgs": []}}',
 };
@@ -126,6 +134,31 @@ export function parseRuntimes(given: readonly string[]): Readonly<Record<string,
       return [name, { path: program }];
     }),
   );
+}
+
+/** KEY=VALUE of --log-opt. */
+export function parseLogOpts(given: readonly string[]): LogOptionValues {
+  return Object.fromEntries(
+    given.map((each) => {
+      const at = each.indexOf("=");
+      if (at <= 0) throw new ClusterError("invalid_argument", `log-opt must be KEY=VALUE, got "${each}"`);
+      return [each.slice(0, at), each.slice(at + 1)];
+    }),
+  );
+}
+
+function checkLog(driver: string, options: LogOptionValues): void {
+  if (!isLogDriver(driver)) {
+    throw new ClusterError(
+      "invalid_argument",
+      `log-driver must be one of ${LOG_DRIVERS.join(", ")}, got "${driver}"`,
+    );
+  }
+  try {
+    checkLogOptions(driver, options);
+  } catch (caught) {
+    throw new ClusterError("invalid_argument", `log-opts: ${ClusterError.from(caught).message}`);
+  }
 }
 
 async function readConfigFile(file: string, mustExist: boolean): Promise<DaemonFlags> {
@@ -186,6 +219,7 @@ function checked(options: DaemonOptions): DaemonOptions {
   if (!Number.isInteger(dataPathPort) || dataPathPort < 1024 || dataPathPort > 49151) {
     throw new ClusterError("invalid_argument", `data-path-port must be 1024 to 49151, got ${dataPathPort}`);
   }
+  checkLog(options.logDriver, options.logOpts);
   for (const host of options.hosts) parseHost(host);
   for (const label of options.labels) {
     if (!/^[^=]+=/.test(label)) {
@@ -249,6 +283,8 @@ export async function resolveOptions(flags: DaemonFlags): Promise<DaemonOptions>
     runtimes: { ...file.runtimes, ...flags.runtimes },
     defaultRuntime: pick("defaultRuntime", ""),
     defaultAddressPools: pick("defaultAddressPools", []),
+    logDriver: pick("logDriver", "json-file"),
+    logOpts: { ...file.logOpts, ...flags.logOpts },
     group: pick("group", "shoal"),
   });
 }

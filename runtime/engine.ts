@@ -19,6 +19,7 @@ import {
 } from "./containers/cgroups.ts";
 import { LocalContainerEngine } from "./containers/container-engine.ts";
 import { resolveRemap } from "./containers/id-ranges.ts";
+import type { LogConfig } from "./containers/log-options.ts";
 import { NativeLauncher } from "./containers/native-launcher.ts";
 import { OciRuntimes, type RuntimeConfig } from "./containers/oci-runtimes.ts";
 import { EventRing } from "./events.ts";
@@ -58,6 +59,10 @@ export interface EngineOptions {
   readonly defaultRuntime?: string;
   /** Where subnets of local networks come from that users leave open. Default: Docker's own pools. */
   readonly addressPools?: readonly AddressPool[];
+  /** Log driver of containers that ask for none. Default: json-file. */
+  readonly defaultLog?: LogConfig;
+  /** Of systemd's journal. Default: where systemd has it. */
+  readonly journalSocket?: string;
   /** Shown as ServerVersion. */
   readonly version?: string;
   /** Mirrors and insecure registries. */
@@ -233,6 +238,7 @@ async function engineInfo(
     hasAppArmor: ground.appArmor.isEnabled,
     isRootless: options.isRootless === true,
     runtimes: ground.runtimes,
+    logDriver: options.defaultLog?.Type || "json-file",
     volumeDrivers: stores.volumes.driverNames(),
     nowIso: new Date(options.env.clock.wallMs()).toISOString(),
     registry: options.registry ?? DEFAULT_REGISTRY_CONFIG,
@@ -278,6 +284,8 @@ export async function createEngine(options: EngineOptions): Promise<Engine & Com
     idMaps,
     appArmor,
     runtimes,
+    ...(options.defaultLog === undefined ? {} : { defaultLog: options.defaultLog }),
+    ...(options.journalSocket === undefined ? {} : { journalSocket: options.journalSocket }),
   });
   late.containers = containers;
   stores.networks.setContainers(containers.directory());

@@ -4,6 +4,7 @@ import * as fs from "node:fs/promises";
 import * as os from "node:os";
 import type { JsonObject } from "../model/engine.ts";
 import { DEFAULT_DOMAIN } from "../model/image-reference.ts";
+import { LOG_DRIVERS } from "../model/log-drivers.ts";
 import type { CgroupHierarchies } from "./containers/cgroups.ts";
 import type { OciRuntimes } from "./containers/oci-runtimes.ts";
 import { type RegistryConfig, withoutUser } from "./registry/registry-config.ts";
@@ -54,6 +55,8 @@ export interface InfoInput {
   /** The daemon is an ordinary user's. */
   readonly isRootless: boolean;
   readonly runtimes: OciRuntimes;
+  /** Of containers that ask for none. */
+  readonly logDriver: string;
   readonly volumeDrivers: readonly string[];
   readonly nowIso: string;
   readonly registry: RegistryConfig;
@@ -134,7 +137,7 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
       Volume: [...input.volumeDrivers],
       Network: ["bridge", "host", "null", "overlay"],
       Authorization: null,
-      Log: ["json-file", "local"],
+      Log: LOG_DRIVERS.filter((name) => name !== "none"),
     },
     ...limitsInfo(input.hierarchies),
     IPv4Forwarding: await isSet("/proc/sys/net/ipv4/ip_forward"),
@@ -145,7 +148,7 @@ export async function machineInfo(input: InfoInput): Promise<JsonObject> {
     OomScoreAdj: 0,
     NGoroutines: 0,
     SystemTime: input.nowIso,
-    LoggingDriver: "json-file",
+    LoggingDriver: input.logDriver,
     NEventsListener: 0,
     KernelVersion: os.release(),
     OperatingSystem: osName(),

@@ -24,6 +24,8 @@ export interface DaemonOptions {
   readonly dataPathPort?: number;
   readonly logLevel?: "debug" | "info" | "warn" | "error";
   readonly logFormat?: "json" | "text";
+  readonly logDriver?: string;
+  readonly logOpts: readonly string[];
   readonly tls?: boolean;
   readonly tlsVerify?: boolean;
   readonly tlsCaCert?: string;
@@ -78,6 +80,8 @@ function optionsOf({ flags, rootFlags }: CommandContext): DaemonOptions {
     ...given("configFile", "config"),
     ...given("usernsRemap", "userns-remap"),
     ...given("defaultRuntime", "default-runtime"),
+    ...given("logDriver", "log-driver"),
+    logOpts: flags.list("log-opt"),
     addRuntimes: flags.list("add-runtime"),
     addressPools: flags.list("default-address-pool"),
     ...(port === undefined ? {} : { dataPathPort: port }),
@@ -139,8 +143,10 @@ const daemon: CommandDefinition = {
     list("insecure-registry", "host|net", "Registry (or network of them) without TLS or with an unknown CA"),
     list("label", "key=value", "Label of this machine"),
     text("listen-addr", "address", "Address for the cluster's traffic (default 0.0.0.0:2377)"),
+    text("log-driver", "driver", "Log driver of containers that ask for none (default json-file)"),
     text("log-format", "text|json", "Form of the log"),
     text("log-level", "level", "debug, info, warn or error"),
+    list("log-opt", "key=value", "Option of that log driver; may be given often"),
     text("pidfile", "file", "File to write the process id to"),
     list("registry-mirror", "URL", "Asked before Docker Hub"),
     bool("tls", "Serve TCP with TLS"),

@@ -26,7 +26,9 @@ import type {
   LogLine,
 } from "../../model/engine.ts";
 import type { Labels } from "../../model/specs.ts";
+import { isCollectorDriver } from "../../model/log-drivers.ts";
 import { LaterRemoval } from "../later-removal.ts";
+import { LogForwarders } from "../logging/log-forwarders.ts";
 import type { ContainerDirectory, ContainerNetworkRequest, EventSink } from "../ports.ts";
 import { Archives } from "./archives.ts";
 import { attachContainer } from "./attach.ts";
@@ -56,7 +58,14 @@ import { checkRuntime } from "./oci-runtimes.ts";
 import { Lifecycle, groupParent, mayRestart, type LifecycleDeps } from "./lifecycle.ts";
 import { LiveContainer } from "./live-container.ts";
 import { compressRotated } from "./log-compression.ts";
-import { isLogCompressed, logFormat, logPath } from "./log-options.ts";
+import {
+  isLogCompressed,
+  isLogReadable,
+  logFormat,
+  logPath,
+  withDefaultLog,
+  type LogConfig,
+} from "./log-options.ts";
 import { readLog } from "./log-reader.ts";
 import { resolveMountPoints } from "./mount-points.ts";
 import { FrameType, u32 } from "./native-frames.ts";
@@ -69,13 +78,18 @@ import { checkUserNamespace } from "./user-namespace.ts";
 
 const STATS_INTERVAL_MS = 1000;
 const SIGKILL = 9;
+const JOURNAL_SOCKET = "/run/systemd/journal/socket";
 const COMPRESS_INTERVAL_MS = 2000;
 
 export interface ContainerEngineOptions extends Omit<
   LifecycleDeps,
-  "events" | "find" | "forget" | "healthStarted" | "removal"
+  "events" | "find" | "forget" | "healthStarted" | "removal" | "logs"
 > {
   readonly dataRoot: string;
+  /** Of containers that ask for none. Default: json-file. */
+  readonly defaultLog?: LogConfig;
+  /** Of systemd's journal. Default: where systemd has it. */
+  readonly journalSocket?: string;
   readonly events: EventSink;
 }
 
@@ -87,6 +101,7 @@ export class LocalContainerEngine implements ContainerEngine {
   readonly #lifecycle: Lifecycle;
   readonly #execs: Execs;
   readonly #archives: Archives;
+  readonly #logs: LogForwarders;
   readonly #removal: LaterRemoval;
   /** Containers that have ended and whose log is done with. */
   readonly #compressed = new WeakSet<LiveContainer>();
@@ -113,14 +128,23 @@ export class LocalContainerEngine implements ContainerEngine {
       log,
       remove: (folders) => launcher.removeTrees(folders),
     });
+    this.#logs = new LogForwarders({
+      env,
+      log,
+      dataRoot: options.dataRoot,
+      journalSocket: options.journalSocket ?? JOURNAL_SOCKET,
+    });
     this.#lifecycle = new Lifecycle({
       ...options,
+      logs: this.#logs,
       removal: this.#removal,
       events: this.#events,
       find: (id) => this.#index.find(id),
       forget: (live) => {
         this.#execs.forget(live);
         this.#index.remove(live);
+        if (isCollectorDriver(live.record.hostConfig.LogConfig?.Type ?? ""))
+          void this.#logs.released(live.id);
       },
       healthStarted: (live) => startHealth(live, { env, log, execs: this.#execs, events: this.#events }),
     });
@@ -144,6 +168,7 @@ export class LocalContainerEngine implements ContainerEngine {
       });
     }
     await this.#clearBroken(broken);
+    await this.#logs.open((id) => lives.find((live) => live.id === id));
     let isCompressing = false;
     this.#cancelCompression = this.#options.env.timers.every(COMPRESS_INTERVAL_MS, () => {
       if (isCompressing) return;
@@ -172,9 +197,10 @@ export class LocalContainerEngine implements ContainerEngine {
     }
   }
 
-  /** `--rm` containers that ended while no daemon was there to remove them. */
+  /** `--rm` containers that ended while no daemon was there to remove them, but for those whose end was found just now: they go by themselves. */
   #isLeftover(live: LiveContainer): boolean {
-    return live.record.hostConfig.AutoRemove === true && live.record.state.status === "exited";
+    const { hostConfig, state } = live.record;
+    return hostConfig.AutoRemove === true && state.status === "exited" && !live.isRemoving;
   }
 
   /** Monitors whose record never reached the disk, or is gone. */
@@ -223,6 +249,7 @@ export class LocalContainerEngine implements ContainerEngine {
       connection?.close();
       live.ending?.close();
     }
+    await this.#logs.close();
     await this.#removal.close();
   }
 
@@ -250,10 +277,15 @@ export class LocalContainerEngine implements ContainerEngine {
     return this.#index.find(id);
   }
 
+  #withDefaults(given: CreateContainerRequest): CreateContainerRequest {
+    const hostConfig = withDefaultLog(given.hostConfig, this.#options.defaultLog ?? {});
+    return withNetworkNames({ ...given, hostConfig });
+  }
+
   async create(
     given: CreateContainerRequest,
   ): Promise<{ readonly Id: string; readonly Warnings: readonly string[] }> {
-    const request = withNetworkNames(given);
+    const request = this.#withDefaults(given);
     const { rootfs, volumes, env } = this.#options;
     const reference = request.config.Image ?? "";
     if (reference === "") throw new ClusterError("invalid_argument", "no image specified");
@@ -568,7 +600,7 @@ export class LocalContainerEngine implements ContainerEngine {
   }
 
   #log(live: LiveContainer, options: LogOptions, signal: AbortSignal): AsyncIterable<LogLine> {
-    if (live.record.hostConfig.LogConfig?.Type === "none") {
+    if (!isLogReadable(live.record.hostConfig)) {
       throw new ClusterError("unimplemented", "configured logging driver does not support reading");
     }
     const source = {

@@ -9,7 +9,7 @@ import { commandOf } from "./config-merge.ts";
 import type { ContainerRecord, MountPoint } from "./container-record.ts";
 import { MASKED_PATHS, READONLY_PATHS } from "./container-defaults.ts";
 import type { LiveContainer } from "./live-container.ts";
-import { logPath } from "./log-options.ts";
+import { hasOwnLog, logPath } from "./log-options.ts";
 import { sharedWith } from "./spec.ts";
 
 /** Everything of ours is plain data; this is where it becomes JSON for clients. */
@@ -258,7 +258,7 @@ export function inspectContainer(
     ResolvConfPath: file("resolv.conf"),
     HostnamePath: file("hostname"),
     HostsPath: file("hosts"),
-    LogPath: record.hostConfig.LogConfig?.Type === "none" ? "" : logPath(record, folder),
+    LogPath: hasOwnLog(record.hostConfig) ? logPath(record, folder) : "",
     Name: `/${record.name}`,
     RestartCount: record.restartCount,
     Driver: "overlay2",

@@ -41,6 +41,7 @@ import type { LiveContainer } from "./live-container.ts";
 import { FrameType, u32, type NativeConnection, type NativeExit } from "./native-frames.ts";
 import { encodeCreateJob, JobFlag } from "./native-job.ts";
 import type { NativeLauncher } from "./native-launcher.ts";
+import type { LogForwarders } from "../logging/log-forwarders.ts";
 import { delegatedSpec } from "./oci-bundle.ts";
 import type { OciRuntime, OciRuntimes } from "./oci-runtimes.ts";
 import { resourceLimits } from "./resource-limits.ts";
@@ -84,6 +85,8 @@ export interface LifecycleDeps {
   /** For folders of removed containers. */
   readonly removal: LaterRemoval;
   readonly healthStarted: (live: LiveContainer) => void;
+  /** For logs that go to collectors. */
+  readonly logs: Pick<LogForwarders, "prepare" | "follow">;
 }
 
 export class Lifecycle {
@@ -130,6 +133,7 @@ export class Lifecycle {
     }
     events(live.record, "start");
     this.#deps.healthStarted(live);
+    this.#deps.logs.follow(live);
     for (const wake of live.changed) wake();
   }
 
@@ -138,6 +142,7 @@ export class Lifecycle {
     const { record } = live;
     const stateDir = path.join(execRoot, "c", live.id);
     makeStateDir(stateDir);
+    this.#deps.logs.prepare(live);
     const layers = await rootfs.layers(live.id);
     const { CgroupParent: parent = "" } = record.hostConfig;
     if (parent !== "") await cgroups.prepare(parent);

@@ -11,9 +11,15 @@ const READ_BYTES = 128 * 1024;
 /** A longer record is none: lines are cut at 16 KiB. */
 const RECORD_BYTES_MAX = 1 << 20;
 
+/** A line as it was cut for the file. */
+export interface StoredLogLine extends LogLine {
+  /** A piece of a line that was too long for one record; its last one has the newline. Not known of json-file. */
+  readonly piece?: "inner" | "last";
+}
+
 export interface LogFormat {
   /** Whole lines at the beginning of `bytes`, and how many bytes they took. */
-  take(bytes: Buffer): { readonly lines: readonly LogLine[]; readonly used: number };
+  take(bytes: Buffer): { readonly lines: readonly StoredLogLine[]; readonly used: number };
   /** Where the last `count` lines of a file begin, and how many there are if it has fewer. */
   tailOffset(handle: FileHandle, count: number): Promise<{ readonly offset: number; readonly found: number }>;
 }
@@ -75,7 +81,7 @@ export const JSON_FORMAT: LogFormat = {
 };
 
 /** One message; undefined if it is none. */
-function parseLocalEntry(bytes: Buffer): LogLine | undefined {
+function parseLocalEntry(bytes: Buffer): StoredLogLine | undefined {
   try {
     return readLocalEntry(new VarintReader(bytes));
   } catch (caught) {
@@ -85,26 +91,29 @@ function parseLocalEntry(bytes: Buffer): LogLine | undefined {
   }
 }
 
-function readLocalEntry(fields: VarintReader): LogLine | undefined {
+function readLocalEntry(fields: VarintReader): StoredLogLine | undefined {
   let source = "";
   let nanoseconds = 0n;
   let data: Buffer = Buffer.alloc(0);
+  let isPiece = false;
   while (!fields.isAtEnd) {
     const tag = fields.varint();
     if (tag === 0x0a) source = fields.byteString().toString();
     else if (tag === 0x10) nanoseconds = BigInt.asIntN(64, fields.bigVarint());
     else if (tag === 0x1a) data = fields.byteString();
+    else if (tag === 0x20) isPiece = fields.varint() !== 0;
     else if ((tag & 7) === 0) fields.varint();
     else if ((tag & 7) === 2) fields.byteString();
     else return undefined;
   }
   if (source !== "stdout" && source !== "stderr") return undefined;
-  return { stream: source, timestamp: rfc3339OfNanoseconds(nanoseconds), data };
+  const line = { stream: source, timestamp: rfc3339OfNanoseconds(nanoseconds), data } as const;
+  return isPiece ? { ...line, piece: data.at(-1) === 10 ? "last" : "inner" } : line;
 }
 
 export const LOCAL_FORMAT: LogFormat = {
   take: (bytes) => {
-    const lines: LogLine[] = [];
+    const lines: StoredLogLine[] = [];
     let used = 0;
     while (bytes.length - used >= 8) {
       const length = bytes.readUInt32BE(used);

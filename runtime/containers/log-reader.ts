@@ -3,121 +3,41 @@
  * compression. Several readers may read at once; the monitor alone writes.
  */
 import { watch } from "node:fs";
-import * as fs from "node:fs/promises";
+import type * as fs from "node:fs/promises";
 import path from "node:path";
-import { setImmediate } from "node:timers/promises";
-import { promisify } from "node:util";
-import { gunzip } from "node:zlib";
 import type { Timers } from "../../common/env.ts";
 import { rfc3339OfNanoseconds } from "../../common/time.ts";
 import type { LogOptions, LogLine } from "../../model/engine.ts";
 import type { LogFormat } from "./log-formats.ts";
-import { fileIdentity, logIdentity } from "./log-compression.ts";
+import { closeAll, openAfter, openAll, readWhole } from "./log-files.ts";
 
 const READ_BYTES = 128 * 1024;
 /** Safety net for file systems that report no changes. */
 const FOLLOW_POLL_MS = 250;
-const ROTATED_FILES_MAX = 1000;
-/** A log that rotates faster than its files can be listed is read with a gap rather than never. */
-const LIST_ATTEMPTS_MAX = 1000;
 
-export interface LogSource {
+/** What tells that a log may have grown. */
+export interface LogNews {
   readonly path: string;
-  readonly format: LogFormat;
-  readonly isRunning: () => boolean;
   /** Called when the container changes state. */
   readonly changed: Set<() => void>;
   readonly timers: Timers;
 }
 
-/** A log file that is held open: its name may change while it is read. */
-interface HeldFile {
-  readonly handle: fs.FileHandle;
-  /** As logIdentity() gives it. */
-  readonly identity: string;
-  readonly isCompressed: boolean;
+export interface LogSource extends LogNews {
+  readonly format: LogFormat;
+  readonly isRunning: () => boolean;
 }
 
-interface NamedFile {
-  readonly name: string;
-  readonly identity: string;
-}
-
-/** Live file first, then newest first. undefined if a rotation is going on: one name is missing then, and another is behind it. */
-function listFiles(live: string): readonly NamedFile[] | undefined {
-  const files: NamedFile[] = [];
-  let gaps = 0;
-  for (let number = 0; number < ROTATED_FILES_MAX && gaps < 2; number++) {
-    const plain = number === 0 ? live : `${live}.${number}`;
-    const found = logIdentity(plain);
-    const name = found === undefined ? `${plain}.gz` : plain;
-    const identity = found ?? logIdentity(name);
-    if (identity === undefined) gaps++;
-    else if (gaps > 0) return undefined;
-    else files.push({ name, identity });
-  }
-  return files;
-}
-
-/** Two equal looks, one after the other: nothing moved between them. */
-async function stableFiles(live: string): Promise<readonly NamedFile[]> {
-  let last = listFiles(live);
-  for (let attempt = 1; attempt < LIST_ATTEMPTS_MAX; attempt++) {
-    // Whoever moves files gets a chance in between.
-    await setImmediate();
-    const next = listFiles(live);
-    const isSame =
-      last?.length === next?.length && last?.every((each, at) => each.identity === next?.[at]?.identity);
-    if (next !== undefined && isSame === true) return next;
-    last = next;
-  }
-  return last ?? [];
-}
-
-/** Opens what had this identity a moment ago; undefined if the name means another file now. */
-async function openSame({ name, identity }: NamedFile): Promise<HeldFile | undefined> {
-  const handle = await fs.open(name, "r").catch(() => undefined);
-  if (handle === undefined) return undefined;
-  const isCompressed = name.endsWith(".gz");
-  const opened = fileIdentity(await handle.stat({ bigint: true }));
-  // A compressed file has the identity of its origin; the name is asked again after it was opened.
-  if ((isCompressed ? logIdentity(name) : opened) === identity) return { handle, identity, isCompressed };
-  await handle.close();
-  return undefined;
-}
-
-async function closeAll(files: readonly HeldFile[]): Promise<void> {
-  for (const { handle } of files) await handle.close();
-}
-
-/** All files of one moment, the live one first: with a rotation in between one would show twice or not at all. */
-async function openAll(live: string): Promise<readonly HeldFile[]> {
-  for (let attempt = 1; ; attempt++) {
-    const names = await stableFiles(live);
-    const files: HeldFile[] = [];
-    for (const name of names) {
-      const file = await openSame(name);
-      if (file === undefined) break;
-      files.push(file);
-    }
-    if (files.length === names.length || attempt >= LIST_ATTEMPTS_MAX) return files;
-    await closeAll(files);
-  }
-}
-
-async function readWhole({ handle, isCompressed }: HeldFile): Promise<Buffer> {
-  const bytes = await handle.readFile();
-  return isCompressed ? promisify(gunzip)(bytes) : bytes;
-}
-
-class LogFollower {
-  readonly #source: LogSource;
+/** Wakes its owner when a log may have grown, and now and then besides. */
+export class LogFollower {
+  readonly #source: LogNews;
   readonly #signal: AbortSignal;
   #wake: (() => void) | undefined;
   readonly #close: (() => void)[] = [];
   #isWoken = false;
+  #isWatching = false;
 
-  constructor(source: LogSource, signal: AbortSignal) {
+  constructor(source: LogNews, signal: AbortSignal) {
     this.#source = source;
     this.#signal = signal;
     const wake = (): void => {
@@ -134,18 +54,20 @@ class LogFollower {
       const watcher = watch(path.dirname(source.path), wake);
       watcher.on("error", () => undefined);
       this.#close.push(() => watcher.close());
+      this.#isWatching = true;
     } catch {
       // Out of watches: the poll below does.
     }
   }
 
-  async wait(): Promise<void> {
+  /** `quietMs`: how long without news where the file system tells of changes. */
+  async wait(quietMs: number = FOLLOW_POLL_MS): Promise<void> {
     if (this.#isWoken || this.#signal.aborted) {
       this.#isWoken = false;
       return;
     }
     await new Promise<void>((resolve) => {
-      const cancel = this.#source.timers.after(FOLLOW_POLL_MS, resolve);
+      const cancel = this.#source.timers.after(this.#isWatching ? quietMs : FOLLOW_POLL_MS, resolve);
       this.#wake = () => {
         cancel();
         resolve();
@@ -190,20 +112,6 @@ class FileLines {
       yield* lines;
     }
   }
-}
-
-/** The file that came after the one with `identity`; undefined if that one is still the live one. */
-async function openAfter(live: string, identity: string): Promise<HeldFile | undefined> {
-  for (let attempt = 1; attempt < LIST_ATTEMPTS_MAX; attempt++) {
-    const files = await stableFiles(live);
-    const at = files.findIndex((each) => each.identity === identity);
-    if (at === 0 || files.length === 0) return undefined;
-    // Dropped meanwhile: the oldest that is left comes next.
-    const next = files.at(at < 0 ? -1 : at - 1);
-    const held = next === undefined ? undefined : await openSame(next);
-    if (held !== undefined) return held;
-  }
-  return undefined;
 }
 
 async function* storedLines(

@@ -1,6 +1,6 @@
 /**
- * The few C library calls that Node has no door to: namespaces, netlink sockets, mounts. Called by the files of this folder
- * only. All calls are synchronous and short, but for the `.async` ones, which run on a thread of the FFI library.
+ * The few C library calls that Node has no door to: namespaces, netlink sockets, mounts, datagrams over UNIX sockets. Called by the
+ * files of this folder and those that send logs. All calls are synchronous and short, but for the `.async` ones, which run on a thread of the FFI library.
  * Never keeps a changed namespace: that is namespace.ts's affair.
  */
 import koffi from "koffi";
@@ -40,6 +40,22 @@ const mountCall = libc.func(
 ) as (source: string, target: string, kind: string | null, flags: number, options: string | null) => number;
 const unmountCall = libc.func("int umount2(const char *, int)") as (target: string, flags: number) => number;
 
+const connectCall = libc.func("int connect(int, void *, uint32_t)") as typeof bindCall;
+const ioctlCall = libc.func("int ioctl(int, unsigned long, _Out_ int *)") as (
+  fd: number,
+  request: number,
+  result: [number],
+) => number;
+
+const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
+const SOCK_NONBLOCK = 0o4000;
+const MSG_NOSIGNAL = 0x4000;
+/** sun_path with its closing NUL. */
+const UNIX_PATH_BYTES_MAX = 107;
+const SIOCOUTQ = 0x5411;
+const IPPROTO_TCP = 6;
+const TCP_USER_TIMEOUT = 18;
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
@@ -67,6 +83,7 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   28: "ENOSPC",
   34: "ERANGE",
   90: "EMSGSIZE",
+  91: "EPROTOTYPE",
   93: "EPROTONOSUPPORT",
   95: "EOPNOTSUPP",
   97: "EAFNOSUPPORT",
@@ -74,8 +91,11 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   99: "EADDRNOTAVAIL",
   100: "ENETDOWN",
   101: "ENETUNREACH",
+  104: "ECONNRESET",
   105: "ENOBUFS",
+  107: "ENOTCONN",
   110: "ETIMEDOUT",
+  111: "ECONNREFUSED",
   113: "EHOSTUNREACH",
 };
 
@@ -153,6 +173,51 @@ export async function receiveBytesElsewhere(fd: number, into: Uint8Array): Promi
   const received = await asynchronous(receiveCall, fd, into);
   if (received < 0) throw new ClusterError("internal", "Cannot receive from netlink in time");
   return received;
+}
+
+/** A socket of whole messages to the one at `path`. Never blocks. */
+export function openUnixDatagram(path: string): number {
+  const bytes = Buffer.from(path);
+  if (bytes.length > UNIX_PATH_BYTES_MAX) {
+    throw new ClusterError(
+      "invalid_argument",
+      `path of a socket must have at most ${UNIX_PATH_BYTES_MAX} bytes, got "${path}"`,
+    );
+  }
+  const address = Buffer.alloc(bytes.length + 3);
+  address.writeUInt16LE(AF_UNIX, 0);
+  bytes.copy(address, 2);
+  const fd = check(
+    socketCall(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+    "open a datagram socket",
+  );
+  if (connectCall(fd, address, address.length) === 0) return fd;
+  const failure = kernelError(`connect to "${path}"`, koffi.errno());
+  closeCall(fd);
+  throw failure;
+}
+
+/** False if there is no room now. Throws with EMSGSIZE for what is too long for any datagram. */
+export function sendDatagram(fd: number, bytes: Uint8Array): boolean {
+  if (sendCall(fd, bytes, bytes.length, MSG_NOSIGNAL) >= 0) return true;
+  const errno = koffi.errno();
+  const name = errnoName(errno);
+  if (name === "EAGAIN" || name === "ENOBUFS") return false;
+  throw kernelError("send a datagram", errno);
+}
+
+/** Bytes of a connected socket that the other side has not acknowledged; of a UNIX one, that nobody has read. */
+export function unacknowledgedBytes(fd: number): number {
+  const result: [number] = [0];
+  check(ioctlCall(fd, SIOCOUTQ, result), "ask for what was not acknowledged");
+  return result[0];
+}
+
+/** A TCP connection ends with an error once what was sent stays unacknowledged for this long. */
+export function boundAcknowledgement(fd: number, ms: number): void {
+  const value = Buffer.alloc(4);
+  value.writeUInt32LE(ms, 0);
+  check(setSocketOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, value, value.length), "bound a connection's wait");
 }
 
 export function openFile(path: string): number {

@@ -56,7 +56,10 @@ export interface RunResult extends ExitStatus {
 
 /** `dataRoot` is below the lab's own folder unless given. */
 export type LabOptions = Partial<
-  Pick<EngineOptions, "usernsRemap" | "runtimes" | "defaultRuntime" | "dataRoot">
+  Pick<
+    EngineOptions,
+    "usernsRemap" | "runtimes" | "defaultRuntime" | "dataRoot" | "journalSocket" | "defaultLog"
+  >
 >;
 
 export class RuntimeLab {
