@@ -6,12 +6,13 @@
  *
  *   node bench/fleet/main.ts      after `npm run build`; `--help` names its options
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type DevCluster, type DevHost, startDevCluster } from "../../dev/cluster.ts";
+import { must } from "../../common/assert.ts";
+import { type DevCluster, type DevHost, removeCluster, startDevCluster } from "../../dev/cluster.ts";
 import { namespaceName } from "../../dev/switch-network.ts";
 import { count, toolOptions } from "../../dev/tool-options.ts";
 import { until } from "../../dev/until.ts";
@@ -214,17 +215,15 @@ const size = toolOptions(
     replicas: count("replicas of the service", { fallback: 5000 }),
   },
 );
+const name = `fleet${process.pid}`;
 const stateFolder = mkdtempSync(path.join(tmpdir(), "shoal-fleet-"));
-const dev = await startDevCluster({ name: `fleet${process.pid}`, stateFolder, managers: 3, workers: 0 });
-const [first] = dev.managers;
-const fleet = new Fleet(namespaceName(dev.name, first?.name ?? ""));
 try {
-  console.log(
-    `${size.nodes} nodes, 3 managers, ${execFileSync("nproc").toString().trim()} processors for all`,
-  );
+  const dev = await startDevCluster({ name, stateFolder, managers: 3, workers: 0 });
+  const fleet = new Fleet(namespaceName(name, must(dev.managers[0], "there are three").name));
+  console.log(`${size.nodes} nodes, 3 managers, ${availableParallelism()} processors for all`);
   await new Bench(dev, fleet, size).run();
-} finally {
   fleet.stop();
-  await dev.down();
+} finally {
+  await removeCluster({ name, stateFolder });
   rmSync(stateFolder, { recursive: true, force: true });
 }
