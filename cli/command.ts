@@ -118,6 +118,11 @@ export const list = (name: string, value: string, help: string, short?: string):
   ...(short === undefined ? {} : { short }),
 });
 
+export const csv = (name: string, value: string, help: string, short?: string): FlagDefinition => ({
+  ...list(name, value, help, short),
+  kind: "csv",
+});
+
 export const FORMAT_FLAG: FlagDefinition = text(
   "format",
   "string",

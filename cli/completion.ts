@@ -22,6 +22,7 @@ const OBJECT_PATHS: Readonly<Record<string, string>> = {
   CONFIG: "/configs",
   CONTAINER: "/containers/json?all=1",
   IMAGE: "/images/json",
+  PLUGIN: "/plugins",
 };
 
 async function objectNames(client: ApiClient, usage: string): Promise<string[]> {

@@ -18,6 +18,7 @@ import {
   unsignedFlag,
 } from "./flag-values.ts";
 import { parseBytes } from "../model/units.ts";
+import { parseGpus } from "./gpus.ts";
 import { parseMount, parseShortVolume } from "./mounts.ts";
 import { parseShortPort, portKey } from "./ports.ts";
 import { byName, WORKLOAD_FLAGS } from "./workload-flags.ts";
@@ -51,6 +52,11 @@ export const CONTAINER_FLAGS: readonly FlagDefinition[] = byName([
   list("env", "NAME=value", "Environment variable", "e"),
   list("env-file", "file", "File of environment variables"),
   list("expose", "port", "Port to expose"),
+  text(
+    "gpus",
+    "request",
+    "GPUs: all, a count, or device=ID (refused by machines that have no driver for them)",
+  ),
   list("group-add", "group", "Further group"),
   text("hostname", "name", "Host name", "h"),
   bool("init", "Run an init that reaps processes"),
@@ -295,6 +301,7 @@ function hostConfig(flags: Flags): HostConfig {
   const some = (name: string): readonly string[] | undefined =>
     flags.has(name) ? flags.list(name) : undefined;
   const flag = (name: string): boolean | undefined => (flags.has(name) ? flags.bool(name) : undefined);
+  const gpus = flags.string("gpus");
   const logging = flags.hasAny("log-driver", "log-opt")
     ? { Type: flags.string("log-driver") ?? "", Config: pairsFlag(flags, "log-opt") ?? {} }
     : undefined;
@@ -311,6 +318,7 @@ function hostConfig(flags: Flags): HostConfig {
       CgroupParent: flags.string("cgroup-parent"),
       CgroupnsMode: flags.string("cgroupns"),
       DeviceCgroupRules: some("device-cgroup-rule"),
+      DeviceRequests: gpus === undefined ? undefined : [{ ...parseGpus(gpus) }],
       Devices: flags.has("device") ? flags.list("device").map(parseDevice) : undefined,
       Dns: some("dns"),
       DnsOptions: some("dns-option"),

@@ -24,6 +24,7 @@ const IMAGE_VERBS = new Set([
   "tag",
   "rmi",
   "history",
+  "search",
 ]);
 const SYSTEM_VERBS = new Set(["system", "info", "version", "events", "inspect"]);
 const SWARM_VERBS = new Set(["swarm", "init", "join"]);
@@ -49,6 +50,10 @@ export async function loadModule(name: string): Promise<CommandModule | undefine
     case "login":
     case "logout":
       return await import("./commands/login.ts");
+    case "builder":
+      return await import("./commands/builder.ts");
+    case "plugin":
+      return await import("./commands/plugin.ts");
     case "volume":
       return await import("./commands/volume.ts");
     case "daemon":

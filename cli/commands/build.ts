@@ -1,13 +1,12 @@
 /** `shoal build`: packs the folder as a tar (with .dockerignore), sends it to the classic builder and shows its output. */
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { readdir, lstat, readlink, readFile } from "node:fs/promises";
 import path from "node:path";
-import { Readable } from "node:stream";
-import type { Pack } from "tar-stream";
+import type { Readable } from "node:stream";
 import { ClusterError } from "../../common/errors.ts";
 import type { CommandContext, CommandDefinition } from "../command.ts";
-import { bool, list, text } from "../command.ts";
+import { bool, csv, list, text } from "../command.ts";
 import { parseUlimit } from "../container-flags.ts";
+import { folderTar } from "../folder-tar.ts";
 import { bytesFlag, integerFlag, parsePairs, unsignedFlag } from "../flag-values.ts";
 import type { ProgressLine } from "../output/json-progress.ts";
 import { showProgress } from "../output/json-progress.ts";
@@ -57,42 +56,6 @@ export function isIgnored(rules: readonly IgnoreRule[], name: string): boolean {
   return rules.findLast((rule) => rule.pattern.test(name))?.isExcept === false;
 }
 
-async function addEntry(pack: Pack, file: string, name: string): Promise<void> {
-  const found = await lstat(file);
-  const header = { name, mode: found.mode & 0o7777, mtime: found.mtime, uid: 0, gid: 0 };
-  if (found.isSymbolicLink()) pack.entry({ ...header, type: "symlink", linkname: await readlink(file) });
-  else if (found.isDirectory()) pack.entry({ ...header, name: `${name}/`, type: "directory" });
-  else if (found.isFile()) {
-    const content = await readFile(file);
-    await new Promise<void>((resolve, reject) => {
-      pack.entry({ ...header, size: content.length }, content, (caught) =>
-        caught ? reject(caught) : resolve(),
-      );
-    });
-  }
-}
-
-async function packFolder(
-  pack: Pack,
-  folder: string,
-  rules: readonly IgnoreRule[],
-  always: ReadonlySet<string>,
-): Promise<void> {
-  const hasExcepts = rules.some((rule) => rule.isExcept);
-  const walk = async (relative: string): Promise<void> => {
-    const names = (await readdir(path.join(folder, relative))).sort();
-    for (const base of names) {
-      const name = relative === "" ? base : `${relative}/${base}`;
-      const isLeftOut = isIgnored(rules, name) && !always.has(name);
-      const isFolder = (await lstat(path.join(folder, name))).isDirectory();
-      if (!isLeftOut) await addEntry(pack, path.join(folder, name), name);
-      if (isFolder && (!isLeftOut || hasExcepts)) await walk(name);
-    }
-  };
-  await walk("");
-  pack.finalize();
-}
-
 async function contextStream(context: CommandContext): Promise<{ content: Readable; dockerfile: string }> {
   const place = context.args[0] ?? ".";
   if (place === "-")
@@ -112,12 +75,12 @@ async function contextStream(context: CommandContext): Promise<{ content: Readab
   }
   const ignoreFile = path.join(place, ".dockerignore");
   const rules = existsSync(ignoreFile) ? ignoreRules(readFileSync(ignoreFile, "utf8")) : [];
-  const { pack: createPack } = await import("tar-stream");
-  const pack = createPack();
-  packFolder(pack, place, rules, new Set([dockerfile, ".dockerignore"])).catch((caught: unknown) => {
-    pack.destroy(caught instanceof Error ? caught : new Error(String(caught)));
+  const always = new Set([dockerfile, ".dockerignore"]);
+  const content = await folderTar(place, {
+    isLeftOut: (name) => isIgnored(rules, name) && !always.has(name),
+    looksEverywhere: rules.some((rule) => rule.isExcept),
   });
-  return { content: Readable.from(pack), dockerfile };
+  return { content, dockerfile };
 }
 
 async function runBuild(context: CommandContext): Promise<void> {
@@ -145,6 +108,7 @@ async function runBuild(context: CommandContext): Promise<void> {
       forcerm: flags.bool("force-rm"),
       buildargs: JSON.stringify(args),
       labels: JSON.stringify(parsePairs(flags.list("label"))),
+      cachefrom: flags.has("cache-from") ? JSON.stringify(flags.list("cache-from")) : undefined,
       target: flags.string("target"),
       networkmode: flags.string("network"),
       platform: flags.string("platform"),
@@ -177,6 +141,7 @@ export const buildCommand: CommandDefinition = {
   flags: [
     list("add-host", "name:ip", "Line of /etc/hosts for RUN"),
     list("build-arg", "NAME=value", "Build argument"),
+    csv("cache-from", "image", "As docker's; the cache of the machine is used in any case"),
     text("cgroup-parent", "path", "Parent cgroup of RUN"),
     text("cpu-period", "microseconds", "Period of the CPU limit of RUN"),
     text("cpu-quota", "microseconds", "CPU time of RUN in a period"),

@@ -19,7 +19,7 @@ import {
   QUIET_FLAG,
   text,
 } from "../command.ts";
-import { parseFilters } from "../flag-values.ts";
+import { parseFilters, unsignedFlag } from "../flag-values.ts";
 import type { ProgressLine } from "../output/json-progress.ts";
 import { showProgress } from "../output/json-progress.ts";
 import type { ListFormat } from "../output/table.ts";
@@ -300,6 +300,50 @@ async function runPrune(context: CommandContext): Promise<void> {
   context.out.write(`Total reclaimed space: ${humanSize(answer.SpaceReclaimed ?? 0)}\n`);
 }
 
+interface SearchResult {
+  readonly name: string;
+  readonly description?: string;
+  readonly star_count?: number;
+  readonly is_official?: boolean;
+}
+
+function searchList(isTruncated: boolean): ListFormat<SearchResult> {
+  const description = (found: SearchResult): string => (found.description ?? "").replaceAll(/[\r\n]+/g, " ");
+  return {
+    columns: {
+      Name: { header: "NAME", get: (found) => found.name },
+      Description: {
+        header: "DESCRIPTION",
+        get: (found) => (isTruncated ? ellipsis(description(found), 45) : description(found)),
+      },
+      StarCount: { header: "STARS", get: (found) => found.star_count ?? 0 },
+      IsOfficial: { header: "OFFICIAL", get: (found) => (found.is_official === true ? "[OK]" : "") },
+    },
+    defaults: ["Name", "Description", "StarCount", "IsOfficial"],
+    quiet: (found) => found.name,
+  };
+}
+
+async function runSearch({ args, client, env, flags, out }: CommandContext): Promise<void> {
+  const [term = ""] = args;
+  const found = await client.get<SearchResult[]>("/images/search", {
+    query: { term, limit: unsignedFlag(flags, "limit") },
+    filters: parseFilters(flags.list("filter")),
+    headers: registryAuthHeader(env, term, true),
+  });
+  out.write(formatList(found, searchList(!flags.bool("no-trunc")), { format: flags.string("format") }));
+}
+
+const SEARCH: CommandDefinition = {
+  name: "search",
+  usage: "[OPTIONS] TERM",
+  summary: "Find images on a registry",
+  argsMin: 1,
+  argsMax: 1,
+  flags: [FILTER_FLAG, FORMAT_FLAG, text("limit", "count", "Most results"), NO_TRUNC_FLAG],
+  run: runSearch,
+};
+
 const LIST: CommandDefinition = {
   name: "ls",
   aliases: ["list"],
@@ -463,5 +507,6 @@ export const definitions: readonly CommandDefinition[] = [
   shortForm("images", "ls"),
   shortForm("rmi", "rm"),
   PUSH,
+  SEARCH,
   ...["load", "save", "import", "pull", "build", "tag", "history"].map((verb) => shortForm(verb, verb)),
 ];

@@ -1,10 +1,11 @@
 /** `shoal network …`: networks of the cluster (overlay) and of this machine. */
+import { isInBlock } from "../../common/addresses.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { ApiClient } from "../client/api-client.ts";
 import type { ApiInfo, ApiNetwork } from "../client/types.ts";
 import type { CommandContext, CommandDefinition } from "../command.ts";
 import { bool, FILTER_FLAG, FORMAT_FLAG, list, NO_TRUNC_FLAG, QUIET_FLAG, text } from "../command.ts";
-import { integerFlag, parseFilters, parsePairs } from "../flag-values.ts";
+import { integerFlag, pairsFlag, parseFilters, parsePairs } from "../flag-values.ts";
 import type { ListFormat } from "../output/table.ts";
 import { formatList, labelText, shortId } from "../output/table.ts";
 import { confirm, inspectCommand, removeCommand } from "./verbs.ts";
@@ -32,9 +33,19 @@ function networkList(isTruncated: boolean): ListFormat<ApiNetwork> {
 }
 
 interface PoolDraft {
-  Subnet: string;
-  IPRange?: string;
-  Gateway?: string;
+  readonly Subnet: string;
+  readonly IPRange?: string;
+  readonly Gateway?: string;
+  readonly AuxiliaryAddresses?: Readonly<Record<string, string>>;
+}
+
+/** The auxiliary addresses that the subnet holds. */
+function auxiliaryIn(
+  subnet: string,
+  addresses: Readonly<Record<string, string>>,
+): Pick<PoolDraft, "AuxiliaryAddresses"> {
+  const held = Object.entries(addresses).filter(([, address]) => isInBlock(address, subnet));
+  return held.length === 0 ? {} : { AuxiliaryAddresses: Object.fromEntries(held) };
 }
 
 /** Pairs subnets, ranges and gateways by their order, as docker's flags are used in practice. */
@@ -42,11 +53,20 @@ function poolsOf(context: CommandContext): PoolDraft[] {
   const { flags } = context;
   const [ranges, gateways] = [flags.list("ip-range"), flags.list("gateway")];
   const subnets = flags.list("subnet");
+  const auxiliary = pairsFlag(flags, "aux-address") ?? {};
+  for (const [name, address] of Object.entries(auxiliary)) {
+    if (subnets.some((subnet) => isInBlock(address, subnet))) continue;
+    throw new ClusterError(
+      "invalid_argument",
+      `Invalid value for --aux-address: expected an address of a --subnet, got "${name}=${address}"`,
+    );
+  }
   if (ranges.length > subnets.length || gateways.length > subnets.length) {
     throw new ClusterError("invalid_argument", "Each --gateway and --ip-range needs its own --subnet");
   }
   return subnets.map((subnet, index) => ({
     Subnet: subnet,
+    ...auxiliaryIn(subnet, auxiliary),
     ...(ranges[index] === undefined ? {} : { IPRange: ranges[index] }),
     ...(gateways[index] === undefined ? {} : { Gateway: gateways[index] }),
   }));
@@ -152,6 +172,7 @@ const network: CommandDefinition = {
       argsMax: 1,
       flags: [
         bool("attachable", "Let plain containers attach"),
+        list("aux-address", "name=address", "Address of the subnet that no container gets"),
         text("config-from", "network", "Take the configuration of this network"),
         bool("config-only", "Make a configuration only"),
         text("driver", "name", "overlay (default on managers) or bridge", "d"),

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ClusterError } from "../../common/errors.ts";
 import type { ApiConfig, ApiNetwork, ApiSecret, ApiService, ApiTask } from "../client/types.ts";
 import type { CommandContext, CommandDefinition, FlagDefinition } from "../command.ts";
-import { bool, ExitError, FILTER_FLAG, FORMAT_FLAG, QUIET_FLAG, text } from "../command.ts";
+import { bool, csv, ExitError, FILTER_FLAG, FORMAT_FLAG, QUIET_FLAG, text } from "../command.ts";
 import { printStack } from "../compose/canonical.ts";
 import { NAMESPACE_LABEL } from "../compose/convert.ts";
 import type { DeployOptions, PlannedChange } from "../compose/deploy.ts";
@@ -224,13 +224,12 @@ async function runRemove(context: CommandContext): Promise<void> {
   if (!isWhole) throw new ExitError(1, "Failed to remove some resources\n");
 }
 
-const FILES: FlagDefinition = {
-  name: "compose-file",
-  short: "c",
-  kind: "csv",
-  value: "file",
-  help: 'Compose file, or "-" for stdin; later files change earlier ones',
-};
+const FILES: FlagDefinition = csv(
+  "compose-file",
+  "file",
+  'Compose file, or "-" for stdin; later files change earlier ones',
+  "c",
+);
 const DEPLOY_FLAGS: readonly FlagDefinition[] = [
   FILES,
   bool("prune", "Remove services that are no longer in the file"),

@@ -261,6 +261,7 @@ const KINDS: readonly (readonly [string, (name: string) => string])[] = [
   ["node", (name) => `/nodes/${name}`],
   ["secret", (name) => `/secrets/${name}`],
   ["config", (name) => `/configs/${name}`],
+  ["plugin", (name) => `/plugins/${name}/json`],
 ];
 
 async function findAny(context: CommandContext, name: string, type: string | undefined): Promise<unknown> {

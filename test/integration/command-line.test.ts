@@ -171,3 +171,115 @@ test("shoal service logs names what it did not find", async (context) => {
   const { said } = await spoken(context, {}, { argv: ["service", "logs", "nothing"] });
   assert.equal(said, "shoal: No such task or service: nothing\n");
 });
+
+test("shoal plugin install asks before it grants what the plugin wants, and sets and starts it then", async (context) => {
+  const answers = {
+    "GET /plugins/privileges?remote=lab%3A5000%2Fteam%2Fvol%3A1": [
+      { Name: "mount", Description: "", Value: ["/data", "/etc"] },
+    ],
+    "POST /plugins/pull?remote=lab%3A5000%2Fteam%2Fvol%3A1&name=vol": { status: "Pulled" },
+    "POST /plugins/vol/set": {},
+    "POST /plugins/vol/enable?timeout=0": {},
+  };
+  const argv = ["plugin", "install", "--alias", "vol", "lab:5000/team/vol:1", "DEBUG=1"];
+  const asked = Object.keys(answers);
+  const refused = await spoken(context, answers, { argv });
+  assert.match(
+    refused.said,
+    /^Plugin "lab:5000\/team\/vol:1" is requesting the following privileges:\n - mount: \[\/data \/etc\]\nDo you grant .*\[y\/N\] \npermission denied while installing plugin/,
+  );
+  assert.deepEqual(refused.asked, asked.slice(0, 1));
+  const granted = await spoken(context, answers, {
+    argv: [...argv.slice(0, 2), "--grant-all-permissions", ...argv.slice(2)],
+  });
+  assert.equal(granted.said, "Pulled\nInstalled plugin lab:5000/team/vol:1\n");
+  assert.deepEqual(granted.asked, asked);
+});
+
+test("shoal plugin upgrade takes another version of a plugin that is disabled, and asks before another plugin", async (context) => {
+  const remote = "lab:5000/team/vol:1";
+  const answersOf = (isEnabled: boolean): Readonly<Record<string, object>> => ({
+    "GET /plugins/vol/json": {
+      Id: "1".repeat(64),
+      Name: "vol:latest",
+      Enabled: isEnabled,
+      PluginReference: remote,
+    },
+    "GET /plugins/privileges?remote=lab%3A5000%2Fteam%2Fvol%3A2": [],
+    "POST /plugins/vol/upgrade?remote=lab%3A5000%2Fteam%2Fvol%3A2": { status: "Pulled" },
+  });
+  const enabled = await spoken(context, answersOf(true), { argv: ["plugin", "upgrade", "vol"] });
+  assert.equal(enabled.said, 'shoal: Plugin "vol" must be disabled before it is upgraded\n');
+  const other = await spoken(context, answersOf(false), {
+    argv: ["plugin", "upgrade", "vol", "elsewhere/vol:2"],
+  });
+  assert.match(other.said, /The plugin is another one .*\[y\/N\] \nplugin vol was not upgraded\n$/);
+  assert.deepEqual(other.asked, ["GET /plugins/vol/json"]);
+  const newer = await spoken(context, answersOf(false), {
+    argv: ["plugin", "upgrade", "vol", "lab:5000/team/vol:2"],
+  });
+  assert.match(
+    newer.said,
+    /^Upgrading plugin vol:latest from lab:5000\/team\/vol:1 to lab:5000\/team\/vol:2\nPulled\nUpgraded plugin/,
+  );
+});
+
+test("shoal plugin ls, set, disable and rm speak to the daemon in docker's words", async (context) => {
+  const answers = {
+    "GET /plugins?filters=%7B%22enabled%22%3A%7B%22true%22%3Atrue%7D%7D": [
+      { Id: "f".repeat(64), Name: "team/vol:1", Enabled: true, Config: { Description: "Volumes" } },
+    ],
+    "POST /plugins/team/vol%3A1/set": {},
+    "POST /plugins/team/vol%3A1/disable?force=1": {},
+    "DELETE /plugins/team/vol%3A1?force=0": {},
+  };
+  const shoal = (...argv: readonly string[]): ReturnType<typeof spoken> =>
+    spoken(context, answers, { argv: ["plugin", ...argv] });
+  assert.equal(
+    (await shoal("ls", "--filter", "enabled=true")).said,
+    "ID             NAME         DESCRIPTION   ENABLED\nffffffffffff   team/vol:1   Volumes       true\n",
+  );
+  assert.equal((await shoal("set", "team/vol:1", "DEBUG=1")).said, "");
+  assert.equal((await shoal("disable", "-f", "team/vol:1")).said, "team/vol:1\n");
+  assert.equal((await shoal("rm", "team/vol:1")).said, "team/vol:1\n");
+  assert.match(
+    complaint("plugin", "create", "x", "."),
+    /Cannot make plugin "x": want "config.json" and "rootfs" in ".", got no "config.json"/,
+  );
+});
+
+test("shoal builder prune keeps as much of the cache as it is told to", async (context) => {
+  const answers = {
+    "POST /build/prune?all=0&keep-storage=1048576&filters=%7B%22until%22%3A%7B%2224h%22%3Atrue%7D%7D": {
+      CachesDeleted: ["one", "two"],
+      SpaceReclaimed: 2_000_000,
+    },
+  };
+  const argv = ["builder", "prune", "--keep-storage", "1m", "--filter", "until=24h"];
+  assert.deepEqual((await spoken(context, answers, { argv })).asked, []);
+  const { said } = await spoken(context, answers, { argv: [...argv, "-f"] });
+  assert.equal(said, "Deleted build cache objects:\none\ntwo\n\nTotal reclaimed space: 2MB\n");
+});
+
+test("shoal search shows what a registry found, and what the daemon says where it asks none", async (context) => {
+  const answers = {
+    "GET /images/search?term=nginx&limit=1": [
+      { name: "nginx", description: "Web\nserver", star_count: 9, is_official: true },
+    ],
+  };
+  const { said } = await spoken(context, answers, { argv: ["search", "--limit", "1", "nginx"] });
+  assert.equal(said, "NAME      DESCRIPTION   STARS     OFFICIAL\nnginx     Web server    9         [OK]\n");
+  assert.match((await spoken(context, {}, { argv: ["search", "x"] })).said, /not found/);
+});
+
+test("shoal network create gives each subnet the auxiliary addresses that it holds, and refuses the others", () => {
+  const argv = ["network", "create", "-d", "bridge", "--subnet", "10.1.0.0/24", "net"];
+  assert.match(
+    complaint(...argv, "--aux-address", "router=10.2.0.1"),
+    /Invalid value for --aux-address: expected an address of a --subnet, got "router=10.2.0.1"/,
+  );
+  assert.match(
+    complaint(...argv, "--aux-address", "router"),
+    /Invalid value for --aux-address: expected key=value, got "router"/,
+  );
+});
