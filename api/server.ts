@@ -139,6 +139,8 @@ export class HttpApi {
     const isPlainTcp = "tcp" in address && tls === undefined;
     server.on("connection", (socket: Socket) => this.#track(socket));
     if (tls?.ca !== undefined) guardDoor(server);
+    const isSecured = new WeakSet<Duplex>();
+    server.on("secureConnection", (socket: TLSSocket) => isSecured.add(socket));
     server.on("request", (request, response) => {
       void this.#serve({ request, response, upgraded: undefined, isReadOnly, isPlainTcp });
     });
@@ -147,6 +149,8 @@ export class HttpApi {
     });
     server.on("clientError", (error, socket) => {
       if (hasNodeCode(error, "ERR_SSL_HTTP_REQUEST")) this.#refusePlain(socket as Socket);
+      // An answer would wait for the end of a handshake that failed, and so for ever.
+      else if (tls !== undefined && !isSecured.has(socket)) socket.destroy();
       else refuse(error, socket);
     });
     return server;

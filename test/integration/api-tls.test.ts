@@ -11,6 +11,7 @@ import { addAbortSignal } from "node:stream";
 import { test, type TestContext } from "node:test";
 import { connect } from "node:tls";
 import { realEnv } from "../../common/real-env.ts";
+import { until } from "../../dev/until.ts";
 import {
   createRequest,
   createRoot,
@@ -154,5 +155,23 @@ test("docker context with TLS", { skip: hasDocker() ? false : "no docker CLI on 
   assert.match(
     await docker("--context", "fleet", "version", "--format", "{{.Server.APIVersion}}"),
     /^1\.50\n$/,
+  );
+});
+
+test("TLS: connections that never prove a certificate are few, give their places back, and keep no other client out", async (context) => {
+  const harness = await startTls(context);
+  const crowd = Array.from({ length: 400 }, () => {
+    const socket = connectPlain({ host: "127.0.0.1", port: harness.port, localAddress: "127.0.0.9" });
+    return socket.on("error", () => undefined);
+  });
+  const ended = crowd.filter((socket) => !socket.destroyed);
+  await until("more than a few from one address are ended", { timeoutMs: WAIT_MS, pollMs: 20 }, () =>
+    Promise.resolve(ended.filter((socket) => socket.destroyed).length >= 100),
+  );
+  assert.equal(await ping(harness, harness.client), "OK");
+  // They leave as they came, in silence; ours must not wait for them.
+  for (const socket of crowd) socket.end();
+  await until("their places are free", { timeoutMs: 3 * WAIT_MS, pollMs: 50 }, () =>
+    Promise.resolve(crowd.every((socket) => socket.destroyed)),
   );
 });
