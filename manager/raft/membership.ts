@@ -12,9 +12,9 @@ import type { Member, RemoveOptions } from "./replicated-log.ts";
 /** What is used of the core. */
 export interface MembershipCore {
   readonly status: Pick<CoreStatus, "config" | "configIndex">;
-  readonly leadership: Pick<Leader, "isEstablished" | "isNew" | "learnersCaughtUp"> | undefined;
+  readonly leadership: Pick<Leader, "isEstablished" | "learnersCaughtUp" | "round"> | undefined;
   readonly log: { readonly commitIndex: number };
-  healthy(): ReadonlySet<number>;
+  healthy(sinceRound: number): ReadonlySet<number>;
   proposeConfig(next: Configuration): ConfigOutcome;
 }
 
@@ -29,15 +29,22 @@ export interface MembershipHost {
   wake(): void;
 }
 
+export interface MembershipOptions {
+  /** Entries that a learner may be behind when it becomes a voter. */
+  readonly learnerLagMax: number;
+  /** How long those that would remain have to answer before a removal is refused. */
+  readonly patienceTicks: number;
+}
+
 export class Membership {
   readonly #host: MembershipHost;
-  readonly #learnerLagMax: number;
+  readonly #options: MembershipOptions;
   #queue: Promise<unknown> = Promise.resolve();
   #isPromoting = false;
 
-  constructor(host: MembershipHost, learnerLagMax: number) {
+  constructor(host: MembershipHost, options: MembershipOptions) {
     this.#host = host;
-    this.#learnerLagMax = learnerLagMax;
+    this.#options = options;
   }
 
   async add(member: Omit<Member, "isLearner">, signal: AbortSignal, onListed?: () => void): Promise<void> {
@@ -62,18 +69,16 @@ export class Membership {
   }
 
   async remove(raftId: number, { force, onlyLearner = false }: RemoveOptions): Promise<void> {
-    // A leader learns who is healthy from the answers to its first heartbeats.
-    while (this.#host.core.leadership?.isNew === true && !force && this.#lacks(this.#without(raftId)) > 0) {
-      await this.#host.nextTick(undefined);
-    }
-    await this.#change(undefined, (config) => {
-      const rest = this.#without(raftId);
+    await this.#change(undefined, async (config) => {
+      const rest = config.filter((each) => each.raftId !== raftId);
       if (rest.length === config.length) {
         throw new ClusterError("not_found", `Cannot remove manager: no member has raft id ${raftId}`);
       }
       const isLearner = config.some((each) => each.raftId === raftId && each.isLearner);
       if (onlyLearner && !isLearner) return undefined;
-      this.#checkQuorum(rest, force);
+      if (votersOf(rest).length === 0)
+        throw new ClusterError("failed_precondition", "Cannot remove manager: it is the last one");
+      if (!force) await this.#checkQuorum(rest);
       return rest;
     });
   }
@@ -93,7 +98,7 @@ export class Membership {
   tick(): void {
     const leadership = this.#host.core.leadership;
     if (this.#isPromoting || leadership === undefined || !leadership.isEstablished) return;
-    const raftId = leadership.learnersCaughtUp(this.#learnerLagMax)[0];
+    const raftId = leadership.learnersCaughtUp(this.#options.learnerLagMax)[0];
     if (raftId === undefined) return;
     this.#isPromoting = true;
     const promote = (config: Configuration): Configuration =>
@@ -106,43 +111,45 @@ export class Membership {
       });
   }
 
-  #checkQuorum(rest: Configuration, force: boolean): void {
-    const voters = rest.filter((each) => !each.isLearner).map((each) => each.raftId);
-    if (voters.length === 0) {
-      throw new ClusterError("failed_precondition", "Cannot remove manager: it is the last one");
-    }
-    const lacking = this.#lacks(rest);
-    if (force || lacking <= 0) return;
+  /**
+   * Rejects unless a quorum of `config` is healthy, which takes answers to heartbeats that were sent after this was called: who
+   * was heard within an election time-out may have died since.
+   */
+  async #checkQuorum(config: Configuration): Promise<void> {
+    const { core } = this.#host;
+    const voters = votersOf(config);
     const quorum = quorumOf(voters.length);
-    const alive = quorum - lacking;
-    throw new ClusterError(
-      "failed_precondition",
-      `Cannot remove manager: want ${quorum} of the remaining ${voters.length} managers reachable and with a whole log, got ${alive}`,
-      { details: { quorum, alive, managers: voters.length } },
-    );
-  }
-
-  #without(raftId: number): Configuration {
-    return this.#host.core.status.config.filter((each) => each.raftId !== raftId);
-  }
-
-  /** How many healthy voters are missing for a quorum of `config`; zero or less: there is one. */
-  #lacks(config: Configuration): number {
-    const healthy = this.#host.core.healthy();
-    const voters = config.filter((each) => !each.isLearner).map((each) => each.raftId);
-    return quorumOf(voters.length) - voters.filter((voter) => healthy.has(voter)).length;
+    const sinceRound = core.leadership?.round ?? 0;
+    for (let ticks = 0; ; ticks += 1) {
+      const healthy = core.healthy(sinceRound);
+      const alive = voters.filter((voter) => healthy.has(voter)).length;
+      if (alive >= quorum) return;
+      if (ticks >= this.#options.patienceTicks) {
+        throw new ClusterError(
+          "failed_precondition",
+          `Cannot remove manager: want ${quorum} of the remaining ${voters.length} managers reachable and with a whole log, got ${alive}`,
+          { details: { quorum, alive, managers: voters.length } },
+        );
+      }
+      await this.#host.nextTick(undefined);
+      if (core.leadership === undefined) throw this.#host.notLeader();
+    }
   }
 
   /** Proposes what `plan` makes of the newest configuration, when its turn comes; undefined means nothing to do. */
   #change(
     signal: AbortSignal | undefined,
-    plan: (config: Configuration) => Configuration | undefined,
+    plan: (config: Configuration) => Configuration | undefined | Promise<Configuration | undefined>,
   ): Promise<void> {
     const run = async (): Promise<void> => {
       await this.#settled(signal);
-      const next = plan(this.#host.core.status.config);
+      const { core } = this.#host;
+      const { config, configIndex } = core.status;
+      const next = await plan(config);
       if (next === undefined) return;
-      const outcome = this.#host.core.proposeConfig(next);
+      // Another leader has changed it meanwhile.
+      if (core.status.configIndex !== configIndex) throw this.#host.notLeader();
+      const outcome = core.proposeConfig(next);
       switch (outcome.kind) {
         case "accepted":
           this.#host.wake();
@@ -169,4 +176,8 @@ export class Membership {
       await this.#host.nextTick(signal);
     }
   }
+}
+
+function votersOf(config: Configuration): readonly number[] {
+  return config.flatMap(({ isLearner, raftId }) => (isLearner ? [] : [raftId]));
 }

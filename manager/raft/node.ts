@@ -169,7 +169,7 @@ export class RaftNode implements ReplicatedLog {
         committed: (index, term) => this.#waitFor(index, term, undefined),
         wake: () => this.#wake(),
       },
-      limits.learnerLagMax,
+      { learnerLagMax: limits.learnerLagMax, patienceTicks: electionTicks },
     );
   }
 

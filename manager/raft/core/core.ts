@@ -179,9 +179,9 @@ export class RaftCore {
     return new Set([this.#options.raftId, ...(this.#leaderId === 0 ? [] : [this.#leaderId])]);
   }
 
-  /** Members that count towards a quorum; only a leader knows of others. */
-  healthy(): ReadonlySet<number> {
-    return this.#leader?.healthy() ?? new Set(this.#isRecovering ? [] : [this.#options.raftId]);
+  /** Members that count towards a quorum; only a leader knows of others. See Leader.healthy(). */
+  healthy(sinceRound = 0): ReadonlySet<number> {
+    return this.#leader?.healthy(sinceRound) ?? new Set(this.#isRecovering ? [] : [this.#options.raftId]);
   }
 
   tick(): void {

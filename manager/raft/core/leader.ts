@@ -75,9 +75,9 @@ export class Leader {
     return this.#host.log.commitIndex >= this.#firstIndexOfTerm;
   }
 
-  /** Leads for less than an election time-out: of some it may not have heard yet. */
-  get isNew(): boolean {
-    return this.#tick < this.#host.options.electionTicks;
+  /** Number of the last heartbeat round that was sent; 0 before the first. */
+  get round(): number {
+    return this.#round;
   }
 
   /** Index of the entry that opens the term. Who has applied it has applied all that earlier leaders committed. */
@@ -108,14 +108,15 @@ export class Leader {
   }
 
   /**
-   * Members that would vote and write, were an election due: reachable, known to have answered this leader, and not fetching
-   * again what they lost. A new leader knows it of nobody but itself until its first heartbeat is answered.
+   * Members that would vote and write, were an election due: reachable, known to have answered a heartbeat of a round after
+   * `sinceRound`, and not fetching again what they lost. A new leader knows it of nobody but itself until its first
+   * heartbeat is answered.
    */
-  healthy(): ReadonlySet<number> {
+  healthy(sinceRound = 0): ReadonlySet<number> {
     const reachable = this.reachable();
     const healthy = new Set([this.#host.options.raftId]);
     for (const { raftId, ackedRound, isRecovering } of this.#progress.values()) {
-      if (ackedRound > 0 && !isRecovering && reachable.has(raftId)) healthy.add(raftId);
+      if (ackedRound > sinceRound && !isRecovering && reachable.has(raftId)) healthy.add(raftId);
     }
     return healthy;
   }
