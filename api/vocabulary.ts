@@ -62,7 +62,7 @@ export const ENGINE_FIELDS: Vocabulary = vocabulary(`
   MemoryReservation:n MemorySwap:n MemorySwappiness:n OomKillDisable:b Init:b PidsLimit:n Ulimits:a Soft:n Hard:n
   CpuCount:n CpuPercent:n IOMaximumIOps:n IOMaximumBandwidth:n Mounts:a Source:s Target:s ReadOnly:b Consistency:s
   BindOptions:o Propagation:s NonRecursive:b CreateMountpoint:b ReadOnlyNonRecursive:b ReadOnlyForceRecursive:b
-  VolumeOptions:o NoCopy:b Subpath:s DriverConfig:o TmpfsOptions:o SizeBytes:n Mode:? MaskedPaths:S ReadonlyPaths:S
+  VolumeOptions:o NoCopy:b Subpath:s DriverConfig:o ImageOptions:o TmpfsOptions:o SizeBytes:n Mode:? MaskedPaths:S ReadonlyPaths:S
   IPAMConfig:o IPv4Address:s IPv6Address:s LinkLocalIPs:S Aliases:S DriverOpts:m GwPriority:n NetworkID:s EndpointID:s
   Gateway:s IPAddress:s IPPrefixLen:n DNSNames:S Container:s EndpointConfig:o Force:b Detach:b DetachKeys:s
   ClusterVolumeSpec:o`);
@@ -82,7 +82,7 @@ export const SWARM_FIELDS: Vocabulary = vocabulary(`
   CapabilityAdd:S CapabilityDrop:S Ulimits:a Soft:n Hard:n OomScoreAdj:n Privileges:o CredentialSpec:o SELinuxContext:o
   Seccomp:o Profile:s AppArmor:o NoNewPrivileges:b Type:s Source:s Target:s Consistency:s BindOptions:o Propagation:s
   NonRecursive:b CreateMountpoint:b ReadOnlyNonRecursive:b ReadOnlyForceRecursive:b VolumeOptions:o NoCopy:b Subpath:s
-  DriverConfig:o TmpfsOptions:o SizeBytes:n Limits:o Reservations:o NanoCPUs:n MemoryBytes:n Pids:n GenericResources:a
+  DriverConfig:o ImageOptions:o TmpfsOptions:o SizeBytes:n Limits:o Reservations:o NanoCPUs:n MemoryBytes:n Pids:n GenericResources:a
   NamedResourceSpec:o DiscreteResourceSpec:o Kind:s Value:? Condition:s Delay:n MaxAttempts:n Window:n Constraints:S
   Preferences:a Spread:o SpreadDescriptor:s MaxReplicas:n Platforms:a Architecture:s OS:s Aliases:S DriverOpts:m
   Parallelism:n FailureAction:s Monitor:n MaxFailureRatio:f Order:s Replicated:o Replicas:n Global:o ReplicatedJob:o

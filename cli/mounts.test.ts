@@ -30,6 +30,12 @@ test("parseMount() reads every field under each of its names", () => {
       },
     },
   );
+  assert.deepEqual(parseMount("type=image,src=tools:2,dst=/x,image-subpath=bin"), {
+    Type: "image",
+    Source: "tools:2",
+    Target: "/x",
+    ImageOptions: { Subpath: "bin" },
+  });
   assert.deepEqual(parseMount('TYPE=tmpfs,"target=/t,u",tmpfs-size=64M,tmpfs-mode=1770'), {
     Type: "tmpfs",
     Target: "/t,u",
@@ -40,6 +46,8 @@ test("parseMount() reads every field under each of its names", () => {
 test("parseMount() names the word, the field, what is wanted and what was given", () => {
   for (const [text, why] of [
     ["type=disk,target=/x", /type must be one of bind, .*, got "disk"$/],
+    ["type=image,target=/x", /source is required for type=image$/],
+    ["source=v,target=/x,image-subpath=a", /image-\* fields need type=image$/],
     ["type=tmpfs,target=/x,tmpfs-size=abc", /tmpfs-size must be bytes as in "64M" or "1.5GiB", got "abc"$/],
     ["type=tmpfs,target=/x,tmpfs-mode=9", /tmpfs-mode must be octal, got "9"$/],
     ["type=bind,source=/a,target=/x,bind-propagation=up", /bind-propagation must be one of .*, got "up"$/],

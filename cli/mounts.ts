@@ -115,6 +115,9 @@ const FIELDS: Readonly<Record<string, (field: Field) => void>> = {
   "bind-nonrecursive": bindOption(({ isSet }) => ({ NonRecursive: isSet() })),
   "volume-nocopy": volumeOption(({ isSet }) => ({ NoCopy: isSet() })),
   "volume-subpath": volumeOption(({ given }) => ({ Subpath: given })),
+  "image-subpath": ({ mount, given }) => {
+    mount.ImageOptions = { Subpath: given };
+  },
   "volume-driver": volumeOption(({ given }, { DriverConfig }) => ({
     DriverConfig: { ...DriverConfig, Name: given },
   })),
@@ -150,10 +153,12 @@ export function parseMount(text: string): Mount {
     throw refuse(text, `volume-* fields need type=volume`);
   if (mount.BindOptions !== undefined && mount.Type !== "bind")
     throw refuse(text, `bind-* fields need type=bind`);
+  if (mount.ImageOptions !== undefined && mount.Type !== "image")
+    throw refuse(text, `image-* fields need type=image`);
   if (mount.TmpfsOptions !== undefined && mount.Type !== "tmpfs")
     throw refuse(text, `tmpfs-* fields need type=tmpfs`);
-  if (mount.Type === "bind" && (mount.Source ?? "") === "")
-    throw refuse(text, "source is required for type=bind");
+  if ((mount.Type === "bind" || mount.Type === "image") && (mount.Source ?? "") === "")
+    throw refuse(text, `source is required for type=${mount.Type}`);
   return mount;
 }
 

@@ -43,6 +43,18 @@ export interface CommitOptions {
 }
 
 /** Writable layers for containers on top of images. Implemented by runtime/images. */
+const DEPENDENT_SEPARATOR = "-";
+
+/** Key of a writable layer that goes with the one of `key`. */
+export function dependentKey(key: string, name: string): string {
+  return `${key}${DEPENDENT_SEPARATOR}${name}`;
+}
+
+/** Whether the layer of `key` goes with that of `owner`. */
+export function isDependentKey(key: string, owner: string): boolean {
+  return key.startsWith(`${owner}${DEPENDENT_SEPARATOR}`);
+}
+
 export interface RootfsSource {
   /** Config of the image that `reference` names here; not_found ("No such image: NAME:TAG") otherwise. */
   imageConfig(reference: string): Promise<ImageConfig>;
@@ -52,6 +64,7 @@ export interface RootfsSource {
   layers(key: string): Promise<RootfsLayers>;
   /** Resolves when a loss of power does not take the writable layer any more. */
   synced(key: string): Promise<void>;
+  /** With those that depend on it. */
   remove(key: string): Promise<void>;
   /** Bytes in the writable layer, and in all of it. */
   usage(key: string): Promise<{ readonly writable: number; readonly total: number }>;

@@ -130,8 +130,10 @@ function volumeMount(
   }
   if (type !== "volume") {
     const propagation = mount.bind?.propagation;
+    const subpath = mount.image?.subpath;
     return {
       ...base,
+      ...(subpath === undefined ? {} : { ImageOptions: { Subpath: subpath } }),
       ...(mount.source === undefined ? {} : { Source: mount.source }),
       ...(propagation === undefined ? {} : { BindOptions: { Propagation: propagation } }),
     };

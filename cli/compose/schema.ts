@@ -124,6 +124,7 @@ const longVolume: Reader = (node, context) => {
       selinux: ignored("there is no SELinux support"),
     }),
     volume: fields({ nocopy: bool, subpath: string }),
+    image: fields({ subpath: string }),
     tmpfs: fields({ size: bytes(false), mode: fileMode }),
     cluster: raw,
   })(node, context) as Record<string, Value> | undefined;

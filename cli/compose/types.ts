@@ -16,6 +16,7 @@ export interface ComposeVolumeMount {
   readonly consistency?: string;
   readonly bind?: { readonly propagation?: string };
   readonly volume?: { readonly nocopy?: boolean; readonly subpath?: string };
+  readonly image?: { readonly subpath?: string };
   readonly tmpfs?: { readonly size?: number; readonly mode?: number };
 }
 

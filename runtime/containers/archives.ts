@@ -13,6 +13,7 @@ import type { JsonObject } from "../../model/engine.ts";
 import { decompressed, peek } from "../images/decompression.ts";
 import type { RootfsSource } from "../ports.ts";
 import { startTicks } from "./execs.ts";
+import type { MountPoint } from "./container-record.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { FrameType } from "./native-frames.ts";
 import { ArchiveMode, encodeArchiveJob, NamespaceFlag, type ArchiveJob } from "./native-job.ts";
@@ -182,7 +183,7 @@ export class Archives {
       lower,
       upper,
       work,
-      mounts: live.record.mounts.filter((point) => point.Type !== "tmpfs").map(pointMount),
+      mounts: live.record.mounts.filter(isThere(live)).map(pointMount),
     };
   }
 
@@ -224,4 +225,9 @@ function statJson(payload: Buffer, place: string): JsonObject {
     mtime: rfc3339At(Number(seconds), Number(nanoseconds)),
     linkTarget: absolute,
   };
+}
+
+/** What of a container's mounts can be shown to who looks into it: an image only while it runs, and then its own process has it. */
+function isThere(live: LiveContainer): (point: MountPoint) => boolean {
+  return ({ Type }) => Type !== "tmpfs" && (Type !== "image" || live.isRunning);
 }

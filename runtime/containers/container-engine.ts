@@ -29,7 +29,12 @@ import type { Labels } from "../../model/specs.ts";
 import { isCollectorDriver } from "../../model/log-drivers.ts";
 import { LaterRemoval } from "../later-removal.ts";
 import { LogForwarders } from "../logging/log-forwarders.ts";
-import type { ContainerDirectory, ContainerNetworkRequest, EventSink } from "../ports.ts";
+import {
+  dependentKey,
+  type ContainerDirectory,
+  type ContainerNetworkRequest,
+  type EventSink,
+} from "../ports.ts";
 import { Archives } from "./archives.ts";
 import { attachContainer } from "./attach.ts";
 import { commitContainer, committedName, type CommitRequest } from "./commit.ts";
@@ -68,6 +73,7 @@ import {
 } from "./log-options.ts";
 import { readLog } from "./log-reader.ts";
 import { resolveMountPoints } from "./mount-points.ts";
+import { unmountBelow } from "../volumes/mount-calls.ts";
 import { FrameType, u32 } from "./native-frames.ts";
 import { parseSignal } from "./signals.ts";
 import { hostnameOf, monitorSocket, sharedWith } from "./spec.ts";
@@ -218,9 +224,11 @@ export class LocalContainerEngine implements ContainerEngine {
       connection.close();
     }
     const ids = new Set(lives.map((live) => live.id));
-    for (const name of await fs.readdir(path.join(this.#options.execRoot, "c")).catch(() => [])) {
-      if (!ids.has(name))
-        await fs.rm(path.join(this.#options.execRoot, "c", name), { recursive: true, force: true });
+    const states = path.join(this.#options.execRoot, "c");
+    for (const name of await fs.readdir(states).catch(() => [])) {
+      if (ids.has(name)) continue;
+      await unmountBelow(path.join(states, name));
+      await fs.rm(path.join(states, name), { recursive: true, force: true });
     }
   }
 
@@ -316,6 +324,7 @@ export class LocalContainerEngine implements ContainerEngine {
         config,
         hostConfig,
         volumes,
+        holdImage: this.#imageHolder(id),
         mountsOf: (other) => this.#findOther(other).record.mounts,
       });
       for (const point of mounts)
@@ -352,6 +361,23 @@ export class LocalContainerEngine implements ContainerEngine {
       await fs.rm(folder, { recursive: true, force: true });
       throw caught;
     }
+  }
+
+  /** For the images that the container mounts beside its own. */
+  #imageHolder(id: string): (reference: string) => Promise<string> {
+    const { rootfs } = this.#options;
+    let count = 0;
+    return async (reference) => {
+      const key = dependentKey(id, `image${count++}`);
+      try {
+        await rootfs.prepare(key, (await rootfs.imageConfig(reference)).imageId);
+      } catch (caught) {
+        // Clients take a 404 of creation for the container's own image, and pull that.
+        const { message } = ClusterError.from(caught);
+        throw new ClusterError("invalid_argument", `invalid mount config for type "image": ${message}`);
+      }
+      return key;
+    };
   }
 
   /** Rejects what its networks would refuse at the start. Nothing to ask where the container has none of this machine's. */

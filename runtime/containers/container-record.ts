@@ -32,6 +32,8 @@ export interface MountPoint {
   readonly RW: boolean;
   readonly Propagation: string;
   readonly subpath: string;
+  /** Of an image: name of the writable layer that holds on to its layers. */
+  readonly layerKey?: string;
   readonly isRecursive: boolean;
   /** "recursive" if every mount below is made read-only too, "shallow" for the top alone. */
   readonly readonlyDepth: "recursive" | "shallow";

@@ -48,6 +48,7 @@ import { resourceLimits } from "./resource-limits.ts";
 import { nextRestartDelayMs, shouldRestart } from "./restart-policy.ts";
 import { parseSignal } from "./signals.ts";
 import { deviceRulesOf, groupOptions, hostnameOf, launchSpec, monitorSocket, sharedWith } from "./spec.ts";
+import { mountLayers, unmountBelow } from "../volumes/mount-calls.ts";
 import { startError } from "./start-errors.ts";
 
 const SIGKILL = 9;
@@ -351,6 +352,7 @@ export class Lifecycle {
           `invalid mount config for type "bind": bind source path does not exist: ${point.Source}`,
         );
       }
+      if (point.Type === "image") await this.#mountImage(live, point, undo);
       if (point.Type !== "volume" || point.Name === undefined) continue;
       const name = point.Name;
       const volume = await volumes.mount(name, live.id, {
@@ -363,6 +365,22 @@ export class Lifecycle {
       if (volume.mountpoint !== point.Source) live.change({ mounts: withSource(live, point, volume) });
       if (point.isCopied && point.subpath === "") await copyUp(layers, point.Destination, volume.mountpoint);
     }
+  }
+
+  /** Stays mounted on the host until the container ends, so that the next daemon finds it. */
+  async #mountImage(live: LiveContainer, point: MountPoint, undo: (() => Promise<unknown>)[]): Promise<void> {
+    const { rootfs, execRoot } = this.#deps;
+    const { layerKey = "" } = point;
+    const mountpoint = path.join(execRoot, "c", live.id, path.basename(layerKey));
+    const { upper, lower, work } = await rootfs.layers(layerKey);
+    // Without the stubs for a container's mount points; two are the least that make a tree, and both of ours are empty.
+    const layers = [upper, ...lower.slice(1), work];
+    // Of a start that a former daemon did not finish.
+    await unmountBelow(mountpoint);
+    await fs.mkdir(mountpoint, { recursive: true, mode: 0o755 });
+    await mountLayers(layers, mountpoint);
+    undo.push(() => unmountBelow(mountpoint));
+    live.change({ mounts: withSource(live, point, { mountpoint }) });
   }
 
   /** Returns what that changes in the record. */
@@ -513,6 +531,8 @@ export class Lifecycle {
       await this.#deps.networks.detach(live.id).catch(failed("network not detached"));
     }
     for (const point of record.mounts) {
+      if (point.Type === "image" && point.Source !== "")
+        await unmountBelow(point.Source).catch(failed("image not unmounted"));
       if (point.Type === "volume" && point.Name !== undefined) {
         await this.#deps.volumes.unmount(point.Name, live.id).catch(failed("volume not unmounted"));
       }
@@ -813,7 +833,11 @@ function refuseRunning({ record, isRunning }: LiveContainer): void {
   );
 }
 
-function withSource(live: LiveContainer, point: MountPoint, volume: VolumeMount): readonly MountPoint[] {
+function withSource(
+  live: LiveContainer,
+  point: MountPoint,
+  volume: Pick<VolumeMount, "mountpoint">,
+): readonly MountPoint[] {
   const isSame = (each: MountPoint): boolean => each.Destination === point.Destination;
   return live.record.mounts.map((each) => (isSame(each) ? { ...each, Source: volume.mountpoint } : each));
 }

@@ -101,6 +101,13 @@ function tmpfsOptions(options: Mount["TmpfsOptions"]): string {
   return words.join(",");
 }
 
+/** A subpath that leads out through a link is refused when it is mounted. */
+function insideOf(subpath = "", bad: (why: string) => never): string {
+  if (path.isAbsolute(subpath) || subpath.split("/").includes(".."))
+    return bad(`subpath must be a relative path that stays inside, got "${subpath}"`);
+  return subpath;
+}
+
 function fromMount(mount: Mount): MountPoint {
   const type = mount.Type ?? "volume";
   const bad = (why: string): never => refuse(`invalid mount config for type "${type}": ${why}`);
@@ -139,12 +146,22 @@ function fromMount(mount: Mount): MountPoint {
         Driver: mount.VolumeOptions?.DriverConfig?.Name ?? "local",
         Mode: "z",
         isCopied: mount.VolumeOptions?.NoCopy !== true,
-        subpath: mount.VolumeOptions?.Subpath ?? "",
+        subpath: insideOf(mount.VolumeOptions?.Subpath, bad),
       };
-    case "npipe":
-    case "cluster":
     case "image":
-      return bad(`mount type ${type} is not supported here`);
+      if (source === "") bad("field Source must not be empty");
+      return {
+        ...base,
+        Type: "image",
+        Name: source,
+        Source: "",
+        RW: false,
+        subpath: insideOf(mount.ImageOptions?.Subpath, bad),
+      };
+    case "cluster":
+      return bad("cluster volumes need a CSI plugin, and there is none here");
+    case "npipe":
+      return bad("named pipes are there on Windows only");
   }
   // The type says that it can't be; the client may.
   return bad("mount type unknown");
@@ -155,6 +172,8 @@ export interface MountPointInput {
   readonly config: ContainerConfig;
   readonly hostConfig: HostConfig;
   readonly volumes: VolumeSource;
+  /** Holds on to the layers of an image, and answers the name by which they are found again. */
+  readonly holdImage: (reference: string) => Promise<string>;
   /** Mount points of another container, for `--volumes-from`. */
   readonly mountsOf: (container: string) => readonly MountPoint[];
 }
@@ -165,7 +184,7 @@ function fromOthers(input: MountPointInput): readonly MountPoint[] {
     if (!["ro", "rw", "z", "Z"].includes(mode)) refuse(`invalid mode for volumes-from: ${mode}`);
     return input
       .mountsOf(container)
-      .filter((point) => point.Type !== "tmpfs")
+      .filter((point) => point.Type !== "tmpfs" && point.Type !== "image")
       .map((point) => ({ ...point, RW: point.RW && mode !== "ro", isAnonymous: false }));
   });
 }
@@ -227,6 +246,7 @@ async function withVolume(
     await fs.mkdir(point.Source, { recursive: true });
     return point;
   }
+  if (point.Type === "image") return { ...point, layerKey: await input.holdImage(point.Name ?? "") };
   if (point.Type !== "volume" || point.Source !== "") return point;
   const driver = options?.DriverConfig?.Name ?? input.hostConfig.VolumeDriver ?? "";
   const volume = await input.volumes.ensure({

@@ -6,7 +6,13 @@
 import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { isTag, parseReference } from "../../model/image-reference.ts";
-import type { CommitOptions, ImageConfig, RootfsLayers, RootfsSource } from "../ports.ts";
+import {
+  isDependentKey,
+  type CommitOptions,
+  type ImageConfig,
+  type RootfsLayers,
+  type RootfsSource,
+} from "../ports.ts";
 import { makeChildImage, placeLayer } from "./child-image.ts";
 import { makeDurable, nameImage } from "./durable-images.ts";
 import { imageEvent } from "./image-events.ts";
@@ -73,8 +79,11 @@ export class ImageRootfsSource implements RootfsSource {
 
   remove(key: string): Promise<void> {
     const { snapshots, removal } = this.#storage;
-    const trash = snapshots.removeWritable(key);
-    if (trash !== undefined) removal.add(trash);
+    const dependents = [...snapshots.writables()].filter((each) => isDependentKey(each.key, key));
+    for (const each of [key, ...dependents.map((dependent) => dependent.key)]) {
+      const trash = snapshots.removeWritable(each);
+      if (trash !== undefined) removal.add(trash);
+    }
     return Promise.resolve();
   }
 

@@ -1,8 +1,9 @@
 /** mount(2) and umount2(2) for volumes with options, off the event loop because a network file system may take its time. */
-import { readFileSync } from "node:fs";
+import { closeSync, constants, openSync, readFileSync } from "node:fs";
 import { getSystemErrorName } from "node:util";
 import koffi from "koffi";
 import { ClusterError } from "../../common/errors.ts";
+import { inUserNamespace } from "../../common/user-namespace.ts";
 
 const libc = koffi.load(null);
 const mountCall = libc.func(
@@ -38,6 +39,7 @@ const NO_FLAGS: ReadonlySet<string> = new Set([
   "",
 ]);
 const MS_RDONLY = 1;
+const MS_NODEV = 4;
 const MS_REC = 16_384;
 const MS_SHARED = 1 << 20;
 const MS_REMOUNT = 32;
@@ -92,6 +94,22 @@ export async function mountVolume(request: MountRequest): Promise<void> {
   // A bind ignores "ro" until it is mounted again.
   if ((flags & MS_BIND) !== 0 && (flags & MS_RDONLY) !== 0) {
     await call(mountCall, ["", request.target, "", flags | MS_REMOUNT, ""], what);
+  }
+}
+
+/**
+ * Shows layers as one read-only tree at `target`; the topmost first, at least two. They are named by descriptors, since the kernel takes
+ * one page of options.
+ */
+export async function mountLayers(layers: readonly string[], target: string): Promise<void> {
+  const folders = layers.map((layer) => openSync(layer, constants.O_RDONLY | constants.O_DIRECTORY));
+  try {
+    const lower = folders.map((fd) => `/proc/self/fd/${fd}`).join(":");
+    const data = `lowerdir=${lower}${inUserNamespace() ? ",userxattr" : ""}`;
+    const what = `failed to mount image at ${target}: ${layers.length} layers`;
+    await call(mountCall, ["overlay", target, "overlay", MS_RDONLY | MS_NODEV, data], what);
+  } finally {
+    for (const fd of folders) closeSync(fd);
   }
 }
 

@@ -93,7 +93,9 @@ class ContainerController implements TaskController {
     const ContainerSpec = expandContainerSpec(this.#task.spec.ContainerSpec, context);
     const task = { ...this.#task, spec: { ...this.#task.spec, ContainerSpec } };
     const files = taskFiles(task, dependencies, context);
-    await this.#ensureImage(signal);
+    const mounted = (ContainerSpec.Mounts ?? []).filter((mount) => mount.Type === "image");
+    for (const image of [ContainerSpec.Image, ...mounted.map((mount) => mount.Source ?? "")])
+      await this.#ensureImage(image, signal);
     signal.throwIfAborted();
     const mode = this.#machineNetwork();
     await engine.containers.create({
@@ -114,9 +116,8 @@ class ContainerController implements TaskController {
   }
 
   /** Users look for Docker's words in a task's error; why the image could not be had is in the log. */
-  async #ensureImage(signal: AbortSignal): Promise<void> {
+  async #ensureImage(image: string, signal: AbortSignal): Promise<void> {
     const { registryAuth } = this.#task;
-    const { Image: image } = this.#task.spec.ContainerSpec;
     try {
       const auth = registryAuth === undefined ? {} : { registryAuth };
       await this.#deps.engine.images.ensure(image, auth, signal);
