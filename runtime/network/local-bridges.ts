@@ -17,7 +17,7 @@ import type { Resolution } from "./dns-server.ts";
 import type { DnsQuestion } from "./dns-wire.ts";
 import { localDefinition, localDefinition6, localElements, localElements6 } from "./local-rules.ts";
 import type { BridgeFacts, PublishFacts } from "./local-rules.ts";
-import { isOff, type LocalNetworkRecord } from "./local-records.ts";
+import { bridgeName, isOff, type LocalNetworkRecord } from "./local-records.ts";
 import type { NetworkNamespace } from "./namespace.ts";
 import { groupsOf, NftTable } from "./nft-table.ts";
 import {
@@ -36,9 +36,7 @@ import type { LinkState } from "./routing.ts";
 const DEFAULT_MTU_BYTES = 1_500;
 const ICC = "com.docker.network.bridge.enable_icc";
 const MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade";
-const NAME = "com.docker.network.bridge.name";
 const MTU = "com.docker.network.driver.mtu";
-const LINK_NAME_LENGTH_MAX = 15;
 
 interface Bridge {
   readonly facts: BridgeFacts;
@@ -59,14 +57,6 @@ export interface LocalBridgesDeps {
   readonly forwarder: DnsForwarder;
   /** Who asks, by network and source address, and what the name is to it. */
   readonly resolve: (networkId: string, question: DnsQuestion, source: string) => Resolution;
-}
-
-/** Name of the network's device. */
-export function bridgeName(record: LocalNetworkRecord): string {
-  const chosen = record.options[NAME] ?? "";
-  if (chosen !== "" && (chosen.length > LINK_NAME_LENGTH_MAX || /[\s/"]/.test(chosen)))
-    throw new ClusterError("invalid_argument", `invalid bridge name "${chosen}": it is no interface name`);
-  return chosen === "" ? `br-${record.id.slice(0, 12)}` : chosen;
 }
 
 export class LocalBridges {

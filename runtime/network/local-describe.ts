@@ -1,8 +1,7 @@
 /** Local networks as Docker shows them, and Docker's filters over them. Pure. */
 import { ClusterError } from "../../common/errors.ts";
 import type { EndpointSettings, Filters, JsonObject } from "../../model/engine.ts";
-import { bridgeName } from "./local-bridges.ts";
-import { PREDEFINED } from "./local-records.ts";
+import { bridgeName, PREDEFINED } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 
 export interface Ipv6Endpoint {

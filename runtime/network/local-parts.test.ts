@@ -80,6 +80,11 @@ test("parseCreateRequest() refuses wrong types and impossible plans, naming them
       /unknown ipvlan mode "l9"/,
     ],
     [{ Name: "n", Scope: "foo" }, /invalid network scope: want local or swarm, got "foo"/],
+    [
+      { Name: "n", Options: { "com.docker.network.bridge.name": "x; flush" } },
+      /invalid bridge name "x; flush"/,
+    ],
+    [{ Name: "n", Options: { "com.docker.network.bridge.name": ".." } }, /invalid bridge name/],
     [{ Name: "n", IPAM: { Driver: "foo" } }, /could not find IPAM driver "foo"/],
     [
       { Name: "n", Options: { "com.docker.network.driver.mtu": "foo" } },

@@ -35,6 +35,10 @@ import {
 import type { Block6 } from "./addresses6.ts";
 import { subLinkMode } from "./local-links.ts";
 
+const BRIDGE_NAME = "com.docker.network.bridge.name";
+/** IFNAMSIZ with its final zero is 16. */
+const LINK_NAME_LENGTH_MAX = 15;
+
 export type LocalDriver = "bridge" | "host" | "null" | "macvlan" | "ipvlan";
 
 export interface AddressPlan {
@@ -213,6 +217,14 @@ export function isOff(option: string | undefined): boolean {
   return option !== undefined && OFF.has(option);
 }
 
+/** Name of the network's device. Throws invalid_argument for one that no device can have. */
+export function bridgeName(record: Pick<LocalNetworkRecord, "id" | "options">): string {
+  const chosen = record.options[BRIDGE_NAME] ?? "";
+  if (chosen !== "" && (chosen.length > LINK_NAME_LENGTH_MAX || /[\s/"\\]|^\.{1,2}$/.test(chosen)))
+    throw new ClusterError("invalid_argument", `invalid bridge name "${chosen}": it is no interface name`);
+  return chosen === "" ? `br-${record.id.slice(0, 12)}` : chosen;
+}
+
 function checkDriverOptions(driver: LocalDriver, options: Readonly<Record<string, string>>): void {
   const mtu = options[MTU];
   if (mtu !== undefined && !(/^\d{1,5}$/.test(mtu) && Number(mtu) >= MTU_MIN && Number(mtu) <= MTU_MAX))
@@ -221,6 +233,7 @@ function checkDriverOptions(driver: LocalDriver, options: Readonly<Record<string
       `failed to parse ${MTU} value: want ${MTU_MIN} to ${MTU_MAX}, got "${mtu}"`,
     );
   if (driver !== "bridge") return;
+  bridgeName({ id: "", options });
   const binding = options[HOST_BINDING] ?? "";
   if (binding !== "" && tryParseAddress(binding) === undefined)
     throw new ClusterError(

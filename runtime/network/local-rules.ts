@@ -41,6 +41,10 @@ const FORWARD = `
     oifname @bridges drop
   }`;
 
+/**
+ * What local processes send to 127.0.0.1 is turned to containers on its way out. A packet with that address that comes in over
+ * a wire is a neighbour's forgery, which the kernel drops when it routes it: its address must not have been changed before.
+ */
 export function localDefinition(table: string): TableDefinition {
   return {
     name: table,
@@ -61,7 +65,7 @@ export function localDefinition(table: string): TableDefinition {
   }
   chain arriving { type nat hook prerouting priority dstnat; policy accept;
     iifname @bridges meta l4proto { tcp, udp } dnat ip to ip daddr . th dport map @names
-    fib daddr type local jump publish
+    ip daddr != 127.0.0.0/8 fib daddr type local jump publish
   }
   chain local { type nat hook output priority -100; policy accept;
     fib daddr type local jump publish

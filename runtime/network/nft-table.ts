@@ -56,7 +56,7 @@ function placeOf({ family = "ip", name }: Pick<TableDefinition, "family" | "name
 const STATEMENT_ELEMENTS_MAX = 2_000;
 
 /** Addresses, ports, marks and words, joined by " . "; names of interfaces stand in quotes. Nothing that ends a statement. */
-const PART = /^(?:[\w.:/*+ -]|"[\w.:*@-]*")+$/;
+const PART = /^(?:[\w.:/*+ -]|"[^"\\\n]*")+$/;
 
 /** Throws invalid_argument for text that nft would take for more than one element: what nodes report ends up here. */
 function element(key: string, value: string): string {

@@ -3,6 +3,7 @@
  * what a restart of the daemon finds. Needs root.
  */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { after, before, describe, test } from "node:test";
 import { readdirSync } from "node:fs";
 import path from "node:path";
@@ -108,6 +109,30 @@ describe("local networks", () => {
       assert.equal(binding?.HostIp, "127.0.0.1");
       const port = Number(binding?.HostPort);
       assert.match(await daemon.call("udp", { host: "127.0.0.1", port, text: "hi" }), /^web .* hi$/);
+    },
+  );
+
+  test(
+    "what is published on 127.0.0.1 can't be reached by a neighbour that sends to 127.0.0.1",
+    options,
+    async () => {
+      assert.ok(lab !== undefined);
+      const neighbour = lab.addHost("neighbour");
+      const process = await lab.processOn(neighbour);
+      // It gives its own loopback up, and takes the way over the wire for that of the address.
+      neighbour.namespace.setSysctls({ "ipv4/conf/all/route_localnet": "1" });
+      for (const command of [
+        "address del 127.0.0.1/8 dev lo",
+        "route add 127.0.0.0/8 via 192.168.77.1 dev eth0",
+      ])
+        execFileSync("nsenter", [`--net=${neighbour.file}`, "ip", ...command.split(" ")]);
+      const [binding] = web.result.ports["80/udp"] ?? [];
+      const port = Number(binding?.HostPort);
+      await assert.rejects(
+        process.call("udp", { host: "127.0.0.1", port, text: "over the wire" }),
+        /timeout/,
+      );
+      assert.match(await daemon.call("udp", { host: "127.0.0.1", port, text: "here" }), /^web .* here$/);
     },
   );
 
