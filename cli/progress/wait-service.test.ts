@@ -19,8 +19,10 @@ after(() => {
 });
 
 interface Scene {
+  /** Of the service; default 1. */
+  readonly replicas?: number;
   readonly updateStatus?: object;
-  readonly tasks: readonly { readonly state: string; readonly err?: string }[];
+  readonly tasks: readonly { readonly state: string; readonly err?: string; readonly slot?: number }[];
 }
 
 /** Serves the scenes one after the other, the last for ever. */
@@ -29,7 +31,7 @@ async function play(name: string, scenes: readonly Scene[]): Promise<ApiClient> 
   const spec = {
     Name: "web",
     TaskTemplate: { ContainerSpec: { Image: "x", Healthcheck: { Test: ["CMD", "true"] } } },
-    Mode: { Replicated: { Replicas: 1 } },
+    Mode: { Replicated: { Replicas: scenes[0]?.replicas ?? 1 } },
   };
   const server = createServer((request, response) => {
     const url = request.url ?? "";
@@ -38,7 +40,7 @@ async function play(name: string, scenes: readonly Scene[]): Promise<ApiClient> 
     const tasks = scene.tasks.map((task, index) => ({
       ID: `task${index}`,
       CreatedAt: `2026-01-01T00:00:0${index}Z`,
-      Slot: 1,
+      Slot: task.slot ?? 1,
       NodeID: "n1",
       DesiredState: "running",
       Status: { State: task.state, Err: task.err },
@@ -83,6 +85,25 @@ test("waitForService() prints each change once and ends when the service runs", 
     "overall progress: 1 out of 1 tasks",
     "verify: Service web converged",
   ]);
+});
+
+test("waitForService() counts tasks from one to what is wanted, whatever slots scaling down has left", async () => {
+  for (const [replicas, slots, labels] of [
+    [1, [2], ["1/1"]],
+    [3, [2, 5, 7], ["2/3", "3/3", "1/3"]],
+    [2, [0, 1], ["2/2", "1/2"]],
+  ] as const) {
+    const tasks = slots.map((slot) => ({ state: "running", slot }));
+    const client = await play(`slots${slots.join("-")}`, [{ replicas, tasks }]);
+    const { out, text } = recorder();
+    await waitForService("s", { client, out, signal, isQuiet: false, timeoutMs: 10_000 });
+    assert.deepEqual(
+      text()
+        .split("\n")
+        .flatMap((line) => /^\d+\/\d+/.exec(line)?.[0] ?? []),
+      labels,
+    );
+  }
 });
 
 test("waitForService() fails with the task's error and its last log lines", async () => {

@@ -48,6 +48,9 @@ class ProgressView {
   readonly #out: Output;
   readonly #prefix: string;
   readonly #hostnames = new Map<string, string>();
+  /** What the slots are shown as. */
+  readonly #shown = new Set<number>();
+  readonly #numbers = new Map<string, number>();
   #drawnLines = 0;
   #last = new Map<string, string>();
   #lastSummary = "";
@@ -75,10 +78,27 @@ class ProgressView {
 
   #rows(progress: Progress): string[] {
     if (progress.rows.length > ROWS_MAX) return this.#counts(progress.rows);
-    return progress.rows.map((row) => {
-      const label = /^\d+$/.test(row.slot) ? `${row.slot}/${progress.wanted}` : this.#host(row.nodeId);
-      return `${label}: ${this.#describe(row)}`;
-    });
+    return progress.rows.map((row) => `${this.#label(row.slot, progress.wanted)}: ${this.#describe(row)}`);
+  }
+
+  /** "2/3", or the host for what runs once on each. */
+  #label(slot: string, wanted: number): string {
+    return /^\d+$/.test(slot) ? `${this.#numberOf(slot, wanted)}/${wanted}` : this.#host(slot);
+  }
+
+  /** The slot's own number, unless it has one above what is wanted (others were scaled away), or none (a job's first is 0). */
+  #numberOf(slot: string, wanted: number): number {
+    const known = this.#numbers.get(slot);
+    if (known !== undefined) return known;
+    let number = Number(slot);
+    if (number < 1 || number > wanted || this.#shown.has(number)) {
+      number = wanted;
+      while (this.#shown.has(number)) number -= 1;
+      if (number < 1) number = Math.max(wanted, ...this.#shown) + 1;
+    }
+    this.#shown.add(number);
+    this.#numbers.set(slot, number);
+    return number;
   }
 
   #counts(rows: readonly SlotRow[]): string[] {
@@ -111,8 +131,7 @@ class ProgressView {
     if (progress.rows.length <= ROWS_MAX) {
       for (const [slot, text] of now) {
         if (this.#last.get(slot) === text) continue;
-        const label = /^\d+$/.test(slot) ? `${slot}/${progress.wanted}` : this.#host(slot);
-        this.#out.write(`${this.#prefix}${label}: ${text}\n`);
+        this.#out.write(`${this.#prefix}${this.#label(slot, progress.wanted)}: ${text}\n`);
       }
     }
     if (summary !== this.#lastSummary) this.#out.write(`${this.#prefix}${summary}\n`);
