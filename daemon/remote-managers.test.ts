@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { remoteManagers } from "./remote-managers.ts";
+import { remoteManagers, standingAtWorker } from "./remote-managers.ts";
 
 const three = [1, 2, 3].map((each) => ({ nodeId: `n${each}`, addr: `10.0.0.${each}:2377` }));
 const asTold = three.map(({ nodeId, addr }) => ({ NodeID: nodeId, Addr: addr }));
@@ -18,4 +18,12 @@ test("remoteManagers() falls back to saved addresses before the first session", 
     { NodeID: "", Addr: "10.0.0.1:2377" },
     { NodeID: "", Addr: "10.0.0.2:2377" },
   ]);
+});
+
+test("standingAtWorker() believes a manager's certificate only of those that are managers now", () => {
+  const peer = (nodeId: string, role: "manager" | "worker") => standingAtWorker({ nodeId, role }, three);
+  assert.equal(peer("n1", "manager"), undefined);
+  assert.equal(peer("n4", "manager"), "worker", "demoted");
+  assert.equal(peer("n4", "worker"), undefined);
+  assert.equal(standingAtWorker({ nodeId: "n4", role: "manager" }, []), undefined, "nothing was told yet");
 });

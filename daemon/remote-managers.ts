@@ -1,4 +1,5 @@
-/** Which managers a node names to those who ask it: the quorum's members on a manager, what sessions told on a worker. Pure. */
+/** Which managers a node knows: the quorum's members on a manager, what sessions told on a worker. Pure. */
+import type { PeerIdentity, Standing } from "../proto/rpc.ts";
 
 export interface RemoteManager {
   readonly NodeID: string;
@@ -20,4 +21,13 @@ export function remoteManagers({ members = [], told, saved }: ManagerSources): r
   const known = members.length > 0 ? members : told;
   if (known.length > 0) return known.map((each) => ({ NodeID: each.nodeId, Addr: each.addr }));
   return saved.map((Addr) => ({ NodeID: "", Addr }));
+}
+
+/** How a worker sees a peer: who shows a manager's certificate and is not among those it was told of was demoted since. */
+export function standingAtWorker(
+  { nodeId, role }: Pick<PeerIdentity, "nodeId" | "role">,
+  told: readonly { readonly nodeId: string }[],
+): Standing {
+  const isKnown = told.length === 0 || told.some((each) => each.nodeId === nodeId);
+  return role === "manager" && !isKnown ? "worker" : undefined;
 }

@@ -39,7 +39,7 @@ import type * as MemberParts from "./member-parts.ts";
 import { describedBy } from "./node-description.ts";
 import type { NodeState, NodeStateStore } from "./node-state.ts";
 import type { DaemonOptions } from "./options.ts";
-import { remoteManagers } from "./remote-managers.ts";
+import { remoteManagers, standingAtWorker } from "./remote-managers.ts";
 import type { RoleChange } from "./role-change.ts";
 import type { WorkerNode } from "./worker-node.ts";
 
@@ -326,6 +326,7 @@ export class SwarmNode implements SwarmLifecycle {
     await membership.server.listen(host || "0.0.0.0", port).catch((caught: unknown) => {
       throw listenError(state.listenAddr, caught);
     });
+    judgeAsWorker(membership);
     if (identity.role === "manager" && mode !== undefined) await this.#startManager(membership, mode);
     engine.images.setPeers(membership.peers);
     await membership.worker.start();
@@ -509,6 +510,7 @@ export class SwarmNode implements SwarmLifecycle {
     const { manager } = membership;
     membership.manager = undefined;
     await manager?.stop();
+    judgeAsWorker(membership);
     await this.#options.store.clearManager();
   }
 
@@ -587,6 +589,11 @@ export class SwarmNode implements SwarmLifecycle {
     membership.peers.close();
     await membership.server.stop();
   }
+}
+
+/** Until a manager half runs here, which knows better. */
+function judgeAsWorker(membership: Membership): void {
+  membership.server.setStanding((peer) => standingAtWorker(peer, membership.toldManagers));
 }
 
 /** A manager that could not join Raft is none yet. */
