@@ -13,7 +13,6 @@ import type { Block } from "./addresses.ts";
 import { overlaps6, parseBlock6 } from "./addresses6.ts";
 import type { Block6 } from "./addresses6.ts";
 import { LocalAddresses } from "./local-addresses.ts";
-import { LocalAddresses6 } from "./local-addresses6.ts";
 import {
   chooseIpv6Subnet,
   chooseSubnet,
@@ -41,7 +40,7 @@ export class NetworkCatalog {
   readonly #file: NetworkFile;
   readonly #records = new Map<string, LocalNetworkRecord>();
   readonly #addresses = new Map<string, LocalAddresses>();
-  readonly #addresses6 = new Map<string, LocalAddresses6>();
+  readonly #addresses6 = new Map<string, LocalAddresses>();
 
   constructor(deps: NetworkCatalogDeps) {
     this.#deps = deps;
@@ -182,10 +181,10 @@ export class NetworkCatalog {
   }
 
   /** Undefined where the network has no IPv6. */
-  addresses6Of(record: LocalNetworkRecord): LocalAddresses6 | undefined {
+  addresses6Of(record: LocalNetworkRecord): LocalAddresses | undefined {
     const known = this.#addresses6.get(record.id);
     if (known !== undefined || record.ipv6Plan === undefined) return known;
-    const made = new LocalAddresses6(record.ipv6Plan);
+    const made = new LocalAddresses(record.ipv6Plan);
     this.#addresses6.set(record.id, made);
     return made;
   }

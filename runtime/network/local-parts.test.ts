@@ -46,6 +46,21 @@ test("LocalAddresses.take() stays in the range that was given", () => {
   assert.equal(addresses.take(), "10.1.0.128");
 });
 
+test("LocalAddresses of an IPv6 subnet skips the first address, and knows an address in any of its forms", () => {
+  const addresses = new LocalAddresses({ Subnet: "fd00:1::/64", Gateway: "fd00:1::2" });
+  assert.deepEqual([addresses.take(), addresses.take()], ["fd00:1::1", "fd00:1::3"]);
+  assert.equal(addresses.claim("FD00:1:0::9"), "fd00:1::9");
+  assert.throws(() => addresses.claim("fd00:1::9"), /Address already in use/);
+  assert.throws(() => addresses.check("fd00:2::9"), /no configured subnet or ip-range contain/);
+  assert.throws(() => addresses.check("10.0.0.1"), /invalid IPv6 address: 10.0.0.1/);
+  addresses.release("fd00:1:0::2");
+  assert.throws(() => addresses.claim("fd00:1::2"), /Address already in use/);
+  assert.equal(addresses.prefixLength, 64);
+  const few = new LocalAddresses({ Subnet: "fd00:1::/64", IPRange: "fd00:1::/127" });
+  assert.equal(few.take(), "fd00:1::1");
+  assert.throws(() => few.take(), /no available IPv6 addresses/);
+});
+
 test("chooseSubnet() takes the first of Docker's pools that nothing overlaps", () => {
   assert.equal(chooseSubnet([]).Subnet, "172.17.0.0/16");
   const used = ["172.17.4.0/24", "172.18.0.0/15"].map(parseBlock);
