@@ -191,14 +191,30 @@ export class ImageTransfers {
     const { reference } = wanted;
     const platform = wanted.platform === "" ? HOST_PLATFORM : parsePlatformText(wanted.platform);
     const isKeptOnly = from === "registry";
-    const record = await this.#fromPeers({ reference, platform, report, signal, isKeptOnly });
-    if (record !== undefined) return record;
+    const found = await this.#fromPeers({ reference, platform, report, signal, isKeptOnly });
+    if (found !== undefined && !(found instanceof ClusterError)) return found;
+    // That a node has the image, and this machine no room for it, says more than that nobody else has it.
+    const noRoom = found?.code === "resource_exhausted" ? found : undefined;
     if (from === "peers") {
-      throw new ClusterError("not_found", `No node of the cluster has image ${familiarForm(reference)}`);
+      throw (
+        noRoom ?? new ClusterError("not_found", `No node of the cluster has image ${familiarForm(reference)}`)
+      );
     }
     const access = this.#access(wanted.credentials);
     const [peers, offer] = [this.#peers, this.#offer()];
-    return pullFromRegistry(this.#storage, { reference, platform, access, report, signal, peers, offer });
+    try {
+      return await pullFromRegistry(this.#storage, {
+        reference,
+        platform,
+        access,
+        report,
+        signal,
+        peers,
+        offer,
+      });
+    } catch (caught) {
+      throw noRoom ?? caught;
+    }
   }
 
   #offer(): (image: ImageDescription | undefined) => void {
@@ -211,18 +227,20 @@ export class ImageTransfers {
     };
   }
 
-  async #fromPeers(wanted: Omit<PeerPull, "peers" | "offer">): Promise<ImageRecord | undefined> {
+  /** The error where nodes have the image and it could not be had from them; undefined where none has it. */
+  async #fromPeers(
+    wanted: Omit<PeerPull, "peers" | "offer">,
+  ): Promise<ImageRecord | ClusterError | undefined> {
     const peers = this.#peers;
     if (peers === undefined) return undefined;
     try {
       return await pullFromPeers(this.#storage, { ...wanted, peers, offer: this.#offer() });
     } catch (caught) {
       wanted.signal.throwIfAborted();
-      this.#storage.log.warn("image did not come from peers", {
-        image: canonicalForm(wanted.reference),
-        error: caught,
-      });
-      return undefined;
+      const error = ClusterError.from(caught);
+      const image = canonicalForm(wanted.reference);
+      this.#storage.log.warn("image did not come from peers", { image, error });
+      return error;
     }
   }
 

@@ -167,7 +167,10 @@ export class LayerUnpacker implements TarSink {
     this.#nextSpaceCheck = this.#contentBytes + SPACE_CHECK_EVERY_BYTES;
     const { bavail, bsize } = fs.statfsSync(this.#root);
     if (bavail * bsize > SPACE_RESERVE_BYTES) return;
-    throw new ClusterError("resource_exhausted", "Cannot unpack layer: no space left on device");
+    throw new ClusterError(
+      "resource_exhausted",
+      `Cannot unpack layer: no space left on device: ${this.#root}`,
+    );
   }
 
   /** Lets go of an open file after an error. */

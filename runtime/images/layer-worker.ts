@@ -5,6 +5,7 @@
 import { createHash, type Hash } from "node:crypto";
 import * as fs from "node:fs";
 import * as fsp from "node:fs/promises";
+import { dirname } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { parentPort, type MessagePort } from "node:worker_threads";
 import { createGzip } from "node:zlib";
@@ -338,17 +339,19 @@ parentPort?.on("message", (message: JobMessage & { readonly port?: MessagePort }
     (caught: unknown) => {
       // The sender may wait for room: closing tells it that nobody reads.
       if (isLayerJob(message.job)) message.port?.close();
-      const failure = failureOf(caught);
+      const failure = failureOf(caught, message.job);
       post({ jobId: message.jobId, kind: "failed", code: failure.code, message: failure.message });
     },
   );
 });
 
-function failureOf(caught: unknown): ClusterError {
-  if (hasNodeCode(caught, "ENOSPC", "EDQUOT")) {
-    return new ClusterError("resource_exhausted", "Cannot write layer: no space left on device");
-  }
-  return ClusterError.from(caught);
+function failureOf(caught: unknown, job: LayerJob): ClusterError {
+  if (!hasNodeCode(caught, "ENOSPC", "EDQUOT")) return ClusterError.from(caught);
+  const folder = "folder" in job ? job.folder : undefined;
+  const blob = "blobPath" in job && job.blobPath !== undefined ? dirname(job.blobPath) : undefined;
+  const where = folder ?? blob;
+  const text = `Cannot write layer: no space left on device${where === undefined ? "" : `: ${where}`}`;
+  return new ClusterError("resource_exhausted", text);
 }
 
 parentPort?.postMessage({ kind: "loaded" } satisfies WorkerMessage);

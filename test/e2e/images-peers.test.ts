@@ -1,5 +1,6 @@
 /** Images from peers of which some lie, break off or are busy: what arrives is what the digest says, or nothing. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { Readable } from "node:stream";
 import { after, test } from "node:test";
@@ -130,6 +131,19 @@ test("a pull takes what the cluster keeps under the name, and a manager's own im
   other.images.setPeers(peers);
   await assert.rejects(pull(other), /connection refused/);
   assert.equal(await ensure(other, name), manager.images.resolve(name));
+});
+
+test("a disk that is too full for what a peer has is told with its folder, not that there is no such image", async (context) => {
+  const name = "127.0.0.1:1/app:1";
+  const manager = await engineWith(bigImage(name));
+  const disk = lab.newFolder();
+  execFileSync("mount", ["-t", "tmpfs", "-o", "size=2m", "tmpfs", disk]);
+  context.after(() => execFileSync("umount", ["--lazy", disk]));
+  const engine = await lab.open({ dataRoot: disk });
+  engine.images.setPeers(new ModelPeers({ manager: { engine: manager } }, manager));
+  const full = { code: "resource_exhausted", message: new RegExp(`no space left on device: ${disk}/`) };
+  for (const peersOnly of [true, false])
+    await assert.rejects(engine.images.ensure(name, { peersOnly }, AbortSignal.timeout(20_000)), full);
 });
 
 test("another image under the digest that was asked for is refused, and no name that a peer claims is kept", async () => {

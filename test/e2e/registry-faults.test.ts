@@ -547,7 +547,7 @@ describe("registries with faults", { skip }, () => {
     const engine = await lab.open({ dataRoot: disk });
     await assert.rejects(pull(engine, `${registry.host}/app:1`), {
       code: "resource_exhausted",
-      message: /no space left on device/,
+      message: new RegExp(`no space left on device: ${disk}/`),
     });
     await assertNothing(engine);
     execFileSync("mount", ["-o", "remount,size=64m", disk]);

@@ -115,7 +115,10 @@ class ContainerController implements TaskController {
     this.#isOurs = true;
   }
 
-  /** Users look for Docker's words in a task's error; why the image could not be had is in the log. */
+  /**
+   * Users look for Docker's words in a task's error; why the image could not be had is in the log. Unless it is this
+   * machine that could not take it: nobody would look for a full disk there.
+   */
   async #ensureImage(image: string, signal: AbortSignal): Promise<void> {
     const { registryAuth } = this.#task;
     try {
@@ -123,7 +126,14 @@ class ContainerController implements TaskController {
       await this.#deps.engine.images.ensure(image, auth, signal);
     } catch (caught) {
       const error = ClusterError.from(caught);
-      if (signal.aborted || hasCode(error, "cancelled", "unauthenticated", "permission_denied")) throw error;
+      const isTold = hasCode(
+        error,
+        "cancelled",
+        "unauthenticated",
+        "permission_denied",
+        "resource_exhausted",
+      );
+      if (signal.aborted || isTold) throw error;
       this.#deps.log.warn("image could not be had", { taskId: this.#task.id, image, error });
       const { code, retryable } = error;
       throw new ClusterError(code, `No such image: ${image}`, { cause: error, retryable });
