@@ -1,4 +1,7 @@
-/** A response body or a bare connection that is written with back-pressure. A write never throws: a client that left is no error. */
+/**
+ * A response body or a bare connection that is written with back-pressure. A write never throws: a client that left is
+ * no error.
+ */
 import type { Writable } from "node:stream";
 
 export class ByteSink {

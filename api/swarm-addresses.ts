@@ -1,4 +1,7 @@
-/** What `swarm init` and `swarm join` are told of addresses and pools, checked before anything is made of it, in Docker's words. */
+/**
+ * What `swarm init` and `swarm join` are told of addresses and pools, checked before anything is made of it, in
+ * Docker's words.
+ */
 import { isIPv4 } from "node:net";
 import { badParameter } from "./error-body.ts";
 

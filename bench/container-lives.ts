@@ -1,6 +1,6 @@
 /**
- * A container's life through the three doors that bench/runtime compares: an engine's API socket (Shoal's and Docker's alike), the
- * docker command line, and `runc run`.
+ * A container's life through the three doors that bench/runtime compares: an engine's API socket (Shoal's and Docker's
+ * alike), the docker command line, and `runc run`.
  */
 import { execFile, execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";

@@ -57,7 +57,10 @@ function processesOf(mark: string): readonly number[] {
     .filter((pid) => pid !== process.pid);
 }
 
-/** A folder in memory for what an engine keeps while it runs: /run is, where these are by default. Returns what takes it away. */
+/**
+ * A folder in memory for what an engine keeps while it runs: /run is, where these are by default. Returns what takes it
+ * away.
+ */
 export function memoryFolder(folder: string): () => void {
   mkdirSync(folder, { recursive: true });
   execFileSync("mount", ["-t", "tmpfs", "-o", "mode=0711", "bench", folder]);

@@ -1,4 +1,7 @@
-/** A small Docker API client for benches: one JSON request at a time over a UNIX socket, the same for Shoal and for its peer. */
+/**
+ * A small Docker API client for benches: one JSON request at a time over a UNIX socket, the same for Shoal and for its
+ * peer.
+ */
 import http from "node:http";
 import { bodyOf, requestOverSocket } from "../dev/socket-request.ts";
 

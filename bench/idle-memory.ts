@@ -1,6 +1,6 @@
 /**
- * What idle containers cost beyond their own processes: memory of the programs that watch them, and of the kernel's objects (cgroups,
- * namespaces, mounts, stacks, page tables), read from /proc.
+ * What idle containers cost beyond their own processes: memory of the programs that watch them, and of the kernel's
+ * objects (cgroups, namespaces, mounts, stacks, page tables), read from /proc.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";

@@ -1,4 +1,7 @@
-/** Flags of a container that `run` and `create` have under the same name and in the same words as the commands of services. Data only. */
+/**
+ * Flags of a container that `run` and `create` have under the same name and in the same words as the commands of
+ * services. Data only.
+ */
 import type { FlagDefinition } from "./command.ts";
 import { bool, list, text } from "./command.ts";
 

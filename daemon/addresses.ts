@@ -1,4 +1,7 @@
-/** Which addresses a node listens on and tells others: host:port parsing, interface names, and Docker's choice of a default. */
+/**
+ * Which addresses a node listens on and tells others: host:port parsing, interface names, and Docker's choice of a
+ * default.
+ */
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { networkInterfaces } from "node:os";

@@ -138,7 +138,10 @@ export class ClusterBlobPeers implements BlobPeers {
     }
   }
 
-  /** What the node `nodeId` has under `reference`; rejects with not_found if it has none, unavailable if it can't be asked. */
+  /**
+   * What the node `nodeId` has under `reference`; rejects with not_found if it has none, unavailable if it can't be
+   * asked.
+   */
   async describeAt(nodeId: string, reference: string, signal: AbortSignal): Promise<ImageDescription> {
     const address = this.#deps.peers().find((peer) => peer.nodeId === nodeId)?.rpcAddress ?? "";
     if (address === "") {

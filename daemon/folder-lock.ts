@@ -1,6 +1,6 @@
 /**
- * One daemon for a folder: a lock file in it under flock(2), which the kernel drops with the process however that ends. A pid in a file
- * proves nothing: it may be another process by now, or one of another pid namespace.
+ * One daemon for a folder: a lock file in it under flock(2), which the kernel drops with the process however that ends.
+ * A pid in a file proves nothing: it may be another process by now, or one of another pid namespace.
  */
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import path from "node:path";
@@ -21,8 +21,9 @@ export class FolderLock {
   }
 
   /**
-   * Rejects with failed_precondition if another process holds the lock and doesn't end within `waitMs`. `what` names the folder for that
-   * error. The file stays when the lock is released: removing it could take it from under a successor.
+   * Rejects with failed_precondition if another process holds the lock and doesn't end within `waitMs`. `what` names
+   * the folder for that error. The file stays when the lock is released: removing it could take it from under a
+   * successor.
    */
   static async take(folder: string, what: string, waitMs: number = WAIT_MS): Promise<FolderLock> {
     mkdirSync(folder, { recursive: true, mode: 0o711 });

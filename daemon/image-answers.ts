@@ -1,4 +1,7 @@
-/** Reads what other nodes say of images. They may run another version, or be hostile: what has not the right form is nothing. */
+/**
+ * Reads what other nodes say of images. They may run another version, or be hostile: what has not the right form is
+ * nothing.
+ */
 import type { ResolvedImage } from "../model/dispatch.ts";
 import type { ImageDescription } from "../model/engine.ts";
 import { isDigest } from "../model/image-reference.ts";

@@ -66,8 +66,8 @@ export class NodeStateStore {
   }
 
   /**
-   * What is saved last stays, though saves come from many sides: managers that are told, a role that changes. Two at one time would write
-   * the same temporary file, of which one loses.
+   * What is saved last stays, though saves come from many sides: managers that are told, a role that changes. Two at
+   * one time would write the same temporary file, of which one loses.
    */
   save(state: NodeState): Promise<void> {
     return this.#inTurn(async () => {

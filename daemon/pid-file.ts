@@ -1,4 +1,7 @@
-/** The daemon's process id in a file, for people and scripts: a line with the number and nothing else, as `kill $(cat FILE)` wants it. */
+/**
+ * The daemon's process id in a file, for people and scripts: a line with the number and nothing else, as `kill $(cat
+ * FILE)` wants it.
+ */
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { ClusterError } from "../common/errors.ts";

@@ -1,6 +1,7 @@
 /**
- * Takes up the role that the cluster wants this node to have, again with back-off until that worked: a session tells the role
- * only when something about the node changes, and what was in the way (no leader, a manager that is none any more) may be gone before.
+ * Takes up the role that the cluster wants this node to have, again with back-off until that worked: a session tells
+ * the role only when something about the node changes, and what was in the way (no leader, a manager that is none any
+ * more) may be gone before.
  */
 import { Backoff } from "../common/backoff.ts";
 import type { Cancel, Env } from "../common/env.ts";

@@ -1,6 +1,6 @@
 /**
- * The daemon of an ordinary user: where its folders are, and the way into the namespaces in which it is root. There the user's own
- * id is root and the ids from /etc/subuid and /etc/subgid are the others; the network is slirp4netns'.
+ * The daemon of an ordinary user: where its folders are, and the way into the namespaces in which it is root. There the
+ * user's own id is root and the ids from /etc/subuid and /etc/subgid are the others; the network is slirp4netns'.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";

@@ -1,4 +1,7 @@
-/** Builds examples/whoami with the machine's musl-gcc and packs it as images `whoami:1` and `whoami:2`. For the demo and tests. */
+/**
+ * Builds examples/whoami with the machine's musl-gcc and packs it as images `whoami:1` and `whoami:2`. For the demo and
+ * tests.
+ */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { packageRoot } from "../common/package-root.ts";

@@ -1,4 +1,7 @@
-/** The engine's event ring: the last 256 events for those who ask for the past, and a live feed with a bound for each reader. */
+/**
+ * The engine's event ring: the last 256 events for those who ask for the past, and a live feed with a bound for each
+ * reader.
+ */
 import { BoundedQueue } from "../common/bounded-queue.ts";
 import { ClusterError } from "../common/errors.ts";
 import type { Timers } from "../common/env.ts";

@@ -1,7 +1,8 @@
 /**
- * Folders that nobody needs any more, removed a little later and together. An unlink may wait for the disk (for long, where one is told
- * of each block that gets free), and nobody waits for these: whoever hands a folder over has renamed it out of everybody's way, and a
- * daemon that is killed meanwhile finds it at its next start. Used for containers' folders and for their writable layers.
+ * Folders that nobody needs any more, removed a little later and together. An unlink may wait for the disk (for long,
+ * where one is told of each block that gets free), and nobody waits for these: whoever hands a folder over has renamed
+ * it out of everybody's way, and a daemon that is killed meanwhile finds it at its next start. Used for containers'
+ * folders and for their writable layers.
  */
 import * as fs from "node:fs/promises";
 import type { Cancel, Timers } from "../common/env.ts";
@@ -41,7 +42,10 @@ export class LaterRemoval {
     else if (this.#waiting.length === 1 && this.#running === undefined) this.#wait();
   }
 
-  /** Removes at once what waits, and what still comes. Resolves when it is gone, or too long in going: the rest goes at the next start. */
+  /**
+   * Removes at once what waits, and what still comes. Resolves when it is gone, or too long in going: the rest goes at
+   * the next start.
+   */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#cancel?.();

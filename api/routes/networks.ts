@@ -1,4 +1,7 @@
-/** /networks: the machine's own and the swarm's, shown as one list: all of them on a manager, on a worker those set up on it. */
+/**
+ * /networks: the machine's own and the swarm's, shown as one list: all of them on a manager, on a worker those set up
+ * on it.
+ */
 import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { NetworkAssignment } from "../../model/dispatch.ts";
 import type { EndpointSettings, Filters, JsonObject } from "../../model/engine.ts";

@@ -87,8 +87,9 @@ function watchedTables(exchange: Exchange): ReadonlySet<string> {
 }
 
 /**
- * Changes of the cluster's objects, a line each, and a line with the version alone at the end of each transaction: after that one a client that
- * was cut off goes on, at this manager or at another one. 410: that is too long ago, read everything afresh.
+ * Changes of the cluster's objects, a line each, and a line with the version alone at the end of each transaction:
+ * after that one a client that was cut off goes on, at this manager or at another one. 410: that is too long ago, read
+ * everything afresh.
  */
 async function watch(exchange: Exchange, context: ApiContext): Promise<void> {
   const control = managerOf(context);

@@ -1,4 +1,7 @@
-/** Cluster, nodes, secrets and configs in Docker's JSON. Pure. Keys, secrets and tokens leave only where Docker shows them. */
+/**
+ * Cluster, nodes, secrets and configs in Docker's JSON. Pure. Keys, secrets and tokens leave only where Docker shows
+ * them.
+ */
 import type { ManagerReachability } from "../../model/cluster-control.ts";
 import { NodeState, type Cluster, type Config, type Node, type Secret } from "../../model/objects.ts";
 import type { ClusterSpec } from "../../model/specs.ts";

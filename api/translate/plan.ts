@@ -1,6 +1,7 @@
 /**
- * What a service spec would change if it were sent now: fields with their effective values, and tasks that would be kept,
- * replaced, added or removed, and in which way. Pure, and by the same rules as the updater's. Says nothing about whether nodes fit.
+ * What a service spec would change if it were sent now: fields with their effective values, and tasks that would be
+ * kept, replaced, added or removed, and in which way. Pure, and by the same rules as the updater's. Says nothing about
+ * whether nodes fit.
  */
 import { isObject } from "../../common/json.ts";
 import { modeOf } from "../../model/defaults.ts";

@@ -1,4 +1,7 @@
-/** Keeps and forgets credentials of registries where docker does: in config.json, or with the credential helper that it names. */
+/**
+ * Keeps and forgets credentials of registries where docker does: in config.json, or with the credential helper that it
+ * names.
+ */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, realpathSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";

@@ -1,4 +1,6 @@
-/** `shoal login` and `logout`: the daemon asks the registry whether the credentials hold; they are kept where docker keeps them. */
+/**
+ * `shoal login` and `logout`: the daemon asks the registry whether the credentials hold; they are kept where docker keeps them.
+ */
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline/promises";
 import { ClusterError } from "../../common/errors.ts";

@@ -1,4 +1,7 @@
-/** Prints a stack in docker's canonical form: keys sorted, names of external objects filled in, nothing that is empty. Pure. */
+/**
+ * Prints a stack in docker's canonical form: keys sorted, names of external objects filled in, nothing that is empty.
+ * Pure.
+ */
 import { stringify } from "yaml";
 import type { ComposeStack } from "./types.ts";
 

@@ -193,7 +193,10 @@ async function idsByName(
   return new Map(found.filter((each) => names.has(each.Spec.Name)).map((each) => [each.Spec.Name, each.ID]));
 }
 
-/** The spec to send for a service that exists: its forced restarts and, if the file's image is the same, the image as resolved then. */
+/**
+ * The spec to send for a service that exists: its forced restarts and, if the file's image is the same, the image as
+ * resolved then.
+ */
 function mergeWithCurrent(spec: ServiceSpec, current: ApiService): ServiceSpec {
   const keeps = spec.TaskTemplate.ContainerSpec.Image === current.Spec.Labels?.[IMAGE_LABEL];
   const template = spec.TaskTemplate;

@@ -1,6 +1,6 @@
 /**
- * Variables in Compose files: $NAME, ${NAME}, ${NAME:-default}, ${NAME-default}, ${NAME:?error}, ${NAME?error}, ${NAME:+value},
- * ${NAME+value}, nested in their defaults, and $$ for a dollar sign. Also reads .env files. Pure.
+ * Variables in Compose files: $NAME, ${NAME}, ${NAME:-default}, ${NAME-default}, ${NAME:?error}, ${NAME?error},
+ * ${NAME:+value}, ${NAME+value}, nested in their defaults, and $$ for a dollar sign. Also reads .env files. Pure.
  */
 
 const NAME = /[A-Za-z_][A-Za-z0-9_]*/y;
@@ -83,7 +83,10 @@ export function interpolate(text: string, variables: ReadonlyMap<string, string>
 
 const ESCAPES: Readonly<Record<string, string>> = { n: "\n", r: "\r", t: "\t", '"': '"', "\\": "\\", $: "$" };
 
-/** Lines of a .env file: NAME=value, `export`, comments, quotes. Later lines see earlier ones. Throws with the line number. */
+/**
+ * Lines of a .env file: NAME=value, `export`, comments, quotes. Later lines see earlier ones. Throws with the line
+ * number.
+ */
 export function parseEnvFile(content: string, variables: ReadonlyMap<string, string>): Map<string, string> {
   const result = new Map<string, string>();
   const lines = content.replace(/^\uFEFF/, "").split(/\r?\n/);

@@ -1,6 +1,7 @@
 /**
- * Patterns with `*` and `?`, matched by following all possibilities at once: time grows with pattern times text and no faster,
- * whatever somebody writes into a Dockerfile. (Regular expressions go back and try again, for ever if they are made for it.) Pure.
+ * Patterns with `*` and `?`, matched by following all possibilities at once: time grows with pattern times text and no
+ * faster, whatever somebody writes into a Dockerfile. (Regular expressions go back and try again, for ever if they are
+ * made for it.) Pure.
  */
 import { ClusterError } from "../../common/errors.ts";
 

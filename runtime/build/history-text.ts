@@ -1,6 +1,6 @@
 /**
- * How a step is told in an image's history, in the words of Docker's classic builder: variables put in, lists as Go prints them.
- * People and scanners read these lines, so the same Dockerfile should give the same. Pure.
+ * How a step is told in an image's history, in the words of Docker's classic builder: variables put in, lists as Go
+ * prints them. People and scanners read these lines, so the same Dockerfile should give the same. Pure.
  */
 import type { ContainerConfig } from "../../model/engine.ts";
 import { argvOf, type ConfigInstruction, DEFAULT_SHELL } from "./config-changes.ts";

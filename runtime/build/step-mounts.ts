@@ -1,7 +1,7 @@
 /**
- * What a RUN's --mount options put before its command: folders of the context or an image, folders kept between builds, memory.
- * A source is looked up part by part in folders that nobody can change meanwhile; what a command may write to is a copy.
- * Places that were made to mount on are taken out of the new layer, by names that cannot lead anywhere else.
+ * What a RUN's --mount options put before its command: folders of the context or an image, folders kept between builds,
+ * memory. A source is looked up part by part in folders that nobody can change meanwhile; what a command may write to
+ * is a copy. Places that were made to mount on are taken out of the new layer, by names that cannot lead anywhere else.
  */
 import * as fs from "node:fs";
 import path from "node:path";
@@ -101,7 +101,10 @@ export class StepMounts {
     return [{ Type: "bind", Source: folder, Target: SCRIPT_FOLDER, ReadOnly: true }];
   }
 
-  /** Folders by name: one for all mounts of a name, and in the names' order, so that no two commands wait for each other for ever. */
+  /**
+   * Folders by name: one for all mounts of a name, and in the names' order, so that no two commands wait for each other
+   * for ever.
+   */
   async #takeCaches(): Promise<ReadonlyMap<string, string>> {
     const { storage, signal } = this.#parts;
     const folders = new Map<string, string>();

@@ -1,6 +1,6 @@
 /**
- * AppArmor: which profile a container's programs run under, and the default one, which is loaded when the engine starts. On a kernel
- * without AppArmor profiles are remembered and shown but not applied, as with Docker.
+ * AppArmor: which profile a container's programs run under, and the default one, which is loaded when the engine
+ * starts. On a kernel without AppArmor profiles are remembered and shown but not applied, as with Docker.
  */
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -11,8 +11,8 @@ import { parseSecurityOptions } from "./security-options.ts";
 const DEFAULT_PROFILE_NAME = "shoal-default";
 
 /**
- * What the default profile takes away, on top of capabilities, masks and the filter: mounts, writes to the kernel's settings, and
- * looking into processes that are not of containers.
+ * What the default profile takes away, on top of capabilities, masks and the filter: mounts, writes to the kernel's
+ * settings, and looking into processes that are not of containers.
  */
 export function defaultProfile(name: string = DEFAULT_PROFILE_NAME): string {
   return `#include <tunables/global>

@@ -1,7 +1,7 @@
 /**
- * hosts, hostname and resolv.conf of a container: real files in its state folder, bound into it, so that they can change while it runs.
- * Each start writes them anew, so they need not last: in memory a file costs a tenth of one on a disk. Written synchronously, since that
- * takes less time than asking a thread for it.
+ * hosts, hostname and resolv.conf of a container: real files in its state folder, bound into it, so that they can
+ * change while it runs. Each start writes them anew, so they need not last: in memory a file costs a tenth of one on a
+ * disk. Written synchronously, since that takes less time than asking a thread for it.
  */
 import * as fs from "node:fs";
 import path from "node:path";
@@ -18,8 +18,8 @@ const HOSTS_HEAD = [
 ];
 
 /**
- * Written in place: a bind follows the file, not its name. Never truncated first: ext4 takes that for a replacement and begins to write
- * the new content to the disk when the file is closed.
+ * Written in place: a bind follows the file, not its name. Never truncated first: ext4 takes that for a replacement and
+ * begins to write the new content to the disk when the file is closed.
  */
 function rewrite(file: string, text: string): void {
   const bytes = Buffer.from(text);
@@ -94,7 +94,10 @@ export class ContainerFiles {
     this.folder = folder;
   }
 
-  /** Before the network is known: the files must be there to be bound. Those that depend on it stay empty if it comes later. */
+  /**
+   * Before the network is known: the files must be there to be bound. Those that depend on it stay empty if it comes
+   * later.
+   */
   prepare(hostname: string, hostConfig: HostConfig, options: { readonly isNamedLater: boolean }): void {
     rewrite(path.join(this.folder, "hostname"), `${hostname}\n`);
     if (options.isNamedLater) {

@@ -1,6 +1,6 @@
 /**
- * Device rules as a BPF program for hosts whose devices controller is cgroup v2: the last rule that matches decides, silence denies.
- * Pure.
+ * Device rules as a BPF program for hosts whose devices controller is cgroup v2: the last rule that matches decides,
+ * silence denies. Pure.
  */
 
 const TYPE_BLOCK = 1;

@@ -1,4 +1,7 @@
-/** Processes that join a running container: created, started, resized, inspected. Kept until the container goes, with a bound. */
+/**
+ * Processes that join a running container: created, started, resized, inspected. Kept until the container goes, with a
+ * bound.
+ */
 import { readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";

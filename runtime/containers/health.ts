@@ -1,4 +1,7 @@
-/** Health checks: a command in the container every so often; state and last results for inspect, an event when the state changes. */
+/**
+ * Health checks: a command in the container every so often; state and last results for inspect, an event when the state
+ * changes.
+ */
 import type { Cancel, Env } from "../../common/env.ts";
 import type { Logger } from "../../common/log.ts";
 import { rfc3339OfNanoseconds } from "../../common/time.ts";

@@ -1,6 +1,7 @@
 /**
  * `--userns-remap`: which host ids containers are given. The user named there owns ranges in /etc/subuid, its group in /etc/subgid;
- * the container's ids 0, 1, 2 … take them in the order of the files. Reads accounts; "default" may add one, as Docker's daemon does.
+ * the container's ids 0, 1, 2 … take them in the order of the files. Reads accounts; "default" may add one, as Docker's
+ * daemon does.
  */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** What the native program is told to run, fully decided: paths, mounts, limits, rights. Made by spec.ts, written by native-job.ts. */
+/**
+ * What the native program is told to run, fully decided: paths, mounts, limits, rights. Made by spec.ts, written by
+ * native-job.ts.
+ */
 
 export interface LaunchMount {
   readonly kind: "bind" | "filesystem";

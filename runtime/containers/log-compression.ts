@@ -20,7 +20,10 @@ import { ClusterError } from "../../common/errors.ts";
 import { lockFile } from "../file-lock.ts";
 import { getXattr, setXattr } from "../images/native-files.ts";
 
-/** On a compressed file: identity of the one it was made from, by which readers that were in the middle of that one find their way. */
+/**
+ * On a compressed file: identity of the one it was made from, by which readers that were in the middle of that one find
+ * their way.
+ */
 const ORIGIN_XATTR = "user.shoal.origin";
 const TEMPORARY_SUFFIX = ".gz.new";
 
@@ -57,7 +60,10 @@ function originOf(file: string): string {
   }
 }
 
-/** Puts `ready` in the place of the file with `identity`, wherever rotation has moved it by now. Short, and all in one turn. */
+/**
+ * Puts `ready` in the place of the file with `identity`, wherever rotation has moved it by now. Short, and all in one
+ * turn.
+ */
 function exchange(live: string, identity: string, ready: string): void {
   const folder = openSync(path.dirname(live), "r");
   try {

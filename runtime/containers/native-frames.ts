@@ -1,7 +1,7 @@
 /**
- * One connection to the native side (launcher, monitor or exec): length-prefixed frames, answers in the order of the questions,
- * and what comes unasked (output, exit, oom). Reading pauses while the owner has enough, so that a slow client of ours
- * holds the container back instead of filling memory.
+ * One connection to the native side (launcher, monitor or exec): length-prefixed frames, answers in the order of the
+ * questions, and what comes unasked (output, exit, oom). Reading pauses while the owner has enough, so that a slow
+ * client of ours holds the container back instead of filling memory.
  */
 import { createConnection, type Socket } from "node:net";
 import { must } from "../../common/assert.ts";
@@ -127,7 +127,10 @@ export class NativeConnection {
     return this.#closed.promise;
   }
 
-  /** Resolves when the run that this was a monitor's connection of is in nobody's way any more; only unmounting may be left. */
+  /**
+   * Resolves when the run that this was a monitor's connection of is in nobody's way any more; only unmounting may be
+   * left.
+   */
   get gone(): Promise<void> {
     return this.#gone.promise;
   }

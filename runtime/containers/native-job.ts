@@ -1,6 +1,6 @@
 /**
- * Writes the job that the native launcher is given: records of key, length, value (runtime/native/job.h reads them). Knows the
- * form only; what goes in is decided by spec.ts.
+ * Writes the job that the native launcher is given: records of key, length, value (runtime/native/job.h reads them).
+ * Knows the form only; what goes in is decided by spec.ts.
  */
 import type { LaunchSpec, LaunchMount, LaunchRuntime } from "./launch-spec.ts";
 

@@ -1,6 +1,7 @@
 /**
- * The daemon's end of the native launcher: starts it if none lives, keeps it alive by a held connection, opens a connection per
- * job. Sockets are reached through a descriptor of the exec root, so that a long folder name does no harm.
+ * The daemon's end of the native launcher: starts it if none lives, keeps it alive by a held connection, opens a
+ * connection per job. Sockets are reached through a descriptor of the exec root, so that a long folder name does no
+ * harm.
  */
 import { spawn } from "node:child_process";
 import { closeSync, constants, openSync } from "node:fs";
@@ -59,8 +60,9 @@ export class NativeLauncher {
   }
 
   /**
-   * Sends a job; resolves with the connection and the process's number once it waits for its start. `sent` is called when the job is on its
-   * way, and again where another process has to do it, unless that isn't `mayRepeat`: what it asks is answered after that.
+   * Sends a job; resolves with the connection and the process's number once it waits for its start. `sent` is called
+   * when the job is on its way, and again where another process has to do it, unless that isn't `mayRepeat`: what it
+   * asks is answered after that.
    */
   async run(
     kind: JobKind,
@@ -75,19 +77,24 @@ export class NativeLauncher {
       try {
         return await ask(spare, { kind, job, sent });
       } catch (caught) {
-        // It was killed while it waited, and nothing runs: what it may have begun is what any start finds that follows a failed one.
+        // It was killed while it waited, and nothing runs: what it may have begun is what any start finds that follows
+        // a failed one.
         if (!hasCode(caught, "unavailable") || !mayRepeat()) throw caught;
       }
     }
     return ask(await this.#connect(), { kind, job, sent });
   }
 
-  /** For the next job of the kind, at a time when nobody waits: a process that has done already what doesn't depend on the job. */
+  /**
+   * For the next job of the kind, at a time when nobody waits: a process that has done already what doesn't depend on
+   * the job.
+   */
   async prepareSpare(kind: JobKind): Promise<void> {
     if (this.#spares.get(kind)?.isClosed === false || this.#rootFd === undefined) return;
     if (this.#comingSpares.has(kind)) return;
     this.#comingSpares.add(kind);
-    // Whoever waits for what was just started is answered first, and a short program ends: it takes a millisecond of a processor.
+    // Whoever waits for what was just started is answered first, and a short program ends: it takes a millisecond of a
+    // processor.
     await (kind === "create" ? pause(SPARE_PAUSE_MS, undefined, { ref: false }) : nextTurn());
     try {
       const spare = await NativeConnection.connect(this.#place("launcher.sock"));

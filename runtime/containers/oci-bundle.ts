@@ -1,6 +1,7 @@
 /**
- * A launch spec as an OCI bundle, for runtimes other than ours: config.json in the container's state folder, its root mounted by the
- * monitor. What our runtime looks up inside the container (names of users) is looked up here in its layers.
+ * A launch spec as an OCI bundle, for runtimes other than ours: config.json in the container's state folder, its root
+ * mounted by the monitor. What our runtime looks up inside the container (names of users) is looked up here in its
+ * layers.
  */
 import { existsSync } from "node:fs";
 import * as fs from "node:fs/promises";

@@ -1,6 +1,6 @@
 /**
- * The OCI runtimes that containers can ask for by name: ours, and programs with runc's command line that the daemon was told of or that
- * are installed under a usual name.
+ * The OCI runtimes that containers can ask for by name: ours, and programs with runc's command line that the daemon was
+ * told of or that are installed under a usual name.
  */
 import { execFile } from "node:child_process";
 import { accessSync, constants } from "node:fs";

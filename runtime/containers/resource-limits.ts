@@ -1,4 +1,7 @@
-/** Docker's resource options as limits of a cgroup, with Docker's words when they make no sense. Pure but for device numbers. */
+/**
+ * Docker's resource options as limits of a cgroup, with Docker's words when they make no sense. Pure but for device
+ * numbers.
+ */
 import { statSync } from "node:fs";
 import { ClusterError } from "../../common/errors.ts";
 import type { HostConfig } from "../../model/engine.ts";
@@ -87,7 +90,10 @@ function validateCpu(config: Resources, countCpus: () => number): void {
   }
 }
 
-/** Throws as `docker create` would. `countCpus`: of the machine; asked only where it matters, since the kernel takes its time. */
+/**
+ * Throws as `docker create` would. `countCpus`: of the machine; asked only where it matters, since the kernel takes its
+ * time.
+ */
 export function validateResources(config: Resources, countCpus: () => number): void {
   validateMemory(config);
   validateCpu(config, countCpus);

@@ -1,6 +1,6 @@
 /**
- * From a container as Docker describes it to what the native program is told: every mount, right, limit and namespace decided.
- * Called at each start; knows no process and no socket.
+ * From a container as Docker describes it to what the native program is told: every mount, right, limit and namespace
+ * decided. Called at each start; knows no process and no socket.
  */
 import { statfsSync, statSync } from "node:fs";
 import * as os from "node:os";

@@ -1,6 +1,6 @@
 /**
- * Which user namespace a container lives in: one of its own with the engine's maps, that of the container whose namespaces it shares,
- * or the daemon's. Also tells it of a running process, which may be of a daemon with other maps.
+ * Which user namespace a container lives in: one of its own with the engine's maps, that of the container whose
+ * namespaces it shares, or the daemon's. Also tells it of a running process, which may be of a daemon with other maps.
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { ClusterError } from "../../common/errors.ts";

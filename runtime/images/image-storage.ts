@@ -177,7 +177,10 @@ export async function recordImage(
   return record;
 }
 
-/** Puts an index from which a manifest was chosen among the blobs, held by `lease`; peers that know its digest only ask for it. */
+/**
+ * Puts an index from which a manifest was chosen among the blobs, held by `lease`; peers that know its digest only ask
+ * for it.
+ */
 export async function keepIndex(
   storage: ImageStorage,
   index: { readonly bytes: Uint8Array; readonly mediaType: string },

@@ -1,4 +1,7 @@
-/** Adds up the sizes of a tree's files, each hard link once. What goes away meanwhile is not counted; links are not followed. */
+/**
+ * Adds up the sizes of a tree's files, each hard link once. What goes away meanwhile is not counted; links are not
+ * followed.
+ */
 import * as fs from "node:fs/promises";
 
 export async function treeBytes(path: string): Promise<number> {

@@ -73,9 +73,9 @@ function tryPair(
 }
 
 /**
- * Makes the pair and returns the container's name of its end: eth0, or the first that is free. Nothing is looked up beforehand, which
- * would cost as much as trying: nearly every container is new. What an earlier try left under the host's name is replaced, unless `isWanted`
- * says that it is good; undefined then.
+ * Makes the pair and returns the container's name of its end: eth0, or the first that is free. Nothing is looked up
+ * beforehand, which would cost as much as trying: nearly every container is new. What an earlier try left under the
+ * host's name is replaced, unless `isWanted` says that it is good; undefined then.
  */
 export async function addPair(
   host: NetworkNamespace,

@@ -1,6 +1,7 @@
 /**
- * Forgets the connections of addresses that were given back, off the event loop: the kernel walks its whole table for each, about a
- * millisecond. Whoever gives an address out again waits for that, so that nobody gets packets of a connection of the one before.
+ * Forgets the connections of addresses that were given back, off the event loop: the kernel walks its whole table for
+ * each, about a millisecond. Whoever gives an address out again waits for that, so that nobody gets packets of a
+ * connection of the one before.
  */
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";

@@ -1,4 +1,7 @@
-/** Containers' interfaces on bridges: making, finding and taking them away. Keeps no descriptor of a container's namespace. */
+/**
+ * Containers' interfaces on bridges: making, finding and taking them away. Keeps no descriptor of a container's
+ * namespace.
+ */
 import { ClusterError } from "../../common/errors.ts";
 import { addPair, freeInterfaceName, interfaceWithAddress, linkIndex } from "./container-link.ts";
 import type { Ipv6Endpoint, LocalEndpoint } from "./local-describe.ts";

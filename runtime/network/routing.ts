@@ -138,7 +138,10 @@ export function addBridge(name: string, settings: LinkSettings = {}): Request {
   return createLink(name, "bridge", [u32(IFLA_BR_FORWARD_DELAY, 0), u32(IFLA_BR_STP_STATE, 0)], settings);
 }
 
-/** With one queue each: left to itself the kernel makes one for each CPU, which only programs on the packets' way (XDP) would use. */
+/**
+ * With one queue each: left to itself the kernel makes one for each CPU, which only programs on the packets' way (XDP)
+ * would use.
+ */
 export function addVeth(
   name: string,
   settings: LinkSettings,
@@ -204,7 +207,10 @@ export function setLink(name: string, settings: LinkSettings & { readonly isUp?:
   };
 }
 
-/** The bridge may send back by this port what came in by it: needed where a packet filter turns a container's traffic to itself. */
+/**
+ * The bridge may send back by this port what came in by it: needed where a packet filter turns a container's traffic to
+ * itself.
+ */
 export function reflectOnPort(index: number): Request {
   const [SET_LINK, IFLA_PROTINFO, IFLA_BRPORT_MODE] = [19, 12, 4];
   const header = linkHeader({ index });

@@ -1,6 +1,7 @@
 /**
- * Host ports of a daemon without root: they are outside of its network namespace, where slirp4netns listens and passes on. One request
- * for each connection to its socket, as slirp4netns(1) describes. Forwards of a former daemon are taken over.
+ * Host ports of a daemon without root: they are outside of its network namespace, where slirp4netns listens and passes
+ * on. One request for each connection to its socket, as slirp4netns(1) describes. Forwards of a former daemon are taken
+ * over.
  */
 import { createConnection } from "node:net";
 import { ClusterError } from "../../common/errors.ts";

@@ -1,6 +1,6 @@
 /**
- * Plugins as bundles of blobs (config and one layer, Docker's media types), in a content store of their own: taken from a folder's
- * tar, from a registry, sent to one, unpacked. Knows nothing of what runs.
+ * Plugins as bundles of blobs (config and one layer, Docker's media types), in a content store of their own: taken from
+ * a folder's tar, from a registry, sent to one, unpacked. Knows nothing of what runs.
  */
 import * as fs from "node:fs/promises";
 import path from "node:path";

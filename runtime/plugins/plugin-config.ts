@@ -1,6 +1,6 @@
 /**
- * The config of a managed plugin (Docker's plugin config v1): what it is, what it asks of the host, what its user may set. Pure. Keys are
- * matched without regard to case: people write "entrypoint", engines store "Entrypoint".
+ * The config of a managed plugin (Docker's plugin config v1): what it is, what it asks of the host, what its user may
+ * set. Pure. Keys are matched without regard to case: people write "entrypoint", engines store "Entrypoint".
  */
 import { ClusterError } from "../../common/errors.ts";
 import { isObject } from "../../common/json.ts";

@@ -1,6 +1,7 @@
 /**
- * Docker's managed plugins: a program with its files, installed from a folder or a registry, run by us in a container, and used as a
- * volume driver. One change at a time for all of them: they are few, and what one change checks must hold until it is done.
+ * Docker's managed plugins: a program with its files, installed from a folder or a registry, run by us in a container,
+ * and used as a volume driver. One change at a time for all of them: they are few, and what one change checks must hold
+ * until it is done.
  */
 import { realpathSync } from "node:fs";
 import path from "node:path";
@@ -79,7 +80,10 @@ export class ManagedPlugins implements PluginEngine, ManagedDrivers {
     return new ManagedPlugins(options, records);
   }
 
-  /** Those that run since a former daemon are taken over, the others that are enabled are started. What fails is theirs alone. */
+  /**
+   * Those that run since a former daemon are taken over, the others that are enabled are started. What fails is theirs
+   * alone.
+   */
   async start(): Promise<void> {
     const enabled = this.#records.all.filter((each) => each.isEnabled);
     if (enabled.length === 0) return;

@@ -1,6 +1,6 @@
 /**
- * The managed plugins of this machine: a folder each below DATA_ROOT/plugins with its record, its files and the mounts that it shows
- * the host. A record is whole on disk before the plugin counts as made.
+ * The managed plugins of this machine: a folder each below DATA_ROOT/plugins with its record, its files and the mounts
+ * that it shows the host. A record is whole on disk before the plugin counts as made.
  */
 import { existsSync, readdirSync } from "node:fs";
 import path from "node:path";
@@ -69,7 +69,10 @@ export class PluginRecords {
     this.#disk = disk;
   }
 
-  /** Reads what is there; what a crash left half made or half removed goes. A plugin that can't be read stays as it is, and is none. */
+  /**
+   * Reads what is there; what a crash left half made or half removed goes. A plugin that can't be read stays as it is,
+   * and is none.
+   */
   static async open(root: string, disk: Disk, log: Logger): Promise<PluginRecords> {
     const records = new PluginRecords(root, disk);
     if (!existsSync(root)) return records;

@@ -1,4 +1,7 @@
-/** Managed plugins from and to registries: what one asks for before it is pulled, pull, push. Errors and progress in Docker's words. */
+/**
+ * Managed plugins from and to registries: what one asks for before it is pulled, pull, push. Errors and progress in
+ * Docker's words.
+ */
 import { createReadStream } from "node:fs";
 import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";

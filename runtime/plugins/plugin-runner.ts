@@ -1,7 +1,7 @@
 /**
- * Runs enabled plugins as containers, apart from everybody else's: a container engine of its own with folders of its own, so that no
- * client sees them. Like other containers they go on without the daemon and are taken over by the next. Opened when first needed: a
- * machine without plugins pays nothing.
+ * Runs enabled plugins as containers, apart from everybody else's: a container engine of its own with folders of its
+ * own, so that no client sees them. Like other containers they go on without the daemon and are taken over by the next.
+ * Opened when first needed: a machine without plugins pays nothing.
  */
 import { rmSync } from "node:fs";
 import * as fs from "node:fs/promises";

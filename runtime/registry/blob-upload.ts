@@ -1,6 +1,6 @@
 /**
- * Blobs on their way to one repository of a registry: asked for first, sent whole or in chunks, and begun anew where the way broke
- * or the registry lost track. Used by pushes of images and of plugins.
+ * Blobs on their way to one repository of a registry: asked for first, sent whole or in chunks, and begun anew where
+ * the way broke or the registry lost track. Used by pushes of images and of plugins.
  */
 import type { Readable } from "node:stream";
 import { ClusterError } from "../../common/errors.ts";

@@ -76,7 +76,10 @@ class LocalVolumeEngine implements VolumeEngine, VolumeSource {
   readonly #local: LocalDriver;
   readonly #plugins: PluginDrivers;
   readonly #managed: ManagedDrivers | undefined;
-  /** Of creations and removals: their checks must hold until they are done. A plugin that hangs holds up its own volumes only. */
+  /**
+   * Of creations and removals: their checks must hold until they are done. A plugin that hangs holds up its own volumes
+   * only.
+   */
   readonly #turns = new Turns();
   /** Drivers that did not answer, and until when they are not asked again by those who only look. */
   readonly #silentUntilMs = new Map<string, number>();

@@ -1,4 +1,7 @@
-/** Prints which cases of the OCI specification hold for our command line and for other runtimes: node test/conformance/main.ts [runc crun …] */
+/**
+ * Prints which cases of the OCI specification hold for our command line and for other runtimes: node
+ * test/conformance/main.ts [runc crun …]
+ */
 import { spawnSync } from "node:child_process";
 import { OciLab } from "./support/oci-lab.ts";
 import { SUITE_CASES } from "./support/suite-cases.ts";

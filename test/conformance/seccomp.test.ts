@@ -1,6 +1,7 @@
 /**
- * Seccomp, three ways: the native program compiles what the TypeScript compiler compiles, byte for byte; every system call is made under the
- * default profile and the outcome compared with what the profile says; and, where runc is installed, with the same container under runc.
+ * Seccomp, three ways: the native program compiles what the TypeScript compiler compiles, byte for byte; every system
+ * call is made under the default profile and the outcome compared with what the profile says; and, where runc is
+ * installed, with the same container under runc.
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";

@@ -1,4 +1,7 @@
-/** The cases of the public validation suite, on our OCI command line. `node test/conformance/main.ts` sets other runtimes beside it. */
+/**
+ * The cases of the public validation suite, on our OCI command line. `node test/conformance/main.ts` sets other
+ * runtimes beside it.
+ */
 import { after, before, test } from "node:test";
 import { OciLab } from "./support/oci-lab.ts";
 import { SUITE_CASES } from "./support/suite-cases.ts";

@@ -1,6 +1,7 @@
 /**
  * `docker build` with the classic builder, here and with dockerd 20.10: what the CLI prints and how it ends, for each way that a
- * context and a Dockerfile can come. Needs root and a dockerd (Debian's docker.io); without one it is skipped and says so.
+ * context and a Dockerfile can come. Needs root and a dockerd (Debian's docker.io); without one it is skipped and says
+ * so.
  */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";

@@ -1,4 +1,7 @@
-/** Managers of a real cluster are killed, cut off and restarted while clients write and read: nothing acknowledged is lost. */
+/**
+ * Managers of a real cluster are killed, cut off and restarted while clients write and read: nothing acknowledged is
+ * lost.
+ */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { runManagerChaos, verdictOf } from "../chaos/run-managers.ts";

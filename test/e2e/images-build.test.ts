@@ -27,7 +27,10 @@ interface Ran {
   readonly env: readonly string[];
 }
 
-/** Containers that don't run: "write PATH TEXT" writes to the layer, "exit N" fails, "sleep" runs until it is killed, all else prints itself. */
+/**
+ * Containers that don't run: "write PATH TEXT" writes to the layer, "exit N" fails, "sleep" runs until it is killed,
+ * all else prints itself.
+ */
 class FakeContainers {
   readonly ran: Ran[] = [];
   readonly removed: string[] = [];

@@ -1,6 +1,6 @@
 /**
- * The same image unpacked by umoci and by us, mounted: every file must have the same type, mode, owner, content, times, device
- * numbers, extended attributes and other names. Needs root and Debian's umoci.
+ * The same image unpacked by umoci and by us, mounted: every file must have the same type, mode, owner, content, times,
+ * device numbers, extended attributes and other names. Needs root and Debian's umoci.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";

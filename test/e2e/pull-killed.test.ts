@@ -1,4 +1,7 @@
-/** A daemon that is killed in the middle of a pull: nothing half is there afterwards, and the next pull goes on. Needs root. */
+/**
+ * A daemon that is killed in the middle of a pull: nothing half is there afterwards, and the next pull goes on. Needs
+ * root.
+ */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** Pushes to registries that lose track: every upload ends whole, is begun anew where it must be, and sent once where it can. */
+/**
+ * Pushes to registries that lose track: every upload ends whole, is begun anew where it must be, and sent once where it
+ * can.
+ */
 import assert from "node:assert/strict";
 import type { IncomingMessage } from "node:http";
 import { after, describe, test } from "node:test";

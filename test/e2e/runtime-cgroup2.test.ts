@@ -1,6 +1,7 @@
 /**
- * Machines that have cgroup v2 alone. Where this one keeps its controllers in v1, files of the limits are checked in a folder that
- * stands for the tree; what needs the kernel (device program, clone into a group, kill) is done in its real v2 tree.
+ * Machines that have cgroup v2 alone. Where this one keeps its controllers in v1, files of the limits are checked in a
+ * folder that stands for the tree; what needs the kernel (device program, clone into a group, kill) is done in its real
+ * v2 tree.
  */
 import assert from "node:assert/strict";
 import { existsSync, mkdtempSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** The end of a process as its client hears of it: what it said last and its exit, whatever the client was doing meanwhile. */
+/**
+ * The end of a process as its client hears of it: what it said last and its exit, whatever the client was doing
+ * meanwhile.
+ */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, rmdirSync } from "node:fs";
 import path from "node:path";

@@ -1,6 +1,7 @@
 /**
- * Containers of other OCI runtimes from the same bundle: logs, terminal, exit and removal stay ours, making and joining is theirs. Our own command line
- * under another name is always there to be such a runtime; runc joins where it is installed.
+ * Containers of other OCI runtimes from the same bundle: logs, terminal, exit and removal stay ours, making and joining
+ * is theirs. Our own command line under another name is always there to be such a runtime; runc joins where it is
+ * installed.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";

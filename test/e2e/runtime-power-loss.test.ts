@@ -63,7 +63,8 @@ describe("containers after a loss of power", () => {
   test("what was told to stop does not start again", async () => {
     const id = await sleeper("unless-stopped");
     await lab.engine.containers.start(id);
-    // Ignored by a first process that has no handler. The end of a container syncs the disk, so it must not come before the power's.
+    // Ignored by a first process that has no handler. The end of a container syncs the disk, so it must not come before
+    // the power's.
     await lab.engine.containers.kill(id, "TERM");
     await cutPower([lab.engine.containers.summary(id).state.pid]);
     assert.equal(lab.engine.containers.summary(id).state.status, "exited");

@@ -1,4 +1,7 @@
-/** The process that waits for the next start with a network namespace made ahead: it is used, may be killed, and leaves nothing. */
+/**
+ * The process that waits for the next start with a network namespace made ahead: it is used, may be killed, and leaves
+ * nothing.
+ */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import path from "node:path";

@@ -1,4 +1,7 @@
-/** Containers with ids of their own: what they are inside, what the host sees of them, what is on disk, and what they can't reach. */
+/**
+ * Containers with ids of their own: what they are inside, what the host sees of them, what is on disk, and what they
+ * can't reach.
+ */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** What a daemon has on the machine: processes, mounts, cgroups, namespaces, links, packet rules, files. Two lists are compared. */
+/**
+ * What a daemon has on the machine: processes, mounts, cgroups, namespaces, links, packet rules, files. Two lists are
+ * compared.
+ */
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 import path from "node:path";

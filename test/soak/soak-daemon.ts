@@ -1,6 +1,6 @@
 /**
- * The daemon that a soak torments: in a network namespace and folders of its own, killed and started again, asked over its socket
- * by a client that tries again while nobody answers.
+ * The daemon that a soak torments: in a network namespace and folders of its own, killed and started again, asked over
+ * its socket by a client that tries again while nobody answers.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";

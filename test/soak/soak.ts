@@ -1,7 +1,7 @@
 /**
- * The soak: containers are made, run, stopped and removed, several at a time, while the daemon is killed again and again. Each
- * container writes numbered lines and ends with a code that is known before; afterwards every line and every code must have
- * been told, and nothing of any container may be left on the machine.
+ * The soak: containers are made, run, stopped and removed, several at a time, while the daemon is killed again and
+ * again. Each container writes numbered lines and ends with a code that is known before; afterwards every line and
+ * every code must have been told, and nothing of any container may be left on the machine.
  */
 import * as fs from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";

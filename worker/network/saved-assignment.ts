@@ -1,6 +1,7 @@
 /**
  * The last network state that managers gave, kept in the run folder until the next boot, so that a daemon that restarts
- * while no manager answers still serves names and mends what breaks. Written at most once per interval; losing it is harmless.
+ * while no manager answers still serves names and mends what breaks. Written at most once per interval; losing it is
+ * harmless.
  */
 import path from "node:path";
 import type { Cancel, Env } from "../../common/env.ts";

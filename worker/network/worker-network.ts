@@ -56,7 +56,10 @@ export interface WorkerNetworkOptions {
 }
 
 export interface WorkerNetwork {
-  /** Puts the state into effect: differences only, safe to repeat. Errors are per network; the rest is applied all the same. */
+  /**
+   * Puts the state into effect: differences only, safe to repeat. Errors are per network; the rest is applied all the
+   * same.
+   */
   apply(state: NetworkState): Promise<{ readonly errors: readonly string[] }>;
   attach(task: Task, target: NetworkNamespaceTarget): Promise<AttachedNetworks & { readonly meshIp: string }>;
   /** New connections stop on this node at once; established ones go on. Other nodes follow the managers. */

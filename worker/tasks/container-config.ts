@@ -1,4 +1,7 @@
-/** A task as a container of the machine's engine: Docker's configuration for it, with the labels that Docker's own tasks have. */
+/**
+ * A task as a container of the machine's engine: Docker's configuration for it, with the labels that Docker's own tasks
+ * have.
+ */
 import type { ContainerConfig, HostConfig, InjectedFile } from "../../model/engine.ts";
 import type { Task } from "../../model/objects.ts";
 import type { ContainerSpec, Driver, FileTarget } from "../../model/specs.ts";

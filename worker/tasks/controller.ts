@@ -16,7 +16,10 @@ export interface TaskEnd {
 export type TaskFacts = Pick<TaskStatus, "container" | "meshIp" | "ports">;
 
 export interface TaskController {
-  /** Makes everything ready to start. Safe to repeat after a crash in the middle. Rejects with why the task can't run here. */
+  /**
+   * Makes everything ready to start. Safe to repeat after a crash in the middle. Rejects with why the task can't run
+   * here.
+   */
   prepare(dependencies: TaskDependencies, signal: AbortSignal): Promise<void>;
   /** Starts, and resolves once the task takes traffic: running and, with a health check, healthy. */
   start(dependencies: TaskDependencies, signal: AbortSignal): Promise<TaskFacts>;

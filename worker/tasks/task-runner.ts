@@ -164,7 +164,10 @@ export class TaskRunner {
     }
   }
 
-  /** A task that can't be prepared is rejected, one that can't start or breaks has failed; passing troubles are tried again. */
+  /**
+   * A task that can't be prepared is rejected, one that can't start or breaks has failed; passing troubles are tried
+   * again.
+   */
   async #failed(name: Step, error: ClusterError): Promise<void> {
     const { log } = this.#deps;
     const isFinalStep = name === "shutdown" || name === "remove";

@@ -1,6 +1,6 @@
 /**
- * The profile that containers get unless told otherwise, with the meaning of Docker's default: every call is allowed but those
- * that reach beyond the container, which need the capability named here. Data only.
+ * The profile that containers get unless told otherwise, with the meaning of Docker's default: every call is allowed
+ * but those that reach beyond the container, which need the capability named here. Data only.
  */
 import type { Profile } from "./profile-format.ts";
 import { SYSCALL_TABLES } from "./syscall-tables.ts";

@@ -99,8 +99,8 @@ export class TarReader {
   }
 
   /**
-   * Call after the last feed: throws if the archive was cut off. Only the zeros at the very end may be missing, those after the
-   * last file too: `docker build -f` of a file elsewhere ends its archive so.
+   * Call after the last feed: throws if the archive was cut off. Only the zeros at the very end may be missing, those
+   * after the last file too: `docker build -f` of a file elsewhere ends its archive so.
    */
   finish(): void {
     const isInBody = this.#stage.kind === "file" || this.#stage.kind === "skip";

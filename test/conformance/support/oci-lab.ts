@@ -1,6 +1,6 @@
 /**
- * Bundles and an OCI runtime to run them with: each lab has a folder of its own for state, bundles and logs. The same lab drives
- * any runtime with runc's command line, so that a case can be shown to hold for another one too.
+ * Bundles and an OCI runtime to run them with: each lab has a folder of its own for state, bundles and logs. The same
+ * lab drives any runtime with runc's command line, so that a case can be shown to hold for another one too.
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";

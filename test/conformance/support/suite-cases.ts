@@ -1,6 +1,6 @@
 /**
- * The lifecycle, process and Linux claims of the OCI runtime specification, one function a claim, under the names that the public validation
- * suite gives them. Each throws where the runtime of the lab does not hold it.
+ * The lifecycle, process and Linux claims of the OCI runtime specification, one function a claim, under the names that
+ * the public validation suite gives them. Each throws where the runtime of the lab does not hold it.
  */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -136,7 +136,10 @@ async function defaults(lab: OciLab): Promise<void> {
   assert.equal(sets["NoNewPrivs"], "0");
 }
 
-/** CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT MKNOD SETFCAP by their numbers. */
+/**
+ * CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT MKNOD SETFCAP by
+ * their numbers.
+ */
 function capabilityMask(): string {
   const bits = [0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 31];
   return bits

@@ -1,6 +1,6 @@
 /**
- * A disk that can lose its power: an ext4 of its own (a loop device) that is cut off in the middle, as the kernel's file system tests do
- * it: what was not yet on the disk is gone. Needs root and loop devices.
+ * A disk that can lose its power: an ext4 of its own (a loop device) that is cut off in the middle, as the kernel's
+ * file system tests do it: what was not yet on the disk is gone. Needs root and loop devices.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
