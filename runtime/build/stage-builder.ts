@@ -342,6 +342,8 @@ export class StageBuilder {
           ...request.hostConfig,
           ...(network === "" || network === "default" ? {} : { NetworkMode: network }),
           Mounts: await mounts.open(),
+          // The build tells what they print; the daemon's default may send it elsewhere.
+          LogConfig: { Type: "none" },
         },
         platform: request.platform,
         shownCommand: argv.join(" "),

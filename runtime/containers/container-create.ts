@@ -13,6 +13,7 @@ import { resourceLimit } from "./rlimits.ts";
 import { compileProfile } from "./seccomp/profiles.ts";
 import { parseSecurityOptions } from "./security-options.ts";
 import { parseSignal } from "./signals.ts";
+import { refuseNul } from "./texts.ts";
 
 const HEALTH_NS_MIN = 1_000_000;
 const RESTART_POLICIES = ["", "no", "always", "unless-stopped", "on-failure"];
@@ -170,6 +171,8 @@ export function withNetworkNames(request: CreateContainerRequest): CreateContain
 /** The config on top of the image's, checked with the host config. Changes nothing. */
 export function checkedConfig(request: CreateContainerRequest, image: ImageConfig): ContainerConfig {
   const config = mergeConfig(request.config, image.config);
+  refuseNul(config, "Config");
+  refuseNul(request.hostConfig, "HostConfig");
   checkConfig(config);
   checkHostConfig(request.hostConfig, request.config);
   checkUnsupported(request.hostConfig);

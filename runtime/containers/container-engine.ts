@@ -75,6 +75,7 @@ import { readLog } from "./log-reader.ts";
 import { resolveMountPoints } from "./mount-points.ts";
 import { unmountBelow } from "../volumes/mount-calls.ts";
 import { FrameType, u32 } from "./native-frames.ts";
+import { rewriteHosts } from "./own-addresses.ts";
 import { parseSignal } from "./signals.ts";
 import { hostnameOf, monitorSocket, sharedWith } from "./spec.ts";
 import { emptyStats, sampleStats, statsObject, type StatsTarget } from "./stats.ts";
@@ -870,6 +871,7 @@ export class LocalContainerEngine implements ContainerEngine {
         const name = mode === "default" ? "bridge" : mode;
         // The network of the mode may have been left: another takes its place at the next start.
         const [first = "none"] = Object.keys(endpoints);
+        rewriteHosts(live, endpoints);
         live.change({
           networkingConfig: { EndpointsConfig: endpoints },
           hostConfig: name in endpoints ? hostConfig : { ...hostConfig, NetworkMode: first },

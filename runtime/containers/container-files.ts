@@ -46,16 +46,18 @@ function hostFile(file: string): string {
   }
 }
 
-function hostsText(hosts: readonly { readonly ip: string; readonly names: readonly string[] }[]): string {
-  const lines = hosts.map(({ ip, names }) => `${ip}\t${names.join(" ")}`);
-  return `${[...HOSTS_HEAD, ...lines].join("\n")}\n`;
+function hostLines(hosts: ContainerNetworkResult["hosts"]): string {
+  return hosts.map(({ ip, names }) => `${ip}\t${names.join(" ")}\n`).join("");
+}
+
+function hostsText(hosts: ContainerNetworkResult["hosts"]): string {
+  return `${HOSTS_HEAD.join("\n")}\n${hostLines(hosts)}`;
 }
 
 /** The host's own file with `added` at its end. */
-function hostHostsText(added: readonly { readonly ip: string; readonly names: readonly string[] }[]): string {
+function hostHostsText(added: ContainerNetworkResult["hosts"]): string {
   const own = hostFile("/etc/hosts");
-  const lines = added.map(({ ip, names }) => `${ip}\t${names.join(" ")}\n`);
-  return `${own === "" ? hostsText([]) : own}${lines.join("")}`;
+  return `${own === "" ? hostsText([]) : own}${hostLines(added)}`;
 }
 
 function resolvText(config: {
@@ -119,6 +121,20 @@ export class ContainerFiles {
 
   namesChanged(result: AttachedNetworks): void {
     this.#resolv(result);
+  }
+
+  /** Lines of addresses that are gone go, those of new ones come at the end. What somebody else wrote there stays, as it does with dockerd. */
+  addressesChanged(change: {
+    readonly gone: readonly string[];
+    readonly added: ContainerNetworkResult["hosts"];
+  }): void {
+    if (change.gone.length + change.added.length === 0) return;
+    const file = path.join(this.folder, "hosts");
+    const kept = hostFile(file)
+      .split("\n")
+      .filter((line) => !change.gone.includes(line.split(/\s/, 1)[0] ?? ""));
+    const text = kept.join("\n").replace(/\n*$/, "\n");
+    rewrite(file, `${text}${hostLines(change.added)}`);
   }
 
   taskAttached(attached: AttachedNetworks, hostname: string, hostConfig: HostConfig): void {

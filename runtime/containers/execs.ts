@@ -26,6 +26,7 @@ import { OutputStream } from "./output-stream.ts";
 import { groupOptions, hostnameOf, processOf } from "./spec.ts";
 import { parseSecurityOptions } from "./security-options.ts";
 import { execError, startExitCode } from "./start-errors.ts";
+import { refuseNul } from "./texts.ts";
 import { userNamespaceOf } from "./user-namespace.ts";
 
 /** Finished ones are forgotten oldest first beyond this. */
@@ -90,6 +91,7 @@ export class Execs {
     if (!container.isRunning) {
       throw new ClusterError("conflict", `container ${container.id} is not running`);
     }
+    refuseNul(config, "ExecConfig");
     if (config.Cmd.length === 0) throw new ClusterError("invalid_argument", "No exec command specified");
     const exec: Exec = {
       id: newHexId(this.#deps.random),

@@ -3,6 +3,7 @@
  * Knows the form only; what goes in is decided by spec.ts.
  */
 import type { LaunchSpec, LaunchMount, LaunchRuntime } from "./launch-spec.ts";
+import { refuseNul } from "./texts.ts";
 
 const Key = {
   id: 1,
@@ -117,10 +118,11 @@ class JobWriter {
   }
 
   #text(value: string): void {
-    const clean = value.includes("\0") ? value.replaceAll("\0", "") : value;
+    // Requests are checked; what else it may be must not end up cut short.
+    refuseNul(value, "text");
     // At most three bytes for each unit of UTF-16, and the closing NUL.
-    this.#reserve(clean.length * 3 + 1);
-    this.#length += this.#buffer.write(clean, this.#length);
+    this.#reserve(value.length * 3 + 1);
+    this.#length += this.#buffer.write(value, this.#length);
     this.#buffer[this.#length++] = 0;
   }
 

@@ -429,6 +429,32 @@ test("ADD --checksum takes only what has the digest", async () => {
   }
 });
 
+test("ADD of a URL asks the daemon's proxy, and follows redirects", async (t) => {
+  const engine = await bench();
+  const asked: string[] = [];
+  const proxy = createServer((request, answer) => {
+    asked.push(request.url ?? "");
+    if (request.url === "http://files.test/old") answer.writeHead(302, { location: "/new" }).end();
+    else if (request.url === "http://files.test/loop") answer.writeHead(301, { location: "/loop" }).end();
+    else answer.end("content");
+  }).listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const before = process.env["HTTP_PROXY"];
+  process.env["HTTP_PROXY"] = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+  t.after(() => {
+    if (before === undefined) delete process.env["HTTP_PROXY"];
+    else process.env["HTTP_PROXY"] = before;
+    proxy.close();
+  });
+  const { id } = await build(engine, "FROM base:1\nADD http://files.test/old /f\n");
+  assert.deepEqual(await layerFiles(engine, id), ["f 600 0:0 content"]);
+  assert.deepEqual(asked, ["http://files.test/old", "http://files.test/new"]);
+  await assert.rejects(
+    build(engine, "FROM base:1\nADD http://files.test/loop /f\n"),
+    /cannot fetch "http:\/\/files.test\/loop": stopped after 10 redirects/,
+  );
+});
+
 test("a quiet build that fails tells what it did, one that does not only its image", async () => {
   const engine = await bench();
   const query = { q: "1" };

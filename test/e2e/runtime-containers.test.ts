@@ -553,6 +553,28 @@ describe("containers", () => {
     );
   });
 
+  test("a text with a NUL is refused by the field that holds it, not cut short", async () => {
+    const cases = [
+      [
+        ["true"],
+        {},
+        { Env: ["A=1", "B=2\0C"] },
+        /invalid Config\.Env\[1\]: must hold no NUL character, got "B=2\\u0000C"/,
+      ],
+      [["sh", "a\0b"], {}, {}, /invalid Config\.Cmd\[1\]/],
+      [["true"], {}, { Labels: { team: "\0" } }, /invalid Config\.Labels\.team/],
+      [["true"], {}, { Labels: { "\0": "" } }, /invalid name in Config\.Labels/],
+      [["true"], { Binds: ["/tmp\0:/x"] }, {}, /invalid HostConfig\.Binds\[0\]/],
+    ] as const;
+    for (const [command, hostConfig, config, said] of cases)
+      await assert.rejects(lab.create(command, hostConfig, { config: { Cmd: command, ...config } }), said);
+    const id = await lab.create(["sleep", "60"]);
+    await lab.engine.containers.start(id);
+    await assert.rejects(lab.exec(id, ["echo", "a\0b"]), /invalid ExecConfig\.Cmd\[1\]/);
+    await assert.rejects(lab.exec(id, ["env"], { Env: ["A=\0"] }), /invalid ExecConfig\.Env\[0\]/);
+    await lab.engine.containers.remove(id, { force: true, volumes: true, link: false });
+  });
+
   test("a container that can't be created leaves no volume behind, nor uses one", async () => {
     const options = { DriverConfig: { Name: "nosuch" } };
     const Mounts = [
