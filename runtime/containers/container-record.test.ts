@@ -101,6 +101,17 @@ test("RecordFile brings along what a full disk kept out", (context) => {
   assert.deepEqual(loadOne(root), record);
 });
 
+test("RecordFile names the folder of a disk that is full", (context) => {
+  const root = makeRoot(context);
+  const { file, at } = create(root);
+  fs.rmSync(at);
+  fs.symlinkSync("/dev/full", at);
+  assert.throws(() => file.change({ restartCount: 1 }, RECORD), {
+    code: "resource_exhausted",
+    message: `Cannot write container: no space left on device: ${path.dirname(at)}`,
+  });
+});
+
 test("RecordFile makes a lost file whole again with the change after the one that missed it", (context) => {
   const root = makeRoot(context);
   const { file, at } = create(root);

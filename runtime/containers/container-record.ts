@@ -5,6 +5,7 @@
 import * as fs from "node:fs";
 import path from "node:path";
 import { ZERO_TIME } from "../../common/time.ts";
+import { asFullDisk } from "../full-disk.ts";
 import type {
   ContainerConfig,
   ContainerStatus,
@@ -112,7 +113,11 @@ export class RecordFile {
   /** The first line. The folder must hold no record yet. */
   static create(folder: string, record: ContainerRecord): RecordFile {
     const text = JSON.stringify(record);
-    fs.writeFileSync(path.join(folder, RECORD_FILE), text, { mode: 0o600, flag: "wx" });
+    try {
+      fs.writeFileSync(path.join(folder, RECORD_FILE), text, { mode: 0o600, flag: "wx" });
+    } catch (caught) {
+      throw asFullDisk(caught, "container", folder);
+    }
     return new RecordFile(folder, Buffer.byteLength(text));
   }
 
@@ -126,7 +131,7 @@ export class RecordFile {
     } catch (caught) {
       // The next one must bring along what is missing now.
       this.#bytes = RECORD_BYTES_MAX;
-      throw caught;
+      throw asFullDisk(caught, "container", path.dirname(this.#path));
     }
   }
 

@@ -10,8 +10,9 @@ import { pipeline } from "node:stream/promises";
 import { parentPort, type MessagePort } from "node:worker_threads";
 import { createGzip } from "node:zlib";
 import { must } from "../../common/assert.ts";
-import { ClusterError, hasNodeCode } from "../../common/errors.ts";
+import { ClusterError } from "../../common/errors.ts";
 import { findArchives, hashCopy } from "../build/copy-plan.ts";
+import { asFullDisk } from "../full-disk.ts";
 import { compressionOf, decompressed, isForeign, peek } from "./decompression.ts";
 import { inputPieces } from "./job-input.ts";
 import type {
@@ -346,12 +347,9 @@ parentPort?.on("message", (message: JobMessage & { readonly port?: MessagePort }
 });
 
 function failureOf(caught: unknown, job: LayerJob): ClusterError {
-  if (!hasNodeCode(caught, "ENOSPC", "EDQUOT")) return ClusterError.from(caught);
   const folder = "folder" in job ? job.folder : undefined;
   const blob = "blobPath" in job && job.blobPath !== undefined ? dirname(job.blobPath) : undefined;
-  const where = folder ?? blob;
-  const text = `Cannot write layer: no space left on device${where === undefined ? "" : `: ${where}`}`;
-  return new ClusterError("resource_exhausted", text);
+  return ClusterError.from(asFullDisk(caught, "layer", folder ?? blob));
 }
 
 parentPort?.postMessage({ kind: "loaded" } satisfies WorkerMessage);

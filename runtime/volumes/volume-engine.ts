@@ -11,6 +11,7 @@ import { newHexId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
 import type { Filters, JsonObject, VolumeEngine } from "../../model/engine.ts";
 import type { Labels } from "../../model/specs.ts";
+import { asFullDisk } from "../full-disk.ts";
 import { treeBytes } from "../images/tree-bytes.ts";
 import type { EventSink, VolumeMount, VolumeSource } from "../ports.ts";
 import { LocalDriver } from "./local-driver.ts";
@@ -212,7 +213,11 @@ class LocalVolumeEngine implements VolumeEngine, VolumeSource {
     const staging = path.join(this.#root, `.new-${record.name}`);
     await disk.removeTree(staging);
     await disk.makeFolder(staging, 0o711);
-    await disk.writeFileAtomic(path.join(staging, "volume.json"), Buffer.from(JSON.stringify(record)));
+    await disk
+      .writeFileAtomic(path.join(staging, "volume.json"), Buffer.from(JSON.stringify(record)))
+      .catch((caught: unknown) => {
+        throw asFullDisk(caught, "volume", staging);
+      });
     if (record.driver === "local") await LocalDriver.makeFolder(path.join(staging, "_data"), disk);
     else await driver.create(record.name, record.options);
     await disk.rename(staging, path.join(this.#root, record.name));
