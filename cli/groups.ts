@@ -45,6 +45,7 @@ export const GROUPS: readonly GroupSummary[] = [
   { name: "top", summary: "Show the processes of a container", section: "Containers" },
   { name: "stats", summary: "Show what containers use", section: "Containers" },
   { name: "port", summary: "Show the published ports of a container", section: "Containers" },
+  { name: "update", summary: "Change limits of containers", section: "Containers" },
   { name: "diff", summary: "Show what changed in a container's files", section: "Containers" },
   { name: "cp", summary: "Copy files between a container and this machine", section: "Containers" },
   { name: "export", summary: "Write a container's files as a tar", section: "Containers" },

@@ -452,6 +452,14 @@ const VERBS: readonly CommandDefinition[] = [
     ],
     run: runCommit,
   },
+  {
+    name: "update",
+    usage: "[OPTIONS] CONTAINER [CONTAINER...]",
+    summary: "Change limits of containers",
+    argsMin: 1,
+    flags: UPDATE_FLAGS,
+    run: runUpdate,
+  },
 ];
 
 const container: CommandDefinition = {
@@ -470,14 +478,6 @@ const container: CommandDefinition = {
         }),
       [bool("size", "With sizes", "s")],
     ),
-    {
-      name: "update",
-      usage: "[OPTIONS] CONTAINER [CONTAINER...]",
-      summary: "Change limits of containers",
-      argsMin: 1,
-      flags: UPDATE_FLAGS,
-      run: runUpdate,
-    },
     {
       name: "prune",
       usage: "[OPTIONS]",

@@ -10,13 +10,25 @@ import {
   readContexts,
   resolveEndpoint,
 } from "../client/endpoint.ts";
-import type { CommandContext, CommandDefinition } from "../command.ts";
-import { bool, FORMAT_FLAG, QUIET_FLAG, text } from "../command.ts";
+import type { CommandContext, CommandDefinition, FlagDefinition } from "../command.ts";
+import { bool, FORMAT_FLAG, INSPECT_FORMAT_FLAG, QUIET_FLAG, text } from "../command.ts";
+import { given } from "../flag-values.ts";
 import { GROUPS } from "../groups.ts";
 import type { ListFormat } from "../output/table.ts";
-import { formatList } from "../output/table.ts";
+import { formatInspect, formatList } from "../output/table.ts";
 
 export { runProgram } from "../program.ts";
+
+/** The context of this machine's own daemon, which is always there. */
+const DEFAULT_NAME = "default";
+const ENTRY_FLAGS: readonly FlagDefinition[] = [
+  text("host", "URL", "unix:///path or tcp://HOST:PORT"),
+  text("description", "text", "What it is"),
+  bool("tlsverify", "Use TLS and verify the daemon"),
+  text("tlscacert", "file", "Trust certificates signed by this CA"),
+  text("tlscert", "file", "Certificate of the client"),
+  text("tlskey", "file", "Key of the client"),
+];
 
 interface ContextRow {
   readonly name: string;
@@ -70,35 +82,69 @@ function contextTls({ env, flags, rootFlags }: CommandContext): ContextTls | und
   };
 }
 
+/** What the flags say of a daemon. Throws for an address that is none. */
+function contextFields(command: CommandContext): Partial<ContextEntry> {
+  const { flags } = command;
+  const host = flags.string("host");
+  if (host !== undefined) resolveEndpoint({ host, env: {} });
+  return given({ host, description: flags.string("description"), tls: contextTls(command) });
+}
+
+function notFound(name: string): ClusterError {
+  return new ClusterError("not_found", `Context "${name}" not found`);
+}
+
 async function runCreate(command: CommandContext): Promise<void> {
-  const { env, flags, args, out } = command;
+  const { env, args, out } = command;
   const name = args[0] ?? "";
-  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.+-]*$/.test(name) || name === "default") {
+  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.+-]*$/.test(name) || name === DEFAULT_NAME) {
     throw new ClusterError("invalid_argument", `Invalid context name "${name}"`);
   }
-  const host = flags.string("host");
+  const { host, ...others } = contextFields(command);
   if (host === undefined)
     throw new ClusterError("invalid_argument", "--host is required: unix:///path or tcp://HOST:PORT");
-  resolveEndpoint({ host, env: {} });
   const file = readContexts(env);
   if (file.contexts[name] !== undefined)
     throw new ClusterError("already_exists", `Context "${name}" exists already`);
-  const description = flags.string("description");
-  const tls = contextTls(command);
-  const entry: ContextEntry = {
-    host,
-    ...(description === undefined ? {} : { description }),
-    ...(tls === undefined ? {} : { tls }),
-  };
+  write(env, { ...file, contexts: { ...file.contexts, [name]: { host, ...others } } });
+  out.write(`${name}\n`);
+}
+
+async function runUpdate(command: CommandContext): Promise<void> {
+  const { env, args, out } = command;
+  const name = args[0] ?? "";
+  const file = readContexts(env);
+  const known = file.contexts[name];
+  if (known === undefined) throw notFound(name);
+  const entry = { ...known, ...contextFields(command) };
   write(env, { ...file, contexts: { ...file.contexts, [name]: entry } });
   out.write(`${name}\n`);
+}
+
+/** In docker's shape. */
+function describeContext(name: string, { description = "", host, tls }: ContextEntry): object {
+  return {
+    Name: name,
+    Metadata: description === "" ? {} : { Description: description },
+    Endpoints: { docker: { Host: host, SkipTLSVerify: tls?.verify === false } },
+    TLSMaterial: given({ CA: tls?.caCert, Cert: tls?.cert, Key: tls?.key }),
+  };
+}
+
+async function runInspect({ env, flags, args, out }: CommandContext): Promise<void> {
+  const { contexts, current = DEFAULT_NAME } = readContexts(env);
+  const found = (args.length > 0 ? args : [current]).map((name) => {
+    const entry = name === DEFAULT_NAME ? { host: DEFAULT_HOST } : contexts[name];
+    if (entry === undefined) throw notFound(name);
+    return describeContext(name, entry);
+  });
+  out.write(formatInspect(found, flags.string("format")));
 }
 
 async function runUse({ env, args, out }: CommandContext): Promise<void> {
   const name = args[0] ?? "";
   const file = readContexts(env);
-  if (name !== "default" && file.contexts[name] === undefined)
-    throw new ClusterError("not_found", `Context "${name}" not found`);
+  if (name !== DEFAULT_NAME && file.contexts[name] === undefined) throw notFound(name);
   write(env, { ...file, current: name });
   out.write(`${name}\n`);
 }
@@ -106,7 +152,7 @@ async function runUse({ env, args, out }: CommandContext): Promise<void> {
 async function runRemove({ env, flags, args, out }: CommandContext): Promise<void> {
   for (const name of args) {
     const file = readContexts(env);
-    if (file.contexts[name] === undefined) throw new ClusterError("not_found", `Context "${name}" not found`);
+    if (file.contexts[name] === undefined) throw notFound(name);
     // Whoever goes on without it would talk to another daemon.
     if (file.current === name && !flags.bool("force")) {
       throw new ClusterError(
@@ -127,13 +173,13 @@ async function runRemove({ env, flags, args, out }: CommandContext): Promise<voi
 
 async function runList({ env, flags, out }: CommandContext): Promise<void> {
   const file = readContexts(env);
-  const current = file.current ?? "default";
+  const current = file.current ?? DEFAULT_NAME;
   const rows: ContextRow[] = [
     {
-      name: "default",
+      name: DEFAULT_NAME,
       host: DEFAULT_HOST,
       description: "This machine's daemon",
-      isCurrent: current === "default",
+      isCurrent: current === DEFAULT_NAME,
     },
     ...Object.entries(file.contexts).map(([name, entry]) => ({
       name,
@@ -188,15 +234,16 @@ export const definitions: readonly CommandDefinition[] = [
         summary: "Name a daemon",
         argsMin: 1,
         argsMax: 1,
-        flags: [
-          text("host", "URL", "unix:///path or tcp://HOST:PORT"),
-          text("description", "text", "What it is"),
-          bool("tlsverify", "Use TLS and verify the daemon"),
-          text("tlscacert", "file", "Trust certificates signed by this CA"),
-          text("tlscert", "file", "Certificate of the client"),
-          text("tlskey", "file", "Key of the client"),
-        ],
+        flags: ENTRY_FLAGS,
         run: runCreate,
+      },
+      {
+        name: "inspect",
+        usage: "[OPTIONS] [CONTEXT...]",
+        summary: "Show contexts as JSON",
+        argsMin: 0,
+        flags: [INSPECT_FORMAT_FLAG],
+        run: runInspect,
       },
       {
         name: "ls",
@@ -207,6 +254,15 @@ export const definitions: readonly CommandDefinition[] = [
         argsMax: 0,
         flags: [FORMAT_FLAG, QUIET_FLAG],
         run: runList,
+      },
+      {
+        name: "update",
+        usage: "[OPTIONS] CONTEXT",
+        summary: "Change what is remembered of a daemon",
+        argsMin: 1,
+        argsMax: 1,
+        flags: ENTRY_FLAGS,
+        run: runUpdate,
       },
       {
         name: "use",
@@ -224,7 +280,7 @@ export const definitions: readonly CommandDefinition[] = [
         argsMin: 0,
         argsMax: 0,
         flags: [],
-        run: async ({ env, out }) => out.write(`${readContexts(env).current ?? "default"}\n`),
+        run: async ({ env, out }) => out.write(`${readContexts(env).current ?? DEFAULT_NAME}\n`),
       },
       {
         name: "rm",

@@ -101,6 +101,36 @@ test("shoal context rm forgets the current context only when it is forced to", (
   assert.equal(shoal("show"), "default\n");
 });
 
+test("shoal context update changes what is given and inspect shows it in docker's shape", (context) => {
+  const folder = mkdtempSync(path.join(tmpdir(), "shoal-command-line-"));
+  context.after(() => rmSync(folder, { recursive: true, force: true }));
+  const shoal = (...argv: readonly string[]): string => {
+    const env = { PATH: process.env["PATH"], SHOAL_CONFIG: folder };
+    const { stdout, stderr } = spawnSync(PROGRAM, ["context", ...argv], { env, encoding: "utf8" });
+    return stdout + stderr;
+  };
+  shoal("create", "one", "--host", "unix:///one.sock", "--description", "first");
+  assert.equal(shoal("update", "one", "--host", "tcp://two:2375"), "one\n");
+  assert.deepEqual(JSON.parse(shoal("inspect", "one", "default")), [
+    {
+      Name: "one",
+      Metadata: { Description: "first" },
+      Endpoints: { docker: { Host: "tcp://two:2375", SkipTLSVerify: false } },
+      TLSMaterial: {},
+    },
+    {
+      Name: "default",
+      Metadata: {},
+      Endpoints: { docker: { Host: "unix:///run/shoal/shoal.sock", SkipTLSVerify: false } },
+      TLSMaterial: {},
+    },
+  ]);
+  assert.equal(shoal("inspect", "-f", "{{.Name}}"), "default\n");
+  assert.match(shoal("update", "none", "--description", "x"), /Context "none" not found/);
+  assert.match(shoal("update", "one", "--host", "ftp://x"), /"ftp:\/\/x"/);
+  assert.match(shoal("inspect", "one"), /tcp:\/\/two:2375/);
+});
+
 /** What a command says when the daemon answers as `answers` has it, by "METHOD /path"; 404 for what it hasn't. */
 async function spoken(
   context: TestContext,
