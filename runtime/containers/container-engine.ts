@@ -82,11 +82,14 @@ import { emptyStats, sampleStats, statsObject, type StatsTarget } from "./stats.
 import { top } from "./top.ts";
 import { updateContainer } from "./update.ts";
 import { checkUserNamespace } from "./user-namespace.ts";
+import { warmUp } from "./warm-up.ts";
 
 const STATS_INTERVAL_MS = 1000;
 const SIGKILL = 9;
 const JOURNAL_SOCKET = "/run/systemd/journal/socket";
 const COMPRESS_INTERVAL_MS = 2000;
+/** When the daemon has started, and takes requests. */
+const WARM_UP_AFTER_MS = 50;
 
 export interface ContainerEngineOptions extends Omit<
   LifecycleDeps,
@@ -113,6 +116,7 @@ export class LocalContainerEngine implements ContainerEngine {
   /** Containers that have ended and whose log is done with. */
   readonly #compressed = new WeakSet<LiveContainer>();
   #cancelCompression: Cancel | undefined;
+  #cancelWarmUp: Cancel | undefined;
   #creations: Promise<void> = Promise.resolve();
 
   constructor(options: ContainerEngineOptions) {
@@ -176,6 +180,7 @@ export class LocalContainerEngine implements ContainerEngine {
     }
     await this.#clearBroken(broken);
     await this.#logs.open((id) => lives.find((live) => live.id === id));
+    this.#cancelWarmUp = this.#options.env.timers.after(WARM_UP_AFTER_MS, () => warmUp(this.#options));
     let isCompressing = false;
     this.#cancelCompression = this.#options.env.timers.every(COMPRESS_INTERVAL_MS, () => {
       if (isCompressing) return;
@@ -250,6 +255,7 @@ export class LocalContainerEngine implements ContainerEngine {
   async close(): Promise<void> {
     this.#lifecycle.stop();
     this.#cancelCompression?.();
+    this.#cancelWarmUp?.();
     for (const live of this.#index.all) {
       live.cancelRestart?.();
       live.stopHealth?.();
