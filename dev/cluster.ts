@@ -9,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ClusterError } from "../common/errors.ts";
 import { packageRoot } from "../common/package-root.ts";
 import { removeCgroups } from "./cgroups.ts";
-import { callDaemon } from "./daemon-api.ts";
+import { callDaemon, type NodeAnswer } from "./daemon-api.ts";
 import { findInit, killNamespace, sendSignal, waitForExit } from "./processes.ts";
 import type { CommandResult, RunOptions } from "./run-command.ts";
 import { run } from "./run-command.ts";
@@ -89,13 +89,6 @@ interface InfoAnswer {
     readonly NodeID?: string;
     readonly ControlAvailable?: boolean;
   };
-}
-
-interface NodeAnswer {
-  readonly ID: string;
-  readonly Description?: { readonly Hostname?: string };
-  readonly Status?: { readonly State?: string };
-  readonly ManagerStatus?: { readonly Leader?: boolean } | null;
 }
 
 function checkName(name: string): void {

@@ -2,6 +2,21 @@
 import { ClusterError } from "../common/errors.ts";
 import { bodyOf, requestOverSocket, type SocketAnswer } from "./socket-request.ts";
 
+/** What is used of an answer of /nodes. */
+export interface NodeAnswer {
+  readonly ID: string;
+  readonly Description?: { readonly Hostname?: string };
+  readonly Status?: { readonly State?: string };
+  readonly ManagerStatus?: { readonly Leader?: boolean; readonly Reachability?: string } | null;
+}
+
+/** What is used of an answer of /tasks. */
+export interface TaskAnswer {
+  readonly NodeID?: string;
+  readonly DesiredState: string;
+  readonly Status: { readonly State: string };
+}
+
 const TIMEOUT_MS = 30_000;
 
 /** Rejects with `unavailable` if nobody answers and with `failed_precondition` and the daemon's words on an error status. */

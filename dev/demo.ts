@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { packageRoot } from "../common/package-root.ts";
 import type { DevHost } from "./cluster.ts";
 import { DevCluster, removeCluster } from "./cluster.ts";
+import type { NodeAnswer, TaskAnswer } from "./daemon-api.ts";
 import { fetchText, LoadGenerator } from "./load-generator.ts";
 import type { CommandResult } from "./run-command.ts";
 import { run } from "./run-command.ts";
@@ -41,18 +42,6 @@ function say(text: string): void {
 
 interface ServiceAnswer {
   readonly ServiceStatus?: { readonly RunningTasks: number; readonly DesiredTasks: number };
-}
-
-interface TaskAnswer {
-  readonly NodeID?: string;
-  readonly DesiredState: string;
-  readonly Status: { readonly State: string };
-}
-
-interface NodeAnswer {
-  readonly ID: string;
-  readonly Description?: { readonly Hostname?: string };
-  readonly Status: { readonly State: string };
 }
 
 /** The value of a line of whoami's answer. */
@@ -129,7 +118,7 @@ class Demo {
   /** Tasks that run and are meant to, on nodes that are up. */
   async #running(host: string): Promise<number> {
     const down = new Set(
-      (await this.#nodes(host)).filter((node) => node.Status.State === "down").map((node) => node.ID),
+      (await this.#nodes(host)).filter((node) => node.Status?.State === "down").map((node) => node.ID),
     );
     const tasks = await this.#tasks(host);
     return tasks.filter(
@@ -140,7 +129,7 @@ class Demo {
 
   async #isDown(by: string, name: string): Promise<boolean> {
     const nodes = await this.#nodes(by).catch(() => []);
-    return nodes.some((node) => node.Description?.Hostname === name && node.Status.State === "down");
+    return nodes.some((node) => node.Description?.Hostname === name && node.Status?.State === "down");
   }
 
   async #counts(host: string): Promise<string> {
@@ -315,7 +304,7 @@ class Demo {
     }
     const isWhole = async (): Promise<boolean> => {
       const nodes = await this.#nodes(this.#manager()).catch(() => []);
-      return nodes.filter((node) => node.Status.State === "ready").length === MANAGERS + WORKERS;
+      return nodes.filter((node) => node.Status?.State === "ready").length === MANAGERS + WORKERS;
     };
     await waitFor(BACK_LIMIT_MS, "all five nodes are Ready again", isWhole);
     await this.#type("manager1", ["node", "ls"]);

@@ -6,6 +6,7 @@
  */
 import path from "node:path";
 import type { DevCluster } from "../../dev/cluster.ts";
+import type { NodeAnswer, TaskAnswer } from "../../dev/daemon-api.ts";
 import { count, text, toolOptions } from "../../dev/tool-options.ts";
 import { until, type UntilOptions } from "../../dev/until.ts";
 import { buildWhoami } from "../../dev/whoami.ts";
@@ -20,19 +21,6 @@ interface ServiceAnswer {
   readonly ID: string;
   readonly Version: { readonly Index: number };
   readonly Spec: { readonly Labels?: Readonly<Record<string, string>> };
-}
-
-interface TaskAnswer {
-  readonly NodeID?: string;
-  readonly DesiredState: string;
-  readonly Status: { readonly State: string };
-}
-
-interface NodeAnswer {
-  readonly ID: string;
-  readonly Description: { readonly Hostname: string };
-  readonly Status: { readonly State: string };
-  readonly ManagerStatus?: { readonly Reachability: string };
 }
 
 class Losses {
@@ -76,7 +64,7 @@ class Losses {
     const nodes = await this.#nodes("manager1");
     const running = await this.#runningOn("manager1");
     const victim = this.#cluster.workers
-      .map((host) => ({ host, id: nodes.find((node) => node.Description.Hostname === host.name)?.ID }))
+      .map((host) => ({ host, id: nodes.find((node) => node.Description?.Hostname === host.name)?.ID }))
       .map(({ host, id }) => ({ host, id, count: running.filter((task) => task.NodeID === id).length }))
       .toSorted((one, other) => other.count - one.count)[0];
     if (victim === undefined) throw new Error("there is no worker");
@@ -113,7 +101,7 @@ class Losses {
     await this.#cluster.startHost(victim);
     const isWhole = async (): Promise<boolean> => {
       const nodes = await this.#nodes(by).catch(() => []);
-      const ready = nodes.filter((node) => node.Status.State === "ready");
+      const ready = nodes.filter((node) => node.Status?.State === "ready");
       const reachable = nodes.filter((node) => node.ManagerStatus?.Reachability === "reachable");
       return (
         ready.length === this.#cluster.hosts.length && reachable.length === this.#cluster.managers.length
