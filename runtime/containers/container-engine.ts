@@ -28,6 +28,7 @@ import type {
 import type { Labels } from "../../model/specs.ts";
 import { isCollectorDriver } from "../../model/log-drivers.ts";
 import { LaterRemoval } from "../later-removal.ts";
+import { untilOf } from "../until-filter.ts";
 import { LogForwarders } from "../logging/log-forwarders.ts";
 import {
   dependentKey,
@@ -39,13 +40,7 @@ import { Archives } from "./archives.ts";
 import { attachContainer } from "./attach.ts";
 import { commitContainer, committedName, type CommitRequest } from "./commit.ts";
 import { checkedConfig, createWarnings, withNetworkNames } from "./container-create.ts";
-import {
-  checkFilterKeys,
-  checkListFilters,
-  matchesFilters,
-  matchesLabel,
-  parseUntil,
-} from "./container-filters.ts";
+import { checkFilterKeys, checkListFilters, matchesFilters, matchesLabel } from "./container-filters.ts";
 import { inspectContainer, listEntry } from "./container-inspect.ts";
 import { ContainerIndex } from "./container-names.ts";
 import {
@@ -794,8 +789,7 @@ export class LocalContainerEngine implements ContainerEngine {
     filters: Filters,
   ): Promise<{ readonly ContainersDeleted: readonly string[]; readonly SpaceReclaimed: number }> {
     checkFilterKeys(filters, ["label", "label!", "until"]);
-    const nowMs = this.#options.env.clock.wallMs();
-    const untilMs = Math.min(...(filters.get("until") ?? []).map((text) => parseUntil(text, nowMs)));
+    const untilMs = untilOf(filters, this.#options.env.clock.wallMs());
     const isWanted = ({ record }: LiveContainer): boolean => {
       const labels = record.config.Labels ?? {};
       const isOld = Number(parseNanoseconds(record.created) / 1_000_000n) <= untilMs;
@@ -822,6 +816,7 @@ export class LocalContainerEngine implements ContainerEngine {
       Type: "container",
       Action: "prune",
       Actor: { ID: "", Attributes: { reclaimed: String(reclaimed) } },
+      status: "prune",
     });
     return { ContainersDeleted: deleted, SpaceReclaimed: reclaimed };
   }

@@ -146,16 +146,3 @@ function checkPattern(key: string, pattern: string): void {
     );
   }
 }
-
-/** "24h", "2026-01-02T…" or unix seconds to milliseconds since 1970: things created before that are meant. */
-export function parseUntil(text: string, nowMs: number): number {
-  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
-  const match = /^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?$/.exec(text);
-  if (match !== null && text !== "") {
-    const [, hours = "0", minutes = "0", seconds = "0"] = match;
-    return nowMs - ((Number(hours) * 60 + Number(minutes)) * 60 + Number(seconds)) * 1000;
-  }
-  const time = Date.parse(text);
-  if (Number.isNaN(time)) throw new ClusterError("invalid_argument", `invalid filter 'until=${text}'`);
-  return time;
-}

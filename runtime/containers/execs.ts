@@ -73,6 +73,11 @@ function namespacesOf(live: LiveContainer): number {
   return flags;
 }
 
+/** Docker has a space after the program, also where nothing follows. */
+function commandText({ Cmd: [program = "", ...args] }: ExecConfig): string {
+  return `${program} ${args.join(" ")}`;
+}
+
 export class Execs {
   readonly #deps: ExecDeps;
   readonly #execs = new Map<string, Exec>();
@@ -105,7 +110,7 @@ export class Execs {
     };
     this.#forgetOldest();
     this.#execs.set(exec.id, exec);
-    this.#deps.events(container.record, `exec_create: ${config.Cmd.join(" ")}`, { execID: exec.id });
+    this.#deps.events(container.record, `exec_create: ${commandText(config)}`, { execID: exec.id });
     return exec;
   }
 
@@ -235,7 +240,7 @@ export class Execs {
       await started;
       void this.#deps.launcher.prepareSpare("exec");
       exec.isRunning = exec.exitCode === null;
-      this.#deps.events(container.record, `exec_start: ${exec.config.Cmd.join(" ")}`, { execID: exec.id });
+      this.#deps.events(container.record, `exec_start: ${commandText(exec.config)}`, { execID: exec.id });
       return connection;
     } catch (caught) {
       const { message } = ClusterError.from(caught);

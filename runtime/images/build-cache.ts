@@ -3,7 +3,8 @@ import { statfsSync } from "node:fs";
 import { ClusterError } from "../../common/errors.ts";
 import type { CachePruneOptions, Filters, JsonObject } from "../../model/engine.ts";
 import { collectGarbage } from "./garbage.ts";
-import { checkFilters, parseMoment } from "./image-queries.ts";
+import { parseUntil } from "../until-filter.ts";
+import { checkFilters } from "./image-queries.ts";
 import { imageUsers, type ContainersOf } from "./image-remove.ts";
 import type { ImageRecord } from "./image-records.ts";
 import type { ImageStorage } from "./image-storage.ts";
@@ -47,7 +48,7 @@ function entryMatcher(filters: Filters, nowMs: number): (entry: CacheEntry) => b
   }
   if (TIMES.every((key) => filters.has(key)))
     throw new ClusterError("invalid_argument", `conflicting filters: "${TIMES.join('" and "')}"`);
-  const moments = TIMES.flatMap((key) => filters.get(key) ?? []).map((text) => parseMoment(text, nowMs));
+  const moments = TIMES.flatMap((key) => filters.get(key) ?? []).map((text) => parseUntil(text, nowMs));
   const named = [...filters].filter(([key]) => !TIMES.includes(key));
   checkPattern(filters.get("id")?.[0]);
   return (entry) =>

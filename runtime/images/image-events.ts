@@ -8,7 +8,8 @@ export function imageEvent(storage: ImageStorage, action: string, imageId: strin
   const isName =
     reference !== undefined && canonicalName(reference).length > 0 && !name.startsWith("sha256:");
   const shown = isName ? familiarForm(reference) : name;
-  const labels = labelsOf(storage, imageId);
+  // Of what is gone there is nothing to tell but that.
+  const labels = action === "delete" ? {} : labelsOf(storage, imageId);
   // Pulls are told by name, with the repository beside it; all else by id.
   const id = action === "pull" || action === "push" ? shown : imageId;
   const attributes =

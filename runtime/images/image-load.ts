@@ -11,7 +11,6 @@ import { ClusterError } from "../../common/errors.ts";
 import { isObject } from "../../common/json.ts";
 import type { ProgressLine } from "../../model/engine.ts";
 import {
-  canonicalForm,
   familiarForm,
   parseReference,
   tryParseReference,
@@ -389,7 +388,6 @@ class Loader {
     imageEvent(this.#storage, "load", id, id);
     if (references.length === 0) this.#report({ stream: `Loaded image ID: ${id}\n` });
     for (const reference of references) {
-      imageEvent(this.#storage, "tag", id, canonicalForm(reference));
       this.#report({ stream: `Loaded image: ${familiarForm(reference)}\n` });
     }
   }

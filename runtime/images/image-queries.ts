@@ -3,6 +3,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, Filters, JsonObject } from "../../model/engine.ts";
 import { familiarForm, familiarName, parseReference } from "../../model/image-reference.ts";
 import { ZERO_TIME } from "../../common/time.ts";
+import { untilOf } from "../until-filter.ts";
 import type { ImageDocument } from "./image-documents.ts";
 import type { ImageRecord } from "./image-records.ts";
 import type { ImageStorage } from "./image-storage.ts";
@@ -67,28 +68,6 @@ function hasLabel(labels: Readonly<Record<string, string>>, wanted: string): boo
   return labels[wanted.slice(0, equals)] === wanted.slice(equals + 1);
 }
 
-const DURATION = /(\d+(?:\.\d+)?)(h|m|s|ms)/g;
-const DURATION_UNITS_MS: Readonly<Record<string, number>> = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 };
-
-/** A moment from "until" and the like: unix seconds, RFC 3339, or a Go duration back from now. */
-export function parseMoment(text: string, nowMs: number): number {
-  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
-  if (/^(?:\d+(?:\.\d+)?(?:h|m|s|ms))+$/.test(text)) {
-    let ms = 0;
-    for (const [, count, unit = ""] of text.matchAll(DURATION))
-      ms += Number(count) * (DURATION_UNITS_MS[unit] ?? 0);
-    return nowMs - ms;
-  }
-  const ms = Date.parse(text);
-  if (Number.isNaN(ms)) {
-    throw new ClusterError(
-      "invalid_argument",
-      `Cannot read time: want unix seconds, RFC 3339 or a duration, got "${text}"`,
-    );
-  }
-  return ms;
-}
-
 interface Named {
   readonly record: ImageRecord;
   readonly document: ImageDocument;
@@ -118,14 +97,14 @@ export function imageMatcher(
   };
   const before = boundary("before");
   const since = boundary("since");
-  const untils = (filters.get("until") ?? []).map((text) => parseMoment(text, storage.env.clock.wallMs()));
+  const until = untilOf(filters, storage.env.clock.wallMs());
   return ({ document }) => {
     const created = createdMs(document);
     const labels = document.config.Labels ?? {};
     return (
       (before === undefined || created < before) &&
       (since === undefined || created > since) &&
-      untils.every((until) => created < until) &&
+      created < until &&
       (filters.get("label") ?? []).every((label) => hasLabel(labels, label)) &&
       !(filters.get("label!") ?? []).some((label) => hasLabel(labels, label))
     );
@@ -139,9 +118,14 @@ export interface ListImagesOptions {
 }
 
 /** How many images share each layer, for sizes. */
+/** Images that steps of a build left below another are no users of their own: they go with it. */
 function layerUsers(storage: ImageStorage): ReadonlyMap<string, number> {
   const users = new Map<string, number>();
-  for (const record of storage.records.images()) {
+  const { records } = storage;
+  const names = records.allNames();
+  const parents = new Set([...records.images()].map((record) => record.parentId));
+  for (const record of records.images()) {
+    if (!names.has(record.id) && parents.has(record.id)) continue;
     for (const layer of record.layers) users.set(layer.chainId, (users.get(layer.chainId) ?? 0) + 1);
   }
   return users;

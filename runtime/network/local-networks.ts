@@ -38,7 +38,8 @@ import { type AddressPool, subnetRanges } from "./address-pools.ts";
 import { HOST_BINDING, PREDEFINED } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 import { LocalResolution } from "./local-resolution.ts";
-import { byGateway, describePorts, publishFailure, splitUntil } from "./local-results.ts";
+import { untilOf } from "../until-filter.ts";
+import { byGateway, describePorts, publishFailure } from "./local-results.ts";
 import { type Target, checkJoinable, endpointOn } from "./local-targets.ts";
 import { NetworkNamespace, namespaceIdentity } from "./namespace.ts";
 import type { OutsidePorts } from "./slirp-ports.ts";
@@ -250,14 +251,15 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
 
   prune(filters: Filters): Promise<{ readonly NetworksDeleted: readonly string[] }> {
     return this.#exclusive(async () => {
-      const { untilMs, rest } = splitUntil(filters);
+      const untilMs = untilOf(filters, this.#options.env.clock.wallMs());
+      const rest = new Map([...filters].filter(([key]) => key !== "until"));
       const unused = this.#catalog
         .all()
         .filter(
           (record) =>
             !PREDEFINED.has(record.name) &&
             !this.#isUsed(record) &&
-            (untilMs === undefined || Date.parse(record.created) < untilMs) &&
+            Date.parse(record.created) < untilMs &&
             matchesFilters(record, rest, false),
         );
       for (const record of unused) await this.#remove(record);

@@ -6,7 +6,7 @@ import { LocalAddresses } from "./local-addresses.ts";
 import { matchesFilters } from "./local-describe.ts";
 import { portRequests } from "./local-ports.ts";
 import { chooseSubnet, parseCreateRequest, predefinedRecord } from "./local-records.ts";
-import { publishedOf, describePorts, extraHosts, splitUntil } from "./local-results.ts";
+import { publishedOf, describePorts, extraHosts } from "./local-results.ts";
 import { localElements } from "./local-rules.ts";
 
 const identity = { id: "f".repeat(64), created: "2026-01-02T03:04:05.000000000Z" };
@@ -216,12 +216,6 @@ test("matchesFilters() knows Docker's keys and refuses others", () => {
   assert.ok(is(own, "dangling", "true") && !is(bridge, "dangling", "true"));
   assert.ok(is(own, "name", "x", "ow") && is(own, "driver", "bridge") && !is(own, "scope", "swarm"));
   assert.throws(() => is(own, "nosuch", "1"), /invalid filter 'nosuch'/);
-});
-
-test("splitUntil() reads seconds and dates", () => {
-  assert.equal(splitUntil(new Map([["until", ["1700000000"]]])).untilMs, 1_700_000_000_000);
-  assert.equal(splitUntil(new Map([["until", ["2026-01-01T00:00:00Z"]]])).untilMs, Date.parse("2026-01-01"));
-  assert.throws(() => splitUntil(new Map([["until", ["soon"]]])), /invalid filter/);
 });
 
 test("localElements() sends ports of all addresses and of one into different maps", () => {

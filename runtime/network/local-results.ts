@@ -1,6 +1,6 @@
 /** Small translations between what containers ask for, what they got, and Docker's shapes of it. Pure. */
 import { ClusterError } from "../../common/errors.ts";
-import type { EndpointSettings, Filters, HostConfig } from "../../model/engine.ts";
+import type { EndpointSettings, HostConfig } from "../../model/engine.ts";
 import type { ContainerNetworkRequest, ContainerNetworkResult } from "../ports.ts";
 import type { PortRequest, PublishedPort } from "./local-ports.ts";
 
@@ -86,18 +86,4 @@ export function publishFailure(caught: unknown, container: string, endpointId: s
     `failed to set up container networking: driver failed programming external connectivity on endpoint ${container} (${endpointId}): ${error.message}`,
     { cause: caught },
   );
-}
-
-/** `until` of a prune as milliseconds, and the other filters. */
-export function splitUntil(filters: Filters): {
-  readonly untilMs: number | undefined;
-  readonly rest: Filters;
-} {
-  const rest = new Map([...filters].filter(([key]) => key !== "until"));
-  const [text] = filters.get("until") ?? [];
-  if (text === undefined) return { untilMs: undefined, rest };
-  const seconds = Number(text);
-  const untilMs = Number.isNaN(seconds) ? Date.parse(text) : seconds * 1_000;
-  if (Number.isNaN(untilMs)) throw new ClusterError("invalid_argument", `invalid filter 'until=[${text}]'`);
-  return { untilMs, rest };
 }

@@ -553,6 +553,42 @@ describe("containers", () => {
     );
   });
 
+  test("events are dockerd's: of commands, prunes, and images that are loaded and removed", async () => {
+    const sinceMs = Date.now();
+    const { containers, images } = lab.engine;
+    const id = await lab.create(["sleep", "60"]);
+    await containers.start(id);
+    await lab.exec(id, ["true"]);
+    await containers.remove(id, { force: true, volumes: true, link: false });
+    await containers.prune(new Map([["until", ["24h"]]]));
+    await images.tag("box:1", "events", "1");
+    for await (const _ of images.load(await images.save(["events:1"]), { quiet: true })) continue;
+    const run = await lab.create(["true"], {}, { config: { Labels: { made: "here" } } });
+    await containers.commit(run, { repo: "labelled", tag: "1", pause: false, changes: [] });
+    await images.remove("labelled:1", { force: false, noPrune: false });
+    await images.remove("events:1", { force: false, noPrune: false });
+    const told: string[] = [];
+    for await (const event of lab.engine.events(
+      { sinceMs, untilMs: Date.now() },
+      AbortSignal.timeout(10_000),
+    )) {
+      if (event.Type === "image" || /^(exec_create|prune)/.test(event.Action))
+        told.push(`${event.Type} ${event.Action}|${event.status}|${event.Actor.Attributes["made"] ?? ""}`);
+    }
+    assert.deepEqual(told, [
+      "container exec_create: true |exec_create: true |",
+      "container prune|prune|",
+      "image tag|tag|",
+      "image save|save|",
+      "image load|load|",
+      "image tag|tag|here",
+      "image untag|untag|here",
+      "image delete|delete|",
+      "image untag|untag|",
+    ]);
+    await containers.remove(run, { force: true, volumes: true, link: false });
+  });
+
   test("a text with a NUL is refused by the field that holds it, not cut short", async () => {
     const cases = [
       [
