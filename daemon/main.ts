@@ -76,6 +76,12 @@ function flagsOf(line: DaemonCommandLine): DaemonFlags {
 /** After a stop signal, how long parts may take before the process ends anyway. */
 const STOP_TIMEOUT_MS = 30_000;
 
+/**
+ * As dockerd's, whatever the daemon was started under: names and name servers of a container must be readable to its users,
+ * and nothing may be there for all to write before it gets its own mode.
+ */
+const UMASK = 0o022;
+
 function daemonLogger(options: DaemonOptions): Logger {
   return createLogger({
     level: options.logLevel,
@@ -90,6 +96,7 @@ function daemonLogger(options: DaemonOptions): Logger {
  * or a part broke. SIGTERM and SIGINT stop it; a second one ends it at once. Containers go on either way.
  */
 export async function runDaemon(line: DaemonCommandLine): Promise<number> {
+  process.umask(UMASK);
   let options: DaemonOptions;
   try {
     options = await resolveOptions(flagsOf(line));
