@@ -49,19 +49,7 @@ describe("a cluster of three managers and two workers", () => {
   });
 
   test("a published port answers on every host, also on those without a task", async () => {
-    await cluster.docker(
-      "service",
-      "create",
-      "--quiet",
-      "--detach",
-      "--name",
-      "ingress",
-      "--replicas",
-      "2",
-      "-p",
-      "8080:80",
-      IMAGE_V1,
-    );
+    await cluster.createService("ingress", "--replicas", "2", "-p", "8080:80", IMAGE_V1);
     const tasks = await cluster.untilRunning("ingress", 2);
     assert.equal(new Set(tasks.map((task) => task.NodeID)).size, 2, "replicas are spread over nodes");
     for (const host of cluster.dev.hosts) {
@@ -82,18 +70,7 @@ describe("a cluster of three managers and two workers", () => {
       const publish = `mode=host,target=80,published=${port}`;
       const constraint = `node.hostname==${host.name}`;
       const place = ["--constraint", constraint, "--restart-condition", "none"];
-      return cluster.docker(
-        "service",
-        "create",
-        "-q",
-        "-d",
-        "--name",
-        name,
-        "-p",
-        publish,
-        ...place,
-        IMAGE_V1,
-      );
+      return cluster.createService(name, "-p", publish, ...place, IMAGE_V1);
     };
     const listen = (port: number): Promise<{ readonly status: number; readonly stderr: string }> => {
       const program = `require("node:net").createServer().listen(${port}, "0.0.0.0"); setTimeout(process.exit, 15_000)`;
@@ -169,12 +146,7 @@ describe("a cluster of three managers and two workers", () => {
   });
 
   test("service logs brings lines from tasks on all nodes", async () => {
-    await cluster.docker(
-      "service",
-      "create",
-      "--quiet",
-      "--detach",
-      "--name",
+    await cluster.createService(
       "talk",
       "--mode",
       "global",
@@ -196,17 +168,7 @@ describe("a cluster of three managers and two workers", () => {
 
   test("ps says why a task can't be placed, with counts", async () => {
     const constraint = "node.labels.zone==b";
-    await cluster.docker(
-      "service",
-      "create",
-      "-q",
-      "-d",
-      "--name",
-      "nowhere",
-      "--constraint",
-      constraint,
-      IMAGE_V1,
-    );
+    await cluster.createService("nowhere", "--constraint", constraint, IMAGE_V1);
     const ps = ["service", "ps", "--no-trunc", "--format", "{{.Error}}", "nowhere"];
     const error = await until("a reason", 20_000, async () => {
       const text = await cluster.docker(...ps);
@@ -226,32 +188,8 @@ describe("a cluster of three managers and two workers", () => {
       "--constraint",
       `node.hostname==${host.name}`,
     ];
-    await cluster.docker(
-      "service",
-      "create",
-      "--quiet",
-      "--detach",
-      "--name",
-      "server",
-      "--network",
-      "back",
-      ...place(there),
-      IMAGE_V1,
-    );
-    await cluster.docker(
-      "service",
-      "create",
-      "--quiet",
-      "--detach",
-      "--name",
-      "client",
-      "--network",
-      "back",
-      ...place(here),
-      IMAGE_V1,
-      "sleep",
-      "1d",
-    );
+    await cluster.createService("server", "--network", "back", ...place(there), IMAGE_V1);
+    await cluster.createService("client", "--network", "back", ...place(here), IMAGE_V1, "sleep", "1d");
     await cluster.untilRunning("server", 1);
     const [client] = await cluster.untilRunning("client", 1);
     const tunnel = await TunnelCounter.start(cluster.dev.name, here.address, there.address);
@@ -492,12 +430,7 @@ describe("a cluster of three managers and two workers", () => {
   });
 
   test("a container sees only itself and can't reach the host", async () => {
-    await cluster.docker(
-      "service",
-      "create",
-      "--quiet",
-      "--detach",
-      "--name",
+    await cluster.createService(
       "jail",
       "--limit-memory",
       "32m",
@@ -577,19 +510,7 @@ describe("a cluster of three managers and two workers", () => {
   });
 
   test("kill -9 of a daemon stops no container, and the next one adopts them", async () => {
-    await cluster.docker(
-      "service",
-      "create",
-      "--quiet",
-      "--detach",
-      "--name",
-      "keep",
-      "--replicas",
-      "5",
-      "-p",
-      "8081:80",
-      IMAGE_V1,
-    );
+    await cluster.createService("keep", "--replicas", "5", "-p", "8081:80", IMAGE_V1);
     const tasks = await cluster.untilRunning("keep", 5);
     const victim = cluster.dev.hosts.find((host) => host.role === "worker");
     assert.ok(victim);
@@ -692,17 +613,7 @@ describe("a cluster of three managers and two workers", () => {
   });
 
   test("the loss of the leader's host and of a worker's host is healed within seconds", async () => {
-    await cluster.docker(
-      "service",
-      "create",
-      "--quiet",
-      "--detach",
-      "--name",
-      "heal",
-      "--replicas",
-      "8",
-      IMAGE_V1,
-    );
+    await cluster.createService("heal", "--replicas", "8", IMAGE_V1);
     await cluster.untilRunning("heal", 8);
     const leader = await cluster.dev.leader();
     assert.ok(leader);
@@ -775,19 +686,7 @@ describe("a cluster of three managers and two workers", () => {
     writeFileSync(file, "hunter2-very-secret");
     await cluster.docker("secret", "create", "password", file);
     rmSync(file);
-    await cluster.docker(
-      "service",
-      "create",
-      "--quiet",
-      "--detach",
-      "--name",
-      "vault",
-      "--secret",
-      "password",
-      IMAGE_V1,
-      "sleep",
-      "1d",
-    );
+    await cluster.createService("vault", "--secret", "password", IMAGE_V1, "sleep", "1d");
     const [task] = await cluster.untilRunning("vault", 1);
     const host = (await cluster.nodeNames()).get(task?.NodeID ?? "") ?? "";
     const id = task?.Status.ContainerStatus?.ContainerID ?? "";

@@ -88,6 +88,11 @@ export class TestCluster {
     return this.dockerOn(this.first.name, ...argv);
   }
 
+  /** Returns before the tasks run; `rest`: flags, the image, its command. */
+  createService(name: string, ...rest: readonly string[]): Promise<string> {
+    return this.docker("service", "create", "--quiet", "--detach", "--name", name, ...rest);
+  }
+
   async dockerOn(host: string, ...argv: readonly string[]): Promise<string> {
     const result = await this.dev.docker(host, argv, { timeoutMs: 120_000 });
     assert.equal(result.status, 0, `docker ${argv.join(" ")}\n${result.stdout}${result.stderr}`);
