@@ -31,7 +31,9 @@ export function grpcConnector(dial: (addr: string) => Client): DispatcherConnect
     });
     call.on("error", (error: ServiceError) => {
       const refused = fromServiceError(error);
-      const reason = whyNot(addr, refused);
+      // One of those that the cluster named: as its machine starts it answers before its manager does.
+      const reason =
+        refused.code === "unimplemented" ? "no manager runs there, or not yet" : whyNot(addr, refused);
       // Managers don't talk to a node that was removed while it was away; it would ask for ever and seem to belong.
       if (!hasEnded && refused.details["removed"] === true)
         handlers.message({ disconnect: { reason, removed: true } });
