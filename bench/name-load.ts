@@ -5,10 +5,18 @@
  *   node dist/bench/name-load.js SERVER NAME SECONDS
  */
 import { createSocket } from "node:dgram";
+import { toolWords } from "../dev/tool-options.ts";
 
 const UNDER_WAY = 64;
 const DELAYS_MAX = 1_000_000;
-const [server = "", name = "", seconds = "1"] = process.argv.slice(2);
+const [server = "", name = "", seconds = ""] = toolWords(
+  {
+    run: "node bench/name-load.ts",
+    about:
+      "Asks a name server one name as often as it can, and prints the count of answers and the delay as JSON.",
+  },
+  "<server> <name> <seconds>",
+);
 
 const labels = name
   .split(".")

@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { choices, count, counts, quantity, toggle, toolOptions } from "./tool-options.ts";
+import { choices, count, counts, quantity, toggle, toolOptions, toolWords } from "./tool-options.ts";
 
 const TOOL = { run: "node tool.ts", about: "Does something." };
 const OPTIONS = {
@@ -58,6 +58,12 @@ test("toolOptions() gives what stands on the command line, and what each option 
     only: ["reads"],
     noPeer: true,
   });
+});
+
+test("toolWords() gives the words of a tool that takes no options", () => {
+  assert.deepEqual(toolWords(TOOL, "<server> <name>", ["10.0.0.1", "web"]), ["10.0.0.1", "web"]);
+  assert.deepEqual(toolWords(TOOL, "[runtime...]", []), []);
+  assert.deepEqual(toolWords(TOOL, "[runtime...]", ["runc", "crun"]), ["runc", "crun"]);
 });
 
 test("toolOptions() prints the usage on --help and ends with status 0", () => {

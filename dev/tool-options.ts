@@ -99,17 +99,36 @@ export function toggle(about: string): ToolOption<boolean> {
   return { placeholder: "", about, read: () => true, fallback: false };
 }
 
+interface Tool {
+  /** What is typed to run it. */
+  readonly run: string;
+  readonly about: string;
+}
+
+function commandOf({ about, run }: Tool, usage: string): Command {
+  return new Command(run)
+    .description(about)
+    .usage(usage)
+    .allowExcessArguments(false)
+    .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : WRONG_USE_STATUS));
+}
+
+/** The words behind a tool that takes no options. `usage` names them: "<server> <name>", or "[runtime...]" for any number. */
+export function toolWords(
+  tool: Tool,
+  usage: string,
+  argv: readonly string[] = process.argv.slice(2),
+): readonly string[] {
+  return commandOf(tool, usage).arguments(usage).parse(argv, { from: "user" }).args;
+}
+
 /** The options of `argv`, which are named in camel case here and in kebab case on the command line. */
 export function toolOptions<const Options extends ToolOptions>(
-  tool: { readonly run: string; readonly about: string },
+  tool: Tool,
   options: Options,
   argv: readonly string[] = process.argv.slice(2),
 ): Values<Options> {
-  const command = new Command(tool.run)
-    .description(tool.about)
-    .usage("[options]")
-    .allowExcessArguments(false)
-    .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : WRONG_USE_STATUS));
+  const command = commandOf(tool, "[options]");
   for (const [name, { about, fallback, placeholder, read }] of Object.entries(options)) {
     const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
     const option = new Option(`${flag} ${placeholder}`.trim(), about);

@@ -1,12 +1,21 @@
 /**
- * Prints which cases of the OCI specification hold for our command line and for other runtimes: node
- * test/conformance/main.ts [runc crun …]
+ * Prints which cases of the OCI specification hold for our command line and for other runtimes: `node
+ * test/conformance/main.ts runc`.
  */
 import { spawnSync } from "node:child_process";
+import { toolWords } from "../../dev/tool-options.ts";
 import { OciLab } from "./support/oci-lab.ts";
 import { SUITE_CASES } from "./support/suite-cases.ts";
 
-const others = process.argv.slice(2).length > 0 ? process.argv.slice(2) : ["runc"];
+const words = toolWords(
+  {
+    run: "node test/conformance/main.ts",
+    about:
+      "Prints which cases of the OCI specification hold for shoal-oci and for other runtimes (default: runc). Needs root.",
+  },
+  "[runtime...]",
+);
+const others = words.length > 0 ? words : ["runc"];
 const present = others.filter((name) => spawnSync(name, ["--version"]).status === 0);
 for (const name of others) if (!present.includes(name)) console.log(`${name} is not installed: left out`);
 
