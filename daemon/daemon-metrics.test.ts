@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { FakeSwarm } from "../api/testing/fake-swarm.ts";
 import { MetricsRegistry } from "../common/metrics.ts";
 import { LoopTally } from "../manager/loop-tally.ts";
-import { registerDaemonMetrics } from "./daemon-metrics.ts";
+import { lateSeconds, registerDaemonMetrics } from "./daemon-metrics.ts";
 
 const raft = { term: 3, commitIndex: 12, appliedIndex: 11, memberCount: 1, walBytes: 4096, isLeader: true };
 
@@ -50,4 +50,21 @@ test("registerDaemonMetrics() shows a manager's parts while it is one, and each 
   }
   figures = undefined;
   assert.doesNotMatch(registry.text(), /^shoal_raft_term_number /m);
+});
+
+test("the event loop's delay is known from the second reading on, and is what its timer came late", () => {
+  const registry = new MetricsRegistry();
+  registerDaemonMetrics(registry, {
+    engine: { containers: { summaries: () => [] } },
+    swarm: {
+      control: () => undefined,
+      raftFigures: () => undefined,
+      leaderFigures: () => undefined,
+      isAgentConnected: () => undefined,
+    },
+  });
+  assert.doesNotMatch(registry.text(), /^shoal_event_loop_delay_seconds\{/m);
+  assert.match(registry.text(), /^shoal_event_loop_delay_seconds\{quantile="0.99"\} 0$/m);
+  assert.equal(lateSeconds(35_000_000).toFixed(3), "0.015");
+  assert.equal(lateSeconds(20_000_000), 0);
 });

@@ -1,6 +1,7 @@
 /**
  * The figures of the daemon's parts for /shoal/v1/metrics: process, Raft, store with its tasks and nodes, containers. They
- * are read when asked for and cost nothing in between. The API counts its requests itself, in the same registry.
+ * are read when asked for and cost nothing in between, but for the event loop's delay once somebody has asked. The API counts
+ * its requests itself, in the same registry.
  */
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { MetricsRegistry } from "../common/metrics.ts";
@@ -25,11 +26,17 @@ const TABLES: readonly (keyof TableTypes)[] = ["node", "service", "task", "netwo
 const LOOP_RESOLUTION_MS = 20;
 const NANOS_PER_SECOND = 1e9;
 const MICROS_PER_SECOND = 1e6;
+const MILLIS_PER_SECOND = 1e3;
 
 function countBy(names: readonly string[]): ReadonlyMap<string, number> {
   const counts = new Map<string, number>();
   for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
   return counts;
+}
+
+/** Of the time between two turns of the histogram's timer, in nanoseconds, what is more than the timer's own period. */
+export function lateSeconds(periodNanos: number): number {
+  return Math.max(0, periodNanos / NANOS_PER_SECOND - LOOP_RESOLUTION_MS / MILLIS_PER_SECOND);
 }
 
 function registerProcess(registry: MetricsRegistry): void {
@@ -42,7 +49,6 @@ function registerProcess(registry: MetricsRegistry): void {
     "How late the event loop was since the last reading, by quantile",
   );
   const histogram = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
-  histogram.enable();
   registry.onCollect(() => {
     const { rss, heapUsed } = process.memoryUsage();
     memory.set(rss);
@@ -51,9 +57,10 @@ function registerProcess(registry: MetricsRegistry): void {
     const seconds = (user + system) / MICROS_PER_SECOND;
     cpu.add(seconds - cpuSeconds);
     cpuSeconds = seconds;
-    for (const percentile of [50, 99, 100]) {
-      delay.set(histogram.percentile(percentile) / NANOS_PER_SECOND, { quantile: String(percentile / 100) });
-    }
+    // True the first time: nothing is known yet. Its timer wakes the process for as long as it is enabled.
+    if (histogram.enable()) return;
+    for (const percentile of [50, 99, 100])
+      delay.set(lateSeconds(histogram.percentile(percentile)), { quantile: String(percentile / 100) });
     histogram.reset();
   });
 }
