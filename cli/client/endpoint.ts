@@ -65,7 +65,7 @@ export function configFolder(env: Readonly<Record<string, string | undefined>>):
 
 export function readContexts(env: Readonly<Record<string, string | undefined>>): ContextsFile {
   const file = path.join(configFolder(env), CONTEXTS_FILE);
-  if (!existsSync(file)) return { contexts: {} };
+  if (!existsSync(file)) return { contexts: ownEntries({}) };
   const refuse = (why: string, cause?: unknown): ClusterError =>
     new ClusterError("failed_precondition", `Cannot read contexts: "${file}" must ${why}`, { cause });
   let parsed: unknown;
@@ -81,9 +81,12 @@ export function readContexts(env: Readonly<Record<string, string | undefined>>):
   const broken = Object.entries(contexts).find(([, entry]) => !isContextEntry(entry));
   if (broken !== undefined)
     throw refuse(`give context "${broken[0]}" a "host", got ${JSON.stringify(broken[1])}`);
-  // Without what each object has: a context may be called "constructor".
-  const own = Object.assign(Object.create(null) as Record<string, ContextEntry>, contexts);
-  return { contexts: own, ...(current === undefined ? {} : { current }) };
+  return { contexts: ownEntries(contexts), ...(current === undefined ? {} : { current }) };
+}
+
+/** Without what each object has: a context may be called "constructor". */
+function ownEntries(contexts: object): Record<string, ContextEntry> {
+  return Object.assign(Object.create(null) as Record<string, ContextEntry>, contexts);
 }
 
 function isContextEntry(value: unknown): value is ContextEntry {

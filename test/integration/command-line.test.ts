@@ -109,6 +109,7 @@ test("shoal context update changes what is given and inspect shows it in docker'
     const { stdout, stderr } = spawnSync(PROGRAM, ["context", ...argv], { env, encoding: "utf8" });
     return stdout + stderr;
   };
+  assert.match(shoal("use", "constructor"), /Context "constructor" not found/);
   shoal("create", "one", "--host", "unix:///one.sock", "--description", "first");
   assert.equal(shoal("update", "one", "--host", "tcp://two:2375"), "one\n");
   assert.deepEqual(JSON.parse(shoal("inspect", "one", "default")), [
