@@ -149,6 +149,22 @@ test("waitForService() does not take the status of an older update for that of t
   });
 });
 
+test("waitForService() says that the roll-out goes on when it is interrupted", async () => {
+  const client = await play("interrupted", [{ tasks: [{ state: "preparing" }] }]);
+  const { out, text } = recorder();
+  const interrupt = new AbortController();
+  const shown = {
+    ...out,
+    write: (more: string) => {
+      out.write(more);
+      if (more.includes("overall progress")) interrupt.abort();
+    },
+  };
+  const options = { client, out: shown, signal: interrupt.signal, timeoutMs: 10_000 };
+  await assert.rejects(waitForService("s", { ...options, isQuiet: false }), { name: "AbortError" });
+  assert.match(text(), /\nOperation continuing in background; see 'shoal service ps s'\n$/);
+});
+
 test("waitForService() gives up after its time", async () => {
   const client = await play("slow", [{ tasks: [{ state: "preparing" }] }]);
   const { out } = recorder();

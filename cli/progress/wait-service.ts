@@ -248,9 +248,24 @@ function isPassing(caught: unknown): boolean {
 
 const PASSING_ERRORS_MS = 30_000;
 
-/** Resolves when the service has converged; throws ExitError with the reason when it won't. */
+/**
+ * Resolves when the service has converged; throws ExitError with the reason when it won't. Aborted it says that the roll-out
+ * goes on, since who interrupts a wait may believe to have stopped what it waits for.
+ */
 export async function waitForService(serviceId: string, options: WaitOptions): Promise<void> {
   const view = new ProgressView(options.out, options.prefix ?? "");
+  const { signal, isQuiet } = options;
+  const text = `Operation continuing in background; see 'shoal service ps ${serviceId}'`;
+  const onAbort = (): void => view.close(isQuiet ? "" : text);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    await untilConverged(serviceId, options, view);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+async function untilConverged(serviceId: string, options: WaitOptions, view: ProgressView): Promise<void> {
   const started = performance.now();
   const state: WaitState = {
     convergedAt: undefined,
