@@ -17,7 +17,9 @@ const OPTIONS = {
 
 /** What a process of its own says and ends with: toolOptions() ends it on --help and on wrong use. */
 function called(...argv: readonly string[]): { readonly status: number | null; readonly said: string } {
-  const module = pathToFileURL(path.join(import.meta.dirname, "tool-options.ts")).href;
+  const module = pathToFileURL(
+    path.join(import.meta.dirname, `tool-options${path.extname(import.meta.filename)}`),
+  ).href;
   const script = `
     import { count, toolOptions } from ${JSON.stringify(module)};
     toolOptions(${JSON.stringify(TOOL)}, { warmUp: count("how often", { fallback: 6 }) }, process.argv.slice(1));
