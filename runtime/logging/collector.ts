@@ -14,28 +14,36 @@ export interface Collector {
    * not read yet. 0 where the receiver answers.
    */
   readonly settleMs: number;
-  /** Resolves when the other machine has it all. Rejects when the connection is gone. One at a time. */
+  /** Resolves when it is on its way, or answered if it asks for that. Rejects when the connection is gone. One at a time. */
   send(outgoing: Outgoing): Promise<void>;
-  /** Rejects when the connection is gone, with the reason. */
-  readonly lost: Promise<never>;
+  /** Resolves when the other machine has all that was sent, as far as can be told. Rejects when the connection is gone. */
+  arrived(): Promise<void>;
+  /** Of the connection. */
+  readonly loss: Loss;
   close(): void;
 }
 
-/** How a collector is told that it is gone, once. */
+/**
+ * Something that may go away for good: a connection, a forwarder. Work is guarded by it rather than raced against a promise, which would keep
+ * what each of a million races left behind for as long as it lives.
+ */
 export class Loss {
-  readonly promise: Promise<never>;
-  readonly #reject: (reason: Error) => void;
-
-  constructor() {
-    const { promise, reject } = Promise.withResolvers<never>();
-    // Nobody may be waiting.
-    promise.catch(() => undefined);
-    this.promise = promise;
-    this.#reject = reject;
-  }
+  #reason: Error | undefined;
+  readonly #waiting = new Set<(reason: Error) => void>();
 
   /** Later reasons than the first don't count. */
   happened(reason: Error): void {
-    this.#reject(reason);
+    this.#reason ??= reason;
+    for (const reject of this.#waiting) reject(this.#reason);
+    this.#waiting.clear();
+  }
+
+  /** What comes of the work, or the reason of the loss if that comes first. */
+  guard<T>(work: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      if (this.#reason === undefined) this.#waiting.add(reject);
+      else reject(this.#reason);
+      work.then(resolve, reject).finally(() => this.#waiting.delete(reject));
+    });
   }
 }

@@ -30,14 +30,14 @@ function lostError(cause: unknown): ClusterError {
 export class UdpCollector implements Collector {
   readonly settleMs: number = SETTLE_MS;
   readonly #socket: dgram.Socket;
-  readonly #loss = new Loss();
+  readonly loss: Loss = new Loss();
   readonly #tooLong: TooLong;
   #isProven = false;
 
   private constructor(socket: dgram.Socket, tooLong: TooLong) {
     this.#socket = socket;
     this.#tooLong = tooLong;
-    socket.on("error", (error) => this.#loss.happened(lostError(error)));
+    socket.on("error", (error) => this.loss.happened(lostError(error)));
     socket.on("message", () => undefined);
   }
 
@@ -60,18 +60,19 @@ export class UdpCollector implements Collector {
     return new UdpCollector(socket, tooLong);
   }
 
-  get lost(): Promise<never> {
-    return this.#loss.promise;
-  }
-
   async send({ units }: Outgoing): Promise<void> {
     for (let at = 0; at < units.length;) {
       const burst = units.slice(at, at + (this.#isProven ? BURST_COUNT : 1));
-      await Promise.race([Promise.all(burst.map((unit) => this.#sendOne(unit))), this.lost]);
-      await Promise.race([pause(this.#isProven ? BURST_PAUSE_MS : PROBE_MS), this.lost]);
+      await this.loss.guard(Promise.all(burst.map((unit) => this.#sendOne(unit))));
+      await this.loss.guard(pause(this.#isProven ? BURST_PAUSE_MS : PROBE_MS));
       this.#isProven = true;
       at += burst.length;
     }
+  }
+
+  /** Nothing tells: a second without a refusal has to do. */
+  arrived(): Promise<void> {
+    return Promise.resolve();
   }
 
   close(): void {
@@ -93,7 +94,7 @@ export class UdpCollector implements Collector {
 
 export class UnixDatagramCollector implements Collector {
   readonly settleMs: number = SETTLE_MS;
-  readonly #loss = new Loss();
+  readonly loss: Loss = new Loss();
   readonly #tooLong: TooLong;
   readonly #fd: number;
   #isClosed = false;
@@ -101,10 +102,6 @@ export class UnixDatagramCollector implements Collector {
   constructor(path: string, tooLong: TooLong) {
     this.#fd = openUnixDatagram(path);
     this.#tooLong = tooLong;
-  }
-
-  get lost(): Promise<never> {
-    return this.#loss.promise;
   }
 
   async send({ units }: Outgoing): Promise<void> {
@@ -119,6 +116,11 @@ export class UnixDatagramCollector implements Collector {
         waitMs = Math.min(FULL_PAUSE_MS_MAX, waitMs * 2);
       }
     }
+  }
+
+  /** Nothing tells: a second without a refusal has to do. */
+  arrived(): Promise<void> {
+    return Promise.resolve();
   }
 
   close(): void {

@@ -5,6 +5,7 @@
  */
 import * as fs from "node:fs/promises";
 import path from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { Backoff } from "../../common/backoff.ts";
 import type { Env } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
@@ -12,7 +13,7 @@ import { isObject } from "../../common/json.ts";
 import type { Logger } from "../../common/log.ts";
 import { LOCAL_FORMAT } from "../containers/log-formats.ts";
 import { LogFollower } from "../containers/log-reader.ts";
-import type { Collector } from "./collector.ts";
+import { type Collector, Loss } from "./collector.ts";
 import { LineAssembler } from "./log-message.ts";
 import type { LogProtocol } from "./log-protocols.ts";
 import { LogTail, type LogBatch, type LogPosition } from "./log-tail.ts";
@@ -57,7 +58,7 @@ export class LogForwarder {
   readonly #options: LogForwarderOptions;
   readonly #positionFile: string;
   readonly #end = new AbortController();
-  readonly #ended: Promise<never>;
+  readonly #ended = new Loss();
   readonly #backoff: Backoff;
   #collector: Collector | undefined;
   /** How far the collector surely has it. */
@@ -72,10 +73,6 @@ export class LogForwarder {
     this.#options = options;
     this.#positionFile = path.join(path.dirname(options.path), POSITION_FILE);
     this.#backoff = new Backoff(options.env.random, options.protocol.retry);
-    this.#ended = new Promise((_, reject) => {
-      this.#end.signal.addEventListener("abort", () => reject(ClusterError.from(this.#end.signal.reason)));
-    });
-    this.#ended.catch(() => undefined);
   }
 
   /** Resolves with true when the container has ended and the collector has all of its log, with false after stop(). Never rejects. */
@@ -100,7 +97,9 @@ export class LogForwarder {
   /** What was sent to a collector that is still there counts as arrived. */
   stop(): void {
     this.#settleUntil(Infinity);
-    this.#end.abort(new ClusterError("cancelled", "the daemon ends"));
+    const reason = new ClusterError("cancelled", "the daemon ends");
+    this.#end.abort(reason);
+    this.#ended.happened(reason);
   }
 
   async #failed(error: ClusterError): Promise<void> {
@@ -113,7 +112,7 @@ export class LogForwarder {
     const pause = new Promise<void>((resolve) => {
       cancel = env.timers.after(this.#backoff.nextMs(), resolve);
     });
-    await Promise.race([pause, this.#ended]).catch(() => undefined);
+    await this.#ended.guard(pause).catch(() => undefined);
     cancel();
   }
 
@@ -145,17 +144,14 @@ export class LogForwarder {
         if (batch !== undefined) continue;
         if (!wasRunning && this.#unsettled.length === 0) return true;
         this.#isIdle = true;
-        await Promise.race([follower.wait(this.#waitMs()), ...this.#losses()]);
+        const news = follower.wait(this.#waitMs());
+        await (this.#collector?.loss.guard(news) ?? news);
       }
       return false;
     } finally {
       follower.close();
       await tail.close();
     }
-  }
-
-  #losses(): readonly Promise<never>[] {
-    return this.#collector === undefined ? [] : [this.#collector.lost];
   }
 
   #waitMs(): number {
@@ -169,8 +165,10 @@ export class LogForwarder {
       const outgoing = protocol.encode(slice.map((line) => lines.message(line)));
       if (outgoing.units.length === 0) continue;
       this.#collector ??= await protocol.connect(this.#end.signal);
-      await Promise.race([this.#collector.send(outgoing), this.#ended]);
+      await this.#ended.guard(this.#collector.send(outgoing));
+      await nextTurn();
     }
+    if (this.#collector !== undefined) await this.#ended.guard(this.#collector.arrived());
     this.#unsettled.push({ end: batch.end, sinceMs: env.clock.monotonicMs() });
   }
 

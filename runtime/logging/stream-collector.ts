@@ -60,7 +60,7 @@ export class StreamCollector implements Collector {
   readonly settleMs: number;
   readonly #socket: net.Socket;
   readonly #fd: number | undefined;
-  readonly #loss = new Loss();
+  readonly loss: Loss = new Loss();
   #answers: Buffer = Buffer.alloc(0);
   #hasAnswered: (() => void) | undefined;
 
@@ -68,9 +68,9 @@ export class StreamCollector implements Collector {
     this.#socket = socket;
     this.#fd = fd;
     this.settleMs = hasAnswers ? 0 : SETTLE_MS;
-    socket.on("error", (error) => this.#loss.happened(lostError(error)));
-    socket.on("close", () => this.#loss.happened(lostError()));
-    socket.on("end", () => this.#loss.happened(lostError()));
+    socket.on("error", (error) => this.loss.happened(lostError(error)));
+    socket.on("close", () => this.loss.happened(lostError()));
+    socket.on("end", () => this.loss.happened(lostError()));
     socket.on("data", (bytes) => this.#heard(Buffer.from(bytes)));
   }
 
@@ -85,13 +85,17 @@ export class StreamCollector implements Collector {
     return new StreamCollector(socket, fd, hasAnswers);
   }
 
-  get lost(): Promise<never> {
-    return this.#loss.promise;
+  async send({ units, answer }: Outgoing): Promise<void> {
+    if (units.length > 0) await this.loss.guard(this.#write(Buffer.concat(units)));
+    if (answer !== undefined) await this.#answered(answer);
   }
 
-  async send({ units, answer }: Outgoing): Promise<void> {
-    if (units.length > 0) await Promise.race([this.#write(Buffer.concat(units)), this.lost]);
-    await (answer === undefined ? this.#acknowledged() : this.#answered(answer));
+  async arrived(): Promise<void> {
+    for (let waitMs = POLL_MS_MIN; ; waitMs = Math.min(POLL_MS_MAX, waitMs * 2)) {
+      if (this.#socket.destroyed) throw lostError();
+      if (this.#fd === undefined || unacknowledgedBytes(this.#fd) === 0) return;
+      await this.loss.guard(pause(waitMs));
+    }
   }
 
   close(): void {
@@ -104,14 +108,6 @@ export class StreamCollector implements Collector {
     });
   }
 
-  async #acknowledged(): Promise<void> {
-    for (let waitMs = POLL_MS_MIN; ; waitMs = Math.min(POLL_MS_MAX, waitMs * 2)) {
-      if (this.#socket.destroyed) return this.lost;
-      if (this.#fd === undefined || unacknowledgedBytes(this.#fd) === 0) return;
-      await Promise.race([pause(waitMs), this.lost]);
-    }
-  }
-
   #heard(bytes: Buffer): void {
     // What nobody has asked for is let go.
     if (this.settleMs > 0) return;
@@ -120,20 +116,19 @@ export class StreamCollector implements Collector {
   }
 
   async #answered(wanted: Uint8Array): Promise<void> {
-    const late = new AbortController();
-    const timeout = pause(ANSWER_MS_MAX, undefined, { signal: late.signal }).then(() => {
-      throw new ClusterError("deadline_exceeded", `log collector must answer within ${ANSWER_MS_MAX} ms`);
-    });
-    timeout.catch(() => undefined);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const late = setTimeout(() => {
+      reject(new ClusterError("deadline_exceeded", `log collector must answer within ${ANSWER_MS_MAX} ms`));
+    }, ANSWER_MS_MAX);
+    this.#hasAnswered = () => {
+      if (this.#answers.length >= wanted.length) resolve();
+    };
     try {
-      while (this.#answers.length < wanted.length) {
-        const heard = new Promise<void>((resolve) => {
-          this.#hasAnswered = resolve;
-        });
-        await Promise.race([heard, timeout, this.lost]);
-      }
+      this.#hasAnswered();
+      await this.loss.guard(promise);
     } finally {
-      late.abort();
+      clearTimeout(late);
+      this.#hasAnswered = undefined;
     }
     const got = this.#answers.subarray(0, wanted.length);
     if (!got.equals(wanted)) {
