@@ -193,7 +193,7 @@ export class Execs {
     return { ...job, delegated: { runtime, containerId: id, stateDir, processFile } };
   }
 
-  /** Resolves once the program runs; `onExit` comes later, once. */
+  /** Resolves once the program runs; `onEnd` comes later, once, and not at all if this rejects. */
   async run(
     exec: Exec,
     options: {
@@ -212,6 +212,7 @@ export class Execs {
     const told = Promise.withResolvers<void>();
     let started: Promise<unknown> = Promise.resolve();
     let current: NativeConnection | undefined;
+    let hasFailed = false;
     const sent = (connection: NativeConnection): void => {
       current = connection;
       connection.handle({
@@ -219,8 +220,8 @@ export class Execs {
         exit: (exit) => void told.promise.then(() => this.#exited(exec, exit)),
         closed: () =>
           void told.promise.then(() => {
-            // The job was another process's in the end.
-            if (current !== connection) return;
+            // The job was another process's in the end, or the caller is told by the error, maybe later than this.
+            if (current !== connection || hasFailed) return;
             if (exec.isRunning) this.#exited(exec, undefined);
             options.onEnd?.();
           }),
@@ -243,6 +244,7 @@ export class Execs {
       this.#deps.events(container.record, `exec_start: ${commandText(exec.config)}`, { execID: exec.id });
       return connection;
     } catch (caught) {
+      hasFailed = true;
       const { message } = ClusterError.from(caught);
       const code = startExitCode(message);
       exec.exitCode = code === 128 ? 126 : code;
