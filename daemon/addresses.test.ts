@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import { test } from "node:test";
 import {
   advertiseAddress,
   dialAddress,
   formatHostPort,
   joinTimeout,
+  checkListen,
   listenError,
   parseHostPort,
 } from "./addresses.ts";
@@ -53,6 +56,19 @@ test("joinTimeout() names the addresses by their flags, and one that is elsewher
     joinTimeout({ ...own, advertiseAddr: "127.0.0.1:2377" }).message,
     /is "127\.0\.0\.1:2377", listen/,
   );
+});
+
+test("checkListen() lets go of an address that is free, and refuses others", async () => {
+  const held = createServer().listen(0, "127.0.0.1");
+  await once(held, "listening");
+  const { port } = held.address() as AddressInfo;
+  const refused = { code: "invalid_argument", message: new RegExp(`got "127.0.0.1:${port}": .*EADDRINUSE`) };
+  await assert.rejects(checkListen(`127.0.0.1:${port}`), refused);
+  // Of a documentation network (RFC 5737).
+  await assert.rejects(checkListen(`192.0.2.1:${port}`), /EADDRNOTAVAIL/);
+  await new Promise((resolve) => held.close(resolve));
+  await checkListen(`127.0.0.1:${port}`);
+  await checkListen(`127.0.0.1:${port}`);
 });
 
 test("listenError() names the flag and the address", () => {

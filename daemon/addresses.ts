@@ -3,7 +3,8 @@
  * default.
  */
 import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
+import { once } from "node:events";
+import { createServer, isIP } from "node:net";
 import { networkInterfaces } from "node:os";
 import { ClusterError } from "../common/errors.ts";
 import { DEFAULT_CLUSTER_PORT } from "./options.ts";
@@ -156,6 +157,23 @@ export function joinTimeout(own: {
       `advertise-addr is "${own.advertiseAddr}"${elsewhere}, listen-addr is "${own.listenAddr}". ` +
       "Check that each can be reached from the other side",
   );
+}
+
+/**
+ * Rejects as listening there will. To be asked before a manager makes this machine a node: one that can't listen then never
+ * comes, and stays in the list of nodes.
+ */
+export async function checkListen(listenAddr: string): Promise<void> {
+  const { host, port } = parseHostPort(listenAddr, "listen-addr");
+  const server = createServer();
+  try {
+    server.listen(port, host || "0.0.0.0");
+    await once(server, "listening");
+  } catch (caught) {
+    throw listenError(listenAddr, caught);
+  } finally {
+    await new Promise((resolve) => server.close(resolve));
+  }
 }
 
 /** Names the flag when the cluster's port can't be opened. */

@@ -27,6 +27,7 @@ import {
   dialAddress,
   formatHostPort,
   joinTimeout,
+  checkListen,
   listenError,
   type MemberAddresses,
   memberAddresses,
@@ -217,6 +218,7 @@ export class SwarmNode implements SwarmLifecycle {
       const remoteAddrs = request.remoteAddrs.map((each) =>
         formatHostPort(parseHostPort(each, "RemoteAddrs")),
       );
+      await checkListen(addresses.listenAddr);
       const { joinCluster } = await import("../manager/ca/ca-client.ts");
       const identity = await joinCluster({
         remoteAddrs,
