@@ -89,7 +89,8 @@ export class LogTail {
 
   async #use(file: HeldFile, offset: number): Promise<void> {
     this.#file = file;
-    this.#offset = offset;
+    // A loss of power may have taken lines that the collector has.
+    this.#offset = file.isCompressed ? offset : Math.min(offset, (await file.handle.stat()).size);
     this.#whole = file.isCompressed ? await readWhole(file) : undefined;
   }
 

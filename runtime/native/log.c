@@ -41,6 +41,32 @@ static void make_log_folder(const char *path) {
   mkdir(folder, 0700);
 }
 
+/* Length of the record at `offset`, with its own two lengths; 0 if there is no whole one. */
+static uint64_t record_at(int fd, uint64_t offset, uint64_t size) {
+  unsigned char head[4], tail[4];
+  if (size - offset < 8 || pread(fd, head, 4, (off_t)offset) != 4) return 0;
+  uint64_t length = (uint64_t)head[0] << 24 | head[1] << 16 | head[2] << 8 | head[3];
+  if (length == 0 || size - offset < length + 8) return 0;
+  if (pread(fd, tail, 4, (off_t)(offset + 4 + length)) != 4 || memcmp(head, tail, 4) != 0) return 0;
+  return length + 8;
+}
+
+/* Where the whole records of a file end: a loss of power may have cut the last one short, and what came after it could not be read. */
+static uint64_t whole_size(const char *path, uint64_t size) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) return size;
+  unsigned char tail[4];
+  uint64_t end = 0;
+  if (size >= 8 && pread(fd, tail, 4, (off_t)size - 4) == 4) {
+    uint64_t length = (uint64_t)tail[0] << 24 | tail[1] << 16 | tail[2] << 8 | tail[3];
+    if (length + 8 <= size && record_at(fd, size - length - 8, size) == length + 8) end = size;
+  }
+  if (end == 0)
+    for (uint64_t next = record_at(fd, 0, size); next > 0; next = record_at(fd, end, size)) end += next;
+  close(fd);
+  return end;
+}
+
 struct log_file *log_open(const struct job *job) {
   if (job->log_driver == 0 || job->log_path == NULL) return NULL;
   struct log_file *log = calloc(1, sizeof *log);
@@ -54,6 +80,10 @@ struct log_file *log_open(const struct job *job) {
   log->fd = open(log->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
   struct stat stat;
   if (log->fd >= 0 && fstat(log->fd, &stat) == 0) log->size = (uint64_t)stat.st_size;
+  if (log->is_local && log->fd >= 0 && log->size > 0) {
+    uint64_t whole = whole_size(log->path, log->size);
+    if (whole < log->size && ftruncate(log->fd, (off_t)whole) == 0) log->size = whole;
+  }
   if (log->fd >= 0 && job->log_ring_bytes > 0) log->ring = log_ring_open(log, job->log_ring_bytes);
   return log;
 }

@@ -553,6 +553,18 @@ describe("containers", () => {
     );
   });
 
+  test("a record of a local log that a loss of power cut short hides no later one", async () => {
+    const local = { LogConfig: { Type: "local" } };
+    for (const torn of [Buffer.from([0, 0, 0, 40, 10, 6, 115]), Buffer.alloc(13), Buffer.from([1])]) {
+      const { id } = await lab.run(["echo", "line"], local);
+      const file = path.join(lab.root, "data/containers", id, "local-logs/container.log");
+      await fs.appendFile(file, torn);
+      await lab.engine.containers.start(id);
+      await lab.engine.containers.wait(id, "not-running", {});
+      assert.equal((await lab.output(id)).stdout, "line\nline\n");
+    }
+  });
+
   test("events are dockerd's: of commands, prunes, and images that are loaded and removed", async () => {
     const sinceMs = Date.now();
     const { containers, images } = lab.engine;
