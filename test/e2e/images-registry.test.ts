@@ -1,6 +1,6 @@
 /** Pull and push against Debian's docker-registry on loopback, plain and over TLS. Needs root, for unpacking layers. */
 import assert from "node:assert/strict";
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { spawn, type ChildProcess } from "node:child_process";
 import * as fs from "node:fs";
 import { createServer, get } from "node:http";
 import { type AddressInfo, connect } from "node:net";
@@ -20,6 +20,7 @@ import {
 } from "../../runtime/images/testing/archives.ts";
 import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "../../runtime/registry/registry-config.ts";
 import { linesOf } from "./support/image-lab.ts";
+import { selfSigned } from "./support/self-signed.ts";
 
 const REGISTRY = "/usr/bin/docker-registry";
 const missing =
@@ -100,34 +101,8 @@ describe("images against docker-registry", { skip: missing }, () => {
   }
 
   before(async () => {
-    const certificate = path.join(folder, "tls.crt");
-    const key = path.join(folder, "tls.key");
-    const args = [
-      "req",
-      "-x509",
-      "-newkey",
-      "ec",
-      "-pkeyopt",
-      "ec_paramgen_curve:prime256v1",
-      "-nodes",
-      "-days",
-      "2",
-    ];
-    execFileSync(
-      "openssl",
-      [
-        ...args,
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-        "-subj",
-        "/CN=r",
-        "-addext",
-        `subjectAltName=DNS:registry.test,IP:127.0.0.1,IP:${OUTER_ADDRESS ?? "127.0.0.2"}`,
-      ],
-      { stdio: "ignore" },
-    );
+    const outer = OUTER_ADDRESS ?? "127.0.0.2";
+    const { certificate, key } = selfSigned(folder, `DNS:registry.test,IP:127.0.0.1,IP:${outer}`);
     plain = await startRegistry("plain", "");
     secure = await startRegistry("secure", `, tls: {certificate: ${certificate}, key: ${key}}`);
   });

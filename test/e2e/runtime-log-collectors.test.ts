@@ -1,6 +1,5 @@
 /** Logs that go to collectors: real containers, real sockets, receivers that read the protocols strictly, go away and come back. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
@@ -21,6 +20,7 @@ import {
 } from "./support/log-readers.ts";
 import { StreamReceiver, UdpReceiver, UnixDatagramReceiver } from "./support/log-receivers.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
+import { selfSigned } from "./support/self-signed.ts";
 import { until } from "./support/wait.ts";
 
 const WAIT_MS = 20_000;
@@ -114,25 +114,12 @@ describe("log collectors", () => {
   });
 
   test("syslog over TLS: messages are counted, an unknown certificate gets nothing", async () => {
-    const [key, cert] = [path.join(folder, "key.pem"), path.join(folder, "cert.pem")];
-    const request = [
-      "req",
-      "-x509",
-      "-newkey",
-      "ec",
-      "-pkeyopt",
-      "ec_paramgen_curve:prime256v1",
-      "-nodes",
-      "-days",
-      "2",
-    ];
-    const names = ["-subj", "/CN=logs", "-addext", "subjectAltName=IP:127.0.0.1"];
-    execFileSync("openssl", [...request, "-keyout", key, "-out", cert, ...names], { stdio: "ignore" });
-    const tls = { key: readFileSync(key), cert: readFileSync(cert) };
+    const { certificate, key } = selfSigned(folder, "IP:127.0.0.1");
+    const tls = { key: readFileSync(key), cert: readFileSync(certificate) };
     const receiver = await StreamReceiver.open({ at: 0, tls });
     const address = { "syslog-address": `tcp+tls://127.0.0.1:${receiver.port}`, "syslog-format": "rfc5424" };
     const refused = await lab.run(["echo", "secret"], logTo("syslog", address));
-    await lab.run(["echo", "told"], logTo("syslog", { ...address, "syslog-tls-ca-cert": cert }));
+    await lab.run(["echo", "told"], logTo("syslog", { ...address, "syslog-tls-ca-cert": certificate }));
     await lab.run(["echo", "told too"], logTo("syslog", { ...address, "syslog-tls-skip-verify": "true" }));
     const texts = (): readonly string[] =>
       receiver.received.flatMap((bytes) =>
