@@ -254,7 +254,7 @@ test("serviceSpec() names, labels and attaches as docker does", () => {
     image: nginx
     command: run it
     environment: {B: "2", A: "1", NONE: }
-    volumes: ["data:/d", "out:/o"]
+    volumes: ["data:/d", "out:/o", {type: image, source: "tools:2", target: /t, image: {subpath: bin}}]
     networks: [default, back]
     ports: ["8080:80"]
     deploy: {labels: {x: y}, update_config: {order: start-first}}
@@ -281,6 +281,7 @@ volumes: {data: {labels: {v: w}}, out: {external: true}}
       VolumeOptions: { Labels: { v: "w", "com.docker.stack.namespace": "shop" } },
     },
     { Type: "volume", Target: "/o", Source: "out" },
+    { Type: "image", Target: "/t", Source: "tools:2", ImageOptions: { Subpath: "bin" } },
   ]);
   assert.deepEqual(spec.TaskTemplate.Networks, [
     { Target: "literal", Aliases: ["web"] },
