@@ -1,6 +1,6 @@
 /*
  * See streams.h. Everything is bounded: a client that does not read holds the process back once 64 KiB wait for it (its kernel
- * buffer comes on top), as a slow disk does; bytes are never dropped. Buffers exist only while they hold something,
+ * buffer comes on top), as a slow disk does, and its end not at all; bytes are never dropped. Buffers exist only while they hold something,
  * so that an idle container's monitor is a few pages.
  */
 #define _GNU_SOURCE
@@ -26,6 +26,7 @@ enum {
   CLIENT_COUNT_MAX = 256,
   READ_BYTES = 32768,
   WAITING_BYTES_MAX = 65536,
+  LAST_BYTES_MAX = 2 << 20, /* of two pipes, whose size their writer may raise to a MiB each */
   FRAME_BYTES_MAX = 65536 + 5,
   DRAIN_QUIET_MS = 2000,
   LINGER_QUIET_MS = 2000,
@@ -282,11 +283,15 @@ static void forget_dead(struct streams *streams) {
   }
 }
 
-/* True while a client that gets `stream` has too much waiting. */
+/*
+ * True while a client that gets `stream` has too much waiting. What the process left behind when it ended is taken in all the
+ * same: nobody could be told of the end for as long as one client does not read.
+ */
 static bool is_held_back(const struct streams *streams, int stream) {
   uint32_t wanted = stream == 0 ? A_STDOUT : A_STDERR;
+  uint32_t most = WAITING_BYTES_MAX + (streams->is_exited ? LAST_BYTES_MAX : 0);
   for (const struct client *client = streams->clients; client != NULL; client = client->next)
-    if (client->flags & wanted && client->out_length >= WAITING_BYTES_MAX) return true;
+    if (client->flags & wanted && client->out_length >= most) return true;
   return false;
 }
 

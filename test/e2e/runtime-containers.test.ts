@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import { Readable } from "node:stream";
@@ -184,6 +184,38 @@ describe("containers", () => {
       assert.equal(lab.engine.containers.summary(id).state.isRunning, true);
       next.close();
     });
+  });
+
+  test("a client that does not read holds a container's end back from nobody, and gets all that was said", async () => {
+    const { containers } = lab.engine;
+    const id = await lab.create(["yes", "x".repeat(KILOBYTE)]);
+    const deaf = await containers.attach(id, {
+      stdin: false,
+      stdout: true,
+      stderr: true,
+      logs: false,
+      stream: true,
+    });
+    await containers.start(id);
+    const { pid } = containers.summary(id).state;
+    const { LogPath: file } = await containers.inspect(id, { size: false });
+    assert.ok(typeof file === "string");
+    let seenBytes = -1;
+    await until("the program waits for its reader, and the log for the program", 20_000, () => {
+      const isSame = statSync(file).size === seenBytes;
+      seenBytes = statSync(file).size;
+      return isSame && readFileSync(`/proc/${pid}/wchan`, "utf8").includes("pipe_write");
+    });
+    await containers.stop(id, { timeoutSeconds: 0 });
+    assert.equal(containers.summary(id).state.exitCode, 137);
+    let heardBytes = 0;
+    for await (const { data } of deaf.output) heardBytes += data.byteLength;
+    let loggedBytes = 0;
+    const all = { follow: false, stdout: true, stderr: true };
+    for await (const { data } of containers.logs(id, all, AbortSignal.timeout(20_000)))
+      loggedBytes += data.byteLength;
+    assert.ok(heardBytes > 64 * KILOBYTE);
+    assert.equal(heardBytes, loggedBytes);
   });
 
   test("terminal: size, echo and detach keys", async () => {
