@@ -74,6 +74,12 @@ function template(more: Record<string, unknown>): unknown {
 const REFUSED: readonly (readonly [claim: string, spec: unknown, text: string | RegExp])[] = [
   ["no name", web({ Name: "" }), "meta: name must be provided"],
   ["bad name", web({ Name: "a b" }), "name must be valid as a DNS name component"],
+  // Of a length that people choose; reading it in every possible way would not end while anyone waits.
+  [
+    "long bad name",
+    web({ Name: `${"frontend".repeat(7)}.eu` }),
+    "name must be valid as a DNS name component",
+  ],
   ["long name", web({ Name: "a".repeat(64) }), "name must be 63 characters or fewer"],
   ["no image", web({}, { Image: "" }), "ContainerSpec: image reference must be provided"],
   [

@@ -4,7 +4,8 @@ import { isObject } from "../../../common/json.ts";
 import { checkLogOptions, isLogDriver } from "../../../model/log-drivers.ts";
 import type { Driver, Labels } from "../../../model/specs.ts";
 
-const DNS_NAME = /^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$/;
+/** One way only to read a name: a repeated group that may be split in several makes a long wrong one cost minutes. */
+const DNS_NAME = /^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9])*$/;
 const BLOB_NAME = /^[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?$/;
 const NETWORK_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 const DNS_NAME_CHARS_MAX = 63;
