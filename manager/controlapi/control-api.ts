@@ -323,9 +323,9 @@ export class ControlApi implements ClusterControl {
   }
 
   logs(selector: LogSelector, options: LogOptions, signal: AbortSignal): AsyncIterable<ClusterLogLine> {
-    const { store, identity, selfAddr, log } = this.#deps;
+    const { store, identity, selfAddr, log, env } = this.#deps;
     return readTaskLogs(
-      { store, identity, selfAddr, log },
+      { store, identity, selfAddr, log, timers: env.timers },
       { selector, options, signal: AbortSignal.any([signal, this.#stopping.signal]) },
     );
   }

@@ -1,13 +1,15 @@
 /**
  * Log lines of tasks from the nodes that run them, merged as they come. One stream to each task's node; following, new
- * tasks of the selected services join in. A slow reader slows the streams down, nothing is dropped.
+ * tasks of the selected services join in, and a stream that breaks (the node's daemon is updated) goes on where it was.
+ * A slow reader slows the streams down, nothing is dropped.
  */
 import type { Client, ClientReadableStream, ServiceError } from "@grpc/grpc-js";
+import type { Cancel, Timers } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { ClusterLogLine, LogSelector } from "../../model/cluster-control.ts";
 import type { LogOptions } from "../../model/engine.ts";
-import type { Task } from "../../model/objects.ts";
+import { NodeState, type Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
@@ -21,6 +23,8 @@ import type { Store } from "../store/store.ts";
 const LINE_COUNT_MAX = 1_024;
 /** Tasks read at once, the newest first; a service's history can be long. */
 const TASK_COUNT_MAX = 1_000;
+/** Between tries to follow on after a stream broke. */
+const REOPEN_MS = 1_000;
 
 export interface TaskLogDeps {
   readonly store: Store;
@@ -28,6 +32,7 @@ export interface TaskLogDeps {
   /** "host:port" where this machine reaches its own node: behind a NAT that is not the address the others use. */
   readonly selfAddr: string;
   readonly log: Logger;
+  readonly timers: Timers;
 }
 
 export interface TaskLogRequest {
@@ -37,6 +42,12 @@ export interface TaskLogRequest {
 }
 
 type Line = shoal.v1.TaskLogLine.$Properties;
+
+/** What a task's reader was given last: lines of one moment are told apart by their count. */
+interface Place {
+  readonly timestamp: string;
+  readonly count: number;
+}
 
 export async function* readTaskLogs(
   deps: TaskLogDeps,
@@ -57,6 +68,8 @@ class LogMerge {
   readonly #streams = new Map<string, ClientReadableStream<Line>>();
   readonly #clients = new Map<string, Client>();
   readonly #seen = new Set<string>();
+  readonly #places = new Map<string, Place>();
+  readonly #retries = new Map<string, Cancel>();
   readonly #lines: ClusterLogLine[] = [];
   #wake: (() => void) | undefined;
   #cancelWatch: (() => void) | undefined;
@@ -72,20 +85,19 @@ class LogMerge {
     const { store } = this.#deps;
     const { options, signal } = this.#request;
     signal.addEventListener("abort", this.#onAbort, { once: true });
-    if (!options.follow) {
-      this.#openAll(store.view());
-      return;
-    }
-    const { view, watch } = store.viewAndWatch({ tables: ["task", "node"] }, () =>
-      this.#openAll(store.view()),
-    );
+    const { view, watch } = store.viewAndWatch({ tables: ["task", "node"] }, () => {
+      if (options.follow) this.#openAll(store.view());
+      else this.#giveUpDown(store.view());
+    });
     this.#cancelWatch = watch.cancel;
     this.#openAll(view);
+    if (!options.follow) this.#giveUpDown(view);
   }
 
   stop(): void {
     this.#cancelWatch?.();
     this.#request.signal.removeEventListener("abort", this.#onAbort);
+    for (const cancel of this.#retries.values()) cancel();
     for (const stream of this.#streams.values()) stream.cancel();
     for (const client of this.#clients.values()) client.close();
     this.#streams.clear();
@@ -122,29 +134,63 @@ class LogMerge {
     }
   }
 
+  /** A node that is switched off answers nothing, and it takes the network half a minute to say so. */
+  #giveUpDown(view: StoreView): void {
+    for (const [taskId, stream] of this.#streams) {
+      const task = view.get("task", taskId);
+      if (task === undefined || view.get("node", task.nodeId)?.status.state !== NodeState.down) continue;
+      this.#streams.delete(taskId);
+      stream.cancel();
+      this.#problem(task, new ClusterError("unavailable", `Node "${task.nodeId}" is down`));
+    }
+    this.#wake?.();
+  }
+
   #addressOf(view: StoreView, nodeId: string): string {
     const { identity, selfAddr } = this.#deps;
     return nodeId === identity.current.nodeId ? selfAddr : (view.get("node", nodeId)?.rpcAddress ?? "");
   }
 
   #open(task: Task, address: string): void {
-    const { options } = this.#request;
+    const { options: asked } = this.#request;
+    const place = this.#places.get(task.id);
+    // What was asked of the end, or of a time, was given.
+    const { tail: _tail, ...whole } = asked;
+    const options = place === undefined ? asked : { ...whole, sinceMs: Date.parse(place.timestamp) };
+    const isKnown = place === undefined ? () => false : skipTo(place);
     const stream = openServerStream(this.#clientTo(address, task.nodeId), nodeService.taskLogs, {
       taskId: task.id,
       optionsJson: new TextEncoder().encode(JSON.stringify(options)),
     });
     this.#streams.set(task.id, stream);
     if (this.#isPaused) stream.pause();
-    stream.on("data", (line: Line) => this.#add(task, line));
+    stream.on("data", (line: Line) => {
+      if (!isKnown(line.timestamp ?? "")) this.#add(task, line);
+    });
     const ended = (): void => {
       this.#streams.delete(task.id);
       this.#wake?.();
     };
     stream.on("end", ended);
-    stream.on("error", (error: ServiceError) => {
-      this.#problem(task, fromServiceError(error));
+    stream.on("error", (caught: ServiceError) => {
+      // Given up here, or the end of all.
+      if (this.#streams.get(task.id) !== stream) return;
+      const error = fromServiceError(caught);
+      this.#problem(task, error);
       ended();
+      if (asked.follow && error.code !== "not_found") this.#reopenLater(task.id);
     });
+  }
+
+  #reopenLater(taskId: string): void {
+    const { store, timers } = this.#deps;
+    const cancel = timers.after(REOPEN_MS, () => {
+      this.#retries.delete(taskId);
+      const task = store.view().get("task", taskId);
+      const address = task === undefined ? "" : this.#addressOf(store.view(), task.nodeId);
+      if (task !== undefined && address !== "") this.#open(task, address);
+    });
+    this.#retries.set(taskId, cancel);
   }
 
   /** A container that is gone has no log; a node that doesn't answer is told at the end, the others' lines come first. */
@@ -160,12 +206,18 @@ class LogMerge {
   }
 
   #add(task: Task, line: Line): void {
+    const timestamp = line.timestamp ?? "";
+    const before = this.#places.get(task.id);
+    this.#places.set(task.id, {
+      timestamp,
+      count: before?.timestamp === timestamp ? before.count + 1 : 1,
+    });
     this.#lines.push({
       taskId: task.id,
       serviceId: task.serviceId,
       nodeId: task.nodeId,
       stream: line.stream === "stderr" ? "stderr" : "stdout",
-      timestamp: line.timestamp ?? "",
+      timestamp,
       data: line.data ?? new Uint8Array(),
     });
     if (this.#lines.length >= LINE_COUNT_MAX && !this.#isPaused) {
@@ -189,6 +241,18 @@ class LogMerge {
     }
     return client;
   }
+}
+
+/** True for lines up to and with the one at `place`, as they come again in order. */
+function skipTo(place: Place): (timestamp: string) => boolean {
+  let left = place.count;
+  return (timestamp) => {
+    if (timestamp === place.timestamp && left > 0) {
+      left -= 1;
+      return true;
+    }
+    return timestamp < place.timestamp;
+  };
 }
 
 function selectTasks(view: StoreView, selector: LogSelector): readonly Task[] {
