@@ -118,6 +118,10 @@ export const realDisk: Disk = {
     try {
       await handle.writeFile(bytes);
       await handle.sync();
+    } catch (caught) {
+      // A write's error names no file, and a disk that is full is one of several.
+      if (caught instanceof Error) caught.message += ` '${filePath}'`;
+      throw caught;
     } finally {
       await handle.close();
     }
