@@ -54,6 +54,8 @@ class Remover {
   readonly #storage: ImageStorage;
   readonly #users: readonly ImageUser[];
   readonly #answers: JsonObject[] = [];
+  /** Layers of the images that were removed here. */
+  readonly #layers = new Set<string>();
 
   constructor(storage: ImageStorage, users: readonly ImageUser[]) {
     this.#storage = storage;
@@ -171,6 +173,7 @@ class Remover {
     if (this.#storage.leases.has(id)) return;
     imageEvent(this.#storage, "delete", id, id);
     await records.remove(id);
+    for (const { chainId } of record.layers) this.#layers.add(chainId);
     this.#answers.push({ Deleted: id });
     if (!options.noPrune && record.parentId !== "") {
       // Only what nobody names or needs, and without a word otherwise.
@@ -180,9 +183,11 @@ class Remover {
     }
   }
 
+  /** Takes whatever nobody needs, and tells of what these images left. */
   sweep(): number {
     const swept = collectGarbage(this.#storage);
-    for (const chainId of swept.layers) this.#answers.push({ Deleted: chainId });
+    for (const chainId of swept.layers)
+      if (this.#layers.has(chainId)) this.#answers.push({ Deleted: chainId });
     return swept.bytes;
   }
 }

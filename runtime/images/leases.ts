@@ -34,6 +34,10 @@ export class Leases {
     };
   }
 
+  get isEmpty(): boolean {
+    return this.#held.size === 0;
+  }
+
   has(key: string): boolean {
     return this.#held.has(key);
   }

@@ -15,6 +15,7 @@ import {
 } from "../ports.ts";
 import { makeChildImage, placeLayer } from "./child-image.ts";
 import { makeDurable, nameImage } from "./durable-images.ts";
+import { collectGarbage } from "./garbage.ts";
 import { imageEvent } from "./image-events.ts";
 import { holdImage, type ImageStorage } from "./image-storage.ts";
 import { noSuchImage, type ImageRecord } from "./image-records.ts";
@@ -78,12 +79,17 @@ export class ImageRootfsSource implements RootfsSource {
   }
 
   remove(key: string): Promise<void> {
-    const { snapshots, removal } = this.#storage;
-    const dependents = [...snapshots.writables()].filter((each) => isDependentKey(each.key, key));
-    for (const each of [key, ...dependents.map((dependent) => dependent.key)]) {
-      const trash = snapshots.removeWritable(each);
+    const { leases, records, removal, snapshots } = this.#storage;
+    const gone = [...snapshots.writables()].filter(
+      (each) => each.key === key || isDependentKey(each.key, key),
+    );
+    for (const each of gone) {
+      const trash = snapshots.removeWritable(each.key);
       if (trash !== undefined) removal.add(trash);
     }
+    // Of an image that was forced away, the last container may have held the layers. Running work sweeps when it ends.
+    const isLastOfImage = gone.some(({ imageId }) => records.image(imageId) === undefined);
+    if (isLastOfImage && leases.isEmpty) collectGarbage(this.#storage);
     return Promise.resolve();
   }
 

@@ -279,6 +279,25 @@ test("a writable layer keeps its image's layers when the image is forced away", 
   const layers = await engine.rootfs.prepare("c1", engine.images.resolve("whoami:1") ?? "");
   await engine.images.remove("whoami:1", { force: true, noPrune: false });
   assert.equal(fs.readFileSync(path.join(layers.lower[1] ?? "", "bin/app"), "utf8"), "new");
+  await engine.rootfs.remove("c1");
+  for (const lower of layers.lower) assert.equal(fs.existsSync(lower), false, "nobody needs it any more");
+});
+
+test("ImageEngine.remove() tells of the layers that went with its image, not of what others left", async () => {
+  const engine = await open(lab.newFolder());
+  const other: TestImage = { ...WHOAMI, tags: ["a:1", "b:1"], layers: [[{ name: "f", content: "x" }]] };
+  await linesOf(engine.images.load(streamOf(dockerArchive([WHOAMI, other])), { quiet: true }));
+  await engine.rootfs.prepare("c1", engine.images.resolve("whoami:1") ?? "");
+  await engine.images.remove("whoami:1", { force: true, noPrune: false });
+  // While work runs, what a container leaves is not swept.
+  const saving = await engine.images.save(["b:1"]);
+  await once(saving, "readable");
+  await engine.rootfs.remove("c1");
+  saving.destroy();
+  await once(saving, "close");
+  assert.deepEqual(await engine.images.remove("a:1", { force: false, noPrune: false }), [
+    { Untagged: "a:1" },
+  ]);
 });
 
 test("ImageEngine.load() refuses a layer that is not what the config says and keeps nothing", async () => {
