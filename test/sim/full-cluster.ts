@@ -395,10 +395,11 @@ class FullRun extends ClusterRun {
 
   /** C5. A manager that has just started seals once it has heard what the cluster knows. */
   async #checkLocks(): Promise<void> {
-    const unlockKey = this.#leader()?.store.view().list("cluster")[0]?.unlockKey ?? "";
+    // Looked at each time: a rotation that was under way at the mending may end only now.
+    const unlockKey = (): string => this.#leader()?.store.view().list("cluster")[0]?.unlockKey ?? "";
     const deadlineMs = this.world.nowMs + SEAL_MS;
     for (const machine of this.#members()) {
-      while (!(await this.#isSealedBy(machine, unlockKey))) {
+      while (!(await this.#isSealedBy(machine, unlockKey()))) {
         if (this.world.nowMs >= deadlineMs)
           throw new Violation("C5", `the member file of ${machine.nodeId} is not sealed by the present key`);
         await this.advance(100);
