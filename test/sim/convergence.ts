@@ -46,6 +46,10 @@ function isReached(view: StoreView, { active, isCrowded, running, service, wante
   if (ContainerSpec.Image === BAD_IMAGE && wanted[1] > 0 && !isCrowded && hasItsPorts(service)) {
     // An update of a global service that found no node to run on is done; what is wrong with it shows when one comes.
     if (isGlobal(service.spec) && service.updateStatus?.state === "completed") return true;
+    // Given again before its rollback had replaced anything, it changes nothing, so that no update begins that could fail.
+    const isUnchanged =
+      active.length > 0 && active.every((task) => task.spec.ContainerSpec.Image === BAD_IMAGE);
+    if (service.updateStatus === undefined && isUnchanged) return true;
     // Rolled back, unless what was there before is no better.
     const before = service.previousSpec?.TaskTemplate.ContainerSpec.Image;
     return before === undefined || before === BAD_IMAGE;
