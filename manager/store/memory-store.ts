@@ -128,6 +128,7 @@ export class MemoryStore implements Store, StateMachine {
     plan: (tx: Transaction) => T,
     options: { readonly signal?: AbortSignal } = {},
   ): Promise<UpdateResult<T>> {
+    let hasWaitedForVersion = false;
     for (let attempt = 0; attempt <= PLAN_RETRY_COUNT_MAX; attempt += 1) {
       options.signal?.throwIfAborted();
       const base = this.#newest;
@@ -137,7 +138,11 @@ export class MemoryStore implements Store, StateMachine {
         result = plan(tx);
       } catch (caught) {
         tx.rollback(0);
-        if (!isAboutState(caught) || (await this.#isConfirmed(base, options))) throw caught;
+        if (!isAboutState(caught)) throw caught;
+        if (!(await this.#isConfirmed(base, options))) continue;
+        // Once is enough: what was begun since then is nothing that the caller could have seen.
+        if (hasWaitedForVersion || !isOfVersionInFlight(caught)) throw caught;
+        hasWaitedForVersion = true;
         continue;
       }
       if (tx.changeCount === 0) {
@@ -448,6 +453,16 @@ function lostRaces(): ClusterError {
 /** What a plan refuses because of what it was given is refused whatever the state is. */
 function isAboutState(caught: unknown): boolean {
   return caught instanceof ClusterError && caught.code !== "invalid_argument";
+}
+
+/**
+ * Refused for a version while the object's newest has none yet. It may be the one that the caller has: another member can
+ * apply, and show, what is committed before its leader does.
+ */
+function isOfVersionInFlight(caught: unknown): boolean {
+  if (!hasCode(caught, "out_of_sequence") || !(caught instanceof ClusterError)) return false;
+  const { wanted } = caught.details;
+  return typeof wanted === "number" && wanted < 0;
 }
 
 function noLongerLeads(): ClusterError {
