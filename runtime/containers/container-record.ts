@@ -202,9 +202,9 @@ export function loadRecords(root: string): {
 }
 
 let lastNanoseconds = 0n;
-/** Wall time with nine digits; strictly growing, so that an order of creation can be told. */
+/** Wall time with nine digits, of a clock that may be set meanwhile; strictly growing, so that an order of creation can be told. */
 export function nowNanoseconds(): bigint {
-  const now = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
+  const now = BigInt(Date.now()) * 1_000_000n;
   lastNanoseconds = now > lastNanoseconds ? now : lastNanoseconds + 1n;
   return lastNanoseconds;
 }

@@ -2,7 +2,7 @@
  * What must hold after every commit of the store, whatever fails, and that all managers make the same of it. Fed with each
  * manager's watch as it is delivered; judges a commit when the first manager tells it, compares when the others do.
  */
-import { rollbackConfigOf, updateConfigOf } from "../../model/defaults.ts";
+import { isGlobal, rollbackConfigOf, updateConfigOf } from "../../model/defaults.ts";
 import {
   type Cluster,
   type Node,
@@ -52,6 +52,8 @@ export class StoreChecks {
   readonly #nodeLostMs = new Map<string, number>();
   /** When what a service asks for last changed, its task's template or only how many. */
   readonly #askedMs = new Map<string, number>();
+  /** When the operator last changed what a node is for: its availability, role or labels. */
+  readonly #nodeAskedMs = new Map<string, number>();
   readonly #madeMs = new Map<string, number>();
   /** The stamp of the transaction that told a task to stop; no two have the same. */
   readonly #toldStamps = new Map<string, string>();
@@ -95,7 +97,7 @@ export class StoreChecks {
       this.mirror.apply(event);
       this.#claims.apply(event);
       if (event.table === "cluster") this.#checkRotation(event.object, event.previous);
-      if (event.table === "node") this.#noteNode(event.object);
+      if (event.table === "node") this.#noteNode(event.object, event.previous);
       if (event.table === "service") this.#noteService(event.object, event.previous);
     }
     const touched = new Map<string, Task>();
@@ -170,7 +172,9 @@ export class StoreChecks {
     }
   }
 
-  #noteNode(node: Node): void {
+  #noteNode(node: Node, previous: Node | undefined): void {
+    if (JSON.stringify(node.spec) !== JSON.stringify(previous?.spec))
+      this.#nodeAskedMs.set(node.id, this.#nowMs());
     this.#nodeChangedStampMs.set(node.id, Date.parse(node.updatedAt));
     if (node.status.state !== NodeState.ready) this.#nodeLostMs.set(node.id, this.#nowMs());
   }
@@ -195,6 +199,10 @@ export class StoreChecks {
     if (dead === undefined || dead.specVersion !== task.specVersion || diedMs === undefined) return undefined;
     // Who asks for something else asks anew for what was given up, as in Swarm.
     if ((this.#askedMs.get(task.serviceId) ?? -Infinity) > diedMs) return undefined;
+    // So does who gives a node back to a global service: what died there as it was taken away was not to be restarted.
+    const service = this.mirror.services.get(task.serviceId);
+    const isOfNode = service !== undefined && isGlobal(service.spec);
+    if (isOfNode && (this.#nodeAskedMs.get(task.nodeId) ?? -Infinity) > diedMs) return undefined;
     return { dead, same };
   }
 
