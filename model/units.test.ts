@@ -30,6 +30,17 @@ test("parseDuration() refuses what Go refuses", () => {
   }
 });
 
+test("parseDuration() refuses a text of any length at once, and does not print it whole", () => {
+  const text = "1".repeat(100_000);
+  assert.throws(
+    () => parseDuration(text),
+    (caught) =>
+      hasCode(caught, "invalid_argument") &&
+      /^Invalid duration "1{80}…": expected at most 256 characters, got 100000$/.test(String(caught.message)),
+  );
+  assert.equal(parseDuration(`${"0".repeat(254)}1s`), 1e9);
+});
+
 test("formatDuration() prints as Go does, and reads back", () => {
   const expected: readonly [number, string][] = [
     [0, "0s"],

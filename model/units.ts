@@ -17,9 +17,17 @@ const NANOSECONDS: Readonly<Record<string, number>> = {
 };
 
 const DURATION_MAX_NS = 2 ** 63;
+/** Of a duration as text. Digits without an end are looked through anew from each of them, and Go's print is 25 at most. */
+const DURATION_CHARS_MAX = 256;
 
 /** Go's time.ParseDuration in nanoseconds: "1h15m", "1.5s", "0". Throws invalid_argument. */
 export function parseDuration(text: string): number {
+  if (text.length > DURATION_CHARS_MAX) {
+    throw new ClusterError(
+      "invalid_argument",
+      `Invalid duration "${text.slice(0, 80)}…": expected at most ${DURATION_CHARS_MAX} characters, got ${text.length}`,
+    );
+  }
   const refuse = (): ClusterError =>
     new ClusterError(
       "invalid_argument",
