@@ -185,13 +185,18 @@ export interface Service extends ObjectMeta, UserVersioned {
 
 export interface TaskStatus {
   readonly state: TaskState;
-  /** RFC 3339 with nanoseconds. */
+  /** RFC 3339 with nanoseconds; by the clock of the node once that has reported. */
   readonly timestamp: string;
   readonly message: string;
   /** Empty if all is well. */
   readonly err: string;
   /** When it came to RUNNING, by the same clock; absent if it never did. */
   readonly ranAt?: string;
+  /**
+   * When the leader wrote that the task ended: unlike `timestamp`, which is by the node's clock, in one order with the stamps
+   * of objects. Absent before, and in records of programs that did not note it.
+   */
+  readonly appliedAt?: string;
   readonly container?: { readonly containerId: string; readonly pid: number; readonly exitCode: number };
   /** The task's address on its node's mesh block, chosen by the node; ingress traffic is sent there. */
   readonly meshIp?: string;

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { silentLogger } from "../../common/log.ts";
 import type { Task } from "../../model/objects.ts";
+import { TaskState } from "../../model/task-state.ts";
 import { ModelCluster } from "../testing/model-cluster.ts";
 import { StatusWriter } from "./status-writer.ts";
 
@@ -43,6 +44,28 @@ test("StatusWriter acknowledges what a node says again without a write, and writ
   await say({ ...before.status, timestamp: LATER, container });
   assert.deepEqual(task().status, { ...before.status, timestamp: LATER, container });
   assert.equal(committedCount, 2);
+  const ended = task();
+  // Whatever a node says of it, when the leader heard of the end is the leader's to say, and the first time counts.
+  const failed = {
+    ...ended.status,
+    state: TaskState.failed,
+    timestamp: LATER,
+    appliedAt: LATER,
+    err: "exit 1",
+  };
+  const report = async (status: Task["status"]): Promise<Task | undefined> => {
+    writer.add([{ nodeId, taskId: ended.id, status }], () => undefined);
+    await cluster.advance(100);
+    return cluster.store.view().get("task", ended.id);
+  };
+  const sinceMs = cluster.clock.wallMs();
+  const first = await report(failed);
+  const appliedMs = Date.parse(first?.status.appliedAt ?? "");
+  assert.ok(appliedMs >= Math.floor(sinceMs) && appliedMs <= cluster.clock.wallMs() + 1);
+  assert.equal(first?.status.timestamp, LATER);
+  const again = await report({ ...failed, container: { ...container, exitCode: 1 } });
+  assert.equal(again?.status.container?.exitCode, 1);
+  assert.equal(again.status.appliedAt, first.status.appliedAt);
   writer.stop();
   await cluster.stop();
 });

@@ -6,6 +6,7 @@ import { isInBlock } from "../../common/addresses.ts";
 import type { Cancel, Timers } from "../../common/env.ts";
 import type { Logger } from "../../common/log.ts";
 import type { TaskStatus } from "../../model/objects.ts";
+import { isTerminal } from "../../model/task-state.ts";
 import { deepEqual } from "../../model/up-to-date.ts";
 import type { Store, Transaction } from "../store/store.ts";
 import { STATUS_COALESCE_MS } from "./limits.ts";
@@ -78,7 +79,8 @@ function applyStatus(tx: Transaction, { nodeId, taskId, status: reported }: Upda
   if (task === undefined || task.nodeId !== nodeId) return;
   if (reported.state < task.status.state) return;
   const block = tx.get("node", nodeId)?.meshSubnet ?? "";
-  const status = isOnMesh(reported, block) ? reported : { ...reported, meshIp: "" };
+  const told = isOnMesh(reported, block) ? reported : { ...reported, meshIp: "" };
+  const status = isTerminal(told.state) ? { ...told, appliedAt: task.status.appliedAt ?? tx.stamp } : told;
   // The same state again (a session was cut before its acknowledgement) may still bring facts that are new.
   if (status.state === task.status.state && sameFacts(status, task.status)) return;
   tx.update("task", { ...task, status });
@@ -93,5 +95,5 @@ function isOnMesh({ meshIp = "" }: TaskStatus, block: string): boolean {
  * restart, which is due a delay after that time, nor cost the cluster a write for each of its tasks with each session.
  */
 function sameFacts(left: TaskStatus, right: TaskStatus): boolean {
-  return deepEqual({ ...left, timestamp: "" }, { ...right, timestamp: "" });
+  return deepEqual({ ...left, timestamp: "", appliedAt: "" }, { ...right, timestamp: "", appliedAt: "" });
 }

@@ -108,6 +108,41 @@ describe("shouldRestart()", () => {
   });
 });
 
+describe("shouldRestart() with a node whose clock is wrong", () => {
+  const policy: Task["spec"] = {
+    ContainerSpec: { Image: "i" },
+    RestartPolicy: { MaxAttempts: 2, Window: 60e9 },
+  };
+  const failedAt = (createdMs: number, clockAheadMs: number): Task => {
+    const appliedAt = new Date(createdMs + 1_000).toISOString();
+    const timestamp = new Date(createdMs + 1_000 + clockAheadMs).toISOString();
+    return task(1, TaskState.failed, {
+      spec: policy,
+      createdAt: new Date(createdMs).toISOString(),
+      status: { state: TaskState.failed, timestamp, appliedAt, message: "", err: "" },
+    });
+  };
+
+  for (const [name, clockAheadMs] of [
+    ["an hour ahead", 3_600_000],
+    ["right", 0],
+    ["an hour behind", -3_600_000],
+  ] as const) {
+    it(`counts the attempts within the window: ${name}`, () => {
+      const quick = [0, 10_000, 20_000].map((ms) => failedAt(ms, clockAheadMs));
+      const slow = [0, 100_000, 200_000].map((ms) => failedAt(ms, clockAheadMs));
+      for (const [tasks, wanted] of [
+        [quick, false],
+        [slow, true],
+      ] as const) {
+        const last = tasks.at(-1);
+        assert(last !== undefined);
+        assert.equal(shouldRestart(last, slotOf(tasks)), wanted);
+      }
+    });
+  }
+});
+
 describe("planReplicated()", () => {
   const nodes = new Map([
     ["n1", node("n1")],

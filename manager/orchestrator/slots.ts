@@ -77,7 +77,8 @@ export function groupSlots(service: Service, tasks: readonly Task[]): Map<string
 
 /** Starts in this slot, of this version of the service, within the window before `task` ended; the first does not count. */
 function restartCount(task: Task, slot: Slot, windowMs: number): number {
-  const endMs = Date.parse(task.status.timestamp);
+  // By the leader's clock, as the starts are: that of the node may be set to any time.
+  const endMs = Date.parse(task.status.appliedAt ?? task.status.timestamp);
   const same = slot.tasks.filter(
     (each) => each.specVersion === task.specVersion && each.jobIteration === task.jobIteration,
   );

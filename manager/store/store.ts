@@ -10,6 +10,8 @@ export type Draft<K extends TableName> = Omit<TableTypes[K], "version" | "create
 
 /** Reads see this transaction's own writes. Plans must be synchronous and may run more than once. */
 export interface Transaction extends StoreView {
+  /** RFC 3339: createdAt and updatedAt of what is written here. */
+  readonly stamp: string;
   /** Throws already_exists if the id or (for named tables) the name is taken. */
   create<K extends TableName>(table: K, object: Draft<K>): void;
   /**

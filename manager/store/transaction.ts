@@ -54,6 +54,10 @@ export class PlannedTransaction implements Transaction {
     return this.#state.version;
   }
 
+  get stamp(): string {
+    return this.#options.stamp;
+  }
+
   get sequence(): number {
     return this.#options.sequence;
   }
