@@ -94,7 +94,7 @@ async function serve(context: TestContext, audience: Audience, own = manager): P
 }
 
 function ask(client: Client): Promise<unknown> {
-  return callUnary(client, caService.getRootCertificate, {}, { deadlineMs: 2000 });
+  return callUnary(client, caService.getRootCertificate, {}, { deadlineMs: 30_000 });
 }
 
 function code(wanted: string): (error: unknown) => boolean {
@@ -175,9 +175,9 @@ test("RpcServer ends the connection of an expired certificate, and the next show
   const client = served.connect(live);
   await assert.rejects(ask(client), code("unauthenticated"));
   live.set(worker);
-  const deadlineMs = Date.now() + 20_000;
+  const deadlineMs = performance.now() + 60_000;
   while (served.calls.length === 0) {
-    await ask(client).catch((error: unknown) => assert.ok(Date.now() < deadlineMs, String(error)));
+    await ask(client).catch((error: unknown) => assert.ok(performance.now() < deadlineMs, String(error)));
   }
 });
 

@@ -62,7 +62,7 @@ interface Running {
 }
 
 async function until(what: string, holds: () => boolean): Promise<void> {
-  const endMs = performance.now() + 20_000;
+  const endMs = performance.now() + 60_000;
   while (!holds()) {
     assert.ok(performance.now() < endMs, what);
     await new Promise((resolve) => setTimeout(resolve, 5));
@@ -138,7 +138,7 @@ async function startThree(folder: string, all: Running[]): Promise<Running> {
   for (const raftId of [2, 3]) {
     const joined = await start(folder, raftId, () => ({ kind: "join", peers: [first.member] }));
     all.push(joined);
-    await first.node.addMember(joined.member, AbortSignal.timeout(15_000));
+    await first.node.addMember(joined.member, AbortSignal.timeout(60_000));
   }
   return first;
 }
@@ -158,7 +158,7 @@ test("RaftNode over gRPC: join by snapshot, follow, fail over, restart, remove",
     for (const raftId of [2, 3]) {
       const joined = await start(folder, raftId, () => ({ kind: "join", peers: [first.member] }));
       all.push(joined);
-      await first.node.addMember(joined.member, AbortSignal.timeout(15_000));
+      await first.node.addMember(joined.member, AbortSignal.timeout(60_000));
       await until("the state arrived", () => joined.state.values.size === first.state.values.size);
     }
     assert.deepEqual(
@@ -299,7 +299,7 @@ test("RaftNode with forceNewCluster leads alone with all it had", async () => {
     await until("a sole member leads", () => first.node.isLeader);
     const other = await start(folder, 2, () => ({ kind: "join", peers: [first.member] }));
     all.push(other);
-    await first.node.addMember(other.member, AbortSignal.timeout(15_000));
+    await first.node.addMember(other.member, AbortSignal.timeout(60_000));
     await first.node.propose(Buffer.from("kept"));
     await other.node.readBarrier();
     const size = other.state.values.size;

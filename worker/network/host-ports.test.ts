@@ -46,8 +46,9 @@ test("HostPorts.take() keeps others off the port until release()", async () => {
 
 test("HostPorts.take() rejects and holds nothing if one of the ports is taken; adopt() goes on", async () => {
   const ports = new HostPorts(silentLogger);
-  const [free, taken] = [await freePort("0.0.0.0"), await freePort("0.0.0.0")];
+  const taken = await freePort("0.0.0.0");
   const other = await listen(taken);
+  const free = await freePort("0.0.0.0");
   await assert.rejects(ports.take(task("a", free, taken), "10.0.0.1"), (caught) =>
     hasCode(caught, "failed_precondition"),
   );
