@@ -3,6 +3,7 @@
  * asks; nothing here waits or writes. A refusal is a text that says what was wanted and what there is.
  */
 import { withoutMask } from "../../common/addresses.ts";
+import { type Cidr, formatCidr, parseCidr, subBlock, subBlockCount } from "../../common/cidr.ts";
 import { networksOf } from "../../model/defaults.ts";
 import { guestKey } from "../../model/node-guests.ts";
 import type {
@@ -29,8 +30,6 @@ import {
   VNI_FIRST,
   VNI_LAST,
 } from "../limits.ts";
-import type { Cidr } from "./cidr.ts";
-import { formatCidr, parseCidr, subBlock, subBlockCount } from "./cidr.ts";
 import { NetworkPool, gatewayOf } from "./network-pool.ts";
 import { NumberPool } from "./number-pool.ts";
 import { SubnetTable } from "./subnets.ts";

@@ -1,10 +1,9 @@
 /** The addresses of one network: one pool for each of its subnets, gateway and reserved addresses taken out. Pure. */
 import { withoutMask } from "../../common/addresses.ts";
+import { type Cidr, formatAddress, parseAddress, parseCidr } from "../../common/cidr.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Network } from "../../model/objects.ts";
 import { ADDRESS_QUARANTINE_MS } from "../limits.ts";
-import type { Cidr } from "./cidr.ts";
-import { formatAddress, parseAddress, parseCidr } from "./cidr.ts";
 import { NumberPool } from "./number-pool.ts";
 
 /** IPv6 subnets are larger than anything a network needs: only this many addresses of them are handed out. */

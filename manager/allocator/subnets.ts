@@ -1,6 +1,5 @@
 /** Which address blocks are taken in the cluster, and free ones of a wanted size from the default pools. Pure. */
-import type { Cidr } from "./cidr.ts";
-import { overlaps, subBlock, subBlockCount } from "./cidr.ts";
+import { type Cidr, overlaps, subBlock, subBlockCount } from "../../common/cidr.ts";
 
 export class SubnetTable {
   readonly #pools: readonly Cidr[];

@@ -1,9 +1,10 @@
 /** Creating and removing networks: plans of transactions. Addresses and VNIs are the allocator's. */
+import { overlaps } from "../../common/cidr.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { type Network, NodeState, type Service } from "../../model/objects.ts";
 import type { Transaction } from "../store/store.ts";
 import { checkNameFree, existing } from "./lookup.ts";
-import { checkNetworkSpec, parseCidr } from "./validate/other-specs.ts";
+import { checkNetworkSpec, ipv4Block } from "./validate/other-specs.ts";
 import { refuse } from "./validate/rules.ts";
 
 export function createNetwork(
@@ -25,12 +26,12 @@ export function createNetwork(
 }
 
 function checkDisjoint(tx: Transaction, subnet: string): void {
-  const wanted = parseCidr(subnet);
+  const wanted = ipv4Block(subnet);
   if (wanted === undefined) throw refuse(`invalid subnet ${subnet}`);
   for (const network of tx.list("network")) {
     for (const held of subnetsOf(network)) {
-      const block = parseCidr(held);
-      if (block === undefined || block.last < wanted.first || block.first > wanted.last) continue;
+      const block = ipv4Block(held);
+      if (block === undefined || !overlaps(block, wanted)) continue;
       throw new ClusterError(
         "permission_denied",
         `invalid pool request: Pool overlaps with other one on this address space: ${subnet} and ${held} of network ${network.spec.Name}`,

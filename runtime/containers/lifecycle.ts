@@ -13,6 +13,7 @@ import { Semaphore } from "../../common/semaphore.ts";
 import { parseNanoseconds, rfc3339OfNanoseconds, ZERO_TIME } from "../../common/time.ts";
 import type { ExitStatus } from "../../model/engine.ts";
 import type { LaterRemoval } from "../later-removal.ts";
+import { addressBytes } from "../network/addresses.ts";
 import type {
   ContainerNetworkRequest,
   ContainerNetworks,
@@ -416,8 +417,7 @@ export class Lifecycle {
   /** Under 127.0.0.11 where the kernel can do that, else under the server's own address. */
   async #named(connection: NativeConnection, attached: NameServers): Promise<NameServers> {
     if (attached.nameService === undefined) return attached;
-    const [a = 0, b = 0, c = 0, d = 0] = attached.nameService.split(".").map(Number);
-    return connection.ask(FrameType.names, Uint8Array.of(a, b, c, d)).then(
+    return connection.ask(FrameType.names, addressBytes(attached.nameService)).then(
       () => ({ ...attached, nameservers: [NAME_SERVER_ADDRESS] }),
       (error: unknown) => {
         this.#deps.log.debug("names are served under the server's own address", { error });

@@ -1,6 +1,7 @@
 /** Pools that subnets of local networks are cut from: Docker's own, or those of the daemon's options. Pure. */
+import { ipv4Number } from "../../common/addresses.ts";
 import { ClusterError } from "../../common/errors.ts";
-import { parseAddress, parseBlock, splitCidr, tryParseAddress } from "./addresses.ts";
+import { parseAddress, parseBlock, splitCidr } from "./addresses.ts";
 
 /** As in Docker's configuration file. */
 export interface AddressPool {
@@ -38,7 +39,7 @@ export function subnetRanges(pools: readonly AddressPool[]): readonly SubnetRang
 /** Throws for what is no pool of subnets; `given` is named. */
 export function checkAddressPool({ base, size }: AddressPool, given: string): AddressPool {
   const [address = "", bits = ""] = base.split("/");
-  const isCidr = tryParseAddress(address) !== undefined && /^\d{1,2}$/.test(bits) && Number(bits) <= 32;
+  const isCidr = ipv4Number(address) !== undefined && /^\d{1,2}$/.test(bits) && Number(bits) <= 32;
   if (!isCidr || base.split("/").length !== 2)
     throw new ClusterError(
       "invalid_argument",

@@ -1,16 +1,8 @@
 /** Unit tests of addresses.ts. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import {
-  contains,
-  formatAddress,
-  formatBlock,
-  macOf,
-  overlaps,
-  parseAddress,
-  parseBlock,
-  tryParseAddress,
-} from "./addresses.ts";
+import { ipv4Text } from "../../common/addresses.ts";
+import { contains, formatBlock, macOf, overlaps, parseAddress, parseBlock } from "./addresses.ts";
 
 test("parseBlock() clears the host bits and formatBlock() prints them back", () => {
   assert.equal(formatBlock(parseBlock("10.0.1.7/24")), "10.0.1.0/24");
@@ -18,14 +10,8 @@ test("parseBlock() clears the host bits and formatBlock() prints them back", () 
   assert.equal(formatBlock(parseBlock("1.2.3.4/0")), "0.0.0.0/0");
 });
 
-test("tryParseAddress() takes four decimal octets and nothing else", () => {
-  assert.equal(tryParseAddress("192.168.0.1"), 0xc0a80001);
-  for (const bad of ["", "1.2.3", "1.2.3.4.5", "256.1.1.1", "01.2.3.4", "1.2.3.4 ", "a.b.c.d", "::1"])
-    assert.equal(tryParseAddress(bad), undefined, bad);
-});
-
 test("parseAddress() round-trips the top half of the number range", () => {
-  assert.equal(formatAddress(parseAddress("240.1.2.3")), "240.1.2.3");
+  assert.equal(ipv4Text(parseAddress("240.1.2.3")), "240.1.2.3");
   assert.ok(parseAddress("240.1.2.3") > 0);
 });
 

@@ -1,4 +1,5 @@
-/** IPv4 addresses and blocks as numbers: parsing, printing, overlap. Pure; throws invalid_argument on bad text. */
+/** IPv4 blocks as numbers, with what addresses look like on the wire and in hardware. Pure; throws invalid_argument on bad text. */
+import { ipv4Number, ipv4Text } from "../../common/addresses.ts";
 import { ClusterError } from "../../common/errors.ts";
 
 /** A block of addresses: `base` has zeros below the prefix. */
@@ -7,30 +8,11 @@ export interface Block {
   readonly prefixLength: number;
 }
 
-const OCTET = /^(?:0|[1-9]\d{0,2})$/;
-
-/** The address as an unsigned 32-bit number, or undefined if the text is no IPv4 address. */
-export function tryParseAddress(address: string): number | undefined {
-  const parts = address.split(".");
-  if (parts.length !== 4) return undefined;
-  let value = 0;
-  for (const part of parts) {
-    const octet = Number(part);
-    if (!OCTET.test(part) || octet > 255) return undefined;
-    value = value * 256 + octet;
-  }
-  return value;
-}
-
 export function parseAddress(address: string): number {
-  const value = tryParseAddress(address);
+  const value = ipv4Number(address);
   if (value === undefined)
     throw new ClusterError("invalid_argument", `Address must be IPv4, got "${address}"`);
   return value;
-}
-
-export function formatAddress(value: number): string {
-  return [value >>> 24, (value >>> 16) & 255, (value >>> 8) & 255, value & 255].join(".");
 }
 
 export function addressBytes(address: string): Buffer {
@@ -51,12 +33,7 @@ function maskOf(prefixLength: number): number {
 export function splitCidr(cidr: string): { readonly address: string; readonly prefixLength: number } {
   const [address = "", length = "", ...rest] = cidr.split("/");
   const prefixLength = Number(length);
-  if (
-    rest.length > 0 ||
-    !/^\d{1,2}$/.test(length) ||
-    prefixLength > 32 ||
-    tryParseAddress(address) === undefined
-  )
+  if (rest.length > 0 || !/^\d{1,2}$/.test(length) || prefixLength > 32 || ipv4Number(address) === undefined)
     throw new ClusterError("invalid_argument", `Subnet must be like "10.0.1.0/24", got "${cidr}"`);
   return { address, prefixLength };
 }
@@ -67,7 +44,7 @@ export function parseBlock(cidr: string): Block {
 }
 
 export function formatBlock(block: Block): string {
-  return `${formatAddress(block.base)}/${block.prefixLength}`;
+  return `${ipv4Text(block.base)}/${block.prefixLength}`;
 }
 
 export function blockSize(block: Block): number {
@@ -85,7 +62,7 @@ export function overlaps(one: Block, other: Block): boolean {
 
 /** First address after the block's own (Docker's gateway). */
 export function firstHost(block: Block): string {
-  return formatAddress(block.base + 1);
+  return ipv4Text(block.base + 1);
 }
 
 /** A locally administered hardware address that follows from the IP, as Docker's do: 02:42 and the four octets. */

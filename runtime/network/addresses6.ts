@@ -1,5 +1,5 @@
-/** IPv6 addresses and blocks as numbers: parsing, printing, overlap. Pure; throws invalid_argument on bad text. */
-import { isIPv6 } from "node:net";
+/** IPv6 blocks as numbers, with what addresses look like on the wire. Pure; throws invalid_argument on bad text. */
+import { ipv6Number, ipv6Text } from "../../common/addresses.ts";
 import { ClusterError } from "../../common/errors.ts";
 
 /** A block of IPv6 addresses: `base` has zeros below the prefix. */
@@ -10,15 +10,9 @@ export interface Block6 {
 
 const ADDRESS_BITS = 128;
 
-/** The address as an unsigned number, or undefined if the text is no plain IPv6 address. */
+/** The address as an unsigned number, or undefined if the text is no plain IPv6 address: IPv4 in disguise is none. */
 export function tryParseAddress6(address: string): bigint | undefined {
-  if (!isIPv6(address) || /[%.]/.test(address)) return undefined;
-  const [head = "", tail] = address.split("::");
-  const words = (text: string): string[] => (text === "" ? [] : text.split(":"));
-  const before = words(head);
-  const after = tail === undefined ? [] : words(tail);
-  const zeros = Array.from({ length: 8 - before.length - after.length }, () => "0");
-  return [...before, ...zeros, ...after].reduce((value, word) => (value << 16n) | BigInt(`0x${word}`), 0n);
+  return address.includes(".") ? undefined : ipv6Number(address);
 }
 
 export function parseAddress6(address: string): bigint {
@@ -28,27 +22,12 @@ export function parseAddress6(address: string): bigint {
   return value;
 }
 
-/** RFC 5952: lower case, the longest run of zeros shortened. */
-export function formatAddress6(value: bigint): string {
-  const words = Array.from({ length: 8 }, (_, index) =>
-    Number((value >> BigInt(112 - index * 16)) & 0xffffn).toString(16),
-  );
-  let run = { start: 0, length: 1 };
-  for (let start = 0; start < words.length; start++) {
-    let length = 0;
-    while (words[start + length] === "0") length += 1;
-    if (length > run.length) run = { start, length };
-  }
-  if (run.length < 2) return words.join(":");
-  return `${words.slice(0, run.start).join(":")}::${words.slice(run.start + run.length).join(":")}`;
-}
-
 export function addressBytes6(address: string): Buffer {
   return Buffer.from(parseAddress6(address).toString(16).padStart(32, "0"), "hex");
 }
 
 export function bytesToAddress6(bytes: Uint8Array): string {
-  return formatAddress6(BigInt(`0x${Buffer.from(bytes).toString("hex") || "0"}`));
+  return ipv6Text(BigInt(`0x${Buffer.from(bytes).toString("hex") || "0"}`));
 }
 
 function maskOf6(prefixLength: number): bigint {
@@ -72,7 +51,7 @@ export function parseBlock6(cidr: string): Block6 {
 }
 
 export function formatBlock6(block: Block6): string {
-  return `${formatAddress6(block.base)}/${block.prefixLength}`;
+  return `${ipv6Text(block.base)}/${block.prefixLength}`;
 }
 
 export function contains6(block: Block6, address: bigint): boolean {

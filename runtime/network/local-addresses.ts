@@ -2,9 +2,10 @@
  * Addresses of one family of one local network: the plan's range, the gateway, what containers hold. Pure. Docker's words on
  * refusals.
  */
+import { ipv4Number, ipv4Text, ipv6Text } from "../../common/addresses.ts";
 import { ClusterError } from "../../common/errors.ts";
-import { formatAddress, parseBlock, tryParseAddress } from "./addresses.ts";
-import { formatAddress6, parseBlock6, tryParseAddress6 } from "./addresses6.ts";
+import { parseBlock } from "./addresses.ts";
+import { parseBlock6, tryParseAddress6 } from "./addresses6.ts";
 import type { AddressPlan } from "./local-records.ts";
 
 interface Range {
@@ -28,10 +29,10 @@ interface Family {
 const IPV4: Family = {
   name: "IPv4",
   parse: (text) => {
-    const value = tryParseAddress(text);
+    const value = ipv4Number(text);
     return value === undefined ? undefined : BigInt(value);
   },
-  format: (address) => formatAddress(Number(address)),
+  format: (address) => ipv4Text(Number(address)),
   block: (cidr) => {
     const { base, prefixLength } = parseBlock(cidr);
     return { prefixLength, first: BigInt(base), end: BigInt(base) + (1n << BigInt(32 - prefixLength)) };
@@ -44,7 +45,7 @@ const IPV4: Family = {
 const IPV6: Family = {
   name: "IPv6",
   parse: tryParseAddress6,
-  format: formatAddress6,
+  format: ipv6Text,
   block: (cidr) => {
     const { base, prefixLength } = parseBlock6(cidr);
     return { prefixLength, first: base, end: base + (1n << BigInt(128 - prefixLength)) };

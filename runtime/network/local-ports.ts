@@ -8,10 +8,10 @@ import type { Socket as UdpSocket } from "node:dgram";
 import { readFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import type { Server, Socket } from "node:net";
+import { ipv4Number, ipv6Text } from "../../common/addresses.ts";
 import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import type { ContainerConfig, HostConfig } from "../../model/engine.ts";
-import { tryParseAddress } from "./addresses.ts";
-import { formatAddress6, tryParseAddress6 } from "./addresses6.ts";
+import { tryParseAddress6 } from "./addresses6.ts";
 import type { OutsidePorts } from "./slirp-ports.ts";
 
 export type HostProtocol = "tcp" | "udp";
@@ -66,14 +66,14 @@ function parseRange(text: string): { readonly first: number; readonly last: numb
 function parseHostIp(text: string): Pick<PortRequest, "hostIp" | "isDual"> {
   if (text === "") return { hostIp: "0.0.0.0", isDual: true };
   const bare = text.replace(/^\[(.*)\]$/, "$1");
-  if (tryParseAddress(bare) !== undefined) return { hostIp: bare };
+  if (ipv4Number(bare) !== undefined) return { hostIp: bare };
   const value = tryParseAddress6(bare);
   if (value === undefined)
     throw new ClusterError(
       "invalid_argument",
       `invalid host IP "${text}": it must be an IPv4 or IPv6 address`,
     );
-  return { hostIp: formatAddress6(value) };
+  return { hostIp: ipv6Text(value) };
 }
 
 /** CLIs ask for 0.0.0.0 and :: side by side; both are one port then. */

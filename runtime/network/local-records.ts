@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { ipv4Number, ipv4Text, ipv6Text } from "../../common/addresses.ts";
 import { realDisk } from "../../common/real-env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { isObject } from "../../common/json.ts";
@@ -13,25 +14,15 @@ import {
   blockSize,
   contains,
   firstHost,
-  formatAddress,
   formatBlock,
   overlaps,
   parseAddress,
   parseBlock,
   splitCidr,
-  tryParseAddress,
 } from "./addresses.ts";
 import type { Block } from "./addresses.ts";
 import { DEFAULT_RANGES, type SubnetRange } from "./address-pools.ts";
-import {
-  contains6,
-  formatAddress6,
-  formatBlock6,
-  overlaps6,
-  parseAddress6,
-  parseBlock6,
-  splitCidr6,
-} from "./addresses6.ts";
+import { contains6, formatBlock6, overlaps6, parseAddress6, parseBlock6, splitCidr6 } from "./addresses6.ts";
 import type { Block6 } from "./addresses6.ts";
 import { subLinkMode } from "./local-links.ts";
 
@@ -110,7 +101,7 @@ function parsePlan(value: unknown): AddressPlan | undefined {
   if (subnet === "")
     throw new ClusterError("invalid_argument", "IPAM.Config needs a Subnet beside Gateway or IPRange");
   const block = parseBlock(subnet);
-  if (splitCidr(subnet).address !== formatAddress(block.base))
+  if (splitCidr(subnet).address !== ipv4Text(block.base))
     throw new ClusterError(
       "invalid_argument",
       `invalid network config:\ninvalid subnet ${subnet}: it should be ${formatBlock(block)}`,
@@ -162,7 +153,7 @@ function parseIpv6Plan(ipam: Readonly<Record<string, unknown>>): AddressPlan | u
     throw invalid(`invalid ip-range ${range}: subnet ${subnet} does not contain it`);
   return {
     Subnet: formatBlock6(block),
-    Gateway: formatAddress6(gateway === "" ? block.base + 1n : parseAddress6(gateway)),
+    Gateway: ipv6Text(gateway === "" ? block.base + 1n : parseAddress6(gateway)),
     ...(range === "" ? {} : { IPRange: range }),
     ...(Object.keys(auxiliary).length === 0 ? {} : { AuxiliaryAddresses: auxiliary }),
   };
@@ -235,7 +226,7 @@ function checkDriverOptions(driver: LocalDriver, options: Readonly<Record<string
   if (driver !== "bridge") return;
   bridgeName({ id: "", options });
   const binding = options[HOST_BINDING] ?? "";
-  if (binding !== "" && tryParseAddress(binding) === undefined)
+  if (binding !== "" && ipv4Number(binding) === undefined)
     throw new ClusterError(
       "invalid_argument",
       `failed to parse ${HOST_BINDING} value: want an IPv4 address, got "${binding}"`,
@@ -368,7 +359,7 @@ export function chooseIpv6Subnet(instance: string, used: readonly Block6[]): Add
   for (let index = 0; index < IPV6_SUBNETS_MAX; index++) {
     const block = { base: base | (BigInt(index) << 64n), prefixLength: IPV6_PREFIX_LENGTH };
     if (!used.some((each) => overlaps6(each, block)))
-      return { Subnet: formatBlock6(block), Gateway: formatAddress6(block.base + 1n) };
+      return { Subnet: formatBlock6(block), Gateway: ipv6Text(block.base + 1n) };
   }
   throw new ClusterError("resource_exhausted", "could not find an available IPv6 subnet for the network");
 }

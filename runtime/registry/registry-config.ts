@@ -3,8 +3,8 @@
  * from; what they give is checked by digest, so they need no trust. Loopback may be plain, as Docker allows it.
  */
 import { readdirSync, readFileSync } from "node:fs";
-import { isIP } from "node:net";
 import path from "node:path";
+import { isInBlock } from "../../common/addresses.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { DEFAULT_DOMAIN } from "../../model/image-reference.ts";
 
@@ -49,26 +49,14 @@ export interface RegistryEndpoint {
 
 const DOCKER_HUB_URL = "https://registry-1.docker.io";
 
-function addressNumber(address: string): number {
-  return address.split(".").reduce((sum, part) => sum * 256 + Number(part), 0);
-}
-
-/** Whether an IPv4 address is in "10.0.0.0/8". */
-function isInNetwork(address: string, network: string): boolean {
-  const [base = "", bits = ""] = network.split("/");
-  if (isIP(base) !== 4 || isIP(address) !== 4 || !/^\d+$/.test(bits) || Number(bits) > 32) return false;
-  const size = 2 ** (32 - Number(bits));
-  return Math.floor(addressNumber(address) / size) === Math.floor(addressNumber(base) / size);
-}
-
 function hostName(domain: string): string {
   return domain.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1");
 }
 
 export function isInsecure(domain: string, config: RegistryConfig): boolean {
   const host = hostName(domain);
-  if (host === "localhost" || host === "::1" || isInNetwork(host, "127.0.0.0/8")) return true;
-  return config.insecure.some((each) => each === domain || each === host || isInNetwork(host, each));
+  if (host === "localhost" || host === "::1" || isInBlock(host, "127.0.0.0/8")) return true;
+  return config.insecure.some((each) => each === domain || each === host || isInBlock(host, each));
 }
 
 /** Files of the first folder that has one for this host. */

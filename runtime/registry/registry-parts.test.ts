@@ -165,7 +165,7 @@ test("withoutUser() shows where a URL leads and not who asks", () => {
 });
 
 test("endpointsOf() allows plain HTTP only where it may be", () => {
-  const config = { insecure: ["10.0.0.0/8", "lab:5000"], mirrors: {}, certificateFolders: [] };
+  const config = { insecure: ["10.0.0.0/8", "fd00::/16", "lab:5000"], mirrors: {}, certificateFolders: [] };
   assert.deepEqual(
     endpointsOf("docker.io", config).map((each) => each.url),
     ["https://registry-1.docker.io"],
@@ -179,4 +179,6 @@ test("endpointsOf() allows plain HTTP only where it may be", () => {
   assert.equal(isInsecure("lab:5001", config), false);
   assert.equal(isInsecure("11.1.2.3", config), false);
   assert.equal(isInsecure("[::1]:5000", config), true);
+  assert.equal(isInsecure("[fd00::7]:5000", config), true);
+  assert.equal(isInsecure("[fd01::7]:5000", config), false);
 });

@@ -2,7 +2,7 @@
  * Containers outside of any service that join attachable networks of the cluster (`docker run --network`). The managers are
  * told of them, give them addresses and tell all nodes their names. Connecting itself is worker-network.ts's work.
  */
-import { withoutMask } from "../../common/addresses.ts";
+import { ipv4Number, withoutMask } from "../../common/addresses.ts";
 import type { Timers } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { GuestReport, NetworkAssignment, RemoteEndpoint } from "../../model/dispatch.ts";
@@ -14,13 +14,7 @@ import type {
   GuestPlace,
   NameDirectory,
 } from "../../model/engine.ts";
-import {
-  contains,
-  parseAddress,
-  parseBlock,
-  splitCidr,
-  tryParseAddress,
-} from "../../runtime/network/addresses.ts";
+import { contains, parseAddress, parseBlock, splitCidr } from "../../runtime/network/addresses.ts";
 import { GUEST_ADDRESS_WAIT_MS, GUEST_NETWORK_WAIT_MS } from "./limits.ts";
 
 /** A guest's place with what the managers have said of it. */
@@ -216,7 +210,7 @@ export class NodeGuests implements GuestNetworks {
 
 function checkWish(network: NetworkAssignment, { address }: GuestPlace, containerId: string): void {
   if (address === "") return;
-  const asked = tryParseAddress(address);
+  const asked = ipv4Number(address);
   if (asked === undefined || !subnetsOf(network).some((subnet) => contains(parseBlock(subnet), asked)))
     throw new ClusterError(
       "invalid_argument",

@@ -1,6 +1,7 @@
 /** Addresses of a node's mesh block: which are free, and which rest after use. Pure but for the clock that is passed in. */
+import { ipv4Text } from "../../common/addresses.ts";
 import { ClusterError } from "../../common/errors.ts";
-import { blockSize, formatAddress, parseAddress, parseBlock } from "../../runtime/network/addresses.ts";
+import { blockSize, parseAddress, parseBlock } from "../../runtime/network/addresses.ts";
 import type { Block } from "../../runtime/network/addresses.ts";
 import { MESH_REST_SECONDS_MIN } from "./limits.ts";
 
@@ -20,7 +21,7 @@ export class MeshAddresses {
     const address = this.#fresh() ?? this.#longestRested(nowMs);
     this.#rested.delete(address);
     this.#taken.set(address, owner);
-    return formatAddress(address);
+    return ipv4Text(address);
   }
 
   /** An address that is in use already. */

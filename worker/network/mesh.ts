@@ -4,13 +4,13 @@
  * worker-network.ts with what the managers say; never asks them for anything, and keeps forwarding when they are silent.
  */
 import { isIPv4 } from "node:net";
-import { withoutMask } from "../../common/addresses.ts";
+import { ipv4Text, withoutMask } from "../../common/addresses.ts";
 import type { Clock } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import type { MeshAssignment } from "../../model/dispatch.ts";
 import type { Task } from "../../model/objects.ts";
-import { blockSize, firstHost, formatAddress, macOf, parseBlock } from "../../runtime/network/addresses.ts";
+import { blockSize, firstHost, macOf, parseBlock } from "../../runtime/network/addresses.ts";
 import { deleteFlows } from "../../runtime/network/conntrack.ts";
 import { linkIndex, plugRouted } from "../../runtime/network/container-link.ts";
 import { KernelSet } from "../../runtime/network/kernel-set.ts";
@@ -423,9 +423,7 @@ function selfGroup(subnet: string): ElementGroup {
     signature: subnet,
     elements: () => {
       const block = parseBlock(subnet);
-      const addresses = Array.from({ length: blockSize(block) }, (_, index) =>
-        formatAddress(block.base + index),
-      );
+      const addresses = Array.from({ length: blockSize(block) }, (_, index) => ipv4Text(block.base + index));
       return new Map([["self", new Map(addresses.map((address) => [`${address} . ${address}`, ""]))]]);
     },
   };

@@ -1,5 +1,6 @@
 /** Checks of the specs of networks, secrets, configs, nodes and the cluster. Pure. */
-import { isIP } from "node:net";
+import { isInBlock } from "../../../common/addresses.ts";
+import { type Cidr, holds, tryParseCidr } from "../../../common/cidr.ts";
 import { ClusterError } from "../../../common/errors.ts";
 import { canonicalForm, isDigest, parseReference } from "../../../model/image-reference.ts";
 import type {
@@ -133,43 +134,24 @@ function checkIpam(config: IPAMConfig): void {
     }
     return;
   }
-  const block = parseCidr(subnet);
+  const block = ipv4Block(subnet);
   if (block === undefined)
     throw refuse(`invalid subnet ${subnet}: want an IPv4 block such as 10.1.0.0/24`, "IPAM");
-  if (config.Gateway !== undefined && config.Gateway !== "" && !contains(block, config.Gateway)) {
+  if (config.Gateway !== undefined && config.Gateway !== "" && !isInBlock(config.Gateway, subnet)) {
     throw refuse(`invalid gateway ${config.Gateway}: it is not in subnet ${subnet}`, "IPAM");
   }
   if ((config.IPRange ?? "") !== "") {
-    const range = parseCidr(config.IPRange ?? "");
-    if (range === undefined || range.first < block.first || range.last > block.last) {
+    const range = ipv4Block(config.IPRange ?? "");
+    if (range === undefined || !holds(block, range)) {
       throw refuse(`invalid IP range ${config.IPRange}: it is not in subnet ${subnet}`, "IPAM");
     }
   }
 }
 
-export interface Block {
-  readonly first: number;
-  readonly last: number;
-}
-
-/** An IPv4 block as its first and last address. */
-export function parseCidr(text: string): Block | undefined {
-  const [address = "", bits = "", ...rest] = text.split("/");
-  const length = Number(bits);
-  if (rest.length > 0 || isIP(address) !== 4 || !/^\d{1,2}$/.test(bits) || length > 32) return undefined;
-  const size = 2 ** (32 - length);
-  const first = Math.floor(numberOf(address) / size) * size;
-  return { first, last: first + size - 1 };
-}
-
-function numberOf(address: string): number {
-  return address.split(".").reduce((total, part) => total * 256 + Number(part), 0);
-}
-
-function contains(block: Block, address: string): boolean {
-  if (isIP(address) !== 4) return false;
-  const number = numberOf(address);
-  return number >= block.first && number <= block.last;
+/** An IPv4 block, or undefined if the text is none: overlay networks have no others. */
+export function ipv4Block(text: string): Cidr | undefined {
+  const block = tryParseCidr(text);
+  return block?.family === 4 ? block : undefined;
 }
 
 export function checkImageSpec(given: unknown): ImageSpec {
