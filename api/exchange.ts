@@ -11,7 +11,8 @@ import type { Filters, Json, JsonObject } from "../model/engine.ts";
 import { checkJsonType, parseList, parseObject, readWhole } from "./body.ts";
 import { ByteSink } from "./byte-sink.ts";
 import { badParameter, JSON_TYPE } from "./error-body.ts";
-import { checkKeys, parseFilters } from "./filters.ts";
+import { checkFilterKeys } from "../model/filters.ts";
+import { parseFilters } from "./filters.ts";
 import { takeOver, type Hijacked } from "./hijack.ts";
 import { LIST_PIECE_COUNT } from "./limits.ts";
 import type { Query } from "./query.ts";
@@ -96,7 +97,7 @@ export class Exchange {
   /** The parsed `filters`; a 400 for keys that are not among `known`. */
   filters(known: ReadonlySet<string>): Filters {
     const filters = parseFilters(this.query.text("filters"));
-    checkKeys(filters, known);
+    checkFilterKeys(filters, known);
     return filters;
   }
 

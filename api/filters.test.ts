@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkKeys, exactMatches, flagFilter, labelsMatch, parseFilters, prefixMatches } from "./filters.ts";
+import { exactMatches, labelsMatch, parseFilters, prefixMatches } from "./filters.ts";
 
 test("parseFilters() reads maps of Go clients and lists of others alike", () => {
   const fromMap = parseFilters('{"name":{"web":true,"off":false},"label":{"a=b":true}}');
@@ -15,12 +15,6 @@ test("parseFilters() refuses what is neither", () => {
   }
 });
 
-test("checkKeys() names the unknown key in Docker's words", () => {
-  assert.throws(() => checkKeys(parseFilters('{"nosuch":["1"]}'), new Set(["name"])), {
-    message: "invalid filter 'nosuch'",
-  });
-});
-
 test("values of a key are or-ed, labels are and-ed", () => {
   const filters = parseFilters('{"name":["web","da"],"label":["a","b=2"]}');
   assert.ok(prefixMatches(filters, "name", "database"));
@@ -30,11 +24,4 @@ test("values of a key are or-ed, labels are and-ed", () => {
   assert.ok(!labelsMatch(filters, "label", { a: "", b: "3" }));
   assert.ok(!labelsMatch(filters, "label", { a: "" }));
   assert.ok(!labelsMatch(parseFilters('{"label":["toString"]}'), "label", {}));
-});
-
-test("flagFilter() takes one truth and refuses two", () => {
-  assert.equal(flagFilter(parseFilters('{"dangling":["true"]}'), "dangling"), true);
-  assert.equal(flagFilter(parseFilters('{"dangling":["0"]}'), "dangling"), false);
-  assert.equal(flagFilter(parseFilters("{}"), "dangling"), undefined);
-  assert.throws(() => flagFilter(parseFilters('{"dangling":["x"]}'), "dangling"));
 });

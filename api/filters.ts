@@ -5,6 +5,7 @@
 import { ClusterError } from "../common/errors.ts";
 import { isObject } from "../common/json.ts";
 import type { Filters } from "../model/engine.ts";
+import { hasLabel } from "../model/filters.ts";
 import { FILTER_VALUE_COUNT_MAX } from "./limits.ts";
 
 const NO_FILTERS: Filters = new Map();
@@ -56,13 +57,6 @@ export function parseFilters(text: string): Filters {
   return filters;
 }
 
-/** Throws Docker's words for a key that this list has no filter for. */
-export function checkKeys(filters: Filters, known: ReadonlySet<string>): void {
-  for (const key of filters.keys()) {
-    if (!known.has(key)) throw new ClusterError("invalid_argument", `invalid filter '${key}'`);
-  }
-}
-
 /** The values of a key, or undefined if it doesn't restrict anything. */
 function restriction(filters: Filters, key: string): readonly string[] | undefined {
   const values = filters.get(key);
@@ -91,23 +85,5 @@ export function labelsMatch(
 ): boolean {
   const values = restriction(filters, key);
   if (values === undefined) return true;
-  return values.every((value) => {
-    const equals = value.indexOf("=");
-    const name = equals < 0 ? value : value.slice(0, equals);
-    if (labels === undefined || !Object.hasOwn(labels, name)) return false;
-    return equals < 0 || labels[name] === value.slice(equals + 1);
-  });
-}
-
-/** A filter of one boolean, like dangling; undefined if absent. */
-export function flagFilter(filters: Filters, key: string): boolean | undefined {
-  const values = restriction(filters, key);
-  if (values === undefined) return undefined;
-  const words = new Set(values.map((value) => value.toLowerCase()));
-  const isTrue = words.has("true") || words.has("1");
-  const isFalse = words.has("false") || words.has("0");
-  if (isTrue === isFalse) {
-    throw new ClusterError("invalid_argument", `invalid filter '${key}=${JSON.stringify(values)}'`);
-  }
-  return isTrue;
+  return labels !== undefined && values.every((value) => hasLabel(labels, value));
 }

@@ -8,6 +8,7 @@ import type {
   HostConfig,
   JsonObject,
 } from "../../model/engine.ts";
+import { CONTAINER_LIST_FILTERS, CONTAINER_PRUNE_FILTERS } from "../../model/filters.ts";
 import { badParameter } from "../error-body.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
@@ -17,29 +18,11 @@ import { ENGINE_FIELDS } from "../vocabulary.ts";
 import { checkAttachable } from "./networks.ts";
 import { get, head, post, put, remove, type Route } from "./table.ts";
 
-const LIST_KEYS = new Set([
-  "ancestor",
-  "before",
-  "expose",
-  "exited",
-  "health",
-  "id",
-  "is-task",
-  "isolation",
-  "label",
-  "name",
-  "network",
-  "publish",
-  "since",
-  "status",
-  "volume",
-]);
-const PRUNE_KEYS = new Set(["label", "label!", "until"]);
 const NAME = /^\/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 
 async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   const { query } = exchange;
-  const filters = new Map(exchange.filters(LIST_KEYS));
+  const filters = new Map(exchange.filters(CONTAINER_LIST_FILTERS));
   for (const key of ["since", "before"]) {
     const value = query.optional(key);
     if (value !== undefined) filters.set(key, [...(filters.get(key) ?? []), value]);
@@ -301,7 +284,7 @@ async function putArchive(exchange: Exchange, { engine }: ApiContext): Promise<v
 }
 
 async function prune(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  exchange.send(200, await engine.containers.prune(exchange.filters(PRUNE_KEYS)));
+  exchange.send(200, await engine.containers.prune(exchange.filters(CONTAINER_PRUNE_FILTERS)));
 }
 
 async function commit(exchange: Exchange, { engine }: ApiContext): Promise<void> {

@@ -1,6 +1,7 @@
 /** /images, /build and /distribution. Image names have slashes, so these patterns take more than one segment. */
 import { ClusterError } from "../../common/errors.ts";
 import { isObject } from "../../common/json.ts";
+import { IMAGE_LIST_FILTERS, IMAGE_PRUNE_FILTERS } from "../../model/filters.ts";
 import { type ImagePlatform, isForPlatform, platformText } from "../../model/platforms.ts";
 import { badParameter } from "../error-body.ts";
 import type { ApiContext } from "../context.ts";
@@ -10,8 +11,6 @@ import { clusterDistribution } from "./cluster-images.ts";
 import { fromRegistry } from "./registry-refusal.ts";
 import { get, post, remove, type Route } from "./table.ts";
 
-const LIST_KEYS = new Set(["before", "dangling", "label", "label!", "reference", "since", "until"]);
-const PRUNE_KEYS = new Set(["dangling", "label", "label!", "until"]);
 const CACHE_PRUNE_KEYS = new Set([
   "description",
   "id",
@@ -37,7 +36,7 @@ function registryAuth(exchange: Exchange): { readonly registryAuth?: string } {
 
 async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   const { query } = exchange;
-  const filters = new Map(exchange.filters(LIST_KEYS));
+  const filters = new Map(exchange.filters(IMAGE_LIST_FILTERS));
   // Before filters there was a parameter for the reference.
   const reference = query.optional("filter");
   if (reference !== undefined) filters.set("reference", [...(filters.get("reference") ?? []), reference]);
@@ -122,7 +121,7 @@ async function removeImage(exchange: Exchange, { engine }: ApiContext): Promise<
 }
 
 async function prune(exchange: Exchange, { engine }: ApiContext): Promise<void> {
-  exchange.send(200, await engine.images.prune(exchange.filters(PRUNE_KEYS)));
+  exchange.send(200, await engine.images.prune(exchange.filters(IMAGE_PRUNE_FILTERS)));
 }
 
 /** `fromImage` with its tag or digest as one reference. */

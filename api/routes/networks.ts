@@ -3,6 +3,7 @@
  * on it.
  */
 import { ClusterError, hasCode } from "../../common/errors.ts";
+import { filterFlag, labelsPass } from "../../model/filters.ts";
 import type { NetworkAssignment } from "../../model/dispatch.ts";
 import type { EndpointSettings, Filters, JsonObject } from "../../model/engine.ts";
 import type { Network } from "../../model/objects.ts";
@@ -11,7 +12,7 @@ import type { StoreView } from "../../model/store-view.ts";
 import { managerOf, notManager, type ApiContext } from "../context.ts";
 import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
-import { anyValue, exactMatches, flagFilter, labelsMatch, prefixMatches } from "../filters.ts";
+import { anyValue, exactMatches, labelsMatch, prefixMatches } from "../filters.ts";
 import {
   assignedNetworkJson,
   networkJson,
@@ -27,7 +28,7 @@ const LIST_KEYS = new Set(["dangling", "driver", "id", "label", "name", "scope",
 const PREDEFINED = new Set(["bridge", "host", "none"]);
 
 function swarmNetworkMatches(network: NetworkJson, filters: Filters, isUsed: boolean): boolean {
-  const dangling = flagFilter(filters, "dangling");
+  const dangling = filterFlag(filters, "dangling");
   return (
     exactMatches(filters, "driver", network.Driver) &&
     exactMatches(filters, "scope", network.Scope) &&
@@ -274,8 +275,7 @@ async function pruneSwarm(context: ApiContext, filters: Filters): Promise<readon
     const isUsed = (["service", "task"] as const).some(
       (table) => view.list(table, { kind: "network", networkId: id }).length > 0,
     );
-    if (isUsed || spec.Ingress === true || !labelsMatch(filters, "label", spec.Labels)) continue;
-    if (filters.has("label!") && labelsMatch(filters, "label!", spec.Labels)) continue;
+    if (isUsed || spec.Ingress === true || !labelsPass(filters, spec.Labels ?? {})) continue;
     try {
       await control.removeNetwork(id);
       removed.push(spec.Name);

@@ -1,10 +1,10 @@
 /** /plugins: Docker's managed plugins. Names have slashes, so these patterns take more than one segment. */
+import { filterFlag } from "../../model/filters.ts";
 import type { Json, PullPluginOptions } from "../../model/engine.ts";
 import { familiarForm, parseReference, withDefaultTag } from "../../model/image-reference.ts";
 import type { ApiContext } from "../context.ts";
 import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
-import { flagFilter } from "../filters.ts";
 import { writeProgress } from "../progress.ts";
 import { fromRegistry } from "./registry-refusal.ts";
 import { get, post, remove, type Route } from "./table.ts";
@@ -24,7 +24,7 @@ function remoteOf(exchange: Exchange): string {
 
 async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   const filters = exchange.filters(LIST_KEYS);
-  flagFilter(filters, "enabled");
+  filterFlag(filters, "enabled");
   exchange.send(200, await engine.plugins.list(filters));
 }
 

@@ -1,8 +1,8 @@
 /** /volumes: those of this machine. */
 import { ClusterError } from "../../common/errors.ts";
+import { filterFlag } from "../../model/filters.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
-import { flagFilter } from "../filters.ts";
 import { ENGINE_FIELDS } from "../vocabulary.ts";
 import { get, post, put, remove, type Route } from "./table.ts";
 
@@ -11,7 +11,7 @@ const PRUNE_KEYS = new Set(["all", "label", "label!"]);
 
 async function list(exchange: Exchange, { engine }: ApiContext): Promise<void> {
   const filters = exchange.filters(LIST_KEYS);
-  flagFilter(filters, "dangling");
+  filterFlag(filters, "dangling");
   exchange.send(200, await engine.volumes.list(filters));
 }
 

@@ -25,6 +25,7 @@ import type {
   ListContainersOptions,
   LogLine,
 } from "../../model/engine.ts";
+import { checkFilterKeys, CONTAINER_PRUNE_FILTERS, labelsPass } from "../../model/filters.ts";
 import type { Labels } from "../../model/specs.ts";
 import { isCollectorDriver } from "../../model/log-drivers.ts";
 import { LaterRemoval } from "../later-removal.ts";
@@ -40,7 +41,7 @@ import { Archives } from "./archives.ts";
 import { attachContainer } from "./attach.ts";
 import { commitContainer, committedName, type CommitRequest } from "./commit.ts";
 import { checkedConfig, createWarnings, withNetworkNames } from "./container-create.ts";
-import { checkFilterKeys, checkListFilters, matchesFilters, matchesLabel } from "./container-filters.ts";
+import { checkListFilters, matchesFilters } from "./container-filters.ts";
 import { inspectContainer, listEntry } from "./container-inspect.ts";
 import { ContainerIndex } from "./container-names.ts";
 import {
@@ -788,14 +789,11 @@ export class LocalContainerEngine implements ContainerEngine {
   async prune(
     filters: Filters,
   ): Promise<{ readonly ContainersDeleted: readonly string[]; readonly SpaceReclaimed: number }> {
-    checkFilterKeys(filters, ["label", "label!", "until"]);
+    checkFilterKeys(filters, CONTAINER_PRUNE_FILTERS);
     const untilMs = untilOf(filters, this.#options.env.clock.wallMs());
     const isWanted = ({ record }: LiveContainer): boolean => {
-      const labels = record.config.Labels ?? {};
       const isOld = Number(parseNanoseconds(record.created) / 1_000_000n) <= untilMs;
-      const has = (filters.get("label") ?? []).every((each) => matchesLabel(labels, each));
-      const lacks = !(filters.get("label!") ?? []).some((each) => matchesLabel(labels, each));
-      return isOld && has && lacks;
+      return isOld && labelsPass(filters, record.config.Labels ?? {});
     };
     const deleted: string[] = [];
     let reclaimed = 0;

@@ -1,40 +1,11 @@
 /** `docker ps --filter` and prune's filters. Pure. */
 import { ClusterError } from "../../common/errors.ts";
 import type { Filters } from "../../model/engine.ts";
+import { checkFilterKeys, CONTAINER_LIST_FILTERS, hasLabel } from "../../model/filters.ts";
 import type { LiveContainer } from "./live-container.ts";
 
-const LIST_KEYS = [
-  "ancestor",
-  "before",
-  "exited",
-  "expose",
-  "health",
-  "id",
-  "is-task",
-  "isolation",
-  "label",
-  "name",
-  "network",
-  "publish",
-  "since",
-  "status",
-  "volume",
-];
 const BOOLEANS: ReadonlySet<string> = new Set(["1", "0", "true", "false"]);
 const STATUSES = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
-
-export function checkFilterKeys(filters: Filters, known: readonly string[]): void {
-  for (const key of filters.keys()) {
-    if (!known.includes(key)) throw new ClusterError("invalid_argument", `invalid filter '${key}'`);
-  }
-}
-
-/** "key" or "key=value". */
-export function matchesLabel(labels: Readonly<Record<string, string>>, wanted: string): boolean {
-  const at = wanted.indexOf("=");
-  if (at < 0) return Object.hasOwn(labels, wanted);
-  return labels[wanted.slice(0, at)] === wanted.slice(at + 1);
-}
 
 /** "80", "80/tcp", "8000-8010/udp" against "80/tcp". */
 function matchesPort(wanted: string, port: string): boolean {
@@ -91,7 +62,7 @@ const TESTS: Readonly<Record<string, Test>> = {
 export function matchesFilters(live: LiveContainer, filters: Filters, context: FilterContext): boolean {
   for (const [key, values] of filters) {
     if (key === "label") {
-      if (!values.every((value) => matchesLabel(live.record.config.Labels ?? {}, value))) return false;
+      if (!values.every((value) => hasLabel(live.record.config.Labels ?? {}, value))) return false;
       continue;
     }
     const test = TESTS[key];
@@ -104,7 +75,7 @@ export function matchesFilters(live: LiveContainer, filters: Filters, context: F
 const HEALTHS: readonly string[] = ["none", "starting", "healthy", "unhealthy"];
 
 export function checkListFilters(filters: Filters): void {
-  checkFilterKeys(filters, LIST_KEYS);
+  checkFilterKeys(filters, CONTAINER_LIST_FILTERS);
   for (const status of filters.get("status") ?? []) {
     if (!STATUSES.includes(status)) {
       throw new ClusterError("invalid_argument", `invalid filter 'status=${status}'`);

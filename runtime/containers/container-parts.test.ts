@@ -8,7 +8,6 @@ import { goFileMode } from "./archives.ts";
 import { ALL_CAPABILITIES, boundingSet, capabilityMask, capabilityNames } from "./capabilities.ts";
 import { Cgroups, parseHierarchies, sharesToWeight } from "./cgroups.ts";
 import { mergeConfig } from "./config-merge.ts";
-import { matchesLabel } from "./container-filters.ts";
 import { checkListFilters } from "./container-filters.ts";
 import { committedName } from "./commit.ts";
 import { checkedConfig } from "./container-create.ts";
@@ -298,8 +297,6 @@ test("wording, filters, limits and small formats", () => {
     [0, 1, 59, 60, 3600, 200_000].map((seconds) => humanDuration(seconds * 1000)),
     ["Less than a second", "1 second", "59 seconds", "About a minute", "About an hour", "2 days"],
   );
-  assert.equal(matchesLabel({ a: "1" }, "a=1"), true);
-  assert.equal(matchesLabel({ a: "1" }, "a=2"), false);
   assert.equal(goFileMode(0o041777), 2 ** 31 + 2 ** 20 + 0o777);
   assert.deepEqual(resourceLimit({ Name: "nofile", Soft: 10, Hard: -1 }), {
     resource: 7,

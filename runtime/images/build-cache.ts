@@ -2,9 +2,9 @@
 import { statfsSync } from "node:fs";
 import { ClusterError } from "../../common/errors.ts";
 import type { CachePruneOptions, Filters, JsonObject } from "../../model/engine.ts";
+import { checkFilterKeys } from "../../model/filters.ts";
 import { collectGarbage } from "./garbage.ts";
 import { parseUntil } from "../until-filter.ts";
-import { checkFilters } from "./image-queries.ts";
 import { imageUsers, type ContainersOf } from "./image-remove.ts";
 import type { ImageRecord } from "./image-records.ts";
 import type { ImageStorage } from "./image-storage.ts";
@@ -38,7 +38,7 @@ function isLeaf(storage: ImageStorage, record: ImageRecord): boolean {
 
 /** Whether an entry of `system df` may go by the filters. Throws on those that can't be read. */
 function entryMatcher(filters: Filters, nowMs: number): (entry: CacheEntry) => boolean {
-  checkFilters(filters, new Set([...Object.keys(FIELDS), ...TIMES]));
+  checkFilterKeys(filters, new Set([...Object.keys(FIELDS), ...TIMES]));
   for (const [key, values] of filters) {
     if (values.length <= 1) continue;
     throw new ClusterError(

@@ -1,22 +1,13 @@
 /** Answers about images in Docker's shapes: list, inspect, history. Reads only. */
 import { ClusterError } from "../../common/errors.ts";
 import type { ContainerConfig, Filters, JsonObject } from "../../model/engine.ts";
+import { checkFilterKeys, filterFlag, IMAGE_LIST_FILTERS, labelsPass } from "../../model/filters.ts";
 import { familiarForm, familiarName, parseReference } from "../../model/image-reference.ts";
 import { ZERO_TIME } from "../../common/time.ts";
 import { untilOf } from "../until-filter.ts";
 import type { ImageDocument } from "./image-documents.ts";
 import type { ImageRecord } from "./image-records.ts";
 import type { ImageStorage } from "./image-storage.ts";
-
-const LIST_FILTERS: ReadonlySet<string> = new Set([
-  "reference",
-  "label",
-  "label!",
-  "dangling",
-  "before",
-  "since",
-  "until",
-]);
 
 function familiarNames(canonical: readonly string[]): readonly string[] {
   return canonical.map((name) => familiarForm(parseReference(name)));
@@ -41,31 +32,6 @@ function patternOf(glob: string): RegExp {
       `invalid reference pattern "${glob}": syntax error in pattern`,
     );
   }
-}
-
-function isTrue(text: string): boolean {
-  return text === "1" || text.toLowerCase() === "true";
-}
-
-export function filterFlag(filters: Filters, key: string): boolean | undefined {
-  const value = filters.get(key)?.[0];
-  if (value === undefined) return undefined;
-  if (isTrue(value)) return true;
-  if (value === "0" || value.toLowerCase() === "false") return false;
-  throw new ClusterError("invalid_argument", `invalid filter '${key}=[${value}]'`);
-}
-
-export function checkFilters(filters: Filters, known: ReadonlySet<string>): void {
-  for (const key of filters.keys()) {
-    if (!known.has(key)) throw new ClusterError("invalid_argument", `invalid filter '${key}'`);
-  }
-}
-
-/** "k" or "k=v" against labels. */
-function hasLabel(labels: Readonly<Record<string, string>>, wanted: string): boolean {
-  const equals = wanted.indexOf("=");
-  if (equals < 0) return wanted in labels;
-  return labels[wanted.slice(0, equals)] === wanted.slice(equals + 1);
 }
 
 interface Named {
@@ -100,13 +66,11 @@ export function imageMatcher(
   const until = untilOf(filters, storage.env.clock.wallMs());
   return ({ document }) => {
     const created = createdMs(document);
-    const labels = document.config.Labels ?? {};
     return (
       (before === undefined || created < before) &&
       (since === undefined || created > since) &&
       created < until &&
-      (filters.get("label") ?? []).every((label) => hasLabel(labels, label)) &&
-      !(filters.get("label!") ?? []).some((label) => hasLabel(labels, label))
+      labelsPass(filters, document.config.Labels ?? {})
     );
   };
 }
@@ -134,7 +98,7 @@ function layerUsers(storage: ImageStorage): ReadonlyMap<string, number> {
 export function listImages(storage: ImageStorage, options: ListImagesOptions): readonly JsonObject[] {
   const { records } = storage;
   const { filters } = options;
-  checkFilters(filters, LIST_FILTERS);
+  checkFilterKeys(filters, IMAGE_LIST_FILTERS);
   const isDangling = filterFlag(filters, "dangling");
   const patterns = filters.get("reference")?.map(patternOf);
   const matches = imageMatcher(storage, filters);

@@ -4,12 +4,13 @@
  */
 import { ClusterError, hasCode } from "../../common/errors.ts";
 import type { ContainerEngine, Filters, JsonObject } from "../../model/engine.ts";
+import { checkFilterKeys, filterFlag, IMAGE_PRUNE_FILTERS } from "../../model/filters.ts";
 import { canonicalName, DEFAULT_TAG, familiarForm, parseReference } from "../../model/image-reference.ts";
 import { collectGarbage } from "./garbage.ts";
 import { imageEvent } from "./image-events.ts";
 import type { ImageRecord } from "./image-records.ts";
 import { isKept, type ImageStorage } from "./image-storage.ts";
-import { checkFilters, filterFlag, imageMatcher } from "./image-queries.ts";
+import { imageMatcher } from "./image-queries.ts";
 import { shortId } from "./progress.ts";
 
 const KEPT_MESSAGE =
@@ -210,8 +211,6 @@ export async function removeImage(
   return remover.answers;
 }
 
-const PRUNE_FILTERS: ReadonlySet<string> = new Set(["dangling", "label", "label!", "until"]);
-
 async function pruneOne(
   storage: ImageStorage,
   remover: Remover,
@@ -237,7 +236,7 @@ export async function pruneImages(
   filters: Filters,
   containers: ContainersOf,
 ): Promise<{ readonly ImagesDeleted: readonly JsonObject[] | null; readonly SpaceReclaimed: number }> {
-  checkFilters(filters, PRUNE_FILTERS);
+  checkFilterKeys(filters, IMAGE_PRUNE_FILTERS);
   const onlyDangling = filterFlag(filters, "dangling") ?? true;
   const matches = imageMatcher(storage, filters);
   const { records } = storage;

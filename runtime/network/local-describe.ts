@@ -1,6 +1,7 @@
 /** Local networks as Docker shows them, and Docker's filters over them. Pure. */
 import { ClusterError } from "../../common/errors.ts";
 import type { EndpointSettings, Filters, JsonObject } from "../../model/engine.ts";
+import { checkFilterKeys, filterFlag, labelsPass } from "../../model/filters.ts";
 import { bridgeName, PREDEFINED } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 
@@ -115,26 +116,13 @@ const FILTERS: ReadonlySet<string> = new Set([
   "until",
 ]);
 
-function hasLabel(record: LocalNetworkRecord, wanted: string): boolean {
-  const at = wanted.indexOf("=");
-  const key = at === -1 ? wanted : wanted.slice(0, at);
-  const value = record.labels[key];
-  return value !== undefined && (at === -1 || value === wanted.slice(at + 1));
-}
-
-function isTrue(value: string): boolean {
-  if (["1", "true"].includes(value)) return true;
-  if (["0", "false"].includes(value)) return false;
-  throw new ClusterError("invalid_argument", `invalid filter 'dangling=[${value}]'`);
-}
-
 function isOfType(record: LocalNetworkRecord, type: string): boolean {
   if (type !== "builtin" && type !== "custom")
     throw new ClusterError("invalid_argument", `invalid filter: 'type'='${type}'`);
   return PREDEFINED.has(record.name) === (type === "builtin");
 }
 
-function matchesOne(record: LocalNetworkRecord, key: string, value: string, isUsed: boolean): boolean {
+function matchesOne(record: LocalNetworkRecord, key: string, value: string): boolean {
   switch (key) {
     case "name":
       return record.name.includes(value);
@@ -146,12 +134,6 @@ function matchesOne(record: LocalNetworkRecord, key: string, value: string, isUs
       return value === "local";
     case "type":
       return isOfType(record, value);
-    case "dangling":
-      return isTrue(value) === (!isUsed && !PREDEFINED.has(record.name));
-    case "label":
-      return hasLabel(record, value);
-    case "label!":
-      return !hasLabel(record, value);
     default:
       return true;
   }
@@ -159,12 +141,12 @@ function matchesOne(record: LocalNetworkRecord, key: string, value: string, isUs
 
 /** Docker's rules: labels must all match, of the other keys one value each. */
 export function matchesFilters(record: LocalNetworkRecord, filters: Filters, isUsed: boolean): boolean {
-  for (const [key, values] of filters) {
-    if (!FILTERS.has(key)) throw new ClusterError("invalid_argument", `invalid filter '${key}'`);
-    if (values.length === 0) continue;
-    const matches = values.map((value) => matchesOne(record, key, value, isUsed));
-    const isMatch = key.startsWith("label") ? matches.every(Boolean) : matches.some(Boolean);
-    if (!isMatch) return false;
-  }
-  return true;
+  checkFilterKeys(filters, FILTERS);
+  const isDangling = filterFlag(filters, "dangling");
+  if (isDangling !== undefined && isDangling !== (!isUsed && !PREDEFINED.has(record.name))) return false;
+  const others = [...filters].filter(([, values]) => values.length > 0);
+  return (
+    labelsPass(filters, record.labels) &&
+    others.every(([key, values]) => values.map((value) => matchesOne(record, key, value)).some(Boolean))
+  );
 }

@@ -212,6 +212,7 @@ test("matchesFilters() knows Docker's keys and refuses others", () => {
   const is = (record: typeof bridge, key: string, ...values: string[]) =>
     matchesFilters(record, new Map([[key, values]]), false);
   assert.ok(is(own, "label", "a=b") && is(own, "label", "a") && !is(own, "label", "a=c"));
+  assert.ok(!is(own, "label", "constructor") && is(own, "label!", "constructor", "b"));
   assert.ok(is(bridge, "type", "builtin") && is(own, "type", "custom"));
   assert.ok(is(own, "dangling", "true") && !is(bridge, "dangling", "true"));
   assert.ok(is(own, "name", "x", "ow") && is(own, "driver", "bridge") && !is(own, "scope", "swarm"));

@@ -157,6 +157,8 @@ test("VolumeEngine.prune() takes unused anonymous volumes, with all=1 named ones
     VolumesDeleted: [anonymous["Name"]],
     SpaceReclaimed: 5,
   });
+  const unlabelled = filters({ all: ["1"], label: ["constructor"] });
+  assert.deepEqual((await engine.volumes.prune(unlabelled)).VolumesDeleted, []);
   assert.deepEqual((await engine.volumes.prune(filters({ all: ["1"] }))).VolumesDeleted, ["named"]);
   assert.deepEqual(await names(engine, {}), ["used"]);
 });

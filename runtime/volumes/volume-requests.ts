@@ -1,6 +1,7 @@
 /** What clients may ask about volumes: names, the create request, filters. Pure. */
 import { ClusterError } from "../../common/errors.ts";
 import type { Filters, JsonObject } from "../../model/engine.ts";
+import { checkFilterKeys, filterFlag, labelsPass } from "../../model/filters.ts";
 import type { Labels } from "../../model/specs.ts";
 import { ANONYMOUS_LABEL, type VolumeRecord } from "./volume-record.ts";
 
@@ -63,20 +64,6 @@ export function parseCreateRequest(request: JsonObject): {
   };
 }
 
-function hasLabel(labels: Labels, wanted: string): boolean {
-  const equals = wanted.indexOf("=");
-  if (equals < 0) return wanted in labels;
-  return labels[wanted.slice(0, equals)] === wanted.slice(equals + 1);
-}
-
-function flag(filters: Filters, key: string): boolean | undefined {
-  const value = filters.get(key)?.[0];
-  if (value === undefined) return undefined;
-  if (/^(?:1|t|true)$/i.test(value)) return true;
-  if (/^(?:0|f|false)$/i.test(value)) return false;
-  throw new ClusterError("invalid_argument", `invalid filter '${key}=[${value}]'`);
-}
-
 function expression(text: string): RegExp {
   try {
     return new RegExp(text);
@@ -96,11 +83,9 @@ export function volumeMatcher(
   isUsed: (name: string) => boolean,
   kind: "list" | "prune" = "list",
 ): (record: VolumeRecord) => boolean {
-  for (const key of filters.keys()) {
-    if (!KNOWN[kind].has(key)) throw new ClusterError("invalid_argument", `invalid filter '${key}'`);
-  }
-  const isDangling = kind === "prune" ? true : flag(filters, "dangling");
-  const takesNamed = kind === "list" || flag(filters, "all") === true;
+  checkFilterKeys(filters, KNOWN[kind]);
+  const isDangling = kind === "prune" ? true : filterFlag(filters, "dangling");
+  const takesNamed = kind === "list" || filterFlag(filters, "all") === true;
   const drivers = filters.get("driver");
   const names = filters.get("name")?.map(expression);
   return (record) =>
@@ -108,6 +93,5 @@ export function volumeMatcher(
     (takesNamed || ANONYMOUS_LABEL in record.labels) &&
     (drivers === undefined || drivers.includes(record.driver)) &&
     (names === undefined || names.some((each) => each.test(record.name))) &&
-    (filters.get("label") ?? []).every((label) => hasLabel(record.labels, label)) &&
-    !(filters.get("label!") ?? []).some((label) => hasLabel(record.labels, label));
+    labelsPass(filters, record.labels);
 }
