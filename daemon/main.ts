@@ -1,6 +1,7 @@
 /** The process of `shoal daemon`: options, log, signals, exit status. */
 import { createLogger, type Logger } from "../common/log.ts";
 import { ClusterError } from "../common/errors.ts";
+import type { DaemonCommandLine } from "../model/daemon-command-line.ts";
 import { parseAddressPool } from "../runtime/network/address-pools.ts";
 import { Daemon, nativeBinary } from "./daemon.ts";
 import { enterRootless, rootlessSide } from "./rootless.ts";
@@ -12,42 +13,10 @@ import {
   resolveOptions,
 } from "./options.ts";
 
-/** The command line of `shoal daemon`, parsed; what is absent was not given. */
-export interface DaemonCommandLine {
-  readonly dataRoot?: string;
-  readonly execRoot?: string;
-  readonly hosts: readonly string[];
-  readonly pidfile?: string;
-  readonly listenAddr?: string;
-  readonly advertiseAddr?: string;
-  readonly dataPathAddr?: string;
-  readonly dataPathPort?: number;
-  readonly logLevel?: DaemonOptions["logLevel"];
-  readonly logFormat?: DaemonOptions["logFormat"];
-  readonly logDriver?: string;
-  /** KEY=VALUE each. */
-  readonly logOpts?: readonly string[];
-  readonly tls?: boolean;
-  readonly tlsVerify?: boolean;
-  readonly tlsCaCert?: string;
-  readonly tlsCert?: string;
-  readonly tlsKey?: string;
-  readonly labels: readonly string[];
-  readonly insecureRegistries: readonly string[];
-  readonly registryMirrors: readonly string[];
-  readonly configFile?: string;
-  readonly usernsRemap?: string;
-  readonly defaultRuntime?: string;
-  /** NAME=PATH each. */
-  readonly addRuntimes?: readonly string[];
-  /** "base=CIDR,size=BITS" each. */
-  readonly addressPools?: readonly string[];
-}
-
 const DEFAULT_TLS_FOLDER = "/etc/shoal/tls";
 
 function flagsOf(line: DaemonCommandLine): DaemonFlags {
-  const { addRuntimes = [], addressPools = [], logOpts = [], hosts, labels, ...lists } = line;
+  const { addRuntimes, addressPools, logOpts, hosts, labels, ...lists } = line;
   const { insecureRegistries, registryMirrors, ...others } = lists;
   const { pidfile, configFile, tls, tlsVerify, tlsCaCert, tlsCert, tlsKey, ...rest } = others;
   const wantsTls = tls === true || tlsVerify === true;

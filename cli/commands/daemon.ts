@@ -5,41 +5,13 @@
 import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { ClusterError } from "../../common/errors.ts";
+import type { DaemonCommandLine } from "../../model/daemon-command-line.ts";
 import type { CommandContext, CommandDefinition } from "../command.ts";
 import { bool, list, text } from "../command.ts";
 import { choiceFlag, unsignedFlag } from "../flag-values.ts";
 import { SERVER_FLAGS } from "../server-flags.ts";
 
 export { runProgram } from "../program.ts";
-
-/** What daemon/main.ts takes; absent: the daemon's default. */
-export interface DaemonOptions {
-  readonly dataRoot?: string;
-  readonly execRoot?: string;
-  readonly hosts: readonly string[];
-  readonly pidfile?: string;
-  readonly listenAddr?: string;
-  readonly advertiseAddr?: string;
-  readonly dataPathAddr?: string;
-  readonly dataPathPort?: number;
-  readonly logLevel?: "debug" | "info" | "warn" | "error";
-  readonly logFormat?: "json" | "text";
-  readonly logDriver?: string;
-  readonly logOpts: readonly string[];
-  readonly tls?: boolean;
-  readonly tlsVerify?: boolean;
-  readonly tlsCaCert?: string;
-  readonly tlsCert?: string;
-  readonly tlsKey?: string;
-  readonly labels: readonly string[];
-  readonly insecureRegistries: readonly string[];
-  readonly registryMirrors: readonly string[];
-  readonly configFile?: string;
-  readonly usernsRemap?: string;
-  readonly defaultRuntime?: string;
-  readonly addRuntimes: readonly string[];
-  readonly addressPools: readonly string[];
-}
 
 /** Replaced by the bundler: the bundle lies one folder above the compiled files. */
 declare const SHOAL_BUNDLE: boolean | undefined;
@@ -52,7 +24,7 @@ function daemonModule(): string {
   return path.join(path.dirname(own), "..", "..", "daemon", `main${path.extname(own)}`);
 }
 
-function optionsOf({ flags, rootFlags }: CommandContext): DaemonOptions {
+function optionsOf({ flags, rootFlags }: CommandContext): DaemonCommandLine {
   const given = <K extends string>(key: K, name: string): { readonly [P in K]?: string } => {
     const value = flags.string(name) ?? rootFlags.string(name);
     return (value === undefined ? {} : { [key]: value }) as { readonly [P in K]?: string };
@@ -111,7 +83,7 @@ async function run(context: CommandContext): Promise<number> {
   process.removeAllListeners("SIGINT").removeAllListeners("SIGTERM");
   const file = daemonModule();
   const module = (await import(pathToFileURL(file).href)) as {
-    runDaemon?: (options: DaemonOptions) => Promise<number | void>;
+    runDaemon?: (options: DaemonCommandLine) => Promise<number | void>;
   };
   if (module.runDaemon === undefined)
     throw new ClusterError("internal", `Cannot start the daemon: "${file}" must export runDaemon`);
