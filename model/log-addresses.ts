@@ -13,7 +13,7 @@ const SYSLOG_PORT = 514;
 const FLUENTD_PORT = 24_224;
 
 /** The system's own syslog: a datagram socket wherever there is one. */
-export const LOCAL_SYSLOG_PATH = "/dev/log";
+const LOCAL_SYSLOG_PATH = "/dev/log";
 
 function refuse(option: string, wanted: string, given: string): never {
   throw new ClusterError("invalid_argument", `invalid value for ${option}: want ${wanted}, got "${given}"`);

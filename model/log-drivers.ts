@@ -21,9 +21,9 @@ const FACILITIES = (
   "12 13 14 15 local0 local1 local2 local3 local4 local5 local6 local7"
 ).split(" ");
 const DEFAULT_FACILITY = "daemon";
-export const SYSLOG_FORMATS = ["rfc3164", "rfc5424", "rfc5424micro"] as const;
+const SYSLOG_FORMATS = ["rfc3164", "rfc5424", "rfc5424micro"] as const;
 /** RFC 5424's names, and Docker's of before. */
-export const GELF_COMPRESSIONS = ["gzip", "zlib", "none"] as const;
+const GELF_COMPRESSIONS = ["gzip", "zlib", "none"] as const;
 
 const BOOLEANS: Readonly<Record<string, boolean>> = {
   ...Object.fromEntries(["1", "t", "T", "TRUE", "true", "True"].map((word) => [word, true])),

@@ -217,7 +217,7 @@ const host = text(NAME_CHARS_MAX, { pattern: HOST, called: "an address" });
 const hostPort = text(NAME_CHARS_MAX + 8, { pattern: HOST_AND_PORT, called: '"host:port"' });
 
 /** What is an address without port, as nodes tell it; empty where they tell none. */
-export function parseHost(value: string, field: string): string {
+function parseHost(value: string, field: string): string {
   return host(value, field);
 }
 

@@ -57,7 +57,7 @@ export async function stableFiles(live: string): Promise<readonly NamedFile[]> {
 }
 
 /** Opens what had this identity a moment ago; undefined if the name means another file now. */
-export async function openSame({ name, identity }: NamedFile): Promise<HeldFile | undefined> {
+async function openSame({ name, identity }: NamedFile): Promise<HeldFile | undefined> {
   const handle = await fs.open(name, "r").catch(() => undefined);
   if (handle === undefined) return undefined;
   const isCompressed = name.endsWith(".gz");

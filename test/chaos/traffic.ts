@@ -109,7 +109,7 @@ class Connection {
   }
 }
 
-export class Traffic {
+class Traffic {
   readonly #options: TrafficOptions;
   readonly #lost: Trouble[] = [];
   readonly #slow: Trouble[] = [];
