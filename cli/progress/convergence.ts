@@ -167,7 +167,7 @@ function readJob(reading: Reading, total: number): Progress {
   return { rows, running: done, wanted, isRollingBack: false, verdict };
 }
 
-/** `isUpdate`: the wait began with an update, so UpdateStatus speaks of it. */
+/** How far a service is: what runs of what is wanted, and whether waiting for more makes sense. */
 export function readProgress(reading: Reading): Progress {
   const { service, tasks, nodes } = reading;
   const mode = service.Spec.Mode;

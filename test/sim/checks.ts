@@ -181,7 +181,7 @@ export class Checks {
     }
   }
 
-  /** CommittedIsDurable: what a leader counts as committed is on disk on a quorum. */
+  /** O7: what a leader counts as committed is on disk on a quorum. */
   committedIsDurable(leader: MemberView, members: readonly MemberView[], down: ReadonlySet<number>): void {
     const { core, raftId } = leader;
     const index = core.log.commitIndex;
