@@ -101,11 +101,11 @@ bool send_descriptors(int socket, char tag, const int *fds, uint32_t count) {
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
   if (count == 0 || count > DESCRIPTORS_MAX) return count == 0 && send(socket, &tag, 1, MSG_NOSIGNAL) == 1;
   message.msg_control = control.room;
-  message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+  message.msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof(int));
   struct cmsghdr *head = CMSG_FIRSTHDR(&message);
   head->cmsg_level = SOL_SOCKET;
   head->cmsg_type = SCM_RIGHTS;
-  head->cmsg_len = CMSG_LEN(count * sizeof(int));
+  head->cmsg_len = (socklen_t)CMSG_LEN(count * sizeof(int));
   memcpy(CMSG_DATA(head), fds, count * sizeof(int));
   return sendmsg(socket, &message, MSG_NOSIGNAL) == 1;
 }
@@ -117,7 +117,7 @@ ssize_t receive_descriptors(int socket, char *bytes, size_t size, int *fds, uint
   union descriptor_control control = {0};
   struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
   message.msg_control = control.room;
-  message.msg_controllen = CMSG_SPACE(*count * sizeof(int));
+  message.msg_controllen = (socklen_t)CMSG_SPACE(*count * sizeof(int));
   uint32_t wanted = *count;
   *count = 0;
   ssize_t length;
