@@ -26,6 +26,12 @@ export const PLAN_RETRY_COUNT_MAX: number = 20;
 /** A loop whose run failed starts over from a full scan after this, doubling to the maximum. */
 export const LOOP_RETRY_FIRST_MS: number = 50;
 export const LOOP_RETRY_MAX_MS: number = 5_000;
+/** Milliseconds of rest for each of planning, so that a loop takes up a quarter of the processor at most. */
+export const LOOP_REST_PER_PLANNING: number = 3;
+/** Shorter rests, after plans for some hundred tasks, aren't worth a timer. */
+export const LOOP_REST_MIN_MS: number = 5;
+/** Nobody shall notice a longer one. */
+export const LOOP_REST_MAX_MS: number = 100;
 
 // Orchestrators and updater.
 

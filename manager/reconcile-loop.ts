@@ -9,7 +9,13 @@ import { ClusterError } from "../common/errors.ts";
 import type { Logger } from "../common/log.ts";
 import type { StoreEvent, TableName } from "../model/objects.ts";
 import type { StoreView } from "../model/store-view.ts";
-import { LOOP_RETRY_FIRST_MS, LOOP_RETRY_MAX_MS } from "./limits.ts";
+import {
+  LOOP_REST_MAX_MS,
+  LOOP_REST_MIN_MS,
+  LOOP_REST_PER_PLANNING,
+  LOOP_RETRY_FIRST_MS,
+  LOOP_RETRY_MAX_MS,
+} from "./limits.ts";
 import type { LoopTally } from "./loop-tally.ts";
 import type { Store, Watch, WatchItem } from "./store/store.ts";
 
@@ -29,6 +35,11 @@ export interface LoopOptions {
   readonly tables: readonly TableName[];
   /** Wait after the first change, so that more can join. Default: the rest of the turn. */
   readonly debounceMs?: number;
+  /**
+   * Rest after a run in proportion to how long it planned: for loops that look at a whole service for each of its changes, and
+   * else would take up the processor while one with thousands of tasks is rolled out.
+   */
+  readonly restsAfterPlanning?: boolean;
 }
 
 export abstract class ReconcileLoop implements Component {
@@ -42,6 +53,8 @@ export abstract class ReconcileLoop implements Component {
   #alarm: { readonly dueMs: number; readonly cancel: Cancel } | undefined;
   #run: Promise<void> | undefined;
   #isWokenWhileRunning = false;
+  /** Monotonic time before which no run begins. */
+  #restUntilMs = 0;
   #isStopped = true;
 
   protected constructor(deps: LoopDeps, options: LoopOptions) {
@@ -89,8 +102,10 @@ export abstract class ReconcileLoop implements Component {
       this.#scheduled = undefined;
       this.#start();
     };
-    const { debounceMs = 0 } = this.#options;
-    this.#scheduled = debounceMs > 0 ? this.deps.timers.after(debounceMs, run) : this.deps.timers.soon(run);
+    const { debounceMs = 0, restsAfterPlanning = false } = this.#options;
+    const restMs = restsAfterPlanning ? this.#restUntilMs - this.deps.clock.monotonicMs() : 0;
+    const waitMs = Math.max(debounceMs, restMs);
+    this.#scheduled = waitMs > 0 ? this.deps.timers.after(waitMs, run) : this.deps.timers.soon(run);
   }
 
   /** Causes a run at a monotonic time, or earlier if one was asked for. */
@@ -134,7 +149,13 @@ export abstract class ReconcileLoop implements Component {
     const startedMs = clock.monotonicMs();
     const ended = (isFailed: boolean): void =>
       tally?.ran(this.#options.name, clock.monotonicMs() - startedMs, isFailed);
-    this.#run = this.reconcile(this.#abort.signal)
+    const done = this.reconcile(this.#abort.signal);
+    // It has planned by now and waits for its writes, during which the processor is free for others.
+    if (this.#options.restsAfterPlanning === true) {
+      const plannedMs = clock.monotonicMs() - startedMs;
+      this.#restUntilMs = startedMs + plannedMs + restAfter(plannedMs);
+    }
+    this.#run = done
       .then(
         () => {
           ended(false);
@@ -167,4 +188,9 @@ export abstract class ReconcileLoop implements Component {
       if (!this.#isStopped) this.#reload();
     });
   }
+}
+
+function restAfter(plannedMs: number): number {
+  const restMs = plannedMs * LOOP_REST_PER_PLANNING;
+  return restMs < LOOP_REST_MIN_MS ? 0 : Math.min(restMs, LOOP_REST_MAX_MS);
 }

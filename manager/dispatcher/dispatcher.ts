@@ -9,6 +9,7 @@ import { newObjectId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
 import { certificateRoleOf, mustForgetRoot, mustRenewCertificate } from "../../model/node-role.ts";
 import { type Cluster, type Node, NodeState, type Task } from "../../model/objects.ts";
+import type { StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { NodeImages } from "../node-images.ts";
@@ -90,6 +91,8 @@ export class Dispatcher implements Component {
   readonly #statuses: StatusWriter;
   readonly #nodes: NodeWriter;
   #picture: ClusterPicture | undefined;
+  /** Until a node, the cluster or the number of sessions changes. */
+  #common: { readonly info: CommonInfo; readonly sessionCount: number } | undefined;
   readonly #cancels: Cancel[] = [];
   #cancelFlush: Cancel | undefined;
   #cancelDeadline: Cancel | undefined;
@@ -276,7 +279,7 @@ export class Dispatcher implements Component {
     this.#nodes.register(session.nodeId, hello, remoteAddr);
     session.isRegistered = true;
     log.info("node session opened", { nodeId: session.nodeId, session: session.id });
-    const common = commonInfo(this.#deps.store.view(), this.#sessions.size);
+    const common = this.#commonInfo(this.#deps.store.view());
     session.stream.send({ opened: { sessionId: session.id, info: this.#info(session, common) } });
     this.#flushSoon();
   }
@@ -366,6 +369,7 @@ export class Dispatcher implements Component {
           if (event.table === "task" && event.action === "update")
             this.#maybeHold(event.object, event.previous);
           this.#picture?.apply(event);
+          if (event.table === "node" || event.table === "cluster") this.#common = undefined;
           if (event.table === "node" && event.action === "remove") this.#nodeRemoved(event.object.id);
           break;
         }
@@ -380,6 +384,7 @@ export class Dispatcher implements Component {
   }
 
   #resync(): void {
+    this.#common = undefined;
     this.#picture = new ClusterPicture(this.#deps.store.view());
     for (const session of this.#sessions.values()) {
       session.assignments = new SessionAssignments(session.nodeId, session.assignments.sequence);
@@ -425,7 +430,7 @@ export class Dispatcher implements Component {
     const view = this.#deps.store.view();
     const { held } = this.#barrier;
     const unacknowledged = new Map<string, number>();
-    const common = commonInfo(view, this.#sessions.size);
+    const common = this.#commonInfo(view);
     const { cluster } = common;
     for (const session of this.#sessions.values()) {
       this.#tellInfo(session, common);
@@ -445,6 +450,13 @@ export class Dispatcher implements Component {
       this.#barrier.arm(unacknowledged);
       this.#releaseDrained();
     }
+  }
+
+  #commonInfo(view: StoreView): CommonInfo {
+    const sessionCount = this.#sessions.size;
+    if (this.#common?.sessionCount !== sessionCount)
+      this.#common = { info: commonInfo(view, sessionCount), sessionCount };
+    return this.#common.info;
   }
 
   #tellInfo(session: Session, common: CommonInfo): void {

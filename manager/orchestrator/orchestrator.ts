@@ -14,7 +14,7 @@ import { applyAction } from "./actions.ts";
 import { planGlobal } from "./global.ts";
 import { planGlobalJob, planReplicatedJob } from "./jobs.ts";
 import { planReplicated } from "./replicated.ts";
-import type { Action } from "./slots.ts";
+import { type Action, isSamePlace } from "./slots.ts";
 
 /** Everything the service's tasks need now, whatever its mode. */
 function planService(view: StoreView, service: Service, nodes: () => readonly Node[]): Action[] {
@@ -47,7 +47,7 @@ export class Orchestrator extends ReconcileLoop {
   #dirty = new Set<string>();
 
   constructor(deps: LoopDeps) {
-    super(deps, { name: "orchestrator", tables: ["service", "task", "node"] });
+    super(deps, { name: "orchestrator", tables: ["service", "task", "node"], restsAfterPlanning: true });
   }
 
   protected override load(view: StoreView): void {
@@ -60,8 +60,11 @@ export class Orchestrator extends ReconcileLoop {
     else if (event.table === "task") {
       if (!concernsPlan(event)) return false;
       this.#dirty.add(event.object.serviceId);
-    } else if (event.table === "node") this.#observeNode(event.object.id);
-    else return false;
+    } else if (event.table === "node") {
+      const { action, object, previous } = event;
+      if (action === "update" && previous !== undefined && isSamePlace(previous, object)) return false;
+      this.#observeNode(object.id);
+    } else return false;
     return true;
   }
 

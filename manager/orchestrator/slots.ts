@@ -7,6 +7,7 @@ import { isGlobal, restartPolicyOf } from "../../model/defaults.ts";
 import type { Node, Service, Task } from "../../model/objects.ts";
 import { NodeState } from "../../model/objects.ts";
 import { TaskState, isTerminal, isLive } from "../../model/task-state.ts";
+import { deepEqual } from "../../model/up-to-date.ts";
 
 export type NodeLookup = (nodeId: string) => Node | undefined;
 
@@ -43,6 +44,17 @@ export function diedByItself(task: Task): boolean {
 
 export function isNodeLost(node: Node | undefined): boolean {
   return node === undefined || node.status.state === NodeState.down;
+}
+
+/** True if no plan for a service tells the two apart: what is not looked at here, no constraint can name, and nothing else asks for. */
+export function isSamePlace(before: Node, now: Node): boolean {
+  return (
+    before.status.state === now.status.state &&
+    before.status.addr === now.status.addr &&
+    before.certificateRole === now.certificateRole &&
+    deepEqual(before.spec, now.spec) &&
+    deepEqual(before.description, now.description)
+  );
 }
 
 /** True if no container of the task can be running: it ended, never had a node, or its node is lost. */

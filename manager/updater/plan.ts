@@ -47,6 +47,8 @@ interface Progress {
   readonly live: readonly Task[];
   /** Live tasks of an older spec, or the dead one that holds the slot. None where the new one was given up beside them. */
   readonly stale: readonly Task[];
+  /** givenUp() of the slot. */
+  readonly lost: Task | undefined;
   /** The live task of the new spec. */
   readonly fresh: Task | undefined;
   /** When a task of the new spec first ran here, or died by itself; undefined while it is awaited. */
@@ -70,10 +72,8 @@ function progressOf(slot: Slot, input: UpdateInput): Progress {
   const fresh = live.findLast((task) => input.isUpToDate(task));
   const last = slot.tasks.at(-1);
   const holders = live.length > 0 || last === undefined ? live : [last];
-  const stale =
-    givenUp(slot, input) === undefined
-      ? holders.filter((task) => task !== fresh && !input.isUpToDate(task))
-      : [];
+  const lost = givenUp(slot, input);
+  const stale = lost === undefined ? holders.filter((task) => task !== fresh && !input.isUpToDate(task)) : [];
   let settledMs: number | undefined;
   for (const task of slot.tasks) {
     if (!input.isUpToDate(task)) continue;
@@ -82,7 +82,7 @@ function progressOf(slot: Slot, input: UpdateInput): Progress {
     const ms = sighting?.runningMs ?? (diedByItself(task) ? sighting?.endedMs : undefined);
     if (ms !== undefined) settledMs = Math.min(settledMs ?? ms, ms);
   }
-  return { slot, live, stale, fresh, settledMs };
+  return { slot, live, stale, lost, fresh, settledMs };
 }
 
 /**
@@ -99,11 +99,13 @@ function givenUp(slot: Slot, input: UpdateInput): Task | undefined {
 }
 
 /** Tasks of the new spec that count as failed by now. */
-function newFailures(input: UpdateInput): readonly { readonly task: Task; readonly isLate: boolean }[] {
+function newFailures(
+  progress: readonly Progress[],
+  input: UpdateInput,
+): readonly { readonly task: Task; readonly isLate: boolean }[] {
   const failures: { task: Task; isLate: boolean }[] = [];
-  for (const slot of input.slots) {
+  for (const { slot, lost } of progress) {
     // Whoever leads by now need not have seen it die.
-    const lost = givenUp(slot, input);
     if (lost !== undefined && !input.failedTaskIds.has(lost.id)) failures.push({ task: lost, isLate: false });
     for (const task of slot.tasks) {
       if (task === lost) continue;
@@ -139,7 +141,7 @@ export function planUpdate(input: UpdateInput): UpdatePlan {
     if (!isAnyStale) return nothing;
     return { ...nothing, status: { state: "updating", message: "update in progress" } };
   }
-  const failures = newFailures(input);
+  const failures = newFailures(progress, input);
   const failedTaskIds = new Set([...input.failedTaskIds, ...failures.map((each) => each.task.id)]);
   const first = failures[0];
   if (first !== undefined && failedTaskIds.size / Math.max(1, input.slots.length) > config.maxFailureRatio) {

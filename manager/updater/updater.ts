@@ -11,7 +11,7 @@ import type { StoreView } from "../../model/store-view.ts";
 import { TaskState, isTerminal } from "../../model/task-state.ts";
 import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Action, Slot } from "../orchestrator/slots.ts";
-import { diedByItself, groupSlots, isNodeLost, isOccupied } from "../orchestrator/slots.ts";
+import { diedByItself, groupSlots, isNodeLost, isOccupied, isSamePlace } from "../orchestrator/slots.ts";
 import { applyAction } from "../orchestrator/actions.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import type { Transaction } from "../store/store.ts";
@@ -35,7 +35,7 @@ export class Updater extends ReconcileLoop {
   readonly #alarms = new Map<string, Cancel>();
 
   constructor(deps: LoopDeps) {
-    super(deps, { name: "updater", tables: ["service", "task", "node"] });
+    super(deps, { name: "updater", tables: ["service", "task", "node"], restsAfterPlanning: true });
   }
 
   override stop(): Promise<void> {
@@ -80,12 +80,19 @@ export class Updater extends ReconcileLoop {
     const session = this.#sessions.get(event.object.serviceId);
     if (session === undefined) return false;
     if (event.action !== "remove") this.#see(session, event.object);
+    if (!concernsPlan(event)) return false;
     this.#dirty.add(event.object.serviceId);
     return true;
   }
 
   /** A node that changed may no longer meet constraints that only changed in the spec: its tasks may be out of date. */
   #observeNode(event: Extract<StoreEvent, { readonly table: "node" }>): boolean {
+    if (
+      event.previous !== undefined &&
+      event.action === "update" &&
+      isSamePlace(event.previous, event.object)
+    )
+      return false;
     const tasks = this.deps.store.view().list("task", { kind: "node", nodeId: event.object.id });
     for (const task of tasks) this.#dirty.add(task.serviceId);
     return tasks.length > 0;
@@ -197,6 +204,15 @@ export class Updater extends ReconcileLoop {
     });
     this.#alarms.set(serviceId, cancel);
   }
+}
+
+/** A task's way to running changes no plan, as long as its ports are known: only that it runs, ends, moves or is told to stop. */
+function concernsPlan(event: Extract<StoreEvent, { readonly table: "task" }>): boolean {
+  const { object, previous } = event;
+  if (event.action !== "update" || previous === undefined) return true;
+  if (previous.desiredState !== object.desiredState || previous.nodeId !== object.nodeId) return true;
+  const [before, now] = [previous.status.state, object.status.state];
+  return before !== now && (before === TaskState.new || now >= TaskState.running);
 }
 
 /**

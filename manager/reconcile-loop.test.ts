@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { silentLogger } from "../common/log.ts";
+import { type LoopDeps, ReconcileLoop } from "./reconcile-loop.ts";
+import { ModelCluster } from "./testing/model-cluster.ts";
+
+const RUN_COUNT = 3;
+
+/** A loop on a processor that needs `planningMs` for each plan. */
+class BusyLoop extends ReconcileLoop {
+  readonly startsMs: number[] = [];
+  readonly #plan: () => void;
+
+  constructor(deps: LoopDeps, options: { readonly restsAfterPlanning: boolean; readonly plan: () => void }) {
+    const { restsAfterPlanning, plan } = options;
+    super(deps, { name: "busy", tables: ["task"], restsAfterPlanning });
+    this.#plan = plan;
+  }
+
+  protected override load(): void {
+    // Has nothing to note.
+  }
+
+  protected override observe(): boolean {
+    return true;
+  }
+
+  protected override async reconcile(): Promise<void> {
+    this.startsMs.push(this.deps.clock.monotonicMs());
+    this.#plan();
+    // What it waits for is no work of its own.
+    await this.deps.store.update(() => undefined);
+    if (this.startsMs.length < RUN_COUNT) this.wake();
+  }
+}
+
+async function starts(planningMs: number, restsAfterPlanning = true): Promise<readonly number[]> {
+  const cluster = new ModelCluster();
+  let workedMs = 0;
+  const clock = {
+    monotonicMs: () => cluster.clock.monotonicMs() + workedMs,
+    wallMs: () => cluster.clock.wallMs() + workedMs,
+  };
+  const { random, store } = cluster;
+  const plan = (): void => {
+    workedMs += planningMs;
+  };
+  const deps = { store, clock, timers: cluster.clock, random, log: silentLogger };
+  const loop = new BusyLoop(deps, { restsAfterPlanning, plan });
+  loop.start();
+  while (loop.startsMs.length < RUN_COUNT) await cluster.clock.advanceAsync(1);
+  await loop.stop();
+  return loop.startsMs.slice(1).map((ms, at) => ms - (loop.startsMs[at] ?? 0));
+}
+
+test("ReconcileLoop rests after planning for long, three times as long, but not after short plans nor without end", async () => {
+  assert.deepEqual(await starts(20), [80, 80]);
+  assert.deepEqual(await starts(1_000), [1_100, 1_100]);
+  for (const each of await starts(1)) assert.ok(each < 5, `${each} ms`);
+  for (const each of await starts(20, false)) assert.ok(each < 25, `${each} ms`);
+});
