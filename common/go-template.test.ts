@@ -70,8 +70,14 @@ test("compileTemplate() refuses bad templates with the place", () => {
 
 test("strict templates name the fields that exist", () => {
   assert.throws(
-    () => compileTemplate("{{.Nope}}", { isStrict: true })({ ID: 1, Name: 2 }),
+    () => compileTemplate("{{.Nope}}", { strict: "top" })({ ID: 1, Name: 2 }),
     /fields: ID, Name/,
+  );
+  const nested = { Node: { ID: 1 } };
+  assert.equal(compileTemplate("{{.Node.Nope}}", { strict: "top" })(nested), "<no value>");
+  assert.throws(
+    () => compileTemplate("{{.Node.Nope}}", { strict: "everywhere" })(nested),
+    /there is no field "Nope"; fields: ID/,
   );
 });
 

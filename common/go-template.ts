@@ -9,8 +9,8 @@ import type { Command, Expression, Pipeline, TemplateNode } from "./go-template-
 import { parseTemplate } from "./go-template-parser.ts";
 
 export interface TemplateOptions {
-  /** Unknown fields of the top object are errors (tables) instead of "<no value>" (inspect). */
-  readonly isStrict?: boolean;
+  /** Where unknown fields are errors instead of "<no value>": of the top object (tables), or of every one. Default: nowhere. */
+  readonly strict?: "top" | "everywhere";
   /** Functions beside the built-in ones. */
   readonly functions?: Readonly<Record<string, TemplateFunction>>;
   /** Characters of output after which the run is given up. Default: no bound. */
@@ -374,6 +374,11 @@ class Run {
     }
   }
 
+  #isStrictAt(value: unknown): boolean {
+    const { strict } = this.#options;
+    return strict === "everywhere" || (strict === "top" && value === this.#top);
+  }
+
   #field(base: unknown, names: readonly string[]): unknown {
     let value = base;
     for (const name of names) {
@@ -381,7 +386,7 @@ class Run {
       if (value === null || value === undefined || value === NO_VALUE) return NO_VALUE;
       if (!isObject(value)) throw refuse(`can't evaluate field ${name} of ${quote(goString(value))}`);
       if (Object.hasOwn(value, name)) value = value[name];
-      else if (this.#options.isStrict === true && value === this.#top) {
+      else if (this.#isStrictAt(value)) {
         throw refuse(`there is no field "${name}"; fields: ${Object.keys(value).sort().join(", ")}`);
       } else value = NO_VALUE;
     }

@@ -26,7 +26,7 @@ export interface LogTagInfo {
 /** The text of a tag. Throws invalid_argument on bad syntax and on fields that there are not. */
 export function expandLogTag(template: string, info: LogTagInfo): string {
   const [entrypoint = "", ...args] = info.command;
-  return compileTemplate(template, { isStrict: true, outputCharsMax: TAG_CHARS_MAX })({
+  return compileTemplate(template, { strict: "top", outputCharsMax: TAG_CHARS_MAX })({
     ID: info.id.slice(0, SHORT_ID_CHARS),
     FullID: info.id,
     Name: info.name,

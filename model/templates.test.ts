@@ -67,9 +67,17 @@ test("expandContainerSpec() expands hostname, environment and mounts, and nothin
 });
 
 test("checkTemplates() refuses bad syntax, unknown fields and endless output", () => {
-  const check = (text: string): void => checkTemplates({ Image: "x", Env: [`A=${text}`] });
-  check("{{.Task.Name}}");
-  for (const bad of ["{{.Task.Name", "{{.Nothing}}", "{{range 1000000000}}x{{end}}", "{{nope 1}}"]) {
+  const check = (text: string): void => checkTemplates({ Image: "x", Env: [`A=${text}`] }, { tier: "front" });
+  check("{{.Task.Name}}{{.Node.Platform.OS}}{{.Service.Labels.tier}}");
+  check('{{index .Service.Labels "none"}}');
+  const unknown = ["{{.Node.Nothing}}", "{{.Node.Platform.Nothing}}", "{{.Service.Labels.none}}"];
+  for (const bad of [
+    ...unknown,
+    "{{.Task.Name",
+    "{{.Nothing}}",
+    "{{range 1000000000}}x{{end}}",
+    "{{nope 1}}",
+  ]) {
     assert.throws(
       () => check(bad),
       (error) => hasCode(error, "invalid_argument"),

@@ -57,7 +57,7 @@ function run(
 ): string {
   try {
     const template = compileTemplate(text, {
-      isStrict: true,
+      strict: "everywhere",
       outputCharsMax: OUTPUT_CHARS_MAX,
       functions: {
         join: (separator, ...parts) => parts.map(String).join(String(separator)),
@@ -151,7 +151,10 @@ const SAMPLE: TemplateContext = {
   Task: { ID: "task", Name: "service.1.task", Slot: "1" },
 };
 
-/** Throws invalid_argument if a placeholder of the spec is no valid template. */
-export function checkTemplates(spec: ContainerSpec): void {
-  expandContainerSpec(spec, SAMPLE);
+/** Throws invalid_argument if a placeholder of the spec is no valid template, or names what no task has. */
+export function checkTemplates(
+  spec: ContainerSpec,
+  serviceLabels: Readonly<Record<string, string>> = {},
+): void {
+  expandContainerSpec(spec, { ...SAMPLE, Service: { ...SAMPLE.Service, Labels: serviceLabels } });
 }

@@ -76,11 +76,11 @@ export function formatList<Row>(
   const defaults = list.defaults.map((name) => `{{.${name}}}`).join("\t");
   const isTable = format === "" || format === "table" || format.startsWith("table ");
   if (!isTable) {
-    const template = compileTemplate(unescape(format), { isStrict: true });
+    const template = compileTemplate(unescape(format), { strict: "top" });
     return rows.map((row) => `${template(rowValues(list.columns, row))}\n`).join("");
   }
   const source = unescape(format.replace(/^table ?/, "")) || defaults;
-  const template = compileTemplate(source, { isStrict: true });
+  const template = compileTemplate(source, { strict: "top" });
   const lines = [headerValues(list.columns), ...rows.map((row) => rowValues(list.columns, row))].map(
     (values) => template(values).split("\t"),
   );

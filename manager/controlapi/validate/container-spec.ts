@@ -10,7 +10,11 @@ const ENV_NAME = /^[^=\0]+(?:=|$)/;
 const MODE_MAX = 0o7777;
 const SIGNAL = /^(?:SIG)?[A-Z][A-Z0-9+-]*$|^\d{1,2}$/i;
 
-export function checkContainerSpec(spec: ContainerSpec | undefined): void {
+/** `serviceLabels`: what placeholders of the container's spec may name. */
+export function checkContainerSpec(
+  spec: ContainerSpec | undefined,
+  serviceLabels: Readonly<Record<string, string>> = {},
+): void {
   if (spec === undefined)
     throw refuse("ContainerSpec: missing in service spec", "TaskTemplate.ContainerSpec");
   if ((spec.Image ?? "") === "") throw refuse("ContainerSpec: image reference must be provided", "Image");
@@ -22,7 +26,7 @@ export function checkContainerSpec(spec: ContainerSpec | undefined): void {
     throw refuse(`invalid stop signal: "${spec.StopSignal}"`, "StopSignal");
   }
   checkNoNul(spec);
-  checkTemplates(spec);
+  checkTemplates(spec, serviceLabels);
   checkMounts(spec.Mounts ?? []);
   checkHealth(spec.Healthcheck);
   checkFiles(spec);
