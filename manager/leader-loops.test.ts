@@ -353,7 +353,8 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
 
   it("replicated and global jobs run to completion and no further", async () => {
     await withCluster(3, async (cluster) => {
-      const template = { ContainerSpec: { Image: "exit:100" } };
+      // What has completed is not run again, also where "any" end is to be followed by another try.
+      const template = { ContainerSpec: { Image: "exit:100" }, RestartPolicy: { Condition: "any" as const } };
       const job = await cluster.createService({
         Name: "job",
         TaskTemplate: template,

@@ -171,6 +171,18 @@ const REFUSED: readonly (readonly [claim: string, spec: unknown, text: string | 
     "EndpointSpec: duplicate published ports provided",
   ],
   [
+    "a port on every node and on the task's own",
+    web({
+      EndpointSpec: {
+        Ports: [
+          { TargetPort: 80, PublishedPort: 8080 },
+          { TargetPort: 80, PublishedPort: 8080, PublishMode: "host" },
+        ],
+      },
+    }),
+    "EndpointSpec: duplicate published ports provided",
+  ],
+  [
     "port out of range",
     web({ EndpointSpec: { Ports: [{ TargetPort: 70000 }] } }),
     /invalid target port 70000/,
@@ -187,6 +199,11 @@ const REFUSED: readonly (readonly [claim: string, spec: unknown, text: string | 
   ],
   ["relative target", web({}, { Mounts: [{ Target: "a" }] }), /mount path must be absolute/],
   ["bad template", web({}, { Env: ["A={{.Nope}}"] }), /invalid template in environment/],
+  [
+    "template of a label that the service has not",
+    web({ Labels: { tier: "front" } }, { Env: ["A={{.Service.Labels.tie}}"] }),
+    /invalid template in environment: .*there is no field "tie"; fields: tier/,
+  ],
   [
     "short interval",
     web({}, { Healthcheck: { Interval: 5 } }),
@@ -387,6 +404,15 @@ test("updateService() refuses credentials of a previous spec that there is not, 
   assert.equal(fixture.get(id).registryAuth, "two");
   await ask(fixture.get(id).version);
   assert.equal(fixture.get(id).registryAuth, "one");
+});
+
+test("createService() takes a job with any restart condition, as Swarm does: its loops run none that completed", async () => {
+  const fixture = new Fixture();
+  for (const Condition of ["none", "on-failure", "any"]) {
+    const { TaskTemplate } = template({ RestartPolicy: { Condition } }) as { TaskTemplate: object };
+    const { spec } = await fixture.service({ Name: Condition, Mode: { GlobalJob: {} }, TaskTemplate });
+    assert.equal(spec.TaskTemplate.RestartPolicy?.Condition, Condition);
+  }
 });
 
 test("updateService() runs a job anew only when its spec changed", async () => {

@@ -38,7 +38,7 @@ export function checkServiceSpec(given: unknown): ServiceSpec {
   checkServiceName(spec.Name);
   checkLabels(spec.Labels);
   checkMode(spec);
-  checkTaskSpec(spec.TaskTemplate);
+  checkTaskSpec(spec.TaskTemplate, spec.Labels);
   checkUpdateConfig(spec.UpdateConfig, ["pause", "continue", "rollback"], "UpdateConfig");
   checkUpdateConfig(spec.RollbackConfig, ["pause", "continue"], "RollbackConfig");
   checkEndpoint(spec.EndpointSpec);
@@ -75,9 +75,6 @@ function checkMode(spec: ServiceSpec): void {
     if (spec.UpdateConfig !== undefined) throw refuse("UpdateConfig cannot be set on a job", "UpdateConfig");
     if (spec.RollbackConfig !== undefined)
       throw refuse("RollbackConfig cannot be set on a job", "RollbackConfig");
-    if (spec.TaskTemplate?.RestartPolicy?.Condition === "any") {
-      throw refuse("RestartPolicy.Condition of a job must be none or on-failure, got any", "RestartPolicy");
-    }
   }
   if (
     name !== "replicated" &&
@@ -91,10 +88,10 @@ function checkMode(spec: ServiceSpec): void {
   }
 }
 
-function checkTaskSpec(task: TaskSpec | undefined): void {
+function checkTaskSpec(task: TaskSpec | undefined, serviceLabels: ServiceSpec["Labels"]): void {
   if (task === undefined) throw refuse("TaskTemplate: missing in service spec", "TaskTemplate");
   checkWord(task.Runtime, ["container"], "TaskTemplate.Runtime");
-  checkContainerSpec(task.ContainerSpec);
+  checkContainerSpec(task.ContainerSpec, serviceLabels);
   checkResources(task.Resources?.Limits);
   checkResources(task.Resources?.Reservations);
   checkRestart(task.RestartPolicy);
@@ -175,7 +172,8 @@ function checkEndpoint(endpoint: EndpointSpec | undefined): void {
       throw refuse(`invalid published port ${published}: must be 0 to ${PORT_MAX}`);
     }
     if (published === 0) continue;
-    const key = `${port.Protocol || "tcp"}/${published}/${isIngress}`;
+    // Whatever the modes: an ingress port is open on the node that a host port would be opened on.
+    const key = `${port.Protocol || "tcp"}/${published}`;
     if (taken.has(key))
       throw refuse("EndpointSpec: duplicate published ports provided", "EndpointSpec.Ports");
     taken.add(key);
