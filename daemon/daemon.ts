@@ -116,6 +116,7 @@ export class Daemon implements Component {
           version: VERSION,
           labels: options.labels,
           genericResources: options.nodeGenericResources,
+          volumeDrivers: engine.volumes.driverNames(),
         }),
       createNetwork: async ({ nodeId, dataPathAddress }) => {
         this.#network = await createWorkerNetwork({

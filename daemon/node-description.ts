@@ -1,7 +1,7 @@
 /** What this machine is, as the scheduler and `node inspect` see it. */
 import { arch, cpus, hostname, totalmem } from "node:os";
 import { LOG_DRIVERS } from "../model/log-drivers.ts";
-import type { NodeDescription } from "../model/objects.ts";
+import type { NodeDescription, TlsInfo } from "../model/objects.ts";
 import type { GenericResource } from "../model/specs.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import type * as MemberParts from "./member-parts.ts";
@@ -20,6 +20,7 @@ export function describeNode(options: {
   readonly version: string;
   readonly labels: readonly string[];
   readonly genericResources: readonly string[];
+  readonly volumeDrivers: readonly string[];
 }): NodeDescription {
   const labels = Object.fromEntries(
     options.labels.map((label) => {
@@ -43,23 +44,21 @@ export function describeNode(options: {
       Plugins: [
         ...["bridge", "host", "none", "overlay"].map((Name) => ({ Type: "Network", Name })),
         ...LOG_DRIVERS.map((Name) => ({ Type: "Log", Name })),
-        { Type: "Volume", Name: "local" },
+        ...options.volumeDrivers.map((Name) => ({ Type: "Volume", Name })),
       ],
     },
   };
 }
 
-/** Description with the facts of the root: read once for each root, since every task that starts asks. */
+/** Description with the facts of the root: those are read once for each root, since every task that starts asks. */
 export function describedBy(
   description: () => NodeDescription,
   { live, tlsInfoOf }: { readonly live: LiveIdentity } & Pick<typeof MemberParts, "tlsInfoOf">,
 ): () => NodeDescription {
-  let known: { readonly rootCa: string; readonly description: NodeDescription } | undefined;
+  let known: { readonly rootCa: string; readonly tlsInfo: TlsInfo } | undefined;
   return () => {
     const { rootCa } = live.current;
-    if (known?.rootCa !== rootCa) {
-      known = { rootCa, description: { ...description(), TLSInfo: tlsInfoOf(rootCa) } };
-    }
-    return known.description;
+    if (known?.rootCa !== rootCa) known = { rootCa, tlsInfo: tlsInfoOf(rootCa) };
+    return { ...description(), TLSInfo: known.tlsInfo };
   };
 }

@@ -12,7 +12,7 @@ import type { NodeDescription } from "../model/objects.ts";
 import type { NodeAvailability, NodeRole } from "../model/specs.ts";
 import { Agent, type DispatcherConnector } from "../worker/agent/agent.ts";
 import { KeptImages } from "../worker/images/kept-images.ts";
-import { IMAGE_INVENTORY_COUNT_MAX, IMAGE_REPORT_DELAY_MS } from "../worker/limits.ts";
+import { DRIVERS_CHECK_MS, IMAGE_INVENTORY_COUNT_MAX, IMAGE_REPORT_DELAY_MS } from "../worker/limits.ts";
 import type { WorkerNetwork } from "../worker/network/worker-network.ts";
 import { TASK_ID_LABEL } from "../worker/tasks/container-config.ts";
 import { ContainerControllerFactory } from "../worker/tasks/container-controller.ts";
@@ -45,6 +45,7 @@ export class WorkerNode implements Component {
   readonly #kept: KeptImages;
   #endImageWatch: (() => void) | undefined;
   #cancelReport: Cancel | undefined;
+  #cancelDrivers: Cancel | undefined;
   #peers: readonly PeerNode[] = [];
 
   constructor(options: WorkerNodeOptions) {
@@ -118,12 +119,13 @@ export class WorkerNode implements Component {
     engine.networks.setGuests?.(network.guests);
     this.#endImageWatch = engine.images.onChange(() => this.#reportImagesSoon());
     this.#reportImages();
+    this.#watchDrivers(this.#drivers());
     this.#agent.start();
   }
 
   /** Containers and traffic go on. */
   async stop(): Promise<void> {
-    this.#stopImages();
+    this.#stopReports();
     this.#agent.stop();
     await this.#tasks.stop();
     this.#options.engine.networks.setGuests?.(undefined);
@@ -137,7 +139,7 @@ export class WorkerNode implements Component {
 
   /** Stops and removes everything that the cluster had here. */
   async leave(): Promise<void> {
-    this.#stopImages();
+    this.#stopReports();
     this.#agent.stop();
     await this.#tasks.stop();
     const { containers } = this.#options.engine;
@@ -157,7 +159,8 @@ export class WorkerNode implements Component {
     await this.#kept.releaseAll();
   }
 
-  #stopImages(): void {
+  #stopReports(): void {
+    this.#cancelDrivers?.();
     this.#kept.stop();
     this.#endImageWatch?.();
     this.#cancelReport?.();
@@ -173,6 +176,19 @@ export class WorkerNode implements Component {
 
   #reportImages(): void {
     this.#agent.setImages(this.#options.engine.images.inventory(IMAGE_INVENTORY_COUNT_MAX));
+  }
+
+  #drivers(): string {
+    return this.#options.engine.volumes.driverNames().join();
+  }
+
+  /** A plugin may come and go without a word: it is a socket in a folder. The scheduler asks which node has which. */
+  #watchDrivers(told: string): void {
+    this.#cancelDrivers = this.#options.env.timers.after(DRIVERS_CHECK_MS, () => {
+      const drivers = this.#drivers();
+      if (drivers !== told) this.#agent.describe();
+      this.#watchDrivers(drivers);
+    });
   }
 
   async #applyNetwork(set: AssignmentSet): Promise<readonly string[]> {

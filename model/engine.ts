@@ -645,6 +645,8 @@ export interface VolumeEngine {
   prune(
     filters: Filters,
   ): Promise<{ readonly VolumesDeleted: readonly string[]; readonly SpaceReclaimed: number }>;
+  /** "local", and plugins that can be used now. */
+  driverNames(): readonly string[];
 }
 
 export interface PullPluginOptions {

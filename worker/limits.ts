@@ -46,3 +46,6 @@ export const STEP_RETRY = { countMax: 3, firstMs: 200, maxMs: 2_000 } as const;
  * arrive, and what waits in its listen queue is accepted. Swarm sleeps 2 s here.
  */
 export const DRAIN_SETTLE_MS = 250;
+
+/** Between two looks at which volume drivers the node has: a plugin that was started gets tasks within this time. */
+export const DRIVERS_CHECK_MS = 5_000;

@@ -131,6 +131,7 @@ export class FakeEngine implements Engine {
     create: async (request) => request,
     remove: async () => {},
     prune: async () => ({ VolumesDeleted: [], SpaceReclaimed: 0 }),
+    driverNames: () => ["local"],
   };
   readonly plugins: PluginEngine = {
     list: async () => [],

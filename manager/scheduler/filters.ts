@@ -6,7 +6,7 @@ import type { Constraint } from "../../model/constraints.ts";
 import { firstUnmet, parseConstraints, platformMatches } from "../../model/constraints.ts";
 import { NodeState } from "../../model/objects.ts";
 import type { Task } from "../../model/objects.ts";
-import type { GenericResource, Platform } from "../../model/specs.ts";
+import type { GenericResource, Mount, Platform } from "../../model/specs.ts";
 import type { NodeInfo } from "./node-set.ts";
 import { hostPortKeys, pickGeneric } from "./node-set.ts";
 
@@ -22,6 +22,8 @@ export interface Requirements {
   /** 0: no limit. */
   readonly maxReplicas: number;
   readonly logDriver: string;
+  /** Of the volumes that are mounted; those that every node has are left out. */
+  readonly volumeDrivers: readonly string[];
 }
 
 /** Drivers that every node has. */
@@ -40,7 +42,15 @@ export function requirementsOf(task: Task): Requirements {
     hostPorts: hostPortKeys(task),
     maxReplicas: spec.Placement?.MaxReplicas ?? 0,
     logDriver: spec.LogDriver?.Name ?? task.logDriver?.Name ?? "",
+    volumeDrivers: volumeDriversOf(spec.ContainerSpec.Mounts),
   };
+}
+
+function volumeDriversOf(mounts: readonly Mount[] | undefined): readonly string[] {
+  const names = (mounts ?? [])
+    .filter(({ Type }) => (Type ?? "volume") === "volume")
+    .map(({ VolumeOptions }) => VolumeOptions?.DriverConfig?.Name ?? "");
+  return names.filter((name) => name !== "" && name !== "local");
 }
 
 export type FilterName =
@@ -65,8 +75,11 @@ export function staticRefusal(info: NodeInfo, wanted: Requirements): Refusal | u
   if (node.spec.Availability !== "active") {
     return { filter: "ready", detail: `availability ${node.spec.Availability}` };
   }
-  if (!BUILT_IN_LOG_DRIVERS.has(wanted.logDriver) && !hasLogDriver(info, wanted.logDriver)) {
+  if (!BUILT_IN_LOG_DRIVERS.has(wanted.logDriver) && !hasPlugin(info, "Log", wanted.logDriver)) {
     return { filter: "plugins", detail: `log driver ${wanted.logDriver}` };
+  }
+  for (const name of wanted.volumeDrivers) {
+    if (!hasPlugin(info, "Volume", name)) return { filter: "plugins", detail: `volume driver ${name}` };
   }
   if (wanted.constraints.length > 0) {
     const unmet = firstUnmet(wanted.constraints, node);
@@ -91,9 +104,10 @@ function refusalOf(unmet: Constraint): Refusal {
   return refusal;
 }
 
-function hasLogDriver(info: NodeInfo, name: string): boolean {
+/** A plugin is named "rclone:latest" by the node that has it, and "rclone" or "rclone:latest" by who wants it. */
+function hasPlugin(info: NodeInfo, type: "Log" | "Volume", name: string): boolean {
   return (info.node.description?.Engine.Plugins ?? []).some(
-    (plugin) => plugin.Type === "Log" && plugin.Name === name,
+    (plugin) => plugin.Type === type && (plugin.Name === name || plugin.Name === `${name}:latest`),
   );
 }
 

@@ -38,7 +38,13 @@ function makeNode(index: number, shape: NodeShape = {}): Node {
         MemoryBytes: shape.memory ?? 1000,
         GenericResources: shape.generic ?? [],
       },
-      Engine: { EngineVersion: "", Plugins: [{ Type: "Log", Name: "syslog" }] },
+      Engine: {
+        EngineVersion: "",
+        Plugins: [
+          { Type: "Log", Name: "syslog" },
+          { Type: "Volume", Name: "nfs:latest" },
+        ],
+      },
     },
     status: { state: shape.state ?? NodeState.ready, message: "", addr: "" },
     rpcAddress: "",
@@ -54,13 +60,19 @@ interface TaskShape {
   readonly nodeId?: string;
   readonly state?: TaskState;
   readonly logDriver?: string;
+  readonly volumeDriver?: string;
 }
 
 let taskCount = 0;
 
 function makeTasks(service: string, count: number, shape: TaskShape = {}): Task[] {
   const spec = {
-    ContainerSpec: { Image: "i" },
+    ContainerSpec: {
+      Image: "i",
+      ...(shape.volumeDriver === undefined
+        ? {}
+        : { Mounts: [{ Target: "/v", VolumeOptions: { DriverConfig: { Name: shape.volumeDriver } } }] }),
+    },
     ...(shape.placement === undefined ? {} : { Placement: shape.placement }),
     ...(shape.reserved === undefined ? {} : { Resources: { Reservations: shape.reserved } }),
     ...(shape.logDriver === undefined ? {} : { LogDriver: { Name: shape.logDriver } }),
@@ -178,6 +190,8 @@ describe("placeTasks()", () => {
     );
     assert.equal(reason({ logDriver: "splunk" }), "no suitable node (missing plugin on 1 node)");
     assert.equal(reason({ logDriver: "syslog" }), "");
+    assert.equal(reason({ volumeDriver: "rclone" }), "no suitable node (missing plugin on 1 node)");
+    for (const volumeDriver of ["local", "nfs", "nfs:latest"]) assert.equal(reason({ volumeDriver }), "");
     assert.equal(
       placeTasks(new NodeSet(), makeTasks("web", 1), OPTIONS).unplaced[0]?.reason,
       "no suitable node",
