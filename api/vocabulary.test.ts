@@ -43,6 +43,21 @@ test("canonical() reads null as absent, and a string where Docker takes one for 
   assert.deepEqual(canonical({ Cmd: "ls", Entrypoint: null, Env: null }, ENGINE_FIELDS), { Cmd: ["ls"] });
 });
 
+test("canonical() tells the file of a credential spec, a name, from that of a secret", () => {
+  const body = {
+    ContainerSpec: {
+      Privileges: { CredentialSpec: { file: "spec.json" } },
+      Secrets: [{ SecretName: "key", file: { name: "key", uid: "1" } }],
+    },
+  };
+  assert.deepEqual(canonical(body, SWARM_FIELDS), {
+    ContainerSpec: {
+      Privileges: { CredentialSpec: { File: "spec.json" } },
+      Secrets: [{ SecretName: "key", File: { Name: "key", UID: "1" } }],
+    },
+  });
+});
+
 test("canonical() names field, wanted and got when a value has the wrong kind", () => {
   assert.throws(
     () => canonical({ Name: "x", taskTemplate: { containerSpec: { env: "A=1" } } }, SWARM_FIELDS),

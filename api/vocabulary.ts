@@ -10,9 +10,9 @@ import { JSON_DEPTH_MAX } from "./limits.ts";
 
 /**
  * s string, n whole number, f number, b boolean, S list of strings, L string or list of strings (read as a list), m map of strings,
- * o object, a list of objects, x map of objects under free keys, k map whose values are left alone, ? anything.
+ * o object, t string or object, a list of objects, x map of objects under free keys, k map whose values are left alone, ? anything.
  */
-type Kind = "s" | "n" | "f" | "b" | "S" | "L" | "m" | "o" | "a" | "x" | "k" | "?";
+type Kind = "s" | "n" | "f" | "b" | "S" | "L" | "m" | "o" | "t" | "a" | "x" | "k" | "?";
 
 interface Field {
   readonly name: string;
@@ -29,6 +29,7 @@ const KIND_WORDS: Readonly<Record<Kind, string>> = {
   L: "a string or a list of strings",
   m: "a map of strings",
   o: "an object",
+  t: "a string or an object",
   a: "a list of objects",
   x: "a map of objects",
   k: "a map",
@@ -78,7 +79,7 @@ export const SWARM_FIELDS: Vocabulary = vocabulary(`
   Resources:o RestartPolicy:o Placement:o LogDriver:o ForceUpdate:n Runtime:? Image:s Command:S Args:S Hostname:s Env:S
   Dir:s User:s Groups:S TTY:b OpenStdin:b ReadOnly:b Mounts:a StopSignal:s StopGracePeriod:n Healthcheck:o Test:S
   Interval:n Timeout:n StartPeriod:n StartInterval:n Retries:n Hosts:S DNSConfig:o Nameservers:S Search:S Secrets:a
-  SecretID:s SecretName:s Configs:a ConfigID:s ConfigName:s File:o UID:s GID:s Isolation:s Init:b Sysctls:m
+  SecretID:s SecretName:s Configs:a ConfigID:s ConfigName:s File:t UID:s GID:s Isolation:s Init:b Sysctls:m
   CapabilityAdd:S CapabilityDrop:S Ulimits:a Soft:n Hard:n OomScoreAdj:n Privileges:o CredentialSpec:o SELinuxContext:o
   Seccomp:o Profile:s AppArmor:o NoNewPrivileges:b Type:s Source:s Target:s Consistency:s BindOptions:o Propagation:s
   NonRecursive:b CreateMountpoint:b ReadOnlyNonRecursive:b ReadOnlyForceRecursive:b VolumeOptions:o NoCopy:b Subpath:s
@@ -121,6 +122,8 @@ function isOfKind(value: unknown, kind: Kind): boolean {
       );
     case "o":
       return isObject(value);
+    case "t":
+      return typeof value === "string" || isObject(value);
     case "a":
       return Array.isArray(value) && value.every((each) => isObject(each) || each === null);
     case "x":
@@ -195,6 +198,8 @@ function rewriteValue(
       return rewriteMap(value as Record<string, unknown>, words, path, depth);
     case "o":
       return rewriteObject(value as Record<string, unknown>, words, path, depth + 1);
+    case "t":
+      return isObject(value) ? rewriteObject(value, words, path, depth + 1) : value;
     case "a":
       return rewriteList(value as readonly unknown[], words, path, depth + 1).filter((each) => each !== null);
     case "?":

@@ -80,6 +80,13 @@ export interface Ulimit {
   readonly Hard: number;
 }
 
+/** Of a Windows service account; one of the three. */
+export interface CredentialSpec {
+  readonly Config?: string;
+  readonly File?: string;
+  readonly Registry?: string;
+}
+
 export interface ContainerSpec {
   readonly Image: string;
   readonly Labels?: Labels;
@@ -115,7 +122,7 @@ export interface ContainerSpec {
   readonly Ulimits?: readonly Ulimit[];
   readonly OomScoreAdj?: number;
   readonly Privileges?: {
-    readonly CredentialSpec?: unknown;
+    readonly CredentialSpec?: CredentialSpec;
     readonly SELinuxContext?: unknown;
     readonly Seccomp?: { readonly Mode?: "default" | "unconfined" | "custom"; readonly Profile?: string };
     readonly AppArmor?: { readonly Mode?: "default" | "disabled" };

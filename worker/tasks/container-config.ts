@@ -4,7 +4,7 @@
  */
 import type { ContainerConfig, HostConfig, InjectedFile } from "../../model/engine.ts";
 import type { Task } from "../../model/objects.ts";
-import type { ContainerSpec, Driver, FileTarget } from "../../model/specs.ts";
+import type { ContainerSpec, CredentialSpec, Driver, FileTarget } from "../../model/specs.ts";
 import { expandPayload, type TemplateContext } from "../../model/templates.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { TaskDependencies } from "./controller.ts";
@@ -65,8 +65,15 @@ function taskEnv(task: Task): readonly string[] {
 export function hostConfig(task: Task, networkMode: string): HostConfig {
   const spec = task.spec.ContainerSpec;
   const { Limits: limits, Reservations: reservations } = task.spec.Resources ?? {};
-  const { Seccomp: seccomp, AppArmor: apparmor, NoNewPrivileges } = spec.Privileges ?? {};
+  const {
+    CredentialSpec: credential,
+    Seccomp: seccomp,
+    AppArmor: apparmor,
+    NoNewPrivileges,
+  } = spec.Privileges ?? {};
   const securityOpt = [
+    // For Windows: the engine refuses it, so that nobody believes that it is in force.
+    ...credentialOption(credential),
     ...(seccomp?.Mode === "unconfined" ? ["seccomp=unconfined"] : []),
     ...(seccomp?.Mode === "custom"
       ? [`seccomp=${Buffer.from(seccomp.Profile ?? "", "base64").toString()}`]
@@ -95,11 +102,20 @@ export function hostConfig(task: Task, networkMode: string): HostConfig {
     Sysctls: spec.Sysctls ?? {},
     Ulimits: spec.Ulimits ?? [],
     ...(spec.OomScoreAdj === undefined ? {} : { OomScoreAdj: spec.OomScoreAdj }),
+    ...(spec.Isolation === undefined ? {} : { Isolation: spec.Isolation }),
     ...(spec.Init === undefined ? {} : { Init: spec.Init }),
     ...(logDriver?.Name === undefined
       ? {}
       : { LogConfig: { Type: logDriver.Name, Config: logDriver.Options ?? {} } }),
   };
+}
+
+function credentialOption(spec: CredentialSpec | undefined): readonly string[] {
+  const { Config, File, Registry } = spec ?? {};
+  const sources = { config: Config, file: File, registry: Registry };
+  return Object.entries(sources)
+    .filter(([, name]) => name !== undefined && name !== "")
+    .map(([kind, name]) => `credentialspec=${kind}://${name}`);
 }
 
 /** "IP name [alias…]" of service specs as "name:IP" of containers. */

@@ -70,6 +70,7 @@ const container: Shape = {
     OomScoreAdj: "integer",
     Privileges: {
       fields: {
+        CredentialSpec: { fields: { Config: "string", File: "string", Registry: "string" } },
         Seccomp: { fields: { Mode: "string", Profile: "string" } },
         AppArmor: { fields: { Mode: "string" } },
         NoNewPrivileges: "boolean",

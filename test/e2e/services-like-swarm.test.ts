@@ -1,0 +1,95 @@
+/** Services on a cluster of one, where Swarm's users would notice a difference: what becomes of a spec, told in its words. */
+import assert from "node:assert/strict";
+import * as fs from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, describe, it } from "node:test";
+import { busyboxTar } from "../../bench/test-image.ts";
+import { SoakDaemon } from "../soak/soak-daemon.ts";
+import { pluginTar } from "./support/plugin-lab.ts";
+import { until } from "./support/wait.ts";
+
+const WAIT_MS = 30_000;
+const ADDRESS = "10.91.0.1";
+
+interface TaskAnswer {
+  readonly Status: { readonly State: string; readonly Err?: string };
+}
+
+describe("services, as Swarm's users know them", () => {
+  let root: string;
+  let daemon: SoakDaemon;
+
+  const ask = async (method: string, target: string, body?: Uint8Array | object): Promise<unknown> => {
+    const answer = await daemon.call(method, target, body);
+    const text = answer.body.toString();
+    if (answer.status >= 300) throw new Error(`${answer.status} ${text}`);
+    return /^[[{"]/.test(text) ? JSON.parse(text.split("\n")[0] ?? "") : undefined;
+  };
+  const create = (name: string, container: object): Promise<unknown> =>
+    ask("POST", "/services/create", {
+      Name: name,
+      TaskTemplate: {
+        ContainerSpec: { Image: "box:1", Command: ["sleep", "600"], StopGracePeriod: 1e8, ...container },
+      },
+    });
+  const tasks = async (name: string): Promise<readonly TaskAnswer[]> =>
+    (await ask("GET", `/tasks?filters={"service":["${name}"]}`)) as readonly TaskAnswer[];
+  const shows = (name: string, states: readonly string[], text: string): Promise<unknown> =>
+    until(`${name} shows: ${text}`, WAIT_MS, async () =>
+      (await tasks(name)).some(
+        ({ Status }) => states.includes(Status.State) && (Status.Err ?? "").includes(text),
+      ),
+    );
+
+  before(async () => {
+    root = await fs.mkdtemp(path.join(tmpdir(), "shoal-like-swarm-"));
+    daemon = await SoakDaemon.open(root);
+    daemon.inside("ip", "address", "add", `${ADDRESS}/32`, "dev", "lo");
+    daemon.start();
+    await ask("POST", "/images/create?fromSrc=-&repo=box&tag=1", busyboxTar());
+    await ask("POST", "/swarm/init", { ListenAddr: `${ADDRESS}:2377`, AdvertiseAddr: ADDRESS });
+  });
+
+  after(async () => {
+    await ask("POST", "/swarm/leave?force=1").catch((error: unknown) => assert.ifError(error));
+    await daemon.stop();
+    daemon.close();
+    await fs.rm(root, { recursive: true, force: true });
+  });
+
+  it("a credential spec and an isolation, which are for Windows, are taken and their tasks refused", async () => {
+    await create("credential", { Privileges: { CredentialSpec: { File: "spec.json" } } });
+    await create("isolated", { Isolation: "hyperv" });
+    await create("plain", { Isolation: "default" });
+    await shows("credential", ["rejected"], 'invalid --security-opt 1: "credentialspec=file://spec.json"');
+    await shows("isolated", ["rejected"], "invalid isolation 'hyperv' on linux");
+    await shows("plain", ["running"], "");
+    for (const name of ["credential", "isolated", "plain"]) await ask("DELETE", `/services/${name}`);
+  });
+
+  it("a task with a volume of a plugin waits for a node that has it", async () => {
+    const Mounts = [
+      {
+        Type: "volume",
+        Source: "data",
+        Target: "/data",
+        VolumeOptions: { DriverConfig: { Name: "folders" } },
+      },
+    ];
+    await create("stored", { Mounts });
+    await shows("stored", ["pending"], "no suitable node (missing plugin on 1 node)");
+    const tar: Buffer[] = [];
+    for await (const chunk of await pluginTar(path.join(root, "plugin"))) tar.push(chunk as Buffer);
+    await ask("POST", "/plugins/create?name=folders", Buffer.concat(tar));
+    await ask("POST", "/plugins/folders/enable?timeout=20");
+    await shows("stored", ["running"], "");
+    await ask("DELETE", "/services/stored");
+    await until("its container is gone", WAIT_MS, async () => {
+      const list = (await ask("GET", "/containers/json?all=1")) as readonly unknown[];
+      return list.length === 0;
+    });
+    await ask("DELETE", "/volumes/data");
+    await ask("DELETE", "/plugins/folders?force=1");
+  });
+});
