@@ -22,6 +22,7 @@ import type {
   Task,
 } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
+import { TaskState, isTerminal } from "../../model/task-state.ts";
 import {
   endpointOf,
   endpointState,
@@ -189,7 +190,7 @@ export class ClusterPicture {
     into(this.#tasksByService, task.serviceId).set(task.id, task);
     if (task.nodeId !== "") {
       into(this.#tasksByNode, task.nodeId).set(task.id, task);
-      this.#changedNodes.add(task.nodeId);
+      if (previous === undefined || !isEcho(previous, task)) this.#changedNodes.add(task.nodeId);
     }
     this.#setEndpoints(task);
     this.#staleServices.add(task.serviceId);
@@ -332,4 +333,17 @@ function into(index: Map<string, Map<string, Task>>, key: string): Map<string, T
   const made = new Map<string, Task>();
   index.set(key, made);
   return made;
+}
+
+/** True if the task's way towards its end is all that changed, which its worker told of itself and needn't be told again. */
+function isEcho(previous: Task, task: Task): boolean {
+  return (
+    previous.status.state >= TaskState.assigned &&
+    !isTerminal(task.status.state) &&
+    previous.nodeId === task.nodeId &&
+    previous.desiredState === task.desiredState &&
+    previous.spec === task.spec &&
+    previous.networks === task.networks &&
+    previous.ports === task.ports
+  );
 }

@@ -8,7 +8,7 @@ import { parseRfc3339 } from "../../common/time.ts";
 import { isGlobal, restartPolicyOf, stopGraceMsOf } from "../../model/defaults.ts";
 import type { Node, Service, StoreEvent, Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import { TaskState, isLive } from "../../model/task-state.ts";
+import { TaskState, isLive, isTerminal } from "../../model/task-state.ts";
 import { STOP_WAIT_MARGIN_MS } from "../limits.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import { workingState } from "./actions.ts";
@@ -38,13 +38,17 @@ export class StartGate extends ReconcileLoop {
   }
 
   protected override observe(event: StoreEvent): boolean {
+    let isNew = false;
     if (event.table === "task") {
       const { object } = event;
       const isWaiting = event.action !== "remove" && object.desiredState === TaskState.ready;
       if (!isWaiting) this.#waiting.delete(object.id);
-      else if (!this.#waiting.has(object.id)) this.#waiting.set(object.id, undefined);
+      else if (!this.#waiting.has(object.id)) {
+        this.#waiting.set(object.id, undefined);
+        isNew = true;
+      }
     }
-    return this.#waiting.size > 0;
+    return isNew || (this.#waiting.size > 0 && maySetFree(event));
   }
 
   protected override async reconcile(signal: AbortSignal): Promise<void> {
@@ -90,6 +94,14 @@ export class StartGate extends ReconcileLoop {
     const graceMs = Math.max(0, ...before.map((each) => stopGraceMsOf(each.spec)));
     return { dueMs: nowMs + delayMs, giveUpMs: nowMs + graceMs + STOP_WAIT_MARGIN_MS };
   }
+}
+
+/** True if a task may have stopped: nothing else lets another one start, but for time. */
+function maySetFree(event: StoreEvent): boolean {
+  if (event.action !== "update") return true;
+  if (event.table === "node") return event.previous?.status.state !== event.object.status.state;
+  if (event.table !== "task" || event.previous === undefined) return true;
+  return isTerminal(event.object.status.state) && !isTerminal(event.previous.status.state);
 }
 
 /** The slot's tasks that must have stopped before `task` may start. */
