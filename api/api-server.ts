@@ -10,6 +10,7 @@ import type { NetworkAssignment } from "../model/dispatch.ts";
 import type { Engine } from "../model/engine.ts";
 import type { ApiContext, VersionInfo } from "./context.ts";
 import { EventFeed } from "./event-feed.ts";
+import { BUILDKIT_ROUTES } from "./routes/buildkit.ts";
 import { CONTAINER_ROUTES } from "./routes/containers.ts";
 import { DASHBOARD_ROUTES } from "./routes/dashboard.ts";
 import { IMAGE_ROUTES } from "./routes/images.ts";
@@ -57,6 +58,7 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
     ...CONTAINER_ROUTES,
     ...STREAM_ROUTES,
     ...IMAGE_ROUTES,
+    ...BUILDKIT_ROUTES,
     ...NETWORK_ROUTES,
     ...VOLUME_ROUTES,
     ...PLUGIN_ROUTES,

@@ -94,6 +94,11 @@ export class Exchange {
     return first === "" ? undefined : first;
   }
 
+  /** All values of a header that may come several times, in order. */
+  headerValues(name: string): readonly string[] {
+    return this.#parts.request.headersDistinct[name.toLowerCase()] ?? [];
+  }
+
   /** The parsed `filters`; a 400 for keys that are not among `known`. */
   filters(known: ReadonlySet<string>): Filters {
     const filters = parseFilters(this.query.text("filters"));

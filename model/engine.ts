@@ -5,6 +5,7 @@
  * Names, full ids and unambiguous id prefixes are accepted wherever an `id` of a container, image, network is asked.
  */
 import type { Readable, Writable } from "node:stream";
+import type { SolvedBuild, SolveOptions } from "./build.ts";
 import type { ResolvedImage } from "./dispatch.ts";
 import type { HealthConfig, Labels, Mount, Ulimit } from "./specs.ts";
 
@@ -474,6 +475,8 @@ export interface ImageEngine {
   ): AsyncIterable<ProgressLine>;
   save(references: readonly string[]): Promise<Readable>;
   build(options: BuildOptions, signal: AbortSignal): AsyncIterable<ProgressLine>;
+  /** A build that asks its client for what it needs while it runs. Its cache is that of build(). */
+  solve(options: SolveOptions, signal: AbortSignal): Promise<SolvedBuild>;
   pruneBuildCache(options: CachePruneOptions): Promise<JsonObject>;
   /** Answer of /distribution/NAME/json; fails fast when no registry can be asked. */
   distribution(reference: string, registryAuth?: string): Promise<JsonObject>;

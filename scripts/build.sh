@@ -7,7 +7,7 @@ node scripts/generate-proto.mjs
 tsc --build
 node scripts/prune-dist.mjs
 mkdir -p dist/proto/gen
-cp proto/gen/shoal.js proto/gen/shoal.d.ts dist/proto/gen/
+cp proto/gen/*.js proto/gen/*.d.ts dist/proto/gen/
 if [ -f runtime/native/Makefile ]; then make -s -C runtime/native; fi
 if [ -f scripts/bundle-cli.mjs ]; then node scripts/bundle-cli.mjs; fi
 # For /version: the commit this was built from and its time; a package carries the file along.

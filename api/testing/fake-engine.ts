@@ -319,6 +319,7 @@ export class FakeEngine implements Engine {
       import: () => this.#progress(),
       save: async () => refuse("save"),
       build: () => this.#progress(),
+      solve: async () => refuse("solve"),
       pruneBuildCache: async () => ({ CachesDeleted: null, SpaceReclaimed: 0 }),
       distribution: async () => {
         throw new ClusterError("unavailable", "no registry");

@@ -10,7 +10,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { ImageStorage } from "../images/image-storage.ts";
 import { LayeredView } from "../images/layered-view.ts";
 import { fromText, fsPath } from "../images/tar/byte-path.ts";
-import { IgnorePatterns, readIgnoreFile } from "./ignore-patterns.ts";
+import { IGNORE_FILE, IgnorePatterns, readIgnoreFile } from "./ignore-patterns.ts";
 
 const DOCKERFILE_BYTES_MAX = 1024 * 1024;
 
@@ -35,7 +35,8 @@ export class BuildContext {
     return new BuildContext(storage, staging);
   }
 
-  #text(name: string): string | undefined {
+  /** Undefined: there is no such file. */
+  text(name: string): string | undefined {
     return new LayeredView([this.folder]).readFile(fromText(name), DOCKERFILE_BYTES_MAX)?.toString("utf8");
   }
 
@@ -45,15 +46,15 @@ export class BuildContext {
     if (clean.startsWith("../") || clean === "..") {
       throw new ClusterError("invalid_argument", `forbidden path outside the build context: ${name}`);
     }
-    const text = this.#text(clean);
+    const text = this.text(clean);
     if (text === undefined) {
       throw new ClusterError("invalid_argument", `Cannot locate specified Dockerfile: ${name}`);
     }
     if (text === "") {
       throw new ClusterError("invalid_argument", `the Dockerfile (${name}) cannot be empty`);
     }
-    const ignored = new IgnorePatterns(readIgnoreFile(this.#text(".dockerignore") ?? ""));
-    for (const each of [".dockerignore", clean]) if (ignored.ignores(each)) this.#remove(each);
+    const ignored = new IgnorePatterns(readIgnoreFile(this.text(IGNORE_FILE) ?? ""));
+    for (const each of [IGNORE_FILE, clean]) if (ignored.ignores(each)) this.#remove(each);
     return text;
   }
 

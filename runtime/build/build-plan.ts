@@ -43,6 +43,8 @@ export interface BuildPlan {
   /** Values of the global arguments. */
   readonly globalArgs: Variables;
   readonly stages: readonly Stage[];
+  /** Of the whole file, those after the target too. */
+  readonly writtenStageCount: number;
   readonly stepCount: number;
 }
 
@@ -177,6 +179,7 @@ export function planBuild(text: string, options: PlanOptions): BuildPlan {
     globals: globals.map((instruction, index) => ({ instruction, number: index + 1 })),
     globalArgs,
     stages,
+    writtenStageCount: all.length,
     stepCount: number,
   };
 }

@@ -4,42 +4,19 @@
  */
 import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
-import type { BuildOptions, ContainerEngine, ProgressLine } from "../../model/engine.ts";
-import { canonicalForm, familiarForm, parseReference } from "../../model/image-reference.ts";
+import type { BuildOptions, ProgressLine } from "../../model/engine.ts";
+import { canonicalForm, familiarForm } from "../../model/image-reference.ts";
 import { HOST_PLATFORM, type ImagePlatform, parsePlatformText } from "../../model/platforms.ts";
 import { makeDurable, nameImage } from "../images/durable-images.ts";
 import { imageEvent } from "../images/image-events.ts";
 import type { ImageRecord } from "../images/image-records.ts";
-import { holdImage, type ImageStorage } from "../images/image-storage.ts";
 import type { Lease } from "../images/leases.ts";
 import { progressOf, shortId } from "../images/progress.ts";
 import { BuildContext } from "./build-context.ts";
-import { planBuild, stageOf, type BuildPlan, type Stage } from "./build-plan.ts";
+import { planBuild, type BuildPlan } from "./build-plan.ts";
 import { parseBuildRequest, type BuildRequest } from "./build-request.ts";
 import { inRed } from "./run-step.ts";
-import { EMPTY_STAGE, StageBuilder, stageOn, type StageResult } from "./stage-builder.ts";
-import { StageOutputs } from "./stage-output.ts";
-
-/** Brings an image here; the header is X-Registry-Auth's form. */
-export type EnsureImage = (
-  reference: string,
-  options: {
-    readonly registryAuth?: string;
-    readonly platform?: string;
-    readonly report: (line: ProgressLine) => void;
-  },
-  signal: AbortSignal,
-) => Promise<string>;
-
-export interface BuilderParts {
-  readonly storage: ImageStorage;
-  readonly containers: () => ContainerEngine | undefined;
-  readonly ensure: EnsureImage;
-  /** As ensure, but asks the registry even if the image is here. */
-  readonly pull: EnsureImage;
-}
-
-type Report = (line: ProgressLine) => void;
+import { type BuilderParts, platformArgs, type Report, StageRuns } from "./stage-runs.ts";
 
 /** X-Registry-Config: credentials by registry; those for one as X-Registry-Auth has them. */
 function authFor(registryConfig: string | undefined, domain: string): string | undefined {
@@ -57,21 +34,6 @@ function authFor(registryConfig: string | undefined, domain: string): string | u
       "Cannot read X-Registry-Config: want base64url of a JSON object",
     );
   }
-}
-
-function platformArgs(platform: ImagePlatform): ReadonlyMap<string, string> {
-  const text = (each: ImagePlatform): string =>
-    [each.os, each.architecture, each.variant].filter((part) => part !== "").join("/");
-  return new Map([
-    ["BUILDPLATFORM", text(HOST_PLATFORM)],
-    ["BUILDOS", HOST_PLATFORM.os],
-    ["BUILDARCH", HOST_PLATFORM.architecture],
-    ["BUILDVARIANT", HOST_PLATFORM.variant],
-    ["TARGETPLATFORM", text(platform)],
-    ["TARGETOS", platform.os],
-    ["TARGETARCH", platform.architecture],
-    ["TARGETVARIANT", platform.variant],
-  ]);
 }
 
 /** What a quiet build would have told, for the case that it fails: the end of it. */
@@ -103,8 +65,6 @@ class Build {
   readonly #request: BuildRequest;
   readonly #report: Report;
   readonly #lease: Lease;
-  /** Ends all stages once one has failed or the client left. */
-  readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
   readonly #usedArgs = new Set<string>();
   readonly #kept = new KeptLines();
@@ -118,7 +78,7 @@ class Build {
     this.#options = options;
     this.#request = parseBuildRequest(options.query);
     this.#lease = run.lease;
-    this.#signal = AbortSignal.any([run.signal, this.#stop.signal]);
+    this.#signal = run.signal;
     this.#report = this.isQuiet ? (line): void => this.#kept.add(line) : run.report;
   }
 
@@ -148,7 +108,7 @@ class Build {
         this.#report({ stream: `Step ${number}/${plan.stepCount} : ${instruction.raw.original}` });
         this.#report({ stream: "\n" });
       }
-      const image = await this.#stages(plan, context, platform);
+      const image = await this.#build(plan, context, platform);
       await this.#finish(image);
       return image;
     } finally {
@@ -156,110 +116,21 @@ class Build {
     }
   }
 
-  async #stages(plan: BuildPlan, context: BuildContext, platform: ImagePlatform): Promise<ImageRecord> {
-    const outputs = new StageOutputs(plan.stages.length, this.#report);
-    const results: Promise<StageResult>[] = [];
-    const failures: unknown[] = [];
-    for (const stage of plan.stages) {
-      const result = this.#stage(stage, plan, { context, platform, results, outputs }).finally(() =>
-        outputs.end(stage.index),
-      );
-      result.catch((caught: unknown) => {
-        failures.push(caught);
-        this.#stop.abort();
-      });
-      results.push(result);
-    }
-    const settled = await Promise.allSettled(results);
-    // The first to fail is the reason; the others were told to stop.
-    if (failures.length > 0) throw failures[0];
-    const last = must(settled.at(-1), "a build has a stage");
-    if (last.status === "rejected") throw last.reason;
-    if (last.value.image === undefined) {
-      throw new ClusterError("invalid_argument", "No image was generated. Is your Dockerfile empty?");
-    }
-    return last.value.image;
-  }
-
-  async #stage(
-    stage: Stage,
-    plan: BuildPlan,
-    shared: {
-      readonly context: BuildContext;
-      readonly platform: ImagePlatform;
-      readonly results: readonly Promise<StageResult>[];
-      readonly outputs: StageOutputs;
-    },
-  ): Promise<StageResult> {
-    for (const index of stage.needs) await shared.results[index];
-    const report: Report = (line) => shared.outputs.write(stage.index, line);
-    report({ stream: `Step ${stage.number}/${plan.stepCount} : ${stage.from.raw.original}` });
-    report({ stream: "\n" });
-    const platform = stage.platform === "" ? shared.platform : parsePlatformText(stage.platform);
-    const base =
-      stage.baseStage === undefined
-        ? await this.#base(stage.baseName, stage.platform, report)
-        : await must(shared.results[stage.baseStage], "a stage starts from an earlier one");
-    const hasTriggers = stage.baseStage === undefined && (base.config.OnBuild ?? []).length > 0;
-    if (!hasTriggers) report({ stream: ` ---> ${shortId(base.image?.id ?? "")}\n` });
-    const builder = new StageBuilder(
-      {
-        storage: this.#parts.storage,
-        containers: this.#parts.containers(),
-        request: this.#request,
-        context: shared.context,
-        lease: this.#lease,
-        escape: plan.escape,
-        globalArgs: plan.globalArgs,
-        platform,
-        report,
-        signal: this.#signal,
-        imageFor: (from) => this.#copyFrom(from, stage, plan, shared.results, report),
-        usedArgs: this.#usedArgs,
-        stepCount: plan.stepCount,
-      },
-      base,
-    );
-    if (hasTriggers) await builder.runTriggers();
-    for (const { instruction, number } of stage.steps) await builder.step(instruction, number);
-    const { image } = builder.result;
-    if (image !== undefined) report({ aux: { ID: image.id } });
-    return builder.result;
-  }
-
-  async #copyFrom(
-    from: string,
-    stage: Stage,
-    plan: BuildPlan,
-    results: readonly Promise<StageResult>[],
-    report: Report,
-  ): Promise<ImageRecord | undefined> {
-    const index = stageOf(from, plan.stages, stage.index);
-    if (index !== undefined) return (await must(results[index], "an earlier stage"))?.image;
-    return (await this.#base(from, "", report)).image;
-  }
-
-  async #base(name: string, platform: string, report: Report): Promise<StageResult> {
-    if (name === "scratch") return EMPTY_STAGE;
-    const { storage } = this.#parts;
-    const known = storage.records.find(name);
-    const image =
-      known !== undefined && !this.#request.pulls ? known : await this.#bring(name, platform, report);
-    holdImage(image, this.#lease);
-    return stageOn(storage, image);
-  }
-
-  async #bring(name: string, platform: string, report: Report): Promise<ImageRecord> {
-    const { storage, ensure, pull } = this.#parts;
-    const registryAuth = authFor(this.#options.registryConfig, parseReference(name).domain);
-    const wanted = platform === "" ? this.#request.platform : platform;
-    const options = {
-      report,
-      ...(registryAuth === undefined ? {} : { registryAuth }),
-      ...(wanted === "" ? {} : { platform: wanted }),
-    };
-    const id = await (this.#request.pulls ? pull : ensure)(name, options, this.#signal);
-    return must(storage.records.image(id), "a brought image is recorded");
+  #build(plan: BuildPlan, context: BuildContext, platform: ImagePlatform): Promise<ImageRecord> {
+    const { registryConfig } = this.#options;
+    const stages = new StageRuns({
+      parts: this.#parts,
+      request: this.#request,
+      plan,
+      context: { folder: () => Promise.resolve(context.folder) },
+      platform,
+      lease: this.#lease,
+      signal: this.#signal,
+      report: this.#report,
+      usedArgs: this.#usedArgs,
+      registryAuth: async (domain) => authFor(registryConfig, domain),
+    });
+    return stages.run(plan.stages);
   }
 
   async #finish(image: ImageRecord): Promise<void> {

@@ -23,6 +23,8 @@ export interface RawInstruction {
   readonly heredocs: readonly Heredoc[];
   /** 1-based. */
   readonly line: number;
+  /** Of its continued lines and heredocs; absent: the same. */
+  readonly lastLine?: number;
 }
 
 export interface ParsedDockerfile {
@@ -41,7 +43,9 @@ const DOCKERFILE_BYTES_MAX = 1024 * 1024;
 
 export function dockerfileError(message: string, line?: number): ClusterError {
   const where = line === undefined ? "" : ` line ${line}:`;
-  return new ClusterError("invalid_argument", `dockerfile parse error${where} ${message}`);
+  return new ClusterError("invalid_argument", `dockerfile parse error${where} ${message}`, {
+    details: line === undefined ? {} : { line },
+  });
 }
 
 class Lines {
@@ -188,7 +192,8 @@ export function parseDockerfile(text: string): ParsedDockerfile {
     if (joined.trim() === "") continue;
     if (hasEmptyLine) emptyInside.push(joined.trim());
     const heredocs = takesHeredocs(joined) ? readHeredocs(joined, lines) : [];
-    instructions.push(parseInstruction(joined.trim(), heredocs, start));
+    const instruction = parseInstruction(joined.trim(), heredocs, start);
+    instructions.push(lines.number === start ? instruction : { ...instruction, lastLine: lines.number });
   }
   if (instructions.length === 0) throw new ClusterError("invalid_argument", "file with no instructions");
   return { escape, instructions, warnings: emptyInside.flatMap(emptyLineWarning) };

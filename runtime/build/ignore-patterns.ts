@@ -11,6 +11,7 @@ interface Pattern {
   readonly isNegated: boolean;
 }
 
+export const IGNORE_FILE = ".dockerignore";
 const PATTERNS_MAX = 10_000;
 
 /** Lines of the file as patterns; comments and empty lines left out. */

@@ -41,7 +41,31 @@ test("toRunMount() reads what BuildKit reads", () => {
   assert.deepEqual(mount("type=secret,target=/run/key,required"), {
     type: "secret",
     id: "key",
+    target: "/run/key",
+    env: "",
     isRequired: true,
+    mode: 0o400,
+    uid: 0,
+    gid: 0,
+  });
+  assert.deepEqual(mount("type=secret,id=token,env=TOKEN,uid=5"), {
+    type: "secret",
+    id: "token",
+    target: "",
+    env: "TOKEN",
+    isRequired: false,
+    mode: 0o400,
+    uid: 5,
+    gid: 0,
+  });
+  assert.deepEqual(mount("type=ssh"), {
+    type: "ssh",
+    id: "default",
+    target: "",
+    isRequired: false,
+    mode: 0o600,
+    uid: 0,
+    gid: 0,
   });
 });
 
@@ -51,6 +75,8 @@ const BAD: readonly (readonly [string, RegExp])[] = [
   ["type=tmpfs,target=/x,from=a", /unexpected key 'from'/],
   ["target", /invalid field 'target' must be a key=value pair/],
   ["type=cache", /target is required/],
+  ["type=secret", /a secret needs an id or a target/],
+  ["type=secret,id=x,mode=rw", /mode must be a number up to 7777, got "rw"/],
   ["target=/", /target must be below "\/"/],
   ["target=../..", /target must be below "\/", got "\.\.\/\.\."/],
   ["type=cache,target=/x,from=a", /a cache mount starts empty/],

@@ -28,6 +28,9 @@ const ALIASES: Readonly<Record<string, string>> = {
 };
 const FLAGS: ReadonlySet<string> = new Set(["ro", "rw", "required"]);
 const CACHE_MODE = 0o755;
+const SECRET_MODE = 0o400;
+const SOCKET_MODE = 0o600;
+const SECRETS_FOLDER = "/run/secrets";
 const ID_MAX = 2 ** 32 - 2;
 
 /** As written, keys under one name each, variables not yet put in. */
@@ -67,14 +70,30 @@ export interface TmpfsMount {
   readonly sizeBytes: number;
 }
 
-/** What a client would have to send while the build runs, which this API has no way for. */
-export interface ClientMount {
-  readonly type: "secret" | "ssh";
+/** What the client is asked for while the build runs, which POST /build has no way for. */
+interface ClientMount {
   readonly id: string;
   readonly isRequired: boolean;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
 }
 
-export type RunMount = BindMount | CacheMount | TmpfsMount | ClientMount;
+export interface SecretMount extends ClientMount {
+  readonly type: "secret";
+  /** Of its file; "" for none. */
+  readonly target: string;
+  /** The variable that has it; "" for none. */
+  readonly env: string;
+}
+
+export interface SshMount extends ClientMount {
+  readonly type: "ssh";
+  /** Of the agent's socket; "" for one that is made up. */
+  readonly target: string;
+}
+
+export type RunMount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount;
 
 /** Fields of a line of CSV. */
 function fieldsOf(text: string): readonly string[] {
@@ -189,12 +208,29 @@ export function toRunMount(written: WrittenMount, words: WordOptions, workingFol
     }
     case "tmpfs":
       return { type, target: values.target(workingFolder), sizeBytes: values.sizeBytes() };
-    case "secret":
-    case "ssh":
-      return {
-        type,
-        id: values.text("id", path.posix.basename(values.text("target", "default"))),
-        isRequired: values.flag("required") === true,
-      };
+    case "secret": {
+      const env = values.text("env");
+      const written = values.text("target");
+      const id = values.text("id", path.posix.basename(written));
+      if (id === "") throw invalid("a secret needs an id or a target");
+      // Only what has no variable gets a file unasked.
+      const place = written === "" && env === "" ? `${SECRETS_FOLDER}/${id}` : written;
+      const target = place === "" ? "" : path.posix.resolve("/", workingFolder, place);
+      return { type, id, target, env, ...clientValues(values, SECRET_MODE) };
+    }
+    case "ssh": {
+      const written = values.text("target");
+      const target = written === "" ? "" : path.posix.resolve("/", workingFolder, written);
+      return { type, id: values.text("id", "default"), target, ...clientValues(values, SOCKET_MODE) };
+    }
   }
+}
+
+function clientValues(values: MountValues, mode: number): Omit<ClientMount, "id"> {
+  return {
+    isRequired: values.flag("required") === true,
+    mode: values.number("mode", mode, 8, 0o7777),
+    uid: values.number("uid", 0, 10, ID_MAX),
+    gid: values.number("gid", 0, 10, ID_MAX),
+  };
 }

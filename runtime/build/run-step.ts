@@ -3,15 +3,25 @@
  * A failing command ends the build with its exit status.
  */
 import { ClusterError } from "../../common/errors.ts";
-import type { ContainerConfig, ContainerEngine, HostConfig, ProgressLine } from "../../model/engine.ts";
+import type {
+  ContainerConfig,
+  ContainerEngine,
+  HostConfig,
+  InjectedFile,
+  ProgressLine,
+} from "../../model/engine.ts";
 
 export interface RunRequest {
   readonly containers: ContainerEngine;
   readonly config: ContainerConfig;
   readonly hostConfig: HostConfig;
   readonly platform: string;
-  /** The command as it is named in errors. */
-  readonly shownCommand: string;
+  /** Put into it when it starts, in memory only. */
+  readonly files: readonly InjectedFile[];
+  /** What is said of a command that failed. */
+  readonly failure: (exitCode: number) => string;
+  /** Gets what the command prints; absent: it is reported as lines. */
+  readonly output?: (stream: "stdout" | "stderr", content: Uint8Array) => void;
   readonly removesContainer: boolean;
   readonly removesFailed: boolean;
   readonly report: (line: ProgressLine) => void;
@@ -35,6 +45,10 @@ async function output(request: RunRequest, id: string): Promise<() => Promise<vo
     // A character may be cut in two between pieces of a stream.
     const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
     for await (const { stream, data } of streams.output) {
+      if (request.output !== undefined) {
+        request.output(stream, data);
+        continue;
+      }
       const text = decoders[stream].decode(data, { stream: true });
       if (text !== "") request.report({ stream: stream === "stderr" ? inRed(text) : text });
     }
@@ -51,17 +65,14 @@ export async function runStep<T>(request: RunRequest, keep: (containerId: string
     config: request.config,
     hostConfig: request.hostConfig,
     ...platform,
+    ...(request.files.length === 0 ? {} : { task: { files: request.files } }),
   });
   report({ stream: ` ---> Running in ${id.slice(0, 12)}\n` });
   let removes = request.removesFailed;
   try {
     const exitCode = await execute(request, id);
     if (exitCode !== 0) {
-      throw new ClusterError(
-        "failed_precondition",
-        `The command '${request.shownCommand}' returned a non-zero code: ${exitCode}`,
-        { details: { exitCode } },
-      );
+      throw new ClusterError("failed_precondition", request.failure(exitCode), { details: { exitCode } });
     }
     const kept = await keep(id);
     removes = request.removesContainer;

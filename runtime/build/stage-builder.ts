@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import path from "node:path";
 import { must, unreachable } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
+import type { BuildClient } from "../../model/build.ts";
 import type { ContainerConfig, ContainerEngine, ProgressLine } from "../../model/engine.ts";
 import type { ImagePlatform } from "../../model/platforms.ts";
 import { makeChildImage, placeLayer, type NewLayer } from "../images/child-image.ts";
@@ -16,7 +17,6 @@ import type { JobInput } from "../images/layer-jobs.ts";
 import type { Lease } from "../images/leases.ts";
 import { shortId } from "../images/progress.ts";
 import { fromText } from "../images/tar/byte-path.ts";
-import type { BuildContext } from "./build-context.ts";
 import type { BuildRequest } from "./build-request.ts";
 import { applyConfig, argvOf, DEFAULT_SHELL, splitEnv } from "./config-changes.ts";
 import { type CopyRequest, type CopySource, NOTHING_ASKED } from "./copy-request.ts";
@@ -27,6 +27,7 @@ import { toInstruction } from "./instructions.ts";
 import { parseInstruction } from "./dockerfile-parser.ts";
 import { toRunMount } from "./run-mounts.ts";
 import { runStep } from "./run-step.ts";
+import type { ShownStage, ShownStep } from "./shown-build.ts";
 import { StepMounts } from "./step-mounts.ts";
 import { expandText, expandWord, type WordOptions } from "./shell-words.ts";
 
@@ -39,11 +40,17 @@ const PROXY_ARGS: ReadonlySet<string> = new Set(
   ]),
 );
 
+/** Where the client's files are. */
+export interface ContextFolder {
+  /** `isWhole`: also what no step of the Dockerfile names. */
+  readonly folder: (isWhole: boolean) => Promise<string>;
+}
+
 export interface StageEnvironment {
   readonly storage: ImageStorage;
   readonly containers: ContainerEngine | undefined;
   readonly request: BuildRequest;
-  readonly context: BuildContext;
+  readonly context: ContextFolder;
   readonly lease: Lease;
   readonly escape: string;
   /** Values of the arguments before the first FROM. */
@@ -53,6 +60,12 @@ export interface StageEnvironment {
   readonly signal: AbortSignal;
   /** Image of a stage built before, or of a name; undefined for an empty one. */
   readonly imageFor: (from: string) => Promise<ImageRecord | undefined>;
+  /** Folder of a context of that name; undefined: there is none. */
+  readonly folderFor: (from: string) => Promise<string | undefined>;
+  /** Whom the steps are shown to, if anyone draws them. */
+  readonly shown?: ShownStage;
+  /** Who can be asked for secrets. */
+  readonly client?: BuildClient;
   /** Arguments that some ARG took. */
   readonly usedArgs: Set<string>;
   readonly stepCount: number;
@@ -78,6 +91,9 @@ export class StageBuilder {
   readonly #args = new Map<string, string>();
   #isCommandSet = false;
   #usesCache: boolean;
+  #shown: ShownStep | undefined;
+  /** Steps of the base image are not in the plan, by which the files of the context were chosen. */
+  #isTrigger = false;
 
   constructor(env: StageEnvironment, base: StageResult) {
     this.#env = env;
@@ -99,10 +115,10 @@ export class StageBuilder {
     this.#env.report({
       stream: `# Executing ${triggers.length} build trigger${triggers.length === 1 ? "" : "s"}\n`,
     });
-    for (const trigger of triggers) {
-      const instruction = toInstruction(parseInstruction(trigger, [], 0), this.#env.escape);
-      await this.#execute(instruction);
-    }
+    this.#isTrigger = true;
+    for (const trigger of triggers)
+      await this.#show(toInstruction(parseInstruction(trigger, [], 0), this.#env.escape), undefined);
+    this.#isTrigger = false;
     this.#tellImage();
   }
 
@@ -114,8 +130,14 @@ export class StageBuilder {
     this.#env.signal.throwIfAborted();
     this.#env.report({ stream: `Step ${number}/${this.#env.stepCount} : ${instruction.raw.original}` });
     this.#env.report({ stream: "\n" });
-    await this.#execute(instruction);
+    await this.#show(instruction, number);
     this.#tellImage();
+  }
+
+  async #show(instruction: Instruction, number: number | undefined): Promise<void> {
+    this.#shown = this.#env.shown?.step(instruction, number, this.#words.variables);
+    const work = (): Promise<void> => this.#execute(instruction);
+    await (this.#shown === undefined ? work() : this.#shown.during(work));
   }
 
   get #words(): WordOptions {
@@ -210,6 +232,7 @@ export class StageBuilder {
     this.#env.lease.hold(found.id);
     this.#image = found;
     this.#env.report({ stream: " ---> Using cache\n" });
+    this.#shown?.vertex?.cached();
     return true;
   }
 
@@ -289,17 +312,23 @@ export class StageBuilder {
   }
 
   #mounts(instruction: RunInstruction): StepMounts {
-    const { storage, context, imageFor, report, signal } = this.#env;
+    const { storage, context, imageFor, folderFor, client, report, signal } = this.#env;
+    const vertex = this.#shown?.vertex;
     const foldersOf = this.#foldersOf.bind(this);
     const workingFolder = this.#config.WorkingDir ?? "/";
     const mounts = instruction.mounts.map((each) => toRunMount(each, this.#words, workingFolder));
     return new StepMounts(
       {
         storage,
-        contextFolder: context.folder,
+        contextFolder: () => context.folder(this.#isTrigger),
         imageFor,
+        folderFor,
         foldersOf,
-        report,
+        ...(client === undefined ? {} : { client }),
+        warn: (text) => {
+          if (vertex === undefined) report({ stream: `[Warning] ${text}\n` });
+          else vertex.warn(text);
+        },
         signal,
         script: instruction.script,
       },
@@ -326,6 +355,9 @@ export class StageBuilder {
     if (image === undefined)
       throw new ClusterError("failed_precondition", "Cannot RUN in an empty image: there is no program");
     const { network } = instruction;
+    const vertex = this.#shown?.vertex;
+    const opened = await mounts.open();
+    const words = argv.join(" ");
     const { Volumes: _volumes, ...config } = this.#config;
     return runStep(
       {
@@ -335,18 +367,23 @@ export class StageBuilder {
           Image: image.id,
           Entrypoint: argv,
           Cmd: [],
-          Env: [...env, ...(config.Env ?? [])],
+          Env: [...env, ...(config.Env ?? []), ...opened.env],
           Healthcheck: { Test: ["NONE"] },
         },
         hostConfig: {
           ...request.hostConfig,
           ...(network === "" || network === "default" ? {} : { NetworkMode: network }),
-          Mounts: await mounts.open(),
+          Mounts: opened.mounts,
           // The build tells what they print; the daemon's default may send it elsewhere.
           LogConfig: { Type: "none" },
         },
         platform: request.platform,
-        shownCommand: argv.join(" "),
+        files: opened.files,
+        failure: (exitCode) =>
+          vertex === undefined
+            ? `The command '${words}' returned a non-zero code: ${exitCode}`
+            : `process ${JSON.stringify(words)} did not complete successfully: exit code: ${exitCode}`,
+        ...(vertex === undefined ? {} : { output: vertex.output.bind(vertex) }),
         removesContainer: request.removesContainers,
         removesFailed: request.removesFailed,
         report,
@@ -435,10 +472,7 @@ export class StageBuilder {
     cleanUps: (() => Promise<void> | void)[],
   ): Promise<Pick<CopyRequest, "sources" | "inlineFiles">> {
     const words = this.#words;
-    const { context, imageFor } = this.#env;
-    const from = instruction.from === "" ? undefined : await imageFor(expandWord(instruction.from, words));
-    const kind = instruction.from === "" ? "context" : "image";
-    const layers = kind === "context" ? [context.folder] : await this.#foldersOf(from);
+    const { kind, layers } = await this.#source(instruction, words);
     const sources: CopySource[] = [];
     const inlineFiles: { readonly name: string; readonly content: string }[] = [];
     const checksum = expandWord(instruction.checksum, words);
@@ -458,6 +492,23 @@ export class StageBuilder {
       } else sources.push({ pattern, layers, kind });
     }
     return { sources, inlineFiles };
+  }
+
+  async #source(
+    instruction: CopyInstruction,
+    words: WordOptions,
+  ): Promise<Pick<CopySource, "kind" | "layers">> {
+    const { context, imageFor, folderFor } = this.#env;
+    if (instruction.from === "") {
+      const readsNothing = instruction.sources.every(
+        (each) => each.startsWith("<<") || (instruction.kind === "ADD" && isRemote(expandWord(each, words))),
+      );
+      return { kind: "context", layers: readsNothing ? [] : [await context.folder(this.#isTrigger)] };
+    }
+    const from = expandWord(instruction.from, words);
+    const folder = await folderFor(from);
+    if (folder !== undefined) return { kind: "context", layers: [folder] };
+    return { kind: "image", layers: await this.#foldersOf(await imageFor(from)) };
   }
 
   /** Archives of the context are taken apart; downloaded ones stay as they are. */

@@ -7,7 +7,8 @@ import * as fs from "node:fs";
 import path from "node:path";
 import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
-import type { ProgressLine } from "../../model/engine.ts";
+import type { BuildClient } from "../../model/build.ts";
+import type { InjectedFile } from "../../model/engine.ts";
 import type { Mount } from "../../model/specs.ts";
 import type { ImageRecord } from "../images/image-records.ts";
 import type { ImageStorage } from "../images/image-storage.ts";
@@ -15,25 +16,44 @@ import { LayeredView } from "../images/layered-view.ts";
 import { fromText, fsPath, toText } from "../images/tar/byte-path.ts";
 import { type CopyRequest, NOTHING_ASKED } from "./copy-request.ts";
 import { SCRIPT_FOLDER, type RunScript } from "./instructions.ts";
-import type { BindMount, ClientMount, RunMount } from "./run-mounts.ts";
+import { AgentSocket } from "./agent-socket.ts";
+import type { BindMount, RunMount, SecretMount, SshMount } from "./run-mounts.ts";
 
 export interface MountParts {
   readonly storage: ImageStorage;
-  readonly contextFolder: string;
+  readonly contextFolder: () => Promise<string>;
+  /** Folder of a context of that name; undefined: there is none. */
+  readonly folderFor: (from: string) => Promise<string | undefined>;
   /** Image of a stage built before, or of a name; undefined for an empty one. */
   readonly imageFor: (from: string) => Promise<ImageRecord | undefined>;
   /** Unpacked layers of an image, newest first. */
   readonly foldersOf: (image: ImageRecord | undefined) => Promise<readonly string[]>;
-  readonly report: (line: ProgressLine) => void;
+  /** Who is asked for secrets; absent: nobody can be. */
+  readonly client?: BuildClient;
+  readonly warn: (text: string) => void;
   readonly signal: AbortSignal;
   /** Put in a file that can be run. */
   readonly script: RunScript | undefined;
+}
+
+/** Where BuildKit puts the socket of an agent that no place was named for. */
+function agentPlace({ target, id }: SshMount): string {
+  const isPlain = /^\w+$/.test(id) && id !== "default";
+  return target === "" ? `/run/buildkit/ssh_agent.${isPlain ? id : "0"}` : target;
 }
 
 interface Source {
   readonly mount: BindMount;
   readonly layers: readonly string[];
   readonly kind: "context" | "image";
+}
+
+/** What the container of the step gets. */
+export interface OpenedMounts {
+  readonly mounts: readonly Mount[];
+  readonly files: readonly InjectedFile[];
+  /** "NAME=value". */
+  readonly env: readonly string[];
 }
 
 export class StepMounts {
@@ -62,9 +82,11 @@ export class StepMounts {
   }
 
   /** Mounts for the container, after key(). Whatever comes of them, release() is called at the end. */
-  async open(): Promise<readonly Mount[]> {
+  async open(): Promise<OpenedMounts> {
     const caches = await this.#takeCaches();
     const opened: Mount[] = this.#openScript();
+    const files: InjectedFile[] = [];
+    const env: string[] = [];
     for (const mount of this.#mounts) {
       switch (mount.type) {
         case "bind":
@@ -80,12 +102,43 @@ export class StepMounts {
           opened.push({ Type: "tmpfs", Target: mount.target, ...size });
           break;
         }
-        case "secret":
-        case "ssh":
-          this.#tellMissing(mount);
+        case "secret": {
+          const data = await this.#secret(mount);
+          if (data === undefined) break;
+          if (mount.env !== "") env.push(`${mount.env}=${Buffer.from(data).toString("utf8")}`);
+          const { target: path, mode, uid, gid } = mount;
+          if (path !== "") files.push({ path, data, uid, gid, mode, isSecret: true });
+          break;
+        }
+        case "ssh": {
+          const place = agentPlace(mount);
+          const socket = await this.#agent(mount, place);
+          if (socket === undefined) break;
+          opened.push(socket);
+          env.push(`SSH_AUTH_SOCK=${place}`);
+        }
       }
     }
-    return opened;
+    return { mounts: opened, files, env };
+  }
+
+  async #secret(mount: SecretMount): Promise<Uint8Array | undefined> {
+    const { client, signal } = this.#parts;
+    const data = await client?.secret(mount.id, signal);
+    if (data === undefined) this.#tellMissing(mount);
+    return data;
+  }
+
+  async #agent(mount: SshMount, target: string): Promise<Mount | undefined> {
+    const { client, signal, storage } = this.#parts;
+    const connect = await client?.sshAgent(mount.id, signal);
+    if (connect === undefined) {
+      this.#tellMissing(mount);
+      return undefined;
+    }
+    const socket = await AgentSocket.open(storage.content.ingestPath(), mount, connect);
+    this.#cleanUps.push(() => socket.close());
+    return { Type: "bind", Source: socket.file, Target: target };
   }
 
   #openScript(): Mount[] {
@@ -118,14 +171,20 @@ export class StepMounts {
     return folders;
   }
 
-  #tellMissing({ type, id, isRequired }: ClientMount): void {
-    const why = `${type} "${id}" was not given: this API has no way to send one, only BuildKit's has`;
+  /** A client that was asked and has none knows that: only what it can't be asked for is warned of. */
+  #tellMissing({ type, id, isRequired }: SecretMount | SshMount): void {
+    const isAsked = this.#parts.client !== undefined;
+    const why = isAsked
+      ? `${type} "${id}" was not given: want --${type} id=${id} or ${type === "ssh" ? "an agent" : "its file"}`
+      : `${type} "${id}" was not given: this API has no way to send one, only BuildKit's has`;
     if (isRequired) throw new ClusterError("failed_precondition", `Cannot mount: ${why}`);
-    this.#parts.report({ stream: `[Warning] ${why}\n` });
+    if (!isAsked) this.#parts.warn(why);
   }
 
   async #sourceOf(mount: BindMount): Promise<Source> {
-    if (mount.from === "") return { mount, layers: [this.#parts.contextFolder], kind: "context" };
+    const folder =
+      mount.from === "" ? await this.#parts.contextFolder() : await this.#parts.folderFor(mount.from);
+    if (folder !== undefined) return { mount, layers: [folder], kind: "context" };
     const image = await this.#parts.imageFor(mount.from);
     return { mount, layers: await this.#parts.foldersOf(image), kind: "image" };
   }
@@ -161,7 +220,9 @@ export class StepMounts {
    * through a link, and nothing that holds something.
    */
   async removeStubs(image: ImageRecord | undefined, upper: string): Promise<void> {
-    const targets = this.#mounts.flatMap((mount) => ("target" in mount ? [mount.target] : []));
+    const targets = this.#mounts
+      .map((mount) => (mount.type === "ssh" ? agentPlace(mount) : mount.target))
+      .filter((target) => target !== "");
     if (targets.length === 0) return;
     const below = new LayeredView(await this.#parts.foldersOf(image));
     const layer = new LayeredView([upper]);

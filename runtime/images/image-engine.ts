@@ -4,6 +4,7 @@
  */
 import type { Readable } from "node:stream";
 import { ClusterError } from "../../common/errors.ts";
+import type { SolvedBuild, SolveOptions } from "../../model/build.ts";
 import type {
   BlobPeers,
   BuildOptions,
@@ -22,6 +23,8 @@ import { RegistryQuestions } from "../registry/registry-access.ts";
 import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "../registry/registry-config.ts";
 import type { RootfsSource } from "../ports.ts";
 import { buildImage } from "../build/builder.ts";
+import { solveBuild } from "../build/solve.ts";
+import type { BuilderParts } from "../build/stage-runs.ts";
 import { pruneBuildCache } from "./build-cache.ts";
 import { nameImage } from "./durable-images.ts";
 import { collectGarbage } from "./garbage.ts";
@@ -130,14 +133,21 @@ class LocalImageEngine implements ImageEngine {
     return Promise.resolve().then(() => saveImages(this.#storage, references));
   }
 
-  build(options: BuildOptions, signal: AbortSignal): AsyncIterable<ProgressLine> {
-    const parts = {
+  get #builderParts(): BuilderParts {
+    return {
       storage: this.#storage,
       containers: this.#allContainers,
       ensure: this.#transfers.ensure.bind(this.#transfers),
       pull: this.#transfers.refresh.bind(this.#transfers),
     };
-    return buildImage(parts, options, signal);
+  }
+
+  build(options: BuildOptions, signal: AbortSignal): AsyncIterable<ProgressLine> {
+    return buildImage(this.#builderParts, options, signal);
+  }
+
+  solve(options: SolveOptions, signal: AbortSignal): Promise<SolvedBuild> {
+    return solveBuild(this.#builderParts, options, signal);
   }
 
   pruneBuildCache(options: CachePruneOptions): Promise<JsonObject> {

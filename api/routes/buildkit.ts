@@ -1,0 +1,50 @@
+/** /grpc and /session: connections that BuildKit's clients turn into gRPC, one on which they call and one on which they answer. */
+import type { ApiContext } from "../context.ts";
+import { badParameter } from "../error-body.ts";
+import type { Exchange } from "../exchange.ts";
+import type { BuildkitServer } from "../buildkit/buildkit-server.ts";
+import { hijacking, type Route } from "./table.ts";
+
+const PROTOCOL = "h2c";
+const SWITCHED = `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${PROTOCOL}\r\n\r\n`;
+
+const SERVERS = new WeakMap<ApiContext, Promise<BuildkitServer>>();
+
+/** Loaded for the first client only: it brings gRPC along. */
+function serverOf(context: ApiContext): Promise<BuildkitServer> {
+  const known = SERVERS.get(context);
+  if (known !== undefined) return known;
+  const made = import("../buildkit/buildkit-server.ts").then((module) => new module.BuildkitServer(context));
+  SERVERS.set(context, made);
+  return made;
+}
+
+function checkUpgrade(exchange: Exchange): void {
+  const wanted = exchange.header("upgrade") ?? "";
+  if (exchange.isUpgrade && wanted.toLowerCase() === PROTOCOL) return;
+  throw badParameter(`Cannot switch protocols: Upgrade must be "${PROTOCOL}", got "${wanted}"`);
+}
+
+async function grpc(exchange: Exchange, context: ApiContext): Promise<void> {
+  checkUpgrade(exchange);
+  const server = await serverOf(context);
+  const socket = exchange.hijackSilently();
+  socket.write(SWITCHED);
+  server.acceptControl(socket);
+}
+
+async function session(exchange: Exchange, context: ApiContext): Promise<void> {
+  checkUpgrade(exchange);
+  const server = await serverOf(context);
+  const id = exchange.header("x-docker-expose-session-uuid") ?? "";
+  const methods = exchange.headerValues("x-docker-expose-session-grpc-method");
+  server.checkSession(id, methods);
+  const socket = exchange.hijackSilently();
+  socket.write(SWITCHED);
+  server.acceptSession(socket, id, methods);
+}
+
+export const BUILDKIT_ROUTES: readonly Route[] = [
+  hijacking("POST", "/grpc", grpc),
+  hijacking("POST", "/session", session),
+];
