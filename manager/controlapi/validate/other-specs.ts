@@ -178,7 +178,6 @@ export function checkClusterSpec(given: unknown, stored: ClusterSpec): ClusterSp
   const spec = { ...stored, ...(shaped(given, CLUSTER_SHAPE) as Partial<ClusterSpec>) };
   if (spec.Name !== stored.Name) throw refuse('swarm spec must be named "default"', "Name");
   checkLabels(spec.Labels);
-  checkNotNegative(spec.Orchestration?.TaskHistoryRetentionLimit, "task history limit cannot be negative");
   const expiry = spec.CAConfig?.NodeCertExpiry ?? 0;
   if (expiry !== 0 && expiry < CERT_EXPIRY_MIN_NS) {
     throw refuse("minimum certificate expiry time must be 1h0m0s", "NodeCertExpiry");
