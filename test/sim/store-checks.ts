@@ -57,6 +57,8 @@ export class StoreChecks {
   readonly #madeMs = new Map<string, number>();
   /** The stamp of the transaction that told a task to stop; no two have the same. */
   readonly #toldStamps = new Map<string, string>();
+  /** By a new task's id, the one that was told to stop by the plan that made it: it may be removed before the new one starts. */
+  readonly #replaced = new Map<string, Task>();
   /** Tasks that had to leave their node when they were told to stop. */
   readonly #displaced = new Set<string>();
 
@@ -137,6 +139,9 @@ export class StoreChecks {
     if (task.status.state === TaskState.assigned && before < TaskState.assigned) this.#checkPlacement(task);
     if (previous === undefined) {
       this.#madeMs.set(task.id, this.#nowMs());
+      // Where an update starts first two may have died: it is the restart of the one that was told to stop for it.
+      const replaced = this.mirror.slot(slotOf(task)).findLast((each) => this.#isOnePlan(each, task));
+      if (replaced !== undefined) this.#replaced.set(task.id, replaced);
       this.#checkAttempts(task);
     }
     if (!isWanted(task) && !this.#toldStamps.has(task.id)) this.#toldStamps.set(task.id, task.updatedAt);
@@ -188,8 +193,7 @@ export class StoreChecks {
   #restartOf(task: Task): { readonly dead: Task; readonly same: readonly Task[] } | undefined {
     const before = this.mirror.slot(slotOf(task)).filter((each) => byAge(each, task) < 0);
     const same = before.filter((each) => each.specVersion === task.specVersion);
-    // Where an update starts first two may have died: it is the restart of the one that was told to stop for it.
-    const dead = before.findLast((each) => this.#isOnePlan(each, task)) ?? before.at(-1);
+    const dead = this.#replaced.get(task.id) ?? before.at(-1);
     // One that is moved off its node is replaced at once, whatever became of others in its slot.
     if (before.some((each) => this.#displaced.has(each.id) && !isTerminal(each.status.state)))
       return undefined;
