@@ -150,7 +150,11 @@ export class Archives {
     options: { readonly noOverwriteDirNonDir: boolean; readonly copyUidGid: boolean },
   ): Promise<void> {
     const job = await this.#job(live, ArchiveMode.put, place, "");
-    const { socket } = await this.#open(live, place, { ...job, keepsKind: options.noOverwriteDirNonDir });
+    const { socket } = await this.#open(live, place, {
+      ...job,
+      keepsKind: options.noOverwriteDirNonDir,
+      user: options.copyUidGid ? (live.record.config.User ?? "") : "",
+    });
     try {
       const answer = readFrame(socket);
       // An error comes while we still send: the pipe breaks, the answer says why.
@@ -178,6 +182,7 @@ export class Archives {
       path: place === "" ? "/" : place,
       prefix,
       keepsKind: false,
+      user: "",
       process: live.isRunning && pid > 0 ? processTarget(pid) : undefined,
       stateDir,
       lower,

@@ -64,7 +64,6 @@ export const JobFlag = {
   discardOutput: 4096,
   unmountLate: 131072,
   volatile: 262144,
-  wasVolatile: 524288,
   tellBorn: 1048576,
 } as const;
 
@@ -291,6 +290,8 @@ export interface ArchiveJob {
   readonly prefix: string;
   /** Unpacking never replaces a folder by something else, or the other way round. */
   readonly keepsKind: boolean;
+  /** Who shall own what is unpacked, an account of the container; "": whom the archive names. */
+  readonly user: string;
   /** Of a running container; else the tree below is mounted. */
   readonly process:
     | { readonly pid: number; readonly startTicks: bigint; readonly namespaces: number }
@@ -307,6 +308,7 @@ export function encodeArchiveJob(job: ArchiveJob): Buffer {
   const writer = new JobWriter();
   writer.record(Key.flags, job.flags);
   writer.record(Key.archive, job.mode, job.keepsKind ? 1 : 0, job.path, job.prefix);
+  if (job.user !== "") writer.record(Key.user, job.user);
   if (job.process !== undefined) {
     writer.record(Key.execTarget, job.process.pid, job.process.namespaces, job.process.startTicks);
     return writer.bytes();

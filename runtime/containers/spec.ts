@@ -6,7 +6,6 @@ import { statfsSync, statSync } from "node:fs";
 import * as os from "node:os";
 import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
-import { ZERO_TIME } from "../../common/time.ts";
 import type { HostConfig, InjectedFile } from "../../model/engine.ts";
 import type { RootfsLayers } from "../ports.ts";
 import type { AppArmor } from "./apparmor.ts";
@@ -371,9 +370,8 @@ function deviceWrites(input: SpecInput, rules: readonly string[]): LaunchSpec["c
 }
 
 /** What is removed when it ends is removed after a loss of power too, so its layer is never synced. */
-export function volatileFlags({ hostConfig, state }: Pick<ContainerRecord, "hostConfig" | "state">): number {
-  if (hostConfig.AutoRemove !== true) return 0;
-  return JobFlag.volatile | (state.startedAt === ZERO_TIME ? 0 : JobFlag.wasVolatile);
+export function volatileFlags({ hostConfig }: Pick<ContainerRecord, "hostConfig">): number {
+  return hostConfig.AutoRemove === true ? JobFlag.volatile : 0;
 }
 
 function flagsOf(record: ContainerRecord): number {

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "mounts.h"
+#include "process.h"
 #include "sys.h"
 #include "tar.h"
 #include "util.h"
@@ -101,9 +102,17 @@ static const char *put(struct job *job, int root, int connection) {
   if (folder < 0)
     return errno == ENOTDIR ? FAIL("ENOTDIR: extraction point is not a directory")
                             : FAIL("%s: %s", errno == ENOENT ? "ENOENT" : "EIO", strerror(errno));
+  struct identity identity = {0};
+  if (*job->user != 0) {
+    /* Accounts are those of the container, whose root it is from here on. */
+    if (fchdir(root) != 0 || chroot(".") != 0) return FAIL("entering the container's root: %s", strerror(errno));
+    const char *unknown = process_identity(job, &identity);
+    if (unknown != NULL) return unknown;
+  }
   if (faccessat(folder, ".", W_OK, 0) != 0 && errno == EROFS) return FAIL("EROFS: container rootfs is marked read-only");
   send_frame(connection, F_DONE, NULL, 0);
-  const char *error = tar_unpack(connection, folder, job->keeps_kind);
+  struct tar_owner owner = {identity.uid, identity.gid};
+  const char *error = tar_unpack(connection, folder, job->keeps_kind, *job->user == 0 ? NULL : &owner);
   if (error != NULL) return error;
   send_frame(connection, F_DONE, NULL, 0);
   return NULL;

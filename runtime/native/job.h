@@ -108,8 +108,6 @@ enum job_flag {
   J_UNMOUNT_LATE = 1 << 17,
   /* The writable layer is thrown away at the end, so nothing of it need ever reach the disk. */
   J_VOLATILE = 1 << 18,
-  /* The same, and a run of it has ended in order: the mark that the kernel left means no loss. */
-  J_WAS_VOLATILE = 1 << 19,
   J_TELL_BORN = 1 << 20,
 };
 

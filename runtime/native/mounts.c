@@ -107,13 +107,17 @@ const char *mounts_open_null(void) {
   return NULL;
 }
 
-/* The mark by which the kernel refuses a layer that a crash may have spoiled. */
+/*
+ * The mark by which the kernel refuses a layer that a crash may have spoiled. Each mount leaves it, also one of which no run came (a
+ * file was copied into a container before its start). It says nothing here: after a crash such containers are removed.
+ */
 static void forget_volatile(const char *work) {
   static const char *const marks[] = {"work/incompat/volatile", "work/incompat"};
   int folder = open(work, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (folder >= 0) unlinkat(folder, "work/incompat/volatile/dirty", 0);
-  for (size_t i = 0; folder >= 0 && i < sizeof marks / sizeof *marks; i++) unlinkat(folder, marks[i], AT_REMOVEDIR);
-  if (folder >= 0) close(folder);
+  if (folder < 0) return;
+  unlinkat(folder, "work/incompat/volatile/dirty", 0);
+  for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) unlinkat(folder, marks[i], AT_REMOVEDIR);
+  close(folder);
 }
 
 /*
@@ -132,9 +136,10 @@ static const char *mount_overlay(const struct job *job) {
     return fail("overlay work folder %s", job->work);
   /* Attributes of the kernel's own are out of reach there. */
   if (in_user_namespace()) syscall(NR_fsconfig, context, FSCONFIG_SET_FLAG, "userxattr", NULL, 0);
-  if (job->flags & J_WAS_VOLATILE && job->work != NULL) forget_volatile(job->work);
+  bool is_volatile = job->flags & J_VOLATILE && job->work != NULL;
+  if (is_volatile) forget_volatile(job->work);
   /* Kernels before 5.10 sync at the end, which is no harm. */
-  if (job->flags & J_VOLATILE && job->work != NULL) syscall(NR_fsconfig, context, FSCONFIG_SET_FLAG, "volatile", NULL, 0);
+  if (is_volatile) syscall(NR_fsconfig, context, FSCONFIG_SET_FLAG, "volatile", NULL, 0);
   if (syscall(NR_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) != 0) return fail("overlay at %s", ROOT_PLACE);
   int mount_fd = (int)syscall(NR_fsmount, context, FSMOUNT_CLOEXEC, 0);
   int state = open(ROOT_PLACE, O_PATH | O_DIRECTORY | O_CLOEXEC);

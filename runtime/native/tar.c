@@ -529,11 +529,12 @@ static const char *make_entry(int in, int root, struct entry *entry, bool keep_k
   return error;
 }
 
-const char *tar_unpack(int in, int folder, bool keep_kind) {
+const char *tar_unpack(int in, int folder, bool keep_kind, const struct tar_owner *owner) {
   static struct entry entry;
   /* "/" below is the folder: nothing above it can be named. */
   for (int found; (found = next_entry(in, &entry)) != 0;) {
     if (found < 0) return found == -1 ? "invalid tar header" : "unexpected end of the archive";
+    if (owner != NULL) entry.uid = owner->uid, entry.gid = owner->gid;
     const char *error = make_entry(in, folder, &entry, keep_kind);
     free(entry.pax);
     entry.pax = NULL;
