@@ -11,7 +11,7 @@ import { until, type UntilOptions } from "../dev/until.ts";
 import { request } from "./docker-http.ts";
 
 /** How long a program that was started may take to answer, and how often it is asked. */
-export const START: UntilOptions = { timeoutMs: 30_000, pollMs: 20 };
+export const START: UntilOptions = { timeoutMs: 120_000, pollMs: 20 };
 
 /** A daemon that can't stop in order is killed. */
 const STOP_MS_MAX = 60_000;

@@ -4,7 +4,7 @@
  */
 import { createSocket } from "node:dgram";
 import { existsSync } from "node:fs";
-import { Agent, createServer, get } from "node:http";
+import { createServer, get } from "node:http";
 import { connect } from "node:net";
 import { Resolver } from "node:dns/promises";
 import { realEnv } from "../common/real-env.ts";
@@ -29,12 +29,17 @@ export interface LoadResult {
 export interface AgentCalls {
   serve(options: { port: number; name: string }): Promise<void>;
   http(options: { url: string; timeoutMs?: number }): Promise<string>;
-  udp(options: { host: string; port: number; text: string }): Promise<string>;
+  udp(options: { host: string; port: number; text: string; timeoutMs?: number }): Promise<string>;
   resolve(options: { server: string; name: string; kind: "A" | "AAAA" | "PTR" | "SRV" }): Promise<string[]>;
   /** Connects to each host from the same port of its own, and asks them one after the other while all are open. */
   samePort(options: { hosts: readonly string[]; port: number; localPort: number }): Promise<string[]>;
-  load(options: { url: string; ms: number; parallel: number; keepAlive?: boolean }): Promise<LoadResult>;
+  /** Requests one after the other in each of `parallel` lanes, until stopLoad(). */
+  startLoad(options: { url: string; parallel: number }): Promise<void>;
+  /** Resolves when as many more have been answered, or failed. */
+  untilLoad(count: number): Promise<void>;
+  stopLoad(): Promise<LoadResult>;
   hold(options: { host: string; port: number }): Promise<void>;
+  /** What comes for one more request: the whole answer, or how the connection ended. */
   heldAnswers(): Promise<string>;
   startNetwork(options: {
     instance: string;
@@ -73,9 +78,11 @@ type LocalMethod =
   | "prune"
   | "close";
 
-const DEFAULT_TIMEOUT_MS = 3_000;
+/** Long enough for a machine that does much else: who waits for silence says for how long. */
+const DEFAULT_TIMEOUT_MS = 30_000;
 let network: WorkerNetwork | undefined;
 let held: { readonly socket: ReturnType<typeof connect>; text: string } | undefined;
+let load: Load | undefined;
 
 const containers = new Map<string, ReturnType<ContainerDirectory["find"]>>();
 let local: LocalNetworks | undefined;
@@ -94,9 +101,9 @@ function requireNetwork(): WorkerNetwork {
   return network;
 }
 
-function fetchText(url: string, timeoutMs: number, agent?: Agent): Promise<string> {
+function fetchText(url: string, timeoutMs: number): Promise<string> {
   return new Promise((resolve, reject) => {
-    const request = get(url, { timeout: timeoutMs, agent: agent ?? false }, (response) => {
+    const request = get(url, { timeout: timeoutMs, agent: false }, (response) => {
       let text = "";
       response.setEncoding("utf8");
       response.on("data", (part: string) => (text += part));
@@ -106,6 +113,60 @@ function fetchText(url: string, timeoutMs: number, agent?: Agent): Promise<strin
     request.on("timeout", () => request.destroy(new Error("timeout")));
     request.on("error", reject);
   });
+}
+
+class Load {
+  readonly #byServer: Record<string, number> = {};
+  readonly #errors = new Set<string>();
+  readonly #lanes: Promise<unknown>;
+  #ok = 0;
+  #failed = 0;
+  #isStopped = false;
+  #told: () => void = () => {};
+
+  constructor(url: string, parallel: number) {
+    this.#lanes = Promise.all(Array.from({ length: parallel }, () => this.#lane(url)));
+  }
+
+  async #lane(url: string): Promise<void> {
+    while (!this.#isStopped) {
+      try {
+        const [server = ""] = (await fetchText(url, DEFAULT_TIMEOUT_MS)).split(" ");
+        this.#byServer[server] = (this.#byServer[server] ?? 0) + 1;
+        this.#ok += 1;
+      } catch (caught) {
+        this.#failed += 1;
+        this.#errors.add(String(caught));
+      }
+      this.#told();
+    }
+  }
+
+  async until(count: number): Promise<void> {
+    const wanted = this.#ok + this.#failed + count;
+    while (this.#ok + this.#failed < wanted)
+      await new Promise<void>((resolve) => {
+        this.#told = resolve;
+      });
+  }
+
+  async stop(): Promise<LoadResult> {
+    this.#isStopped = true;
+    await this.#lanes;
+    const errors = [...this.#errors].slice(0, 5);
+    return { ok: this.#ok, failed: this.#failed, errors, byServer: this.#byServer };
+  }
+}
+
+function requireLoad(): Load {
+  if (load === undefined) throw new Error("no load is started");
+  return load;
+}
+
+/** Whether `text` holds all of an HTTP answer that names its length. */
+function isWhole(text: string): boolean {
+  const [head = "", body] = text.split("\r\n\r\n");
+  return body !== undefined && body.length >= Number(/content-length: (\d+)/i.exec(head)?.[1] ?? 0);
 }
 
 const calls: AgentCalls = {
@@ -126,13 +187,13 @@ const calls: AgentCalls = {
     }
   },
   http: ({ url, timeoutMs }) => fetchText(url, timeoutMs ?? DEFAULT_TIMEOUT_MS),
-  udp: ({ host, port, text }) =>
+  udp: ({ host, port, text, timeoutMs }) =>
     new Promise((resolve, reject) => {
       const socket = createSocket(host.includes(":") ? "udp6" : "udp4");
       const timer = setTimeout(() => {
         socket.close();
         reject(new Error("timeout"));
-      }, DEFAULT_TIMEOUT_MS);
+      }, timeoutMs ?? DEFAULT_TIMEOUT_MS);
       socket.on("message", (message) => {
         clearTimeout(timer);
         socket.close();
@@ -141,7 +202,7 @@ const calls: AgentCalls = {
       socket.send(text, port, host);
     }),
   async resolve({ server, name, kind }) {
-    const resolver = new Resolver({ timeout: 2_000, tries: 2 });
+    const resolver = new Resolver({ timeout: 15_000, tries: 2 });
     resolver.setServers([server]);
     if (kind === "A") return (await resolver.resolve4(name)).toSorted();
     if (kind === "AAAA") return resolver.resolve6(name);
@@ -167,29 +228,12 @@ const calls: AgentCalls = {
     for (const socket of sockets) socket.destroy();
     return all;
   },
-  async load({ url, ms, parallel, keepAlive }) {
-    const untilMs = performance.now() + ms;
-    const byServer: Record<string, number> = {};
-    const errors = new Set<string>();
-    let ok = 0;
-    let failed = 0;
-    const agent = keepAlive === true ? new Agent({ keepAlive: true, maxSockets: parallel }) : undefined;
-    const client = async (): Promise<void> => {
-      while (performance.now() < untilMs) {
-        try {
-          const [server = ""] = (await fetchText(url, DEFAULT_TIMEOUT_MS, agent)).split(" ");
-          byServer[server] = (byServer[server] ?? 0) + 1;
-          ok += 1;
-        } catch (caught) {
-          failed += 1;
-          errors.add(String(caught));
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: parallel }, client));
-    agent?.destroy();
-    return { ok, failed, errors: [...errors].slice(0, 5), byServer };
+  startLoad({ url, parallel }) {
+    load = new Load(url, parallel);
+    return Promise.resolve();
   },
+  untilLoad: (count) => requireLoad().until(count),
+  stopLoad: () => requireLoad().stop(),
   async hold({ host, port }) {
     const socket = connect(port, host);
     held = { socket, text: "" };
@@ -206,9 +250,18 @@ const calls: AgentCalls = {
   },
   async heldAnswers() {
     if (held === undefined) throw new Error("no connection is held");
-    held.text = "";
+    // A connection that has ended already stays so.
+    if (!held.text.includes("ERROR")) held.text = "";
     held.socket.write("GET / HTTP/1.1\r\nHost: held\r\n\r\n");
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    const { socket } = held;
+    await new Promise<void>((resolve) => {
+      const look = (): void => {
+        const text = held?.text ?? "";
+        if (isWhole(text) || text.includes("ERROR") || socket.closed) resolve();
+      };
+      for (const event of ["data", "error", "close"]) socket.on(event, look);
+      look();
+    });
     return held.text;
   },
   async startNetwork(options) {
@@ -276,7 +329,7 @@ const calls: AgentCalls = {
   },
   connectTo: ({ host, port }) =>
     new Promise((resolve) => {
-      const socket = connect({ host, port, timeout: 1_000 });
+      const socket = connect({ host, port, timeout: DEFAULT_TIMEOUT_MS });
       socket.once("connect", () => {
         socket.destroy();
         resolve("connected");

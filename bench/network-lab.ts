@@ -15,13 +15,15 @@ import {
   addBridge,
   addVeth,
   findLink,
+  listLinks,
   replaceRoute,
   setLink,
 } from "../runtime/network/routing.ts";
 import type { AgentCalls } from "./network-agent.ts";
 
 const AGENT = path.join(import.meta.dirname, `network-agent${path.extname(import.meta.filename)}`);
-const CALL_TIMEOUT_MS = 20_000;
+/** Long enough for a machine that does much else: it costs time only where something is wrong. */
+const CALL_TIMEOUT_MS = 120_000;
 
 /** One process in a namespace. */
 export class LabProcess {
@@ -103,6 +105,8 @@ export interface LabHost {
   readonly namespace: NetworkNamespace;
   readonly file: string;
   readonly folder: string;
+  /** Names of its links as they are before anything runs on it: the kernel may add some of its own. */
+  readonly linksBefore: readonly string[];
 }
 
 export class NetworkLab {
@@ -133,7 +137,9 @@ export class NetworkLab {
       setLink("eth0", { isUp: true }),
       addAddress(link?.index ?? 0, { address, prefixLength: 24 }),
     ]);
-    const host = { name, address, namespace, file, folder: path.join(this.folder, `${name}-run`) };
+    const linksBefore = listLinks(namespace.route).map((each) => each.name);
+    const folder = path.join(this.folder, `${name}-run`);
+    const host = { name, address, namespace, file, folder, linksBefore };
     this.#hosts.push(host);
     return host;
   }

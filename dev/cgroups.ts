@@ -12,7 +12,7 @@ export interface Hierarchy {
 }
 
 const ROOT = "shoal-dev";
-const REMOVE_TRIES = 100;
+const REMOVE_TRIES = 1_000;
 const REMOVE_PAUSE_MS = 20;
 
 export function hierarchies(): Hierarchy[] {

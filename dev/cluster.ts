@@ -33,9 +33,9 @@ export const DEFAULT_NAME = "dev";
 const STATE_ROOT = "/var/lib/shoal-dev";
 const HOSTS_MAX = 100;
 const CLUSTER_PORT = 2377;
-const DAEMON_START_TIMEOUT_MS = 30_000;
-const DAEMON_STOP_TIMEOUT_MS = 30_000;
-const JOIN_RETRY_MS = 30_000;
+const DAEMON_START_TIMEOUT_MS = 120_000;
+const DAEMON_STOP_TIMEOUT_MS = 120_000;
+const JOIN_RETRY_MS = 120_000;
 const POLL_MS = 50;
 const LOG_TAIL_LINES = 15;
 

@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process";
 import { ClusterError } from "../common/errors.ts";
 
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 120_000;
 const OUTPUT_BYTES_MAX = 64 * 1024 * 1024;
 
 export interface CommandResult {

@@ -13,7 +13,7 @@ import type { CommandResult, RunOptions } from "./run-command.ts";
 import { run } from "./run-command.ts";
 import { namespaceName } from "./switch-network.ts";
 
-const START_TIMEOUT_MS = 5_000;
+const START_TIMEOUT_MS = 60_000;
 const POLL_MS = 10;
 /** What init prints once the host is set up. */
 const READY = "host is up";

@@ -112,6 +112,10 @@ class FakeStore implements StoreView {
     this.#publish(table, "remove", object, object);
   }
 
+  get watcherCount(): number {
+    return this.#watchers.size;
+  }
+
   watch(signal: AbortSignal, after?: number): AsyncIterable<CommittedChanges> {
     if (after !== undefined && after < this.forgottenVersion)
       throw new ClusterError("expired", `Changes after version ${after} are not kept any more`);

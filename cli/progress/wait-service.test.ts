@@ -77,7 +77,7 @@ test("waitForService() prints each change once and ends when the service runs", 
     { tasks: [{ state: "running" }] },
   ]);
   const { out, text } = recorder();
-  await waitForService("s", { client, out, signal, isQuiet: false, timeoutMs: 10_000 });
+  await waitForService("s", { client, out, signal, isQuiet: false, timeoutMs: 120_000 });
   assert.deepEqual(text().trim().split("\n"), [
     "1/1: preparing on host1",
     "overall progress: 0 out of 1 tasks",
@@ -96,7 +96,7 @@ test("waitForService() counts tasks from one to what is wanted, whatever slots s
     const tasks = slots.map((slot) => ({ state: "running", slot }));
     const client = await play(`slots${slots.join("-")}`, [{ replicas, tasks }]);
     const { out, text } = recorder();
-    await waitForService("s", { client, out, signal, isQuiet: false, timeoutMs: 10_000 });
+    await waitForService("s", { client, out, signal, isQuiet: false, timeoutMs: 120_000 });
     assert.deepEqual(
       text()
         .split("\n")
@@ -111,7 +111,7 @@ test("waitForService() fails with the task's error and its last log lines", asyn
   const client = await play("bad", [{ tasks: [failed, failed, failed] }]);
   const { out } = recorder();
   await assert.rejects(
-    waitForService("s", { client, out, signal, isQuiet: true, timeoutMs: 10_000 }),
+    waitForService("s", { client, out, signal, isQuiet: true, timeoutMs: 120_000 }),
     (caught: unknown) => {
       assert.ok(caught instanceof ExitError);
       assert.equal(caught.status, 1);
@@ -129,10 +129,10 @@ test("waitForService() fails when the update was rolled back, unless that was as
   const { out } = recorder();
   const client = await play("rolled", [scene]);
   await assert.rejects(
-    waitForService("s", { client, out, signal, isQuiet: true, timeoutMs: 10_000 }),
+    waitForService("s", { client, out, signal, isQuiet: true, timeoutMs: 120_000 }),
     /rolled back/,
   );
-  await waitForService("s", { client, out, signal, isQuiet: true, timeoutMs: 10_000, isRollback: true });
+  await waitForService("s", { client, out, signal, isQuiet: true, timeoutMs: 120_000, isRollback: true });
 });
 
 test("waitForService() does not take the status of an older update for that of this one", async () => {
@@ -144,7 +144,7 @@ test("waitForService() does not take the status of an older update for that of t
     out,
     signal,
     isQuiet: true,
-    timeoutMs: 10_000,
+    timeoutMs: 120_000,
     statusBefore: { State: "paused", Message: "long ago" },
   });
 });
@@ -160,7 +160,7 @@ test("waitForService() says that the roll-out goes on when it is interrupted", a
       if (more.includes("overall progress")) interrupt.abort();
     },
   };
-  const options = { client, out: shown, signal: interrupt.signal, timeoutMs: 10_000 };
+  const options = { client, out: shown, signal: interrupt.signal, timeoutMs: 120_000 };
   await assert.rejects(waitForService("s", { ...options, isQuiet: false }), { name: "AbortError" });
   assert.match(text(), /\nOperation continuing in background; see 'shoal service ps s'\n$/);
 });

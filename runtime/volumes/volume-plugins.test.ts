@@ -6,9 +6,12 @@ import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
+import type { Clock } from "../../common/env.ts";
 import { silentLogger } from "../../common/log.ts";
 import { packageRoot } from "../../common/package-root.ts";
 import { realEnv } from "../../common/real-env.ts";
+import { FakeClock } from "../../common/testing/fake-clock.ts";
+import type { PluginLimits } from "./plugin-driver.ts";
 import { createVolumeEngine, type VolumeEngineParts } from "./volume-engine.ts";
 
 const PLUGIN = path.join(packageRoot(import.meta.dirname), "examples/volume-plugin/plugin.mjs");
@@ -32,13 +35,21 @@ function newFolder(): string {
   return folder;
 }
 
-function open(root: string): Promise<VolumeEngineParts> {
+/** What a test waits for in vain is short; all else may take its time on a machine that does much else. */
+const PATIENT: PluginLimits = { callTimeoutMs: 120_000, readTimeoutMs: 120_000 };
+const IMPATIENT: PluginLimits = { callTimeoutMs: 1_000, readTimeoutMs: 1_000 };
+
+function open(
+  root: string,
+  pluginLimits = PATIENT,
+  clock: Clock = realEnv.clock,
+): Promise<VolumeEngineParts> {
   return createVolumeEngine({
-    env: realEnv,
+    env: { ...realEnv, clock },
     log: silentLogger,
     dataRoot: root,
     pluginFolders: [path.join(root, "plugins")],
-    pluginLimits: { callTimeoutMs: 300, readTimeoutMs: 300 },
+    pluginLimits,
     events: { emit: () => {} },
   });
 }
@@ -65,11 +76,14 @@ async function killed(child: ChildProcess): Promise<void> {
   await ended;
 }
 
-/** A plugin that answers by `answer`; what it leaves unanswered hangs. "NAME.sock" in the root's plugins. */
+/** A plugin that answers by `answer`, also later; what it leaves unanswered hangs. "NAME.sock" in the root's plugins. */
 async function serve(
   root: string,
   name: string,
-  answer: (call: string, body: Readonly<Record<string, unknown>>) => object | undefined,
+  answer: (
+    call: string,
+    body: Readonly<Record<string, unknown>>,
+  ) => object | undefined | Promise<object | undefined>,
 ): Promise<void> {
   fs.mkdirSync(path.join(root, "plugins"), { recursive: true });
   const server = createServer((request, response) => {
@@ -77,8 +91,9 @@ async function serve(
     request.on("data", (piece: Buffer) => (text += String(piece)));
     request.on("end", () => {
       const body = (text === "" ? {} : JSON.parse(text)) as Readonly<Record<string, unknown>>;
-      const said = answer((request.url ?? "").slice(1), body);
-      if (said !== undefined) response.end(JSON.stringify(said));
+      void Promise.resolve(answer((request.url ?? "").slice(1), body)).then((said) => {
+        if (said !== undefined) response.end(JSON.stringify(said));
+      });
     });
   });
   servers.push(server);
@@ -111,17 +126,26 @@ test("a plugin that was killed is waited for, and serves the volumes it had", as
 
 test("a plugin that hangs fails its own calls in time and holds up nothing else", async () => {
   const root = newFolder();
-  await serve(root, "stuck", (call) =>
-    call === "Plugin.Activate" ? { Implements: ["VolumeDriver"] } : undefined,
-  );
-  const engine = await open(root);
-  const hanging = engine.volumes.create({ Name: "never", Driver: "stuck" });
+  const gate = Promise.withResolvers<undefined>();
+  let createCount = 0;
+  await serve(root, "stuck", (call) => {
+    if (call === "Plugin.Activate") return { Implements: ["VolumeDriver"] };
+    if (call !== "VolumeDriver.Create" || createCount++ > 0) return undefined;
+    return gate.promise.then(() => ({ Err: "at last" }));
+  });
+  const patient = await open(root);
+  const waiting = patient.volumes.create({ Name: "never", Driver: "stuck" });
   let isSettled = false;
-  hanging.catch(() => (isSettled = true));
-  await engine.volumes.create({ Name: "other" });
-  await engine.volumes.remove("other", false);
+  waiting.catch(() => (isSettled = true));
+  await patient.volumes.create({ Name: "other" });
+  await patient.volumes.remove("other", false);
   assert.equal(isSettled, false, "others waited for the plugin");
-  await assert.rejects(hanging, /VolumeDriver\.Create: no answer in 0\.3 s/);
+  gate.resolve(undefined);
+  await assert.rejects(waiting, /at last/);
+
+  const engine = await open(root, IMPATIENT);
+  const hanging = engine.volumes.create({ Name: "never", Driver: "stuck" });
+  await assert.rejects(hanging, /VolumeDriver\.Create: no answer in 1 s/);
   const { Volumes } = await engine.volumes.list(new Map());
   assert.deepEqual(Volumes, []);
 });
@@ -137,7 +161,8 @@ test("a silent plugin is not asked about each of its volumes, and a prune goes o
     }
     return call === "Plugin.Activate" ? { Implements: ["VolumeDriver"] } : { Err: "" };
   });
-  const engine = await open(root);
+  // It counts as silent for a while, of which none passes here.
+  const engine = await open(root, IMPATIENT, new FakeClock());
   for (const name of ["a1", "b2", "c3"]) await engine.volumes.create({ Name: name, Driver: "silent" });
   await engine.volumes.create({ Name: "local" });
   isSilent = true;

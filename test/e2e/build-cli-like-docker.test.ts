@@ -15,6 +15,7 @@ import { busyboxTar } from "../../bench/test-image.ts";
 import { must } from "../../common/assert.ts";
 import { until } from "../../dev/until.ts";
 import { tarOf } from "../../runtime/images/testing/archives.ts";
+import { WAIT_MS } from "./support/wait.ts";
 
 const skip = hasDocker() ? false : "no dockerd here (Debian's docker.io): nothing to compare with";
 const STEP_COUNT = 100;
@@ -169,7 +170,7 @@ describe("docker build as with Docker", { skip }, () => {
     const leaving = new AbortController();
     const input = "FROM base:1\nRUN sleep 1000\nRUN echo never\n";
     const building = build(ours, ["--no-cache", "-"], { input, signal: leaving.signal });
-    const limits = { timeoutMs: 30_000, pollMs: 20 };
+    const limits = { timeoutMs: WAIT_MS, pollMs: 20 };
     await until(
       "the step runs",
       limits,

@@ -4,6 +4,7 @@ import { after, before, describe, test } from "node:test";
 import type { CachePruneOptions, JsonObject } from "../../model/engine.ts";
 import { streamOf, tarOf, type TestMember } from "../../runtime/images/testing/archives.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
+import { WAIT_MS } from "./support/wait.ts";
 
 const skip = process.getuid?.() === 0 ? false : "needs root";
 
@@ -31,7 +32,7 @@ describe("RUN --mount", { skip }, () => {
     const query = new URLSearchParams({ t: "built:1", networkmode: "none", nocache: nocache ? "1" : "0" });
     const context = streamOf(tarOf(members));
     let text = "";
-    for await (const line of lab.engine.images.build({ query, context }, AbortSignal.timeout(60_000)))
+    for await (const line of lab.engine.images.build({ query, context }, AbortSignal.timeout(WAIT_MS)))
       text += typeof line["stream"] === "string" ? line["stream"] : "";
     return text;
   }

@@ -4,11 +4,12 @@
  */
 import assert from "node:assert/strict";
 import { existsSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Load } from "./support/load.ts";
 import { TunnelCounter } from "./support/tunnel-counter.ts";
 import { IMAGE_V1, IMAGE_V2, TestCluster } from "./support/test-cluster.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 const HEALTH = [
   "--health-cmd",
@@ -54,7 +55,7 @@ describe("a cluster of three managers and two workers", () => {
     assert.equal(new Set(tasks.map((task) => task.NodeID)).size, 2, "replicas are spread over nodes");
     for (const host of cluster.dev.hosts) {
       const answers = new Set<string>();
-      await until(`both replicas answer through ${host.name}`, 20_000, async () => {
+      await until(`both replicas answer through ${host.name}`, WAIT_MS, async () => {
         answers.add(await cluster.get(host.name, host.address, 8080));
         return answers.size === 2;
       });
@@ -72,26 +73,31 @@ describe("a cluster of three managers and two workers", () => {
       const place = ["--constraint", constraint, "--restart-condition", "none"];
       return cluster.createService(name, "-p", publish, ...place, IMAGE_V1);
     };
+    // Until it is told to end, by a file.
+    const end = path.join(cluster.dev.stateFolder, "end-of-listener");
     const listen = (port: number): Promise<{ readonly status: number; readonly stderr: string }> => {
-      const program = `require("node:net").createServer().listen(${port}, "0.0.0.0"); setTimeout(process.exit, 15_000)`;
-      return cluster.dev.exec(host.name, [process.execPath, "-e", program]);
+      const look = `setInterval(() => fs.existsSync(${JSON.stringify(end)}) && process.exit(), 50)`;
+      const program = `require("node:net").createServer().listen(${port}, "0.0.0.0"); ${look}`;
+      return cluster.dev.exec(host.name, [process.execPath, "-e", program], { timeoutMs: 2 * WAIT_MS });
     };
     await create("own", 8090);
     await cluster.untilRunning("own", 1);
-    assert.match(await cluster.get(host.name, host.address, 8090), /version 1/);
+    const answer = await until("the task answers", WAIT_MS, () => cluster.get(host.name, host.address, 8090));
+    assert.match(answer, /version 1/);
     assert.match((await listen(8090)).stderr, /EADDRINUSE/);
     await cluster.docker("service", "rm", "own");
 
     const listener = listen(8091);
-    await until("the program listens", 10_000, async () =>
+    await until("the program listens", WAIT_MS, async () =>
       (await cluster.on(host.name, "cat", "/proc/net/tcp")).includes(":1F9B 00000000:0000 0A"),
     );
     await create("late", 8091);
-    const error = await until("the task says why", 20_000, async () =>
+    const error = await until("the task says why", WAIT_MS, async () =>
       (await cluster.tasks("late")).find((task) => task.Status.State === "failed"),
     );
     assert.match(error.Status.Err ?? "", /Cannot publish port 8091\/tcp of this node/);
     await cluster.docker("service", "rm", "late");
+    writeFileSync(end, "");
     await listener;
   });
 
@@ -135,7 +141,7 @@ describe("a cluster of three managers and two workers", () => {
     assert.equal(ps.match(/life\.\d web:2 Running Running/g)?.length, 3, ps);
     assert.equal(ps.match(/life\.\d web:1 Shutdown Shutdown/g)?.length, 3, ps);
     await cluster.docker("service", "rm", "life");
-    await until("containers of the service are gone", 20_000, async () => {
+    await until("containers of the service are gone", WAIT_MS, async () => {
       const left = await Promise.all(
         cluster.dev.hosts.map((host) =>
           cluster.dockerOn(host.name, "ps", "-aq", "--filter", "label=com.docker.swarm.service.name=life"),
@@ -158,7 +164,7 @@ describe("a cluster of three managers and two workers", () => {
       "echo hello from here; sleep 1000",
     );
     await cluster.untilRunning("talk", 5);
-    const lines = await until("five lines", 20_000, async () => {
+    const lines = await until("five lines", WAIT_MS, async () => {
       const text = await cluster.docker("service", "logs", "talk");
       return text.trim().split("\n").length === 5 ? text : undefined;
     });
@@ -170,7 +176,7 @@ describe("a cluster of three managers and two workers", () => {
     const constraint = "node.labels.zone==b";
     await cluster.createService("nowhere", "--constraint", constraint, IMAGE_V1);
     const ps = ["service", "ps", "--no-trunc", "--format", "{{.Error}}", "nowhere"];
-    const error = await until("a reason", 20_000, async () => {
+    const error = await until("a reason", WAIT_MS, async () => {
       const text = await cluster.docker(...ps);
       return text.trim() === "" ? undefined : text;
     });
@@ -196,7 +202,7 @@ describe("a cluster of three managers and two workers", () => {
     const container = client?.Status.ContainerStatus?.ContainerID ?? "";
     for (const name of ["server", "tasks.server"]) {
       const before = await tunnel.read();
-      const answer = await until(`${name} answers`, 10_000, () =>
+      const answer = await until(`${name} answers`, WAIT_MS, () =>
         cluster.dockerOn(here.name, "exec", container, "sh", "-c", ask(name)),
       );
       assert.match(answer, /version 1/);
@@ -226,7 +232,7 @@ describe("a cluster of three managers and two workers", () => {
     await cluster.docker("service", "rm", "server", "client");
     await until(
       "network can be removed",
-      20_000,
+      WAIT_MS,
       async () => (await cluster.docker("network", "rm", "back")) !== "",
     );
   });
@@ -264,7 +270,7 @@ describe("a cluster of three managers and two workers", () => {
       for (const inside of ["cat", shed])
         assert.match(await onHere("exec", inside, "sh", "-c", ask("dog")), /version 1/, inside);
     };
-    await until("all know each other", 10_000, () =>
+    await until("all know each other", WAIT_MS, () =>
       meet().then(
         () => true,
         () => undefined,
@@ -289,7 +295,7 @@ describe("a cluster of three managers and two workers", () => {
     await onThere("rm", "--force", "dog");
     await until(
       "the network can be removed",
-      20_000,
+      WAIT_MS,
       async () => (await cluster.dev.docker(cluster.first.name, ["network", "rm", "yard"])).status === 0,
     );
   });
@@ -311,7 +317,7 @@ describe("a cluster of three managers and two workers", () => {
       JSON.parse(await onHere("inspect", "--format", state, name)) as Record<string, { IPAddress: string }>;
     const known = async (on: typeof onHere, from: string, ...names: readonly string[]): Promise<void> => {
       for (const name of names) {
-        const answer = await until(`${from} knows ${name}`, 10_000, () =>
+        const answer = await until(`${from} knows ${name}`, WAIT_MS, () =>
           on("exec", from, "sh", "-c", ask(name)).catch(() => undefined),
         );
         assert.match(answer, /version 1/);
@@ -325,7 +331,7 @@ describe("a cluster of three managers and two workers", () => {
     const format = "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.type}}";
     const past = ["events", "--since=1m", "--until=0s", "--filter=type=network", "--format", format];
     // The client cuts the end down to whole seconds.
-    await until("the event of the connection", 10_000, async () =>
+    await until("the event of the connection", WAIT_MS, async () =>
       /^connect meadow overlay$/m.test(await onHere(...past)) ? true : undefined,
     );
     const twice = await cluster.dev.docker(here.name, ["network", "connect", "meadow", "fox"]);
@@ -407,7 +413,7 @@ describe("a cluster of three managers and two workers", () => {
     for (const network of ["meadow", "coop"])
       await until(
         `${network} can be removed`,
-        20_000,
+        WAIT_MS,
         async () => (await cluster.dev.docker(cluster.first.name, ["network", "rm", network])).status === 0,
       );
   });
@@ -519,13 +525,14 @@ describe("a cluster of three managers and two workers", () => {
       .filter((task) => task.NodeID === nodeId)
       .map((task) => task.Status.ContainerStatus?.PID ?? 0);
     const containersBefore = await cluster.dockerOn(victim.name, "ps", "-q", "--no-trunc");
+    await until("the port answers", WAIT_MS, () => cluster.get(victim.name, victim.address, 8081));
     await cluster.dev.killDaemon(victim.name);
     assert.match(await cluster.get(victim.name, victim.address, 8081), /version 1/);
     await cluster.dev.startDaemon(victim.name);
     assert.equal(await cluster.dockerOn(victim.name, "ps", "-q", "--no-trunc"), containersBefore);
     await until(
       "the node has a session again",
-      10_000,
+      WAIT_MS,
       async () =>
         (await cluster.docker("node", "inspect", victim.name, "--format", "{{.Status.State}}")).trim() ===
         "ready",
@@ -560,7 +567,7 @@ describe("a cluster of three managers and two workers", () => {
     );
     const entry = cluster.dev.hosts[1];
     assert.ok(entry);
-    await until("answers", 10_000, async () => (await cluster.get(entry.name, entry.address, 8082)) !== "");
+    await until("answers", WAIT_MS, async () => (await cluster.get(entry.name, entry.address, 8082)) !== "");
     const load = new Load(cluster.dev.name, entry.name, { host: entry.address, port: 8082, workers: 4 });
     await cluster.docker("service", "update", "--quiet", "--image", IMAGE_V2, "roll");
     const result = await load.stop();
@@ -579,7 +586,7 @@ describe("a cluster of three managers and two workers", () => {
       "--replicas",
       "2",
       "--update-monitor",
-      "1s",
+      "5s",
       "--restart-delay",
       "100ms",
       IMAGE_V1,
@@ -598,12 +605,12 @@ describe("a cluster of three managers and two workers", () => {
         "1",
         "back",
       ],
-      { timeoutMs: 60_000 },
+      { timeoutMs: WAIT_MS },
     );
     assert.equal(update.stderr, "");
     await until(
       "rolled back",
-      30_000,
+      WAIT_MS,
       async () =>
         (await cluster.docker("service", "inspect", "back", "--format", "{{.UpdateStatus.State}}")).trim() ===
         "rollback_completed",
@@ -612,7 +619,7 @@ describe("a cluster of three managers and two workers", () => {
     await cluster.docker("service", "rm", "back");
   });
 
-  test("the loss of the leader's host and of a worker's host is healed within seconds", async () => {
+  test("the loss of the leader's host and of a worker's host is healed", async () => {
     await cluster.createService("heal", "--replicas", "8", IMAGE_V1);
     await cluster.untilRunning("heal", 8);
     const leader = await cluster.dev.leader();
@@ -621,10 +628,9 @@ describe("a cluster of three managers and two workers", () => {
     const worker = cluster.dev.hosts.find((host) => host.role === "worker");
     assert.ok(other && worker);
     await cluster.dev.killHost(leader.name);
-    const killedAt = performance.now();
     await until(
       "an update succeeds",
-      5_000,
+      WAIT_MS,
       async () =>
         (await cluster.dockerOn(
           other.name,
@@ -639,14 +645,14 @@ describe("a cluster of three managers and two workers", () => {
     );
     await cluster.dev.killHost(worker.name);
     const dead = new Set([leader.name, worker.name]);
-    await until("all tasks run on hosts that live", 10_000 + (performance.now() - killedAt), async () => {
+    await until("all tasks run on hosts that live", WAIT_MS, async () => {
       const names = await cluster.nodeNames(other);
       const running = await cluster.running("heal", other);
       return running.filter((task) => !dead.has(names.get(task.NodeID) ?? "")).length === 8;
     });
     await cluster.dev.startHost(leader.name);
     await cluster.dev.startHost(worker.name);
-    await until("the cluster is whole", 30_000, async () => {
+    await until("the cluster is whole", WAIT_MS, async () => {
       const lines = await cluster.dockerOn(
         leader.name,
         "node",
@@ -666,16 +672,15 @@ describe("a cluster of three managers and two workers", () => {
     await cluster.dev.partition([[leader.name], rest.map((host) => host.name)]);
     const other = rest[0];
     assert.ok(other);
-    await until(
-      "the majority takes writes",
-      10_000,
-      async () =>
-        (await cluster.dockerOn(other.name, "config", "create", "after-cut", "/etc/hostname")) !== "",
-    );
-    const stale = await cluster.dev.docker(leader.name, ["config", "ls"], { timeoutMs: 60_000 });
+    await until("the majority takes writes", WAIT_MS, async () => {
+      const made = await cluster.dev.docker(other.name, ["config", "create", "after-cut", "/etc/hostname"]);
+      // The answer to one that was taken may be lost with its way over the former leader.
+      return made.status === 0 || /already exists/.test(made.stderr);
+    });
+    const stale = await cluster.dev.docker(leader.name, ["config", "ls"], { timeoutMs: WAIT_MS });
     assert.notEqual(stale.status, 0, "a leader without a quorum answers no reads");
     await cluster.dev.heal();
-    await until("the old leader has it too", 20_000, async () =>
+    await until("the old leader has it too", WAIT_MS, async () =>
       (await cluster.dockerOn(leader.name, "config", "ls")).includes("after-cut"),
     );
     await cluster.dockerOn(other.name, "config", "rm", "after-cut");
@@ -707,7 +712,7 @@ describe("a cluster of three managers and two workers", () => {
     await cluster.docker("service", "rm", "vault");
     await until(
       "secret is no longer in use",
-      10_000,
+      WAIT_MS,
       async () => (await cluster.docker("secret", "rm", "password")) !== "",
     );
   });

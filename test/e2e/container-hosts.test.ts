@@ -7,6 +7,7 @@ import path from "node:path";
 import { test } from "node:test";
 import { busyboxTar } from "../../bench/test-image.ts";
 import { SoakDaemon } from "../soak/soak-daemon.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 test("/etc/hosts gets and loses a container's own lines, and keeps what it wrote there itself", async () => {
   const root = await fs.mkdtemp(path.join(tmpdir(), "shoal-hosts-"));
@@ -45,7 +46,7 @@ test("/etc/hosts gets and loses a container's own lines, and keeps what it wrote
         .map((line) => line.replace("\t", " "));
     const [first, second] = ["10.81.0.2 app.example.test app", "10.82.0.2 app.example.test app"];
     const fixed = ["192.0.2.1 extra", "192.0.2.9 mine"];
-    while (!own().includes("192.0.2.9 mine")) await new Promise((resolve) => setTimeout(resolve, 20));
+    await until("the container has written", WAIT_MS, () => own().includes("192.0.2.9 mine"));
     assert.deepEqual(own(), [first, ...fixed]);
     await ask("POST", "/networks/two/connect", { Container: "app" });
     assert.deepEqual(own(), [first, ...fixed, second]);

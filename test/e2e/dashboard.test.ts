@@ -14,7 +14,7 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import type { Browser, Page } from "playwright-core";
 import { packageRoot } from "../../common/package-root.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 const CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(
   existsSync,
@@ -29,7 +29,6 @@ const CHROMIUM_FLAGS = [
   "--disable-component-update",
   "--disable-sync",
 ];
-const WAIT_MS = 20_000;
 
 interface ServiceBody {
   readonly ID: string;
@@ -154,8 +153,10 @@ describe("the dashboard in a browser", { skip }, () => {
       },
       Mode: { Replicated: { Replicas: 2 } },
     });
-    browser = await chromium.launch({ executablePath: CHROMIUM ?? "", args: CHROMIUM_FLAGS });
+    const options = { executablePath: CHROMIUM ?? "", args: CHROMIUM_FLAGS, timeout: WAIT_MS };
+    browser = await chromium.launch(options);
     page = await browser.newPage();
+    page.setDefaultTimeout(WAIT_MS);
     page.on("console", (message) => void (message.type() === "error" && complaints.push(message.text())));
     page.on("pageerror", (error) => void complaints.push(error.message));
     page.on("request", (request) => {
@@ -173,9 +174,8 @@ describe("the dashboard in a browser", { skip }, () => {
     const row = page.locator("tbody tr", { hasText: "shop_api" });
     await row.getByText("0/2").waitFor({ timeout: WAIT_MS });
     await row.getByText(/no suitable node.*\(2 tasks\)/).waitFor({ timeout: WAIT_MS });
-    assert.match(
-      await page.locator("#health").innerText(),
-      /1\/1 nodes ready, 1\/1 managers, 0\/2 tasks running/,
+    await until("the line above says so too", WAIT_MS, async () =>
+      /1\/1 nodes ready, 1\/1 managers, 0\/2 tasks running/.test(await page.locator("#health").innerText()),
     );
   });
 

@@ -12,10 +12,9 @@ import { flipCheckpoint, flipLastEntry, flipOldEntry, tearTail, truncateTail } f
 import { Registers } from "../chaos/registers.ts";
 import { request } from "../../bench/docker-http.ts";
 import { TestCluster } from "./support/test-cluster.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 const CLIENTS = 4;
-const BACK_MS = 30_000;
 const DAMAGED = "raft log damaged, not voting until its content is fetched again";
 const WHOLE = "raft log complete again, voting from now on";
 const FULL = "raft disk full, not leading until there is room";
@@ -42,13 +41,13 @@ describe("disks of managers", () => {
   });
 
   async function followers(): Promise<readonly DevHost[]> {
-    const leader = await until("there is a leader", BACK_MS, () => cluster.dev.leader());
+    const leader = await until("there is a leader", WAIT_MS, () => cluster.dev.leader());
     return cluster.dev.managers.filter((host) => host.name !== leader.name);
   }
 
   async function someAnswers(): Promise<void> {
     const count = registers.okCount + 5 * CLIENTS;
-    await until("clients are answered", BACK_MS, () => registers.okCount >= count);
+    await until("clients are answered", WAIT_MS, () => registers.okCount >= count);
   }
 
   /** What the daemon has logged since `offset`. */
@@ -57,7 +56,7 @@ describe("disks of managers", () => {
   }
 
   async function untilReachable(host: DevHost, by: DevHost): Promise<void> {
-    await until(`${host.name} is back`, BACK_MS, async () => {
+    await until(`${host.name} is back`, WAIT_MS, async () => {
       const line = await cluster.dockerOn(
         by.name,
         "node",
@@ -85,7 +84,7 @@ describe("disks of managers", () => {
     await cluster.dev.startDaemon(victim.name);
     await untilReachable(victim, other);
     for (const words of said) {
-      await until(`${victim.name} says "${String(words)}"`, BACK_MS, () => {
+      await until(`${victim.name} says "${String(words)}"`, WAIT_MS, () => {
         const log = logSince(victim, offset);
         return typeof words === "string" ? log.includes(words) : words.test(log);
       });
@@ -140,7 +139,7 @@ describe("disks of managers", () => {
     await cluster.dev.startDaemon(victim.name);
     await untilReachable(victim, other);
     assert.ok(logSince(victim, offset).includes("this manager has no state of the cluster yet"));
-    const after = await until("it is a member", BACK_MS, () => raftIds(logSince(victim, offset)).at(-1));
+    const after = await until("it is a member", WAIT_MS, () => raftIds(logSince(victim, offset)).at(-1));
     assert.notEqual(after, before);
     const ls = await cluster.dockerOn(
       other.name,
@@ -161,7 +160,7 @@ describe("disks of managers", () => {
   });
 
   test("a full disk makes the leader step down, and it recovers by itself when there is room", async (context) => {
-    const leader = await until("there is a leader", BACK_MS, () => cluster.dev.leader());
+    const leader = await until("there is a leader", WAIT_MS, () => cluster.dev.leader());
     const [other] = await followers();
     assert.ok(other);
     const data = path.join(leader.folder, "data");
@@ -174,7 +173,7 @@ describe("disks of managers", () => {
     );
     await cluster.dev.startDaemon(leader.name);
     await untilReachable(leader, other);
-    await until("it leads again", BACK_MS, async () => {
+    await until("it leads again", WAIT_MS, async () => {
       if ((await cluster.dev.leader())?.name === leader.name) return true;
       // Others are restarted until it is its turn.
       const now = await cluster.dev.leader();
@@ -185,9 +184,9 @@ describe("disks of managers", () => {
       return false;
     });
     const offset = readFileSync(leader.logPath).byteLength;
-    await cluster.dev.exec(leader.name, ["sh", "-c", `cat /dev/zero > ${data}/fill`], { timeoutMs: 30_000 });
-    await until("it says so", BACK_MS, () => logSince(leader, offset).includes(FULL));
-    await until("another leads", BACK_MS, async () => {
+    await cluster.dev.exec(leader.name, ["sh", "-c", `cat /dev/zero > ${data}/fill`], { timeoutMs: WAIT_MS });
+    await until("it says so", WAIT_MS, () => logSince(leader, offset).includes(FULL));
+    await until("another leads", WAIT_MS, async () => {
       const now = await cluster.dev.leader();
       return now !== undefined && now.name !== leader.name;
     });
@@ -198,18 +197,18 @@ describe("disks of managers", () => {
         Name: `large-${number}`,
         Data: Buffer.alloc(CONFIG_BYTES, number).toString("base64"),
       };
-      await until(`large config ${number} is taken`, BACK_MS, async () => {
+      await until(`large config ${number} is taken`, WAIT_MS, async () => {
         const { status } = await request(other.socketPath, "POST", "/configs/create", body);
         return status === 201 || status === 409;
       });
     }
-    await until("its log is full too", BACK_MS, () => /what=log/.test(logSince(leader, offset)));
+    await until("its log is full too", WAIT_MS, () => /what=log/.test(logSince(leader, offset)));
     await someAnswers();
     assert.ok(cluster.dev.daemonPid(leader.name) !== undefined, "the daemon goes on");
     await cluster.on(leader.name, "rm", `${data}/fill`);
-    await until("there is room again", BACK_MS, () => logSince(leader, offset).includes(ROOM));
+    await until("there is room again", WAIT_MS, () => logSince(leader, offset).includes(ROOM));
     await untilReachable(leader, other);
-    await until("it has what was written meanwhile", BACK_MS, async () =>
+    await until("it has what was written meanwhile", WAIT_MS, async () =>
       (await cluster.dockerOn(leader.name, "config", "ls")).includes(`large-${LARGE_COUNT - 1}`),
     );
     for (const line of logSince(leader, offset)

@@ -18,6 +18,7 @@ import type { RootfsSource } from "../../runtime/ports.ts";
 import type { ImageEngineParts } from "../../runtime/images/image-engine.ts";
 import { dockerArchive, streamOf, tarOf, type TestMember } from "../../runtime/images/testing/archives.ts";
 import { ImageLab } from "./support/image-lab.ts";
+import { WAIT_MS } from "./support/wait.ts";
 
 const lab = new ImageLab();
 after(() => lab.close());
@@ -145,7 +146,7 @@ async function build(
   const context = streamOf(tarOf([{ name: "Dockerfile", content: dockerfile }, ...(options.files ?? [])]));
   const query = new URLSearchParams({ t: "out:1", ...options.query });
   const lines: JsonObject[] = [];
-  for await (const line of images.build({ query, context }, AbortSignal.timeout(20_000))) lines.push(line);
+  for await (const line of images.build({ query, context }, AbortSignal.timeout(WAIT_MS))) lines.push(line);
   const text = lines.map((line) => (typeof line["stream"] === "string" ? line["stream"] : "")).join("");
   return { lines, text, id: images.resolve("out:1") ?? "" };
 }
@@ -464,7 +465,7 @@ test("a quiet build that fails tells what it did, one that does not only its ima
   await assert.rejects(async () => {
     const lines = engine.images.build(
       { query: new URLSearchParams(query), context },
-      AbortSignal.timeout(20_000),
+      AbortSignal.timeout(WAIT_MS),
     );
     for await (const line of lines) told.push(JSON.stringify(line));
   }, /returned a non-zero code: 3/);

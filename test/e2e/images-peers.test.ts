@@ -14,6 +14,7 @@ import {
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
 import { ImageLab, type LabEngine, linesOf } from "./support/image-lab.ts";
+import { WAIT_MS } from "./support/wait.ts";
 
 const lab = new ImageLab();
 
@@ -82,7 +83,7 @@ class ModelPeers implements BlobPeers {
 }
 
 function ensure(engine: LabEngine, reference: string): Promise<string> {
-  return engine.images.ensure(reference, { peersOnly: true }, AbortSignal.timeout(20_000));
+  return engine.images.ensure(reference, { peersOnly: true }, AbortSignal.timeout(WAIT_MS));
 }
 
 function described(engine: LabEngine, reference: string): ImageDescription {
@@ -121,7 +122,7 @@ test("a pull takes what the cluster keeps under the name, and a manager's own im
   const peers = new ModelPeers({ manager: { engine: manager } }, manager);
   engine.images.setPeers(peers);
   const pull = (puller: LabEngine): Promise<readonly unknown[]> =>
-    linesOf(puller.images.pull({ reference: name }, AbortSignal.timeout(20_000)));
+    linesOf(puller.images.pull({ reference: name }, AbortSignal.timeout(WAIT_MS)));
   assert.deepEqual((await pull(engine)).slice(-2), [
     { status: `Digest: ${described(manager, name).manifest.digest}` },
     { status: `Status: Downloaded newer image for ${name}` },
@@ -143,7 +144,7 @@ test("a disk that is too full for what a peer has is told with its folder, not t
   engine.images.setPeers(new ModelPeers({ manager: { engine: manager } }, manager));
   const full = { code: "resource_exhausted", message: new RegExp(`no space left on device: ${disk}/`) };
   for (const peersOnly of [true, false])
-    await assert.rejects(engine.images.ensure(name, { peersOnly }, AbortSignal.timeout(20_000)), full);
+    await assert.rejects(engine.images.ensure(name, { peersOnly }, AbortSignal.timeout(WAIT_MS)), full);
 });
 
 test("another image under the digest that was asked for is refused, and no name that a peer claims is kept", async () => {

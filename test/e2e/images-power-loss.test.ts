@@ -18,6 +18,7 @@ import {
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
 import { forgetBoot, PowerDisk } from "./support/power-disk.ts";
+import { WAIT_MS } from "./support/wait.ts";
 
 const engines = new Set<ImageEngineParts>();
 
@@ -85,7 +86,7 @@ describe("after a loss of power", () => {
       { name: "f", content: "built" },
     ]);
     const request = { query: new URLSearchParams({ t: "built:1" }), context: streamOf(context) };
-    await drain(first.images.build(request, AbortSignal.timeout(20_000)));
+    await drain(first.images.build(request, AbortSignal.timeout(WAIT_MS)));
     disk.powerOff();
 
     const second = await powerOn(disk, first);

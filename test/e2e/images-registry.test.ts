@@ -21,6 +21,7 @@ import {
 import { DEFAULT_REGISTRY_CONFIG, type RegistryConfig } from "../../runtime/registry/registry-config.ts";
 import { linesOf } from "./support/image-lab.ts";
 import { selfSigned } from "./support/self-signed.ts";
+import { WAIT_MS } from "./support/wait.ts";
 
 const REGISTRY = "/usr/bin/docker-registry";
 const missing =
@@ -121,7 +122,7 @@ describe("images against docker-registry", { skip: missing }, () => {
     await linesOf(first.images.load(streamOf(dockerArchive([{ ...IMAGE, compression }])), { quiet: true }));
     const name = `${host}/team/${compression}:1`;
     await first.images.tag("app:1", `${host}/team/${compression}`, "1");
-    const signal = AbortSignal.timeout(20_000);
+    const signal = AbortSignal.timeout(WAIT_MS);
     const lines = await linesOf(
       first.images.push({ reference: `${host}/team/${compression}`, tag: "1" }, signal),
     );
@@ -171,7 +172,7 @@ describe("images against docker-registry", { skip: missing }, () => {
   async function mounted(compression: "none" | "gzip"): Promise<void> {
     const engine = await open();
     await linesOf(engine.images.load(streamOf(dockerArchive([{ ...IMAGE, compression }])), { quiet: true }));
-    const signal = AbortSignal.timeout(20_000);
+    const signal = AbortSignal.timeout(WAIT_MS);
     for (const repository of [`mount/one-${compression}`, `mount/two-${compression}`]) {
       await engine.images.tag("app:1", `${plain}/${repository}`, "1");
     }
@@ -199,7 +200,7 @@ describe("images against docker-registry", { skip: missing }, () => {
       await linesOf(engine.images.load(streamOf(dockerArchive([IMAGE])), { quiet: true }));
       const name = `${host}/team/app:1`;
       await engine.images.tag("app:1", `${host}/team/app`, "1");
-      const signal = AbortSignal.timeout(30_000);
+      const signal = AbortSignal.timeout(WAIT_MS);
       const right = header(USER);
       const wrong = header({ ...USER, password: "other" });
       assert.deepEqual(await engine.images.login({ ...USER, serveraddress: host }), {
@@ -240,7 +241,7 @@ describe("images against docker-registry", { skip: missing }, () => {
       const own = path.join(certificates, host);
       fs.mkdirSync(own, { recursive: true });
       const strict = { insecure: [], mirrors: {}, certificateFolders: [certificates] };
-      const signal = AbortSignal.timeout(30_000);
+      const signal = AbortSignal.timeout(WAIT_MS);
       const pullError = async (): Promise<string> => {
         const engine = await open(strict);
         const lines = linesOf(engine.images.pull({ reference: `${host}/no:1` }, signal));
@@ -300,7 +301,7 @@ describe("images against docker-registry", { skip: missing }, () => {
       process.env["HTTPS_PROXY"] = url;
       process.env["HTTP_PROXY"] = url;
       const engine = await open({ insecure: [OUTER_ADDRESS ?? ""], mirrors: {}, certificateFolders: [] });
-      const signal = AbortSignal.timeout(30_000);
+      const signal = AbortSignal.timeout(WAIT_MS);
       for (const host of [secureHost, plainHost, plain]) {
         await assert.rejects(linesOf(engine.images.pull({ reference: `${host}/no:1` }, signal)), {
           message: /manifest unknown/,
@@ -318,7 +319,7 @@ describe("images against docker-registry", { skip: missing }, () => {
 
   test("a push of what is not here and a pull of what is not there are told apart", async () => {
     const engine = await open();
-    const signal = AbortSignal.timeout(20_000);
+    const signal = AbortSignal.timeout(WAIT_MS);
     await assert.rejects(
       linesOf(engine.images.push({ reference: `${plain}/no:1` }, signal)),
       /An image does not exist locally/,

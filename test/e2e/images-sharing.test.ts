@@ -12,7 +12,7 @@ import { ask } from "../../bench/docker-http.ts";
 import type { DevHost } from "../../dev/cluster.ts";
 import { requestOverSocket } from "../../dev/socket-request.ts";
 import { TestCluster } from "./support/test-cluster.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 const MIB = 1024 * 1024;
 
@@ -38,7 +38,7 @@ describe("images that the cluster keeps", () => {
   });
 
   async function shoal(host: string, ...argv: readonly string[]): Promise<string> {
-    const result = await cluster.dev.shoal(host, argv, { timeoutMs: 150_000 });
+    const result = await cluster.dev.shoal(host, argv, { timeoutMs: WAIT_MS });
     assert.equal(result.status, 0, `shoal ${argv.join(" ")}\n${result.stdout}${result.stderr}`);
     return result.stdout;
   }
@@ -87,7 +87,7 @@ describe("images that the cluster keeps", () => {
     const [, second] = cluster.dev.managers;
     assert.ok(second);
     await shoal(second.name, "stack", "deploy", "-c", file, "shop");
-    const tasks = await cluster.untilRunning("shop_api", 5, 60_000);
+    const tasks = await cluster.untilRunning("shop_api", 5, WAIT_MS);
     assert.equal(new Set(tasks.map((task) => task.NodeID)).size, 5);
     for (const task of tasks) {
       assert.equal(task.Spec.ContainerSpec.Image, `shop/api:1@${image?.Digest}`, "pinned to the digest");
@@ -104,14 +104,14 @@ describe("images that the cluster keeps", () => {
     const image = await kept("shop/api:1");
     assert.equal(task?.Spec.ContainerSpec.Image, `shop/api:1@${image?.Digest}`);
     const nodes = await cluster.nodeNames();
-    for (const [id] of nodes) {
-      const answer = (await ask(second.socketPath, "GET", `/shoal/v1/nodes/${id}/images`)) as {
-        readonly Reported: boolean;
-        readonly Images: readonly string[];
-      };
-      assert.equal(answer.Reported, true);
-      assert.ok(answer.Images.includes(image?.Digest ?? ""), `${nodes.get(id)} has said so`);
-    }
+    for (const [id, name] of nodes)
+      await until(`${name} has said so`, WAIT_MS, async () => {
+        const answer = (await ask(second.socketPath, "GET", `/shoal/v1/nodes/${id}/images`)) as {
+          readonly Reported: boolean;
+          readonly Images: readonly string[];
+        };
+        return answer.Reported && answer.Images.includes(image?.Digest ?? "no image");
+      });
     await cluster.docker("service", "rm", "pinned");
   });
 
@@ -145,7 +145,7 @@ describe("images that the cluster keeps", () => {
   test("an image of a worker is put in by name of the node, and of the next version only new layers travel", async () => {
     const [worker] = cluster.dev.workers;
     assert.ok(worker);
-    await until("the worker has the base", 20_000, async () => {
+    await until("the worker has the base", WAIT_MS, async () => {
       const result = await cluster.dev.docker(worker.name, [
         "tag",
         `shop/api:1@${(await kept("shop/api:1"))?.Digest}`,
@@ -200,7 +200,7 @@ describe("images that the cluster keeps", () => {
     assert.equal(await kept("shop/job:1"), undefined);
     await until(
       "it is gone where it was only kept",
-      20_000,
+      WAIT_MS,
       async () => !(await hasImage(fetched, reference)),
     );
     assert.ok(worker !== undefined && (await hasImage(worker, "shop/job:1")), "it stays where it was built");
@@ -214,13 +214,13 @@ describe("images that the cluster keeps", () => {
     );
     assert.ok(lost);
     await cluster.dev.killHost(lost.name);
-    const now = await until("three copies without the lost host", 90_000, async () => {
+    const now = await until("three copies without the lost host", WAIT_MS, async () => {
       const holders = complete(await kept("shop/api:1"));
       return holders.length === 3 && !holders.includes(lost.name) ? holders : undefined;
     });
     await cluster.dev.startHost(lost.name);
     await cluster.docker("node", "update", "--availability", "drain", now[2] ?? "");
-    await until("the drained host is replaced", 60_000, async () => {
+    await until("the drained host is replaced", WAIT_MS, async () => {
       const holders = complete(await kept("shop/api:1"));
       return holders.length === 3 && !holders.includes(now[2] ?? "");
     });
@@ -236,13 +236,12 @@ describe("images that the cluster keeps", () => {
     const target = cluster.dev.hosts.find((host) => !complete(image).includes(host.name));
     const [, dying, cut] = holders;
     assert.ok(target !== undefined && dying !== undefined && cut !== undefined);
-    // Slow enough to be caught in the middle.
-    for (const { name } of holders) {
-      await cluster.on(
-        name,
-        ..."tc qdisc add dev eth0 root tbf rate 60mbit burst 256k latency 400ms".split(" "),
-      );
-    }
+    // Slow enough to be caught in the middle, whatever else the machine does.
+    const limit = async (verb: "add" | "change", rate: string): Promise<void> => {
+      const shape = `tc qdisc ${verb} dev eth0 root tbf rate ${rate} burst 256k latency 400ms`;
+      for (const { name } of holders) await cluster.on(name, ...shape.split(" "));
+    };
+    await limit("add", "12mbit");
     const constraint = `node.hostname==${target.name}`;
     await cluster.docker(
       "service",
@@ -255,14 +254,15 @@ describe("images that the cluster keeps", () => {
       constraint,
       "shop/big:1",
     );
-    await until("it is arriving", 30_000, () => arrivingBytes(target) > 4 * MIB);
+    await until("it is arriving", WAIT_MS, () => arrivingBytes(target) > 4 * MIB);
     await cluster.dev.killDaemon(dying.name);
     await cluster.dev.partition([[cut.name]]);
+    await limit("change", "200mbit");
     // Asked of the target alone: those that are gone may be managers.
-    await until("it has arrived", 120_000, () => hasImage(target, `shop/big@${image?.Digest}`));
+    await until("it has arrived", WAIT_MS, () => hasImage(target, `shop/big@${image?.Digest}`));
     await cluster.dev.heal();
     await cluster.dev.startDaemon(dying.name);
-    await cluster.untilRunning("big", 1, 60_000);
+    await cluster.untilRunning("big", 1, WAIT_MS);
     for (const { name } of holders) await cluster.on(name, ..."tc qdisc del dev eth0 root".split(" "));
     await cluster.docker("service", "rm", "big");
   });

@@ -14,7 +14,7 @@ import {
   type TestImage,
 } from "../../runtime/images/testing/archives.ts";
 import { ImageLab, linesOf } from "./support/image-lab.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 const lab = new ImageLab();
 
@@ -151,7 +151,7 @@ test("ImageEngine.save() leaves no blob open, whenever its reader goes away", as
     });
     await once(archive, "close");
   }
-  await until("no blob is open", 5000, () => openBlobs().every((file) => before.has(file)));
+  await until("no blob is open", WAIT_MS, () => openBlobs().every((file) => before.has(file)));
 });
 
 test("ImageEngine.save() gives an archive that loads to the same image", async () => {

@@ -14,6 +14,7 @@ import { SeededRandom } from "../../common/testing/seeded-random.ts";
 import type { ContainerEngine, ProgressLine } from "../../model/engine.ts";
 import { createImageEngine, type ImageEngineParts } from "../../runtime/images/image-engine.ts";
 import { dockerArchive, streamOf, tarOf } from "../../runtime/images/testing/archives.ts";
+import { WAIT_MS } from "./support/wait.ts";
 
 const WORKERS = 6;
 const STEPS = 25;
@@ -111,7 +112,7 @@ test("images that come and go at once are whole while they are there, and leave 
       case 2: {
         const query = new URLSearchParams({ t: `built:${index}` });
         const building = drain(
-          images.build({ query, context: streamOf(context(index)) }, AbortSignal.timeout(20_000)),
+          images.build({ query, context: streamOf(context(index)) }, AbortSignal.timeout(WAIT_MS)),
         );
         if (!(await mayBeRefused(building))) return;
         return look(`built:${index}`, key, {

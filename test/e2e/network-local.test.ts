@@ -129,7 +129,7 @@ describe("local networks", () => {
       const [binding] = web.result.ports["80/udp"] ?? [];
       const port = Number(binding?.HostPort);
       await assert.rejects(
-        process.call("udp", { host: "127.0.0.1", port, text: "over the wire" }),
+        process.call("udp", { host: "127.0.0.1", port, text: "over the wire", timeoutMs: 1_000 }),
         /timeout/,
       );
       assert.match(await daemon.call("udp", { host: "127.0.0.1", port, text: "here" }), /^web .* here$/);
@@ -310,7 +310,8 @@ describe("local networks", () => {
 
   test("a new daemon takes over what the killed one left", options, async () => {
     assert.ok(lab !== undefined);
-    const load = outside.call("load", { url: "http://192.168.77.1:8080/", ms: 2_500, parallel: 4 });
+    await outside.call("startLoad", { url: "http://192.168.77.1:8080/", parallel: 4 });
+    await outside.call("untilLoad", 20);
     await daemon.kill();
     assert.match(await outside.call("http", { url: "http://192.168.77.1:8080/" }), /^web /);
     const notes = readdirSync(path.join(lab.folder, "data/network/containers"));
@@ -320,7 +321,8 @@ describe("local networks", () => {
     assert.deepEqual(readdirSync(path.join(lab.folder, "data/network/containers")), []);
     assert.ok(readdirSync(path.join(lab.folder, "run/network/containers")).includes("web.json"));
     await local("adopt", { containerId: "web", pid: web.process.pid, dns: [] }, web.result);
-    const result = await load;
+    await outside.call("untilLoad", 20);
+    const result = await outside.call("stopLoad");
     assert.equal(result.failed, 0, result.errors.join());
     const hostConfig = { PortBindings: { "80/tcp": [{ HostPort: "8080" }] } };
     await assert.rejects(start("again", { hostConfig }), /port is already allocated/);
@@ -338,7 +340,7 @@ describe("local networks", () => {
     await local("close");
     const links = listLinks(host.namespace.route).map((link) => link.name);
     assert.deepEqual(
-      links.filter((name) => name !== "lo" && name !== "eth0" && !name.startsWith("sl")),
+      links.filter((name) => !host.linksBefore.includes(name) && !name.startsWith("sl")),
       [],
     );
     assert.equal(await host.namespace.nft.run("list ruleset"), "");

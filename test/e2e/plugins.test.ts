@@ -8,7 +8,7 @@ import path from "node:path";
 import { Readable } from "node:stream";
 import { after, before, describe, test } from "node:test";
 import { freePort } from "../../common/testing/free-port.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 import type { EngineEvent, JsonObject } from "../../model/engine.ts";
 import { SoakDaemon } from "../soak/soak-daemon.ts";
 import { linesOf } from "./support/image-lab.ts";
@@ -22,7 +22,6 @@ import {
 import { FakeRegistry, lastPart } from "./support/fake-registry.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 
-const WAIT_MS = 30_000;
 const REGISTRY = "/usr/bin/docker-registry";
 
 /** Volumes as memory: mounts that only the plugin makes and that containers must see. */
@@ -248,7 +247,7 @@ describe("managed plugins", () => {
   test("mounts of a plugin show in containers, and go with it", async () => {
     const config = { propagatedMount: "/shown", linux: { capabilities: ["CAP_SYS_ADMIN"] } };
     const folder = await create("mounting:1", { config, script: MOUNTING });
-    await lab.engine.plugins.enable("mounting:1", 10);
+    await lab.engine.plugins.enable("mounting:1", 60);
     await lab.engine.volumes.create({ Name: "memory", Driver: "mounting:1" });
     const seen = await inVolume("memory", "ls /v; grep -c ' /v tmpfs' /proc/mounts; echo x > /v/mine");
     assert.equal(seen.stdout, "from-plugin\n1\n", seen.stderr);
@@ -262,7 +261,7 @@ describe("managed plugins", () => {
 
   test("a plugin's links don't make the host mount its own folders", async () => {
     await create("leaving", { script: LEAVING });
-    await lab.engine.plugins.enable("leaving", 10);
+    await lab.engine.plugins.enable("leaving", 60);
     await lab.engine.volumes.create({ Name: "gone", Driver: "leaving" });
     await assert.rejects(inVolume("gone", "ls /v"), /must give paths among its own files, got "\/out"/);
     await removeContainers();
@@ -272,7 +271,7 @@ describe("managed plugins", () => {
 
   test("enabling says why it did not work", async () => {
     await create("silent", { script: "console.error('no luck'); process.exit(3);" });
-    await assert.rejects(lab.engine.plugins.enable("silent", 10), {
+    await assert.rejects(lab.engine.plugins.enable("silent", 60), {
       message: /plugin silent:latest ended with code 3 before it listened on its socket: no luck/,
     });
     assert.equal(await isEnabled("silent"), false);
@@ -282,7 +281,7 @@ describe("managed plugins", () => {
     await assert.rejects(lab.engine.plugins.enable("deaf", 1), /Plugin\.Activate: connect ENOENT/);
     const types = { interface: { types: ["docker.networkdriver/1.0"], socket: "net.sock" } };
     await create("network", { config: types });
-    await assert.rejects(lab.engine.plugins.enable("network", 10), {
+    await assert.rejects(lab.engine.plugins.enable("network", 60), {
       code: "unimplemented",
       message: /its type must be "docker.volumedriver\/1.0", got "docker.networkdriver\/1.0"/,
     });
@@ -330,7 +329,7 @@ describe("managed plugins", () => {
     await linesOf(lab.engine.plugins.pull({ ...options, privileges }, signal));
     const plugin = await lab.engine.plugins.inspect("again");
     assert.equal(plugin["PluginReference"], remote);
-    await lab.engine.plugins.enable("again", 10);
+    await lab.engine.plugins.enable("again", 60);
     await lab.engine.volumes.create({ Name: "pulled", Driver: "again" });
     assert.equal((await inVolume("pulled", "echo ok > /v/f; cat /v/f")).stdout, "ok\n");
     const upgrade = { remote, name: "", privileges };
@@ -345,7 +344,7 @@ describe("managed plugins", () => {
     await linesOf(lab.engine.plugins.upgrade("again", upgrade, signal));
     const settings = (await lab.engine.plugins.inspect("again"))["Settings"] as JsonObject;
     assert.deepEqual(settings["Env"], ["MODE=0711"]);
-    await lab.engine.plugins.enable("again", 10);
+    await lab.engine.plugins.enable("again", 60);
     await lab.engine.plugins.remove("again", true);
     // An image is no plugin.
     await lab.engine.images.tag("box:1", `127.0.0.1:${port}/me/box`, "1");

@@ -9,6 +9,7 @@ import { buildImage, type TestImage } from "../../runtime/images/testing/archive
 import type { RegistryConfig } from "../../runtime/registry/registry-config.ts";
 import { FakeRegistry, isBlob, lastPart, noise, type Spoil } from "./support/fake-registry.ts";
 import { ImageLab, type LabEngine, linesOf } from "./support/image-lab.ts";
+import { WAIT_MS } from "./support/wait.ts";
 
 const skip = process.getuid?.() === 0 ? false : "needs root";
 
@@ -47,7 +48,7 @@ describe("registries with faults", { skip }, () => {
     reference: string,
     options: { readonly registryAuth?: string; readonly signal?: AbortSignal } = {},
   ): Promise<void> {
-    const { signal = AbortSignal.timeout(60_000), ...rest } = options;
+    const { signal = AbortSignal.timeout(WAIT_MS), ...rest } = options;
     await linesOf(engine.images.pull({ reference, ...rest }, signal));
   }
 

@@ -18,6 +18,7 @@ import { DEFAULT_REGISTRY_CONFIG } from "../../runtime/registry/registry-config.
 import { pushToRegistry } from "../../runtime/registry/registry-push.ts";
 import { FakeRegistry, lastPart, noise, type Spoil } from "./support/fake-registry.ts";
 import { ImageLab, linesOf } from "./support/image-lab.ts";
+import { WAIT_MS } from "./support/wait.ts";
 
 const skip = process.getuid?.() === 0 ? false : "needs root";
 const LAYER_BYTES = 1_000_000;
@@ -73,7 +74,7 @@ describe("pushes to registries with faults", { skip }, () => {
       record: images.records.get("app:1"),
       access: { config: DEFAULT_REGISTRY_CONFIG, caller, credentials: ANONYMOUS },
       report: (line) => lines.push(line),
-      signal: AbortSignal.timeout(60_000),
+      signal: AbortSignal.timeout(WAIT_MS),
       chunkBytes,
     });
     return lines;

@@ -26,7 +26,7 @@ import { NativeLauncher } from "../../runtime/containers/native-launcher.ts";
 import { sampleStats } from "../../runtime/containers/stats.ts";
 import { plainSpec } from "./support/native-job.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 const CONTROLLERS = new Set(["cpuset", "cpu", "io", "memory", "pids"]);
 
@@ -141,7 +141,7 @@ describe("cgroup v2", () => {
     const events = path.join(folder, "memory.events");
     writeFileSync(events, "low 0\nhigh 0\nmax 7\noom 0\noom_kill 0\n", { flag: "r+" });
     writeFileSync(events, "low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\n", { flag: "r+" });
-    await until("the kill is told", 5000, () => ooms() > 0);
+    await until("the kill is told", WAIT_MS, () => ooms() > 0);
     assert.equal(ooms(), 1, "reaching a limit alone is no kill");
     await connection.ask(FrameType.signal, u32(9));
     const ended = await exit;
@@ -157,7 +157,7 @@ describe("cgroup v2", () => {
     const frozen = cgroups.freeze("frozen", true);
     await until(
       "it is asked for",
-      5000,
+      WAIT_MS,
       () => readFileSync(path.join(folder, "cgroup.freeze"), "utf8") === "1",
     );
     writeFileSync(events, "populated 1\nfrozen 1\n");

@@ -12,7 +12,7 @@ import { NativeLauncher } from "../../runtime/containers/native-launcher.ts";
 import { runSoak } from "../soak/soak.ts";
 import { plainSpec } from "./support/native-job.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 describe("after a daemon's death", () => {
   let lab: RuntimeLab;
@@ -104,7 +104,7 @@ describe("after a daemon's death", () => {
     connection.close();
     await until(
       "nothing is left",
-      10_000,
+      WAIT_MS,
       () => !existsSync(`/proc/${pid}`) && !existsSync(path.join(execRoot, "m/orphan.sock")),
     );
     launcher.stop();

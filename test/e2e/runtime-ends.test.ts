@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, rmdirSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { RuntimeLab } from "./support/runtime-lab.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 /** More than is read ahead of a client that doesn't read (256 KiB), less than that and the sockets' buffers on the way. */
 const SAID_BYTES = 400_000;
@@ -31,7 +31,7 @@ describe("a process that ends before its client does", () => {
     });
     const streams = await containers.startExec(Id, { detach: false, tty: false });
     const pid = Number((await containers.inspectExec(Id))["Pid"]);
-    await until("end of the program", 20_000, () => !existsSync(`/proc/${pid}`));
+    await until("end of the program", WAIT_MS, () => !existsSync(`/proc/${pid}`));
     streams?.stdin?.end();
     let bytes = 0;
     for await (const { data } of streams?.output ?? []) bytes += data.byteLength;

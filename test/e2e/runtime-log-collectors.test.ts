@@ -21,17 +21,15 @@ import {
 import { StreamReceiver, UdpReceiver, UnixDatagramReceiver } from "./support/log-receivers.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 import { selfSigned } from "./support/self-signed.ts";
-import { until } from "./support/wait.ts";
-
-const WAIT_MS = 20_000;
+import { until, WAIT_MS } from "./support/wait.ts";
 
 function logTo(Type: string, Config: Readonly<Record<string, string>>): HostConfig {
   return { LogConfig: { Type, Config } };
 }
 
-/** Prints "line 1" to "line COUNT", `perTurn` of them at a time. */
-function counting(count: number, perTurn: number): readonly string[] {
-  const script = `i=0; while [ $i -lt ${count} ]; do i=$((i+1)); echo line $i; [ $((i % ${perTurn})) -ne 0 ] || sleep 0.02; done`;
+/** Prints "line 1" to "line COUNT", `perTurn` of them at a time; each turn may wait for something else before. */
+function counting(count: number, perTurn: number, turn = "sleep 0.02"): readonly string[] {
+  const script = `i=0; while [ $i -lt ${count} ]; do i=$((i+1)); echo line $i; [ $((i % ${perTurn})) -ne 0 ] || { ${turn}; }; done`;
   return ["sh", "-c", script];
 }
 
@@ -97,13 +95,18 @@ describe("log collectors", () => {
       receiver.received.flatMap((bytes) =>
         syslogLines(bytes).map((line) => readSyslog(line, "rfc3164").text),
       );
-    const id = await lab.create(
-      counting(3000, 30),
-      logTo("syslog", { "syslog-address": `tcp://127.0.0.1:${port}`, "syslog-format": "rfc3164" }),
-    );
+    // Of the last ones none is said before the first receiver has gone.
+    const gate = path.join(folder, "gate");
+    await fs.mkdir(gate);
+    const turn = "while [ $i -ge 1500 ] && ! [ -e /gate/open ]; do sleep 0.02; done; sleep 0.02";
+    const id = await lab.create(counting(3000, 30, turn), {
+      ...logTo("syslog", { "syslog-address": `tcp://127.0.0.1:${port}`, "syslog-format": "rfc3164" }),
+      Binds: [`${gate}:/gate`],
+    });
     await lab.engine.containers.start(id);
     await until("some lines came", WAIT_MS, () => texts(first).length > 300);
     await first.stop();
+    await fs.writeFile(path.join(gate, "open"), "");
     const count = texts(first).length;
     await lab.engine.containers.wait(id, "not-running", {});
     const second = await StreamReceiver.open({ at: port });
@@ -312,11 +315,12 @@ describe("log collectors", () => {
     assert.ok(existsSync(spool));
     const receiver = await StreamReceiver.open({ at });
     await until("the log is gone", WAIT_MS, () => !existsSync(spool));
+    const texts = (): readonly string[] =>
+      syslogLines(receiver.bytes).map((line) => readSyslog(line, "local").text);
+    // It has all been sent, and may be on its way within the socket.
+    await until("the last line came", WAIT_MS, () => texts().at(-1) === "line 200");
     await receiver.stop();
-    assertComplete(
-      syslogLines(receiver.bytes).map((line) => readSyslog(line, "local").text),
-      200,
-    );
+    assertComplete(texts(), 200);
   });
 
   test("a rotated log is sent whole, and what a bound took is not waited for", async () => {
@@ -381,7 +385,7 @@ test("a daemon that is killed again and again loses no line on its way to a coll
       await daemon.kill();
       daemon.start();
     }
-    await until("the last line came", 60_000, () => has(4000));
+    await until("the last line came", WAIT_MS, () => has(4000));
     assertComplete(texts(), 4000);
     assert.equal((await daemon.call("DELETE", "/containers/counter?force=1")).status, 204);
   } finally {

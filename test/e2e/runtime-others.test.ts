@@ -7,9 +7,11 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { RuntimeLab } from "./support/runtime-lab.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 const NATIVE = ["../../runtime/native/build/shoal-runtime", "../../../runtime/native/build/shoal-runtime"]
   .map((each) => path.resolve(import.meta.dirname, each))
@@ -36,7 +38,7 @@ for (const name of ["other", "runc"]) {
       let script: string;
       const host = { Runtime: name };
       before(async () => {
-        folder = await fs.mkdtemp("/tmp/shoal-runtimes-");
+        folder = await fs.mkdtemp(path.join(tmpdir(), "shoal-runtimes-"));
         script =
           name === "runc"
             ? await recorded(folder, "runc", [])
@@ -144,7 +146,10 @@ for (const name of ["other", "runc"]) {
         const ended = await lab.create(["sh", "-c", "sleep 0.3; exit 6"], host);
         await containers.start(running);
         await containers.start(ended);
-        await lab.restart(() => new Promise((resolve) => setTimeout(resolve, 600)));
+        await lab.restart(async () => {
+          const file = path.join(lab.root, "run/c", ended, "exit");
+          await until("the one has ended", WAIT_MS, () => existsSync(file));
+        });
         assert.equal(lab.engine.containers.summary(running).state.status, "running");
         const { status, exitCode } = lab.engine.containers.summary(ended).state;
         assert.deepEqual([status, exitCode], ["exited", 6]);

@@ -6,9 +6,7 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { forgetBoot, PowerDisk } from "./support/power-disk.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
-import { until } from "./support/wait.ts";
-
-const GONE_MS = 10_000;
+import { until, WAIT_MS } from "./support/wait.ts";
 
 describe("containers after a loss of power", () => {
   let root = "";
@@ -30,7 +28,7 @@ describe("containers after a loss of power", () => {
     disk.powerOff();
     await lab.restart(async () => {
       for (const pid of pids) process.kill(pid, "SIGKILL");
-      await until("the disk is let go", GONE_MS, () => {
+      await until("the disk is let go", WAIT_MS, () => {
         disk.unmount();
         return true;
       });
@@ -56,7 +54,7 @@ describe("containers after a loss of power", () => {
     const id = await sleeper("always");
     await lab.engine.containers.start(id);
     await cutPower([lab.engine.containers.summary(id).state.pid]);
-    await until("it runs again", GONE_MS, () => isRunning(id));
+    await until("it runs again", WAIT_MS, () => isRunning(id));
     await lab.engine.containers.remove(id, { force: true, volumes: true, link: false });
   });
 

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { randomBytes } from "node:crypto";
 import http from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -9,9 +10,11 @@ import { after, before, describe, test } from "node:test";
 import { ask, request } from "../../bench/docker-http.ts";
 import { busyboxTar } from "../../bench/test-image.ts";
 import { packageRoot } from "../../common/package-root.ts";
-import { until } from "./support/wait.ts";
+import { freePort } from "../../common/testing/free-port.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
-const USER = `shoal-rootless-${process.pid}`;
+/** Of this run: one that was killed leaves its user. */
+const USER = `shoal-rootless-${process.pid}-${randomBytes(3).toString("hex")}`;
 
 function statusIds(pid: number): readonly string[] {
   const text = readFileSync(`/proc/${pid}/status`, "utf8");
@@ -25,6 +28,8 @@ describe("a daemon without root", () => {
   let firstSubordinate = 0;
   let daemon: ChildProcess | undefined;
   let words = "";
+  /** Of the host's own network, where others listen too. */
+  let port = 0;
 
   function startDaemon(environment: Readonly<Record<string, string>> = {}): ChildProcess {
     const installed = path.join(root, "shoal");
@@ -51,7 +56,7 @@ describe("a daemon without root", () => {
   }
 
   async function answers(): Promise<void> {
-    await until(`the daemon answers; it says: ${words}`, 30_000, async () => {
+    await until(`the daemon answers; it says: ${words}`, WAIT_MS, async () => {
       if (daemon?.exitCode !== null || daemon.signalCode !== null) throw new Error(words);
       return (await request(socketPath, "GET", "/_ping")).status === 200;
     });
@@ -67,6 +72,7 @@ describe("a daemon without root", () => {
 
   before(async () => {
     root = mkdtempSync(path.join(tmpdir(), "shoal-rootless-"));
+    port = await freePort();
     execFileSync("useradd", [
       "--user-group",
       "--no-create-home",
@@ -104,7 +110,7 @@ describe("a daemon without root", () => {
         return [];
       }
     };
-    await until("nothing of the user's runs", 40_000, () => ofUser().length === 0);
+    await until("nothing of the user's runs", WAIT_MS, () => ofUser().length === 0);
     execFileSync("userdel", [USER]);
     rmSync(root, { recursive: true, force: true });
   });
@@ -141,20 +147,20 @@ describe("a daemon without root", () => {
   test("a published port is reached from the host, and the host's network from inside", async () => {
     await create("web", {
       Cmd: ["sh", "-c", "mkdir /www; echo hello > /www/index.html; exec busybox httpd -f -p 80 -h /www"],
-      HostConfig: { PortBindings: { "80/tcp": [{ HostIp: "127.0.0.1", HostPort: "28473" }] } },
+      HostConfig: { PortBindings: { "80/tcp": [{ HostIp: "127.0.0.1", HostPort: String(port) }] } },
     });
     await ask(socketPath, "POST", "/containers/web/start");
     const get = (): Promise<string> =>
       new Promise((resolve, reject) => {
         http
-          .get("http://127.0.0.1:28473/", (response) => {
+          .get(`http://127.0.0.1:${port}/`, (response) => {
             let text = "";
             response.on("data", (chunk: Buffer) => (text += chunk.toString()));
             response.on("end", () => resolve(text));
           })
           .on("error", reject);
       });
-    assert.equal(await until("the page", 10_000, get), "hello\n");
+    assert.equal(await until("the page", WAIT_MS, get), "hello\n");
     const low = await create("low", {
       Cmd: ["true"],
       HostConfig: { PortBindings: { "80/tcp": [{ HostIp: "127.0.0.1", HostPort: "83" }] } },
@@ -195,7 +201,7 @@ describe("a daemon without root", () => {
     await ask(socketPath, "DELETE", "/containers/web?force=1");
     await create("again", {
       Cmd: ["sleep", "100"],
-      HostConfig: { PortBindings: { "80/tcp": [{ HostIp: "127.0.0.1", HostPort: "28473" }] } },
+      HostConfig: { PortBindings: { "80/tcp": [{ HostIp: "127.0.0.1", HostPort: String(port) }] } },
     });
     await ask(socketPath, "POST", "/containers/again/start");
   });

@@ -7,7 +7,7 @@ import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { RuntimeLab } from "./support/runtime-lab.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 function networkOf(pid: number | string): string {
   return readlinkSync(`/proc/${pid}/ns/net`);
@@ -48,7 +48,7 @@ describe("the spare process", () => {
   /** After a start that makes the next one ready. */
   async function spare(): Promise<{ readonly pid: number; readonly network: string }> {
     if (spares().length === 0) await lab.run(["true"]);
-    await until("a spare waits", 10_000, () => spares().length === 1);
+    await until("a spare waits", WAIT_MS, () => spares().length === 1);
     const [pid = 0] = spares();
     return { pid, network: networkOf(pid) };
   }
@@ -65,12 +65,12 @@ describe("the spare process", () => {
 
   test("one waits for the next exec once there was one, and may be killed", async () => {
     const { id } = await started();
-    await until("a spare for the next start waits", 10_000, () => spares().length === 1);
+    await until("a spare for the next start waits", WAIT_MS, () => spares().length === 1);
     const others = (): readonly number[] => launchers().filter((pid) => !spares().includes(pid));
     const without = others();
     for (const word of ["one", "two"]) {
       assert.equal((await lab.exec(id, ["echo", word])).output, `${word}\n`);
-      await until("one more waits", 10_000, () => others().length === without.length + 1);
+      await until("one more waits", WAIT_MS, () => others().length === without.length + 1);
       for (const pid of others()) if (!without.includes(pid)) process.kill(pid, "SIGKILL");
     }
     assert.equal((await lab.exec(id, ["echo", "three"])).output, "three\n");
@@ -110,7 +110,7 @@ describe("the spare process", () => {
   test("it goes with the daemon", async () => {
     const { pid } = await spare();
     await lab.restart(async () => {
-      await until("it is gone", 10_000, () => !launchers().includes(pid));
+      await until("it is gone", WAIT_MS, () => !launchers().includes(pid));
     });
     assert.equal((await lab.run(["echo", "ran"])).stdout, "ran\n");
   });

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
@@ -11,7 +12,8 @@ import { after, before, describe, test } from "node:test";
 import { assertInGroups } from "./support/groups.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
 
-const USER = "shoal-remap-test";
+/** Of this run: one that was killed leaves its user. */
+const USER = `shoal-remap-${process.pid}-${randomBytes(3).toString("hex")}`;
 
 function rejects(promise: Promise<unknown>, pattern: RegExp): Promise<void> {
   return assert.rejects(promise, (error: Error) => {

@@ -8,9 +8,8 @@ import { busyboxTar } from "../../bench/test-image.ts";
 import { SoakDaemon } from "../soak/soak-daemon.ts";
 import { readSyslog } from "./support/log-readers.ts";
 import { UnixDatagramReceiver } from "./support/log-receivers.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
-const WAIT_MS = 30_000;
 const ADDRESS = "10.91.0.1";
 
 test("tasks log to the driver of their service, else to the cluster's, and see the images that they mount", async () => {

@@ -11,7 +11,7 @@ import { ask } from "../../bench/docker-http.ts";
 import { must } from "../../common/assert.ts";
 import type { DevHost } from "../../dev/cluster.ts";
 import { TestCluster } from "./support/test-cluster.ts";
-import { until } from "./support/wait.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
 
 const REGISTRY = "/usr/bin/docker-registry";
 const PORT = 5000;
@@ -48,7 +48,7 @@ describe("services of images behind a password", { skip }, () => {
   before(async () => {
     cluster = await TestCluster.start("e2eauth", { managers: 1, workers: 1 });
     for (const host of cluster.dev.hosts) await startRegistry(host);
-    await until("the registry takes a login", 30_000, async () => {
+    await until("the registry takes a login", WAIT_MS, async () => {
       const argv = [
         "--config",
         path.join(folder, "docker"),
@@ -75,13 +75,13 @@ describe("services of images behind a password", { skip }, () => {
   });
 
   async function untilTask(service: string, what: string, matches: (err: string) => boolean): Promise<void> {
-    await until(`a task of ${service} ${what}`, 60_000, async () =>
+    await until(`a task of ${service} ${what}`, WAIT_MS, async () =>
       (await cluster.tasks(service)).some((task) => matches(task.Status.Err ?? "")),
     );
   }
 
   async function runsImage(service: string, version: string): Promise<void> {
-    await until(`${service} runs version ${version}`, 60_000, async () => {
+    await until(`${service} runs version ${version}`, WAIT_MS, async () => {
       const running = await cluster.running(service);
       return (
         running.length === 1 && running.every((task) => task.Spec.ContainerSpec.Image.includes(`:${version}`))
@@ -107,8 +107,8 @@ describe("services of images behind a password", { skip }, () => {
     await runsImage("web", "2");
     const worker = must(cluster.dev.workers[0], "there is a worker");
     await docker("service", "scale", "-d", "web=0");
-    await until("no task is left", 60_000, async () => (await cluster.running("web")).length === 0);
-    await until("the worker has no image any more", 60_000, async () => {
+    await until("no task is left", WAIT_MS, async () => (await cluster.running("web")).length === 0);
+    await until("the worker has no image any more", WAIT_MS, async () => {
       const removed = await cluster.dev.docker(worker.name, ["image", "prune", "-af"]);
       return removed.status === 0 && (await cluster.dev.docker(worker.name, ["images", "-q"])).stdout === "";
     });

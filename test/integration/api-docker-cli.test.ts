@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import { NodeState } from "../../model/objects.ts";
-import { docker, startApi } from "./api-harness.ts";
+import { until } from "../../dev/until.ts";
+import { docker, startApi, WAIT } from "./api-harness.ts";
 
 function hasDocker(): boolean {
   try {
@@ -29,11 +30,9 @@ test("docker version and info agree on a version and print the swarm block", { s
 test("docker run -i carries stdin, output and exit status", { skip }, async (context) => {
   const api = await startApi(context);
   const running = docker(api, "run", "--name", "c1", "x", "cmd");
-  const deadline = Date.now() + 10_000;
-  while (![...api.engine.containerMap.values()].some((each) => each.isRunning)) {
-    assert.ok(Date.now() < deadline, "the CLI started the container");
-    await new Promise((resolve) => void setTimeout(resolve, 10));
-  }
+  await until("the CLI started the container", WAIT, () =>
+    Promise.resolve([...api.engine.containerMap.values()].some((each) => each.isRunning)),
+  );
   api.engine.process("c1").write("hello\n");
   api.engine.process("c1").write("oops\n", "stderr");
   api.engine.process("c1").end(7);

@@ -11,6 +11,7 @@ import { FakeEngine } from "../../api/testing/fake-engine.ts";
 import { FakeSwarm } from "../../api/testing/fake-swarm.ts";
 import { silentLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
+import type { UntilOptions } from "../../dev/until.ts";
 
 export interface Harness {
   readonly engine: FakeEngine;
@@ -19,6 +20,9 @@ export interface Harness {
   readonly socketPath: string;
   readonly folder: string;
 }
+
+/** What must come may take its time on a machine that does much else. */
+export const WAIT: UntilOptions = { timeoutMs: 120_000, pollMs: 10 };
 
 const VERSION = {
   version: "0.1.0",
@@ -154,7 +158,7 @@ export function docker(harness: Harness, ...args: readonly string[]): Promise<Cl
     DOCKER_HOST: `unix://${harness.socketPath}`,
   };
   return new Promise((resolve, reject) => {
-    execFile("docker", [...args], { env, timeout: 20_000 }, (error, stdout, stderr) => {
+    execFile("docker", [...args], { env, timeout: WAIT.timeoutMs }, (error, stdout, stderr) => {
       if (error !== null && typeof error.code !== "number") reject(error);
       else resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
     });

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { call, RawClient, startApi, type Harness } from "./api-harness.ts";
+import { until } from "../../dev/until.ts";
+import { call, RawClient, startApi, type Harness, WAIT } from "./api-harness.ts";
 
 async function container(api: Harness, name: string, config: object = {}): Promise<void> {
   const created = await call(api, `POST /containers/create?name=${name}`, {
@@ -148,12 +149,10 @@ test("a client that goes away lets go of the process", async (context) => {
   assert.equal(process.readerCount, 1);
   client.socket.destroy();
   const filler = Buffer.alloc(64 * 1024);
-  const deadline = Date.now() + 5000;
-  while (process.readerCount > 0 && Date.now() < deadline) {
+  await until("nobody reads", { ...WAIT, pollMs: 0 }, () => {
     process.write(filler);
-    await new Promise((resolve) => void setImmediate(resolve));
-  }
-  assert.equal(process.readerCount, 0);
+    return Promise.resolve(process.readerCount === 0);
+  });
 });
 
 test("back-pressure: a slow reader of much output gets every byte in order", async (context) => {
@@ -193,9 +192,9 @@ test("events send headers at once, filter, and end at until", async (context) =>
   const filters = encodeURIComponent('{"type":["secret"],"event":["create"]}');
   client.send(`GET /events?filters=${filters} HTTP/1.1`, "Host: d");
   await client.until("\r\n\r\n");
-  // The feed notices within a moment that this node has become a manager.
-  const watching = call(api, `GET /events?until=${Date.now() / 1000 + 0.7}`);
-  await watching;
+  await until("the feed has noticed that this node is a manager", WAIT, () =>
+    Promise.resolve(api.swarm.store.watcherCount > 0),
+  );
   await call(api, "POST /secrets/create", { body: { Name: "s", Data: "eA==" } });
   const text = await client.until('"secret"');
   assert.match(text, /\{"Type":"secret","Action":"create".*"scope":"swarm".*"timeNano":\d{19}\}\n/);

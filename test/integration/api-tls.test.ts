@@ -23,7 +23,7 @@ import { call, startApi, type Harness } from "./api-harness.ts";
 
 const DEPS = { random: realEnv.random, nowMs: realEnv.clock.wallMs() };
 const HOUR_MS = 3_600_000;
-const WAIT_MS = 10_000;
+const WAIT_MS = 120_000;
 
 async function issue(root: KeyedCertificate): Promise<KeyedCertificate> {
   const { csr, key } = await createRequest();
@@ -145,7 +145,7 @@ test("docker context with TLS", { skip: hasDocker() ? false : "no docker CLI on 
   const docker = (...args: readonly string[]): Promise<string> =>
     new Promise((resolve, reject) => {
       const env = { PATH: process.env["PATH"] ?? "", HOME: folder };
-      execFile("docker", [...args], { env, timeout: 20_000 }, (error, stdout, stderr) => {
+      execFile("docker", [...args], { env, timeout: WAIT_MS }, (error, stdout, stderr) => {
         if (error === null) resolve(stdout);
         else reject(new Error(stderr));
       });
@@ -171,7 +171,7 @@ test("TLS: connections that never prove a certificate are few, give their places
   assert.equal(await ping(harness, harness.client), "OK");
   // They leave as they came, in silence; ours must not wait for them.
   for (const socket of crowd) socket.end();
-  await until("their places are free", { timeoutMs: 3 * WAIT_MS, pollMs: 50 }, () =>
+  await until("their places are free", { timeoutMs: WAIT_MS, pollMs: 50 }, () =>
     Promise.resolve(crowd.every((socket) => socket.destroyed)),
   );
 });

@@ -23,7 +23,7 @@ import { LiveIdentity } from "../../proto/rpc-identity.ts";
 import { RpcServer } from "../../proto/rpc-server.ts";
 import type { NodeIdentity } from "../../proto/rpc.ts";
 
-const WAIT: UntilOptions = { timeoutMs: 15_000, pollMs: 10 };
+const WAIT: UntilOptions = { timeoutMs: 120_000, pollMs: 10 };
 
 /** One machine's manager half, with a real port on loopback and a real folder. */
 class Machine {

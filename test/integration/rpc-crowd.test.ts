@@ -12,7 +12,7 @@ import { RpcServer } from "../../proto/rpc-server.ts";
 import type { NodeIdentity } from "../../proto/rpc.ts";
 import { caService } from "../../proto/services.ts";
 
-const WAIT = { timeoutMs: 20_000, pollMs: 10 };
+const WAIT = { timeoutMs: 120_000, pollMs: 10 };
 const FROM_ONE_ADDRESS_MAX = 256;
 const OF_ONE_NODE_MAX = 64;
 

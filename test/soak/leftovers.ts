@@ -12,7 +12,7 @@ import type { SoakDaemon } from "./soak-daemon.ts";
 const POLL_MS = 250;
 const SNAPSHOT_PAUSE_MS = 1000;
 /** Clean-up that nobody waits for: trees in the trash, logs, the launcher's own end. */
-const SETTLE_TIMEOUT_MS = 30_000;
+const SETTLE_TIMEOUT_MS = 120_000;
 
 function read(file: string): string {
   try {
@@ -90,10 +90,17 @@ function look(daemon: SoakDaemon): readonly string[] {
   return [...processes(daemon, parent), ...mounts, ...cgroups(parent), ...links, ...rules, ...files];
 }
 
-/** Taken a little later: what the first containers left for a moment is not what the daemon keeps. */
+/**
+ * Taken once two looks in a row are the same: what the first containers left for a moment is not what the daemon keeps, and
+ * what it makes for the next ones may come a little later.
+ */
 export async function snapshot(daemon: SoakDaemon): Promise<ReadonlySet<string>> {
-  await sleep(SNAPSHOT_PAUSE_MS);
-  return new Set(look(daemon));
+  for (let before = look(daemon); ;) {
+    await sleep(SNAPSHOT_PAUSE_MS);
+    const now = look(daemon);
+    if (now.join("\n") === before.join("\n")) return new Set(now);
+    before = now;
+  }
 }
 
 /** What is there now and was not before; waits for clean-up that is under way. */

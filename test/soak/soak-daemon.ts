@@ -11,7 +11,7 @@ import { requestOverSocket, type SocketAnswer } from "../../dev/socket-request.t
 
 const RETRY_PAUSE_MS = 25;
 /** A daemon that is started again must answer within this. */
-const ANSWER_TIMEOUT_MS = 60_000;
+const ANSWER_TIMEOUT_MS = 120_000;
 
 export interface Answer extends SocketAnswer {
   /** Times that the request was sent before: its effect may have come from one of those. */

@@ -12,7 +12,7 @@ import { type Answer, SoakDaemon } from "./soak-daemon.ts";
 const POLL_MS = 50;
 const LINE_COUNT = 60;
 /** A container that has not ended by then is lost. */
-const END_TIMEOUT_MS = 60_000;
+const END_TIMEOUT_MS = 120_000;
 
 export interface SoakOptions {
   readonly root: string;
@@ -98,7 +98,7 @@ class Cycle {
       await this.#start(run);
       if (this.#kind === "stopped") {
         await sleep(50 + spread(this.#number, 2500));
-        await this.#call("POST", `/containers/${this.#name}/stop?t=20`, [204, 304]);
+        await this.#call("POST", `/containers/${this.#name}/stop?t=60`, [204, 304]);
       }
       await this.#ended();
     }

@@ -13,7 +13,7 @@ import { setTimeout as delay } from "node:timers/promises";
 const BUSYBOX = ["/bin/busybox", "/usr/bin/busybox"].find((file) => existsSync(file)) ?? "/bin/busybox";
 const NATIVE = path.resolve(import.meta.dirname, "../../../runtime/native/build/shoal-runtime");
 const NATIVE_OF_DIST = path.resolve(import.meta.dirname, "../../../../runtime/native/build/shoal-runtime");
-const VERB_TIMEOUT_MS = 20_000;
+const VERB_TIMEOUT_MS = 120_000;
 const POLL_MS = 10;
 
 /** As config.json has it; tests change what they are about. */

@@ -11,7 +11,7 @@ let ok = 0, failed = 0, stop = false; const reasons = {}; const seen = {};
 function one() {
   return new Promise((done) => {
     const fail = (why) => { failed += 1; reasons[why] = (reasons[why] || 0) + 1; done(); };
-    const call = http.get({ host, port, agent: false, timeout: 5000 }, (answer) => {
+    const call = http.get({ host, port, agent: false, timeout: 60_000 }, (answer) => {
       let body = "";
       answer.on("data", (piece) => { body += piece; });
       answer.on("end", () => {

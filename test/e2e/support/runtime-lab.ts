@@ -17,6 +17,7 @@ import type {
   ExecConfig,
 } from "../../../model/engine.ts";
 import { createEngine, type EngineOptions } from "../../../runtime/engine.ts";
+import { WAIT_MS } from "./wait.ts";
 
 const BUSYBOX = ["/bin/busybox", "/usr/bin/busybox"].find((file) => existsSync(file)) ?? "/bin/busybox";
 
@@ -124,7 +125,7 @@ export class RuntimeLab {
   async output(id: string): Promise<{ readonly stdout: string; readonly stderr: string }> {
     const text = { stdout: "", stderr: "" };
     const options = { follow: true, stdout: true, stderr: true };
-    for await (const line of this.engine.containers.logs(id, options, AbortSignal.timeout(20_000))) {
+    for await (const line of this.engine.containers.logs(id, options, AbortSignal.timeout(WAIT_MS))) {
       text[line.stream] += Buffer.from(line.data).toString();
     }
     return text;

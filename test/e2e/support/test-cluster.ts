@@ -6,7 +6,7 @@ import path from "node:path";
 import { busyboxTar } from "../../../bench/test-image.ts";
 import { ask } from "../../../bench/docker-http.ts";
 import { type DevCluster, type DevHost, startDevCluster } from "../../../dev/cluster.ts";
-import { until } from "./wait.ts";
+import { until, WAIT_MS } from "./wait.ts";
 
 export const IMAGE_V1 = "web:1";
 export const IMAGE_V2 = "web:2";
@@ -94,7 +94,7 @@ export class TestCluster {
   }
 
   async dockerOn(host: string, ...argv: readonly string[]): Promise<string> {
-    const result = await this.dev.docker(host, argv, { timeoutMs: 120_000 });
+    const result = await this.dev.docker(host, argv, { timeoutMs: WAIT_MS });
     assert.equal(result.status, 0, `docker ${argv.join(" ")}\n${result.stdout}${result.stderr}`);
     return result.stdout;
   }
@@ -112,7 +112,7 @@ export class TestCluster {
   async untilRunning(
     service: string,
     count: number,
-    timeoutMs = 30_000,
+    timeoutMs: number = WAIT_MS,
     host?: DevHost,
   ): Promise<readonly TaskRow[]> {
     return until(`${count} running tasks of ${service}`, timeoutMs, async () => {
@@ -140,7 +140,7 @@ export class TestCluster {
 
   /** Runs a command in a host's namespace and returns its standard output; rejects unless it exits 0. */
   async on(host: string, ...argv: readonly string[]): Promise<string> {
-    const result = await this.dev.exec(host, argv, { timeoutMs: 30_000 });
+    const result = await this.dev.exec(host, argv, { timeoutMs: WAIT_MS });
     assert.equal(result.status, 0, `${host}: ${argv.join(" ")}\n${result.stdout}${result.stderr}`);
     return result.stdout;
   }

@@ -1,6 +1,12 @@
 /** Waiting for conditions in end-to-end tests: polls, with a deadline that names what did not come true. */
 import { until as poll } from "../../../dev/until.ts";
 
+/**
+ * How long a test waits for what must come: long enough for a slow machine that does much else meanwhile, since it costs time
+ * only where the test fails.
+ */
+export const WAIT_MS = 120_000;
+
 const POLL_MS = 50;
 
 /**
