@@ -34,5 +34,7 @@ if ! command -v apt-get >/dev/null; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 echo "install-deps: installing ${missing[*]}"
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# Another package manager may be at work, and a mirror may need a second try.
+patiently=(-o DPkg::Lock::Timeout=600 -o Acquire::Retries=5)
+apt-get "${patiently[@]}" update -qq
+apt-get "${patiently[@]}" install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
