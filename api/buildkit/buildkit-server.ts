@@ -252,9 +252,14 @@ export class BuildkitServer {
   async *#prune(request: buildkit.PruneRequest): AsyncGenerator<buildkit.IUsageRecord> {
     const before = await this.#cache();
     const { CachesDeleted } = await this.#context.engine.images.pruneBuildCache(pruneOptions(request));
-    const gone = new Set(Array.isArray(CachesDeleted) ? CachesDeleted : []);
-    for (const record of before) if (gone.has(record["ID"] ?? "")) yield usageRecord(record);
+    const gone = new Set((Array.isArray(CachesDeleted) ? CachesDeleted : []).map(plainId));
+    for (const record of before) if (gone.has(plainId(record["ID"]))) yield usageRecord(record);
   }
+}
+
+/** Lists name images without their algorithm, removals with it. */
+function plainId(id: unknown): string {
+  return String(id).replace(/^sha256:/, "");
 }
 
 function buildId(metadata: Metadata): string {

@@ -55,6 +55,8 @@ class CallStream extends Duplex {
     super({ allowHalfOpen: true });
     this.#call = call;
     this.#incoming = call.messages();
+    // Told to whoever reads or writes, who may not have begun yet or have what they wanted.
+    this.on("error", () => undefined);
   }
 
   override _read(): void {

@@ -1,6 +1,6 @@
 /** What becomes of a build's result: an image of this engine with its names, or files that the client takes. */
 import { createHash, randomBytes } from "node:crypto";
-import { pipeline } from "node:stream/promises";
+import { finished, pipeline } from "node:stream/promises";
 import { ClusterError } from "../../common/errors.ts";
 import type { BuildEvent, BuildVertex, SolvedBuild } from "../../model/build.ts";
 import type { ImageEngine } from "../../model/engine.ts";
@@ -149,7 +149,8 @@ export async function exportResult(
           const target = session.outputStream(index, build.signal);
           // The client says nothing; its end says that it has all.
           target.resume();
-          await pipeline(await solved.files(), target);
+          const hasAll = finished(target);
+          await Promise.all([pipeline(await solved.files(), target), hasAll]);
         }),
       );
     } else {

@@ -14,6 +14,7 @@ import {
   FILE_COUNT_MAX,
   NAME_BYTES_MAX,
 } from "./limits.ts";
+import { drained, type Draining } from "./drained.ts";
 import type { SessionCall } from "./session-rpc.ts";
 
 export const PACKET = { stat: 0, request: 1, content: 2, end: 3, error: 4 } as const;
@@ -72,11 +73,9 @@ function kindOf({ mode, linkname }: Pick<buildkit.FileStat, "mode" | "linkname">
 }
 
 /** What a tar's entry takes its content by. */
-interface Sink {
+interface Sink extends Draining {
   write(content: Buffer): boolean;
   end(): unknown;
-  once(event: "drain" | "close" | "error", listener: (error?: Error) => void): this;
-  off(event: "drain" | "close" | "error", listener: (error?: Error) => void): this;
 }
 
 interface Entry {
@@ -283,21 +282,15 @@ function encode(packet: buildkit.IFilePacket): Uint8Array {
 }
 
 async function writeTo(sink: Sink, content: Buffer): Promise<void> {
-  if (sink.write(content)) return;
-  await new Promise<void>((resolve, reject) => {
-    const done = (error?: Error): void => {
-      sink.off("drain", done).off("close", done).off("error", done);
-      if (error instanceof Error) reject(error);
-      else resolve();
-    };
-    sink.once("drain", done).once("close", done).once("error", done);
-  });
+  if (!sink.write(content)) await drained(sink);
 }
 
 /** Runs the transfer of `call` while the tar is read. The tar fails with the reason if the transfer does. */
 export function folderTar(call: SessionCall, onBytes: (bytes: number) => void): Readable {
   const tar = pack();
   const output = new PassThrough();
+  // Told to whoever reads it, who may not have begun yet.
+  output.on("error", () => undefined);
   tar.on("error", (error: Error) => output.destroy(error));
   tar.pipe(output);
   // Whoever unpacks it went away.

@@ -8,8 +8,8 @@ import {
   type ServerWritableStream,
   type StatusObject,
 } from "@grpc/grpc-js";
-import { once } from "node:events";
 import type { Duplex } from "node:stream";
+import { drained } from "./drained.ts";
 import { MESSAGE_BYTES_MAX, STREAM_COUNT_MAX } from "./limits.ts";
 
 /** The part of a generated class that both directions need. */
@@ -92,7 +92,7 @@ export class GrpcSurface {
           const context = contextOf(call);
           for await (const each of await run(call.request, context)) {
             if (context.signal.aborted) return;
-            if (!call.write(each)) await Promise.race([once(call, "drain"), once(call, "close")]);
+            if (!call.write(each)) await drained(call);
           }
         };
         send().then(

@@ -84,7 +84,10 @@ export class OpenBuild {
     }
     const subrequest = attributes["requestid"] ?? "";
     if (subrequest !== "")
-      throw new ClusterError("unimplemented", `Cannot answer "${subrequest}": only builds are served`);
+      throw new ClusterError(
+        "unimplemented",
+        `Cannot answer "${subrequest}": --check and --call are not served, only builds are`,
+      );
     const { context, ...request } = solveRequest(attributes);
     const session = await this.session();
     try {

@@ -10,9 +10,9 @@ import {
   type IncomingHttpHeaders,
   type OutgoingHttpHeaders,
 } from "node:http2";
-import { once } from "node:events";
 import type { Duplex } from "node:stream";
 import { ClusterError, type ErrorCode } from "../../common/errors.ts";
+import { drained } from "./drained.ts";
 import { MESSAGE_BYTES_MAX, WINDOW_BYTES } from "./limits.ts";
 
 const PREFIX_BYTES = 5;
@@ -91,7 +91,7 @@ export class SessionCall {
     const stream = this.#stream;
     if (stream.destroyed || stream.writableEnded) throw gone();
     if (stream.write(frameMessage(message))) return;
-    await Promise.race([once(stream, "drain"), once(stream, "close")]);
+    await drained(stream).catch(() => undefined);
     if (stream.destroyed) throw gone();
   }
 

@@ -36,16 +36,22 @@ class EventBuffer {
         this.#trim();
         return;
       case "vertex":
-        this.#states.set(`vertex ${event.vertex.digest}`, stamped);
+        this.#keep(`vertex ${event.vertex.digest}`, stamped);
         return;
       case "transfer":
-        this.#states.set(`transfer ${event.transfer.vertex} ${event.transfer.id}`, stamped);
+        this.#keep(`transfer ${event.transfer.vertex} ${event.transfer.id}`, stamped);
         return;
       case "warning":
-        this.#states.set(`warning ${event.vertex} ${event.text}`, stamped);
+        this.#keep(`warning ${event.vertex} ${event.text}`, stamped);
         return;
       case "failure":
     }
+  }
+
+  /** Clients show steps in the order of their news. */
+  #keep(key: string, stamped: Stamped): void {
+    this.#states.delete(key);
+    this.#states.set(key, stamped);
   }
 
   #trim(): void {
@@ -108,7 +114,7 @@ export class StatusFeed {
     for (const reader of this.#readers) reader.wake();
   }
 
-  async *read(signal: AbortSignal): AsyncGenerator<buildkit.IStatusResponse> {
+  async *read(signal: AbortSignal): AsyncGenerator<buildkit.IStatusResponse, void> {
     const reader = new Reader();
     for (const stamped of this.#kept.all()) reader.buffer.add(stamped);
     this.#readers.add(reader);

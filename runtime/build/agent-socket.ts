@@ -42,7 +42,14 @@ export class AgentSocket {
   }
 
   #serve(socket: Socket, connect: () => Duplex): void {
-    const agent = connect();
+    let agent: Duplex;
+    try {
+      agent = connect();
+    } catch {
+      // The client has left; the build is told on its own way.
+      socket.destroy();
+      return;
+    }
     for (const each of [socket, agent]) {
       this.#open.add(each);
       each.once("close", () => this.#open.delete(each));

@@ -16,8 +16,9 @@ export interface RunRequest {
   readonly config: ContainerConfig;
   readonly hostConfig: HostConfig;
   readonly platform: string;
-  /** Put into it when it starts, in memory only. */
+  /** Put into it when it starts, in memory only: files and variables that no record may have. */
   readonly files: readonly InjectedFile[];
+  readonly secretEnv: readonly string[];
   /** What is said of a command that failed. */
   readonly failure: (exitCode: number) => string;
   /** Gets what the command prints; absent: it is reported as lines. */
@@ -65,7 +66,9 @@ export async function runStep<T>(request: RunRequest, keep: (containerId: string
     config: request.config,
     hostConfig: request.hostConfig,
     ...platform,
-    ...(request.files.length === 0 ? {} : { task: { files: request.files } }),
+    ...(request.files.length + request.secretEnv.length === 0
+      ? {}
+      : { task: { files: request.files, genericResourceEnv: request.secretEnv } }),
   });
   report({ stream: ` ---> Running in ${id.slice(0, 12)}\n` });
   let removes = request.removesFailed;

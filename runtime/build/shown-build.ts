@@ -42,7 +42,6 @@ export class ShownTransfer {
     this.#vertex = vertex;
     this.#id = id;
     this.#startedMs = parts.nowMs();
-    this.#tell(undefined);
   }
 
   moved(current: number, total = 0): void {
@@ -103,7 +102,7 @@ export class ShownVertex {
 
   /** Also with its variables put in, and what it turned out to need. */
   start(change: Partial<Pick<BuildVertex, "name" | "inputs">> = {}): void {
-    this.#tell({ ...change, startedMs: this.#parts.nowMs() });
+    this.#tell({ ...change, startedMs: this.#vertex.startedMs ?? this.#parts.nowMs() });
   }
 
   cached(): void {

@@ -379,6 +379,7 @@ export class StageBuilder {
         },
         platform: request.platform,
         files: opened.files,
+        secretEnv: opened.secretEnv,
         failure: (exitCode) =>
           vertex === undefined
             ? `The command '${words}' returned a non-zero code: ${exitCode}`

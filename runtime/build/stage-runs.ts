@@ -101,6 +101,7 @@ export class StageRuns {
   readonly #signal: AbortSignal;
   readonly #results = new Map<number, Promise<StageResult>>();
   readonly #outputs: StageOutputs;
+  readonly #metadata = new Map<string, ShownVertex>();
 
   constructor(options: StageRunOptions) {
     this.#options = options;
@@ -112,6 +113,7 @@ export class StageRuns {
   async run(stages: readonly Stage[]): Promise<ImageRecord> {
     const failures: unknown[] = [];
     const { interactive, plan } = this.#options;
+    for (const { baseName, baseStage } of stages) if (baseStage === undefined) this.#metadataOf(baseName);
     const shown = stages.map((stage) => interactive?.shown.stage(plan, stage));
     for (const [index, stage] of stages.entries()) {
       const result = this.#stage(stage, shown[index]).finally(() => this.#outputs.end(stage.index));
@@ -200,15 +202,9 @@ export class StageRuns {
     shown: ShownVertex | undefined,
   ): Promise<StageResult> {
     if (name === "scratch") return EMPTY_STAGE;
-    const { parts, request, lease, interactive } = this.#options;
+    const { parts, request, lease } = this.#options;
     const known = request.pulls ? undefined : parts.storage.records.find(name);
-    const pull =
-      interactive === undefined || shown === undefined
-        ? undefined
-        : new PullShown(
-            interactive.shown.vertex(`[internal] load metadata for ${fullReference(name)}`),
-            shown,
-          );
+    const pull = shown === undefined ? undefined : this.#pullShown(name, shown);
     try {
       const image = known ?? (await this.#bring(name, platform, pull === undefined ? report : pull.line));
       pull?.done();
@@ -218,6 +214,22 @@ export class StageRuns {
       pull?.fail(caught);
       throw caught;
     }
+  }
+
+  #pullShown(name: string, shown: ShownVertex): PullShown | undefined {
+    const metadata = this.#metadataOf(name);
+    return metadata === undefined ? undefined : new PullShown(metadata, shown);
+  }
+
+  /** One for each image, shown before the steps that need it. */
+  #metadataOf(name: string): ShownVertex | undefined {
+    const { interactive } = this.#options;
+    if (interactive === undefined || name === "scratch") return undefined;
+    const reference = fullReference(interactive.named.image(name) ?? name);
+    const vertex =
+      this.#metadata.get(reference) ?? interactive.shown.vertex(`[internal] load metadata for ${reference}`);
+    this.#metadata.set(reference, vertex);
+    return vertex;
   }
 
   async #bring(name: string, platform: string, report: Report): Promise<ImageRecord> {

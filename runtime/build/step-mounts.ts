@@ -54,6 +54,8 @@ export interface OpenedMounts {
   readonly files: readonly InjectedFile[];
   /** "NAME=value". */
   readonly env: readonly string[];
+  /** The same, for no record of the container. */
+  readonly secretEnv: readonly string[];
 }
 
 export class StepMounts {
@@ -87,6 +89,7 @@ export class StepMounts {
     const opened: Mount[] = this.#openScript();
     const files: InjectedFile[] = [];
     const env: string[] = [];
+    const secretEnv: string[] = [];
     for (const mount of this.#mounts) {
       switch (mount.type) {
         case "bind":
@@ -105,7 +108,7 @@ export class StepMounts {
         case "secret": {
           const data = await this.#secret(mount);
           if (data === undefined) break;
-          if (mount.env !== "") env.push(`${mount.env}=${Buffer.from(data).toString("utf8")}`);
+          if (mount.env !== "") secretEnv.push(`${mount.env}=${Buffer.from(data).toString("utf8")}`);
           const { target: path, mode, uid, gid } = mount;
           if (path !== "") files.push({ path, data, uid, gid, mode, isSecret: true });
           break;
@@ -119,7 +122,7 @@ export class StepMounts {
         }
       }
     }
-    return { mounts: opened, files, env };
+    return { mounts: opened, files, env, secretEnv };
   }
 
   async #secret(mount: SecretMount): Promise<Uint8Array | undefined> {
