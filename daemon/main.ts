@@ -13,13 +13,10 @@ import {
   resolveOptions,
 } from "./options.ts";
 
-const DEFAULT_TLS_FOLDER = "/etc/shoal/tls";
-
 function flagsOf(line: DaemonCommandLine): DaemonFlags {
   const { addRuntimes, addressPools, logOpts, hosts, labels, ...lists } = line;
   const { insecureRegistries, registryMirrors, ...others } = lists;
-  const { pidfile, configFile, tls, tlsVerify, tlsCaCert, tlsCert, tlsKey, ...rest } = others;
-  const wantsTls = tls === true || tlsVerify === true;
+  const { pidfile, configFile, tls, ...rest } = others;
   return {
     ...rest,
     ...(addRuntimes.length > 0 ? { runtimes: parseRuntimes(addRuntimes) } : {}),
@@ -31,14 +28,7 @@ function flagsOf(line: DaemonCommandLine): DaemonFlags {
     ...(registryMirrors.length > 0 ? { registryMirrors } : {}),
     pidFile: pidfile,
     config: configFile,
-    tls: wantsTls
-      ? {
-          verify: tlsVerify ?? false,
-          caCert: tlsCaCert ?? `${DEFAULT_TLS_FOLDER}/ca.pem`,
-          cert: tlsCert ?? `${DEFAULT_TLS_FOLDER}/cert.pem`,
-          key: tlsKey ?? `${DEFAULT_TLS_FOLDER}/key.pem`,
-        }
-      : undefined,
+    tlsOn: tls,
   };
 }
 

@@ -31,6 +31,23 @@ test("resolveOptions() lets flags win over the file and derives paths from the e
   assert.equal(options.pidFile, "/run/other/shoal.pid");
 });
 
+test("TLS comes from the file as Docker writes it, each of its parts from a flag as well", async (t) => {
+  const folder = await mkdtemp(path.join(tmpdir(), "shoal-options-"));
+  t.after(() => rm(folder, { recursive: true }));
+  const config = path.join(folder, "daemon.json");
+  await writeFile(config, '{"tlsverify": true, "tlscert": "/file/cert.pem", "tlskey": "/file/key.pem"}');
+  assert.deepEqual((await resolveOptions({ config, tlsKey: "/flag/key.pem" })).tls, {
+    verify: true,
+    caCert: "/etc/shoal/tls/ca.pem",
+    cert: "/file/cert.pem",
+    key: "/flag/key.pem",
+  });
+  assert.equal((await resolveOptions({ config, tlsOn: true, tlsVerify: false })).tls?.verify, false);
+  await writeFile(config, '{"tlscert": "/file/cert.pem"}');
+  assert.equal((await resolveOptions({ config })).tls, undefined);
+  assert.throws(() => parseConfig('{"tls": "yes"}', "d.json"), /"tls".*must be a boolean, got "yes"/);
+});
+
 test("resolveOptions() refuses a configuration file that was named and is missing", async () => {
   await assert.rejects(
     resolveOptions({ config: "/nonexistent/daemon.json" }),

@@ -57,17 +57,29 @@ export interface DaemonOptions {
   readonly group: string;
 }
 
-/** What comes from flags: absent means not given. */
-export type DaemonFlags = { readonly [K in keyof DaemonOptions]?: DaemonOptions[K] | undefined } & {
+/** TLS as it is asked for, piece by piece. */
+interface TlsWishes {
+  readonly tlsOn: boolean;
+  readonly tlsVerify: boolean;
+  readonly tlsCaCert: string;
+  readonly tlsCert: string;
+  readonly tlsKey: string;
+}
+
+type Settable = Omit<DaemonOptions, "tls"> & TlsWishes;
+
+/** What comes from flags, or from the file: absent means not given. */
+export type DaemonFlags = { readonly [K in keyof Settable]?: Settable[K] | undefined } & {
   readonly config?: string | undefined;
 };
 
 const DEFAULT_CONFIG_FILE = "/etc/shoal/daemon.json";
+const DEFAULT_TLS_FOLDER = "/etc/shoal/tls";
 export const DEFAULT_CLUSTER_PORT = 2377;
 const DEFAULT_DATA_PATH_PORT = 4789;
 
 /** Keys of the file, with Docker's names, and how their values are checked. */
-const FILE_KEYS: Readonly<Record<string, { readonly option: keyof DaemonOptions; readonly type: string }>> = {
+const FILE_KEYS: Readonly<Record<string, { readonly option: keyof Settable; readonly type: string }>> = {
   "data-root": { option: "dataRoot", type: "string" },
   "exec-root": { option: "execRoot", type: "string" },
   hosts: { option: "hosts", type: "strings" },
@@ -90,6 +102,11 @@ const FILE_KEYS: Readonly<Record<string, { readonly option: keyof DaemonOptions;
   "default-runtime": { option: "defaultRuntime", type: "string" },
   "default-address-pools": { option: "defaultAddressPools", type: "pools" },
   "userns-remap": { option: "usernsRemap", type: "string" },
+  tls: { option: "tlsOn", type: "boolean" },
+  tlsverify: { option: "tlsVerify", type: "boolean" },
+  tlscacert: { option: "tlsCaCert", type: "string" },
+  tlscert: { option: "tlsCert", type: "string" },
+  tlskey: { option: "tlsKey", type: "string" },
 };
 
 function hasType(value: unknown, type: string): boolean {
@@ -247,13 +264,25 @@ function checked(options: DaemonOptions): DaemonOptions {
   return options;
 }
 
+/** Where the files are is no wish for TLS: one of the two others must be there. */
+function tlsOf(wishes: Pick<DaemonFlags, keyof TlsWishes>): TlsFiles | undefined {
+  const { tlsOn = false, tlsVerify = false, tlsCaCert, tlsCert, tlsKey } = wishes;
+  if (!tlsOn && !tlsVerify) return undefined;
+  return {
+    verify: tlsVerify,
+    caCert: tlsCaCert ?? `${DEFAULT_TLS_FOLDER}/ca.pem`,
+    cert: tlsCert ?? `${DEFAULT_TLS_FOLDER}/cert.pem`,
+    key: tlsKey ?? `${DEFAULT_TLS_FOLDER}/key.pem`,
+  };
+}
+
 /** Puts flags, file and defaults together. Throws invalid_argument naming the field. */
 export async function resolveOptions(flags: DaemonFlags): Promise<DaemonOptions> {
   const own = rootlessSide() === "none" ? undefined : userFolders(process.env);
   const configFile = flags.config ?? own?.configFile ?? DEFAULT_CONFIG_FILE;
   const file = await readConfigFile(configFile, flags.config !== undefined);
-  const pick = <K extends keyof DaemonOptions>(key: K, fallback: DaemonOptions[K]): DaemonOptions[K] =>
-    (flags[key] ?? file[key] ?? fallback) as DaemonOptions[K];
+  const pick = <K extends keyof Settable>(key: K, fallback: Settable[K]): Settable[K] =>
+    (flags[key] ?? file[key] ?? fallback) as Settable[K];
   const givenRoot = pick("execRoot", own === undefined ? "/run/shoal" : own.execRoot);
   if (givenRoot === "")
     throw new ClusterError(
@@ -274,7 +303,13 @@ export async function resolveOptions(flags: DaemonFlags): Promise<DaemonOptions>
     logLevel: pick("logLevel", "info"),
     logFormat: pick("logFormat", "text"),
     labels: pick("labels", []),
-    tls: flags.tls,
+    tls: tlsOf({
+      tlsOn: flags.tlsOn ?? file.tlsOn,
+      tlsVerify: flags.tlsVerify ?? file.tlsVerify,
+      tlsCaCert: flags.tlsCaCert ?? file.tlsCaCert,
+      tlsCert: flags.tlsCert ?? file.tlsCert,
+      tlsKey: flags.tlsKey ?? file.tlsKey,
+    }),
     insecureRegistries: pick("insecureRegistries", []),
     registryMirrors: pick("registryMirrors", []),
     nodeGenericResources: pick("nodeGenericResources", []),
