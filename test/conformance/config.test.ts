@@ -5,7 +5,8 @@ import { existsSync, readFileSync, readlinkSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { namespacesOf, OciLab, resourcesOf, usualConfig, type OciConfig } from "./support/oci-lab.ts";
+import { until } from "../../dev/until.ts";
+import { namespacesOf, OciLab, resourcesOf, usualConfig, WAIT, type OciConfig } from "./support/oci-lab.ts";
 import { groupFile } from "./support/suite-cases.ts";
 
 let lab: OciLab;
@@ -125,14 +126,10 @@ test("a time namespace with its offsets", async () => {
 test("a user namespace joined by its path owns the others", async () => {
   const holder = spawn("unshare", ["--user", "--map-root-user", "sleep", "1000"], { stdio: "ignore" });
   try {
-    for (let round = 0; round < 500; round++) {
-      if (
-        readFileSync(`/proc/${holder.pid}/uid_map`, "utf8").trim() !== "" &&
-        /sleep/.test(readFileSync(`/proc/${holder.pid}/comm`, "utf8"))
-      )
-        break;
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    await until("the namespace is made", WAIT, () => {
+      const isMapped = readFileSync(`/proc/${holder.pid}/uid_map`, "utf8").trim() !== "";
+      return Promise.resolve(isMapped && /sleep/.test(readFileSync(`/proc/${holder.pid}/comm`, "utf8")));
+    });
     const out = await lab.sh("readlink /proc/self/ns/user; id -u; hostname changed && hostname", (config) => {
       namespacesOf(config).push({ type: "user", path: `/proc/${holder.pid}/ns/user` });
       (config.process["capabilities"] as Record<string, string[]>) = {

@@ -5,8 +5,8 @@ import * as fs from "node:fs/promises";
 import net from "node:net";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
-import { cgroupMount, exitOf, OciLab, resourcesOf, usualConfig } from "./support/oci-lab.ts";
+import { until } from "../../dev/until.ts";
+import { cgroupMount, exitOf, OciLab, resourcesOf, usualConfig, WAIT } from "./support/oci-lab.ts";
 import { groupFile } from "./support/suite-cases.ts";
 
 let lab: OciLab;
@@ -57,8 +57,9 @@ test("create --pid-file, run --detach --pid-file, --preserve-fds", async () => {
   );
   assert.equal(await exitOf(child), 0);
   assert.equal(readFileSync(pidFile, "utf8"), String((await lab.state(id)).pid));
-  for (let round = 0; round < 500 && (await fs.stat(path.join(lab.folder, "preserved"))).size === 0; round++)
-    await delay(10);
+  await until("the program has written", WAIT, async () => {
+    return (await fs.stat(path.join(lab.folder, "preserved"))).size > 0;
+  });
   assert.match(readFileSync(path.join(lab.folder, "preserved"), "utf8"), /^root:/);
   await text.close();
   await out.close();
@@ -106,11 +107,10 @@ test("without a pid namespace, kill KILL ends every process of the container", a
   const id = await lab.start(config);
   const pids = async (): Promise<number[]> =>
     JSON.parse(await lab.ok("ps", "--format", "json", id)) as number[];
-  for (let round = 0; round < 500 && (await pids()).length < 2; round++) await delay(10);
+  await until("both run", WAIT, async () => (await pids()).length === 2);
   await lab.ok("kill", id, "KILL");
   await lab.until(id, "stopped");
-  for (let round = 0; round < 500 && (await pids()).length > 0; round++) await delay(10);
-  assert.deepEqual(await pids(), []);
+  await until("none runs", WAIT, async () => (await pids()).length === 0);
   await lab.ok("delete", id);
 });
 
@@ -240,7 +240,7 @@ test("events --stats prints usage, events prints it again and again until the en
   const ended = exitOf(child);
   let text = "";
   child.stdout?.on("data", (chunk: Buffer) => (text += chunk.toString()));
-  for (let round = 0; round < 500 && text.split("\n").length < 3; round++) await delay(10);
+  await until("two lines came", WAIT, () => Promise.resolve(text.split("\n").length >= 3));
   await lab.remove(id);
   assert.equal(await ended, 0);
   assert.ok(

@@ -11,6 +11,7 @@ import { after, before, describe, test } from "node:test";
 import { type Contender, hasDocker, startDocker, startShoal } from "../../bench/contenders.ts";
 import { must } from "../../common/assert.ts";
 import { buildImage, dockerArchive, tarOf, type TestImage } from "../../runtime/images/testing/archives.ts";
+import { WAIT_MS } from "./support/wait.ts";
 
 const skip = hasDocker() ? false : "no dockerd here (Debian's docker.io): nothing to compare with";
 
@@ -49,7 +50,7 @@ describe("images as docker shows them", { skip }, () => {
   function cli(engine: Contender | undefined, ...argv: readonly string[]): Promise<Outcome> {
     const env = { ...process.env, DOCKER_HOST: `unix://${must(engine, "started").socket}` };
     return new Promise((resolve) => {
-      execFile("docker", argv, { env, timeout: 60_000 }, (error, stdout, stderr) => {
+      execFile("docker", argv, { env, timeout: WAIT_MS }, (error, stdout, stderr) => {
         resolve({ status: error === null ? 0 : Number(error.code), stdout, stderr });
       });
     });

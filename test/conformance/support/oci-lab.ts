@@ -8,13 +8,13 @@ import { existsSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
+import { until, type UntilOptions } from "../../../dev/until.ts";
 
 const BUSYBOX = ["/bin/busybox", "/usr/bin/busybox"].find((file) => existsSync(file)) ?? "/bin/busybox";
 const NATIVE = path.resolve(import.meta.dirname, "../../../runtime/native/build/shoal-runtime");
 const NATIVE_OF_DIST = path.resolve(import.meta.dirname, "../../../../runtime/native/build/shoal-runtime");
-const VERB_TIMEOUT_MS = 120_000;
-const POLL_MS = 10;
+/** What must come may take its time on a machine that does much else. */
+export const WAIT: UntilOptions = { timeoutMs: 120_000, pollMs: 10 };
 
 /** As config.json has it; tests change what they are about. */
 export interface OciConfig {
@@ -247,12 +247,10 @@ export class OciLab {
   }
 
   async until(id: string, status: string): Promise<OciState> {
-    for (let round = 0; ; round++) {
+    return until(`container ${id} is ${status}`, WAIT, async () => {
       const state = await this.state(id);
-      if (state.status === status) return state;
-      assert.ok(round < 1000, `container ${id} is ${state.status}, not ${status}`);
-      await delay(POLL_MS);
-    }
+      return state.status === status && state;
+    });
   }
 
   /** Created and started, its program running. */
@@ -278,7 +276,7 @@ export class OciLab {
 }
 
 export async function exitOf(child: ChildProcess): Promise<number> {
-  const timer = setTimeout(() => child.kill("SIGKILL"), VERB_TIMEOUT_MS);
+  const timer = setTimeout(() => child.kill("SIGKILL"), WAIT.timeoutMs);
   const status = await new Promise<number>((resolve) => {
     child.once("exit", (code, signal) => resolve(code ?? (signal === null ? 1 : 128)));
     child.once("error", () => resolve(127));

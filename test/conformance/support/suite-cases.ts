@@ -7,7 +7,7 @@ import { spawn } from "node:child_process";
 import { existsSync, readFileSync, readlinkSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
+import { until } from "../../../dev/until.ts";
 import {
   cgroupMount,
   namespacesOf,
@@ -15,6 +15,7 @@ import {
   usualConfig,
   type OciLab,
   type OciConfig,
+  WAIT,
 } from "./oci-lab.ts";
 
 type Case = (lab: OciLab) => Promise<void>;
@@ -86,16 +87,12 @@ async function deleteOnlyOwn(lab: OciLab): Promise<void> {
     await lab.ok("delete", id);
     assert.ok(existsSync(other), "what the container did not make stays");
   } finally {
-    for (let round = 0; round < 100; round++) {
-      if (
-        await fs.rmdir(other).then(
-          () => true,
-          () => false,
-        )
-      )
-        break;
-      await delay(10);
-    }
+    await until("the group is left", WAIT, () =>
+      fs.rmdir(other).then(
+        () => true,
+        () => false,
+      ),
+    );
   }
 }
 
@@ -151,11 +148,10 @@ function capabilityMask(): string {
 async function kill(lab: OciLab): Promise<void> {
   const id = await lab.start(usualConfig("sh", "-c", "trap 'exit 3' TERM; sleep 1000 & wait"));
   // A first process ignores what it has no handler for yet.
-  for (let round = 0; round < 500 && (await lab.state(id)).status === "running"; round++) {
+  await until("it ends", WAIT, async () => {
     await lab.verb("kill", id, "TERM");
-    await delay(10);
-  }
-  await lab.until(id, "stopped");
+    return (await lab.state(id)).status === "stopped";
+  });
   await lab.ok("delete", id);
   const other = await created(lab, usualConfig("true"));
   await lab.ok("kill", other.id, "KILL");
@@ -285,8 +281,9 @@ async function namespacesJoined(lab: OciLab): Promise<void> {
     try {
       const file = name === "pid" ? "pid_for_children" : name;
       const other = holder.pid ?? 0;
-      for (let round = 0; round < 500 && namespaceAt(other, file) === namespaceOf("self", name); round++)
-        await delay(10);
+      await until("the namespace is made", WAIT, () =>
+        Promise.resolve(namespaceAt(other, file) !== namespaceOf("self", name)),
+      );
       const config = usualConfig("true");
       const wanted = namespacesOf(config).find((each) => each.type === (TYPE_OF_FILE[name] ?? name));
       assert.ok(wanted !== undefined);
