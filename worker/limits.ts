@@ -33,7 +33,7 @@ export const IMAGE_REPORT_COUNT_MAX = 1000;
 export const SESSION_BACKOFF = { firstMs: 50, maxMs: 2_000 } as const;
 /** Used until a manager says otherwise. */
 export const DEFAULT_HEARTBEAT_MS = 1_000;
-/** Tasks that are being prepared or started at once: more only fight for the disk and the CPUs. */
+/** Tasks that are being prepared at once: more only fight for the disk and the CPUs. */
 export const TASK_START_COUNT_MAX = 16;
 /** Between looks at a container's health while it starts; reading it is a look into memory. */
 export const HEALTH_POLL_MS = 50;

@@ -20,7 +20,7 @@ export interface TaskRunnerDeps {
   readonly random: Random;
   readonly log: Logger;
   readonly controller: TaskController;
-  /** Bounds how many tasks of the node prepare and start at once. */
+  /** Bounds how many tasks of the node prepare at once; starts are bounded by the runtime. */
   readonly startSlots: Semaphore;
   readonly dependencies: () => TaskDependencies;
   /** Records the status and reports it to the manager. */

@@ -185,18 +185,9 @@ function paxRecords(entry: TarEntry): string {
   return records;
 }
 
-interface BlockFields {
-  readonly name: string;
+interface BlockFields extends Omit<TarEntry, "type" | "xattrs" | "sparse"> {
   readonly prefix: string;
   readonly typeFlag: string;
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly size: number;
-  readonly mtime: number;
-  readonly linkName: string;
-  readonly devMajor: number;
-  readonly devMinor: number;
   readonly userName: string;
   readonly groupName: string;
 }
