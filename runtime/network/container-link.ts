@@ -6,12 +6,13 @@
 import { ClusterError } from "../../common/errors.ts";
 import { hasErrno } from "./libc.ts";
 import { NetworkNamespace } from "./namespace.ts";
-import { plainNested, u32 } from "./netlink-wire.ts";
+import { attribute, plainNested, u32 } from "./netlink-wire.ts";
 import type { Request } from "./netlink-wire.ts";
 import type { LinkSettings } from "./routing.ts";
 import {
   addAddress,
   addVeth,
+  EAFNOSUPPORT,
   findLinkIndex,
   listAddresses,
   listLinks,
@@ -123,6 +124,7 @@ function configure(
   const { link, name } = options;
   const hostIndex = linkIndex(host, link.hostName);
   const index = linkIndex(container, name);
+  container.route.send([withoutLinkLocal(index)], { tolerate: [EAFNOSUPPORT] });
   container.route.send([
     setLink("lo", { isUp: true }),
     setLink(name, { isUp: true }),
@@ -153,17 +155,30 @@ function configure(
  * Whoever sets it must also drop packets to 127.0.0.0/8 that come in by the device.
  */
 export function allowLoopbackSources(index: number): Request {
-  const [NEW_LINK, IFLA_AF_SPEC, AF_INET, IFLA_INET_CONF, ROUTE_LOCALNET] = [16, 26, 2, 1, 26];
+  const [AF_INET, IFLA_INET_CONF, ROUTE_LOCALNET] = [2, 1, 26];
+  const setting = plainNested(AF_INET, plainNested(IFLA_INET_CONF, u32(ROUTE_LOCALNET, 1)));
+  return familySetting(index, setting, `allow loopback sources on link ${index}`);
+}
+
+/**
+ * Keeps the kernel from giving this device, which is still down, an IPv6 address by itself: one that leads nowhere makes
+ * resolvers believe that there is IPv6 here, and clients try that first. EAFNOSUPPORT on kernels without IPv6.
+ */
+export function withoutLinkLocal(index: number): Request {
+  const [AF_INET6, IFLA_INET6_ADDR_GEN_MODE, NONE] = [10, 8, 1];
+  const setting = plainNested(AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, Buffer.from([NONE])));
+  return familySetting(index, setting, `keep IPv6 addresses off link ${index}`);
+}
+
+function familySetting(index: number, setting: Buffer, action: string): Request {
+  const [NEW_LINK, IFLA_AF_SPEC] = [16, 26];
   const header = Buffer.alloc(16);
   header.writeInt32LE(index, 4);
   return {
     type: NEW_LINK,
     flags: 0,
-    action: `allow loopback sources on link ${index}`,
-    body: Buffer.concat([
-      header,
-      plainNested(IFLA_AF_SPEC, plainNested(AF_INET, plainNested(IFLA_INET_CONF, u32(ROUTE_LOCALNET, 1)))),
-    ]),
+    action,
+    body: Buffer.concat([header, plainNested(IFLA_AF_SPEC, setting)]),
   };
 }
 

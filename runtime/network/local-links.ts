@@ -3,7 +3,13 @@
  * namespace.
  */
 import { ClusterError } from "../../common/errors.ts";
-import { addPair, freeInterfaceName, interfaceWithAddress, linkIndex } from "./container-link.ts";
+import {
+  addPair,
+  freeInterfaceName,
+  interfaceWithAddress,
+  linkIndex,
+  withoutLinkLocal,
+} from "./container-link.ts";
 import type { Ipv6Endpoint, LocalEndpoint } from "./local-describe.ts";
 import { NetworkNamespace } from "./namespace.ts";
 import type { Request } from "./netlink-wire.ts";
@@ -11,6 +17,7 @@ import {
   addAddress,
   addRoute,
   addSubLink,
+  EAFNOSUPPORT,
   EEXIST,
   hasDefaultRoute6,
   listLinks,
@@ -57,12 +64,13 @@ export async function plugBridged(root: NetworkNamespace, link: BridgedLink): Pr
     container.route.send(
       [
         setLink("lo", { isUp: true }),
+        ...(link.ipv6 === undefined ? [withoutLinkLocal(index)] : []),
         addAddress(index, { address: link.address, prefixLength: link.prefixLength }),
         setLink(name, { isUp: true }),
         ...(leadsOut ? [firstDefaultRoute(index, link.gateway)] : []),
       ],
       // A default route that is there stays as it is; nothing else can be refused with this.
-      { tolerate: [EEXIST] },
+      { tolerate: [EEXIST, EAFNOSUPPORT] },
     );
     if (link.ipv6 !== undefined) addIpv6(container, { index, name, ipv6: link.ipv6 });
   } finally {
@@ -119,6 +127,7 @@ export function plugShared(root: NetworkNamespace, link: SubLink): void {
     const mac = link.kind === "macvlan" ? { mac: link.mac } : {};
     root.route.send([addSubLink(name, link.kind, options, { ...mac, namespace: container.fd })]);
     const index = linkIndex(container, name);
+    container.route.send([withoutLinkLocal(index)], { tolerate: [EAFNOSUPPORT] });
     container.route.send([
       setLink("lo", { isUp: true }),
       addAddress(index, { address: link.address, prefixLength: link.prefixLength }),

@@ -29,6 +29,7 @@ export const ESRCH = 3;
 export const ENOENT = 2;
 export const EEXIST = 17;
 export const ENODEV = 19;
+export const EAFNOSUPPORT = 97;
 export const EADDRNOTAVAIL = 99;
 
 /** Marks our routes and rules in `ip route` (shown as "proto 83"). */
@@ -287,6 +288,12 @@ export function listLinks(socket: NetlinkSocket): LinkState[] {
   return replies.map((reply) => decodeLink(reply.body));
 }
 
+function broadcastOf(address: Buffer, prefixLength: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE((address.readUInt32BE(0) | (2 ** (32 - prefixLength) - 1)) >>> 0);
+  return bytes;
+}
+
 function addressMessage(type: number, flags: number, index: number, options: AddressOptions): Request {
   const IFA_F_NOPREFIXROUTE = 0x200;
   const IFA_F_NODAD = 2;
@@ -298,7 +305,9 @@ function addressMessage(type: number, flags: number, index: number, options: Add
   header[3] = options.scope ?? 0;
   header.writeInt32LE(index, 4);
   const address = bytesOf(options.address);
-  const [ifaAddress, ifaLocal, ifaFlags] = [1, 2, 8];
+  const [ifaAddress, ifaLocal, ifaBroadcast, ifaFlags] = [1, 2, 4, 8];
+  const hasBroadcast =
+    !isIpv6(options.address) && options.prefixLength < 31 && options.isWithoutRoute !== true;
   return {
     type,
     flags,
@@ -307,6 +316,8 @@ function addressMessage(type: number, flags: number, index: number, options: Add
       header,
       attribute(ifaLocal, address),
       attribute(ifaAddress, address),
+      // Programs that look for others of their kind ask the interface for it (SIOCGIFBRDADDR).
+      ...(hasBroadcast ? [attribute(ifaBroadcast, broadcastOf(address, options.prefixLength))] : []),
       ...(options.isWithoutRoute === true ? [u32(ifaFlags, IFA_F_NOPREFIXROUTE)] : []),
     ]),
   };

@@ -97,6 +97,27 @@ describe("local networks", () => {
   });
 
   test(
+    "a container's interface has its broadcast address, and no IPv6 address where its network has none",
+    options,
+    () => {
+      const inside = [
+        "--target",
+        String(web.process.pid),
+        "--net",
+        "ip",
+        "-o",
+        "address",
+        "show",
+        "dev",
+        "eth0",
+      ];
+      const shown = execFileSync("nsenter", inside, { encoding: "utf8" });
+      assert.match(shown, /inet 172\.17\.0\.2\/16 brd 172\.17\.255\.255 /);
+      assert.doesNotMatch(shown, /inet6/);
+    },
+  );
+
+  test(
     "a published port answers from outside, on localhost by IPv4 and IPv6, and to containers of its own bridge",
     options,
     async () => {
