@@ -1,7 +1,7 @@
 /** What this node serves to others of its cluster: images by reference, blobs by digest, logs of its tasks. */
 import { once } from "node:events";
 import type { ServerWritableStream } from "@grpc/grpc-js";
-import { ClusterError } from "../common/errors.ts";
+import { ClusterError, hasCode } from "../common/errors.ts";
 import type { ResolvedImage } from "../model/dispatch.ts";
 import type { LogOptions, Engine } from "../model/engine.ts";
 import type { shoal } from "../proto/messages.ts";
@@ -113,7 +113,12 @@ async function sendLogs(engine: Engine, call: TaskLogsCall, signal: AbortSignal)
   if (container === undefined) {
     throw new ClusterError("not_found", `No container of task "${taskId}" is on this node`);
   }
-  for await (const line of engine.containers.logs(container.id, options, signal)) {
-    await write(call, { stream: line.stream, timestamp: line.timestamp, data: line.data }, { signal });
+  try {
+    for await (const line of engine.containers.logs(container.id, options, signal)) {
+      await write(call, { stream: line.stream, timestamp: line.timestamp, data: line.data }, { signal });
+    }
+  } catch (caught) {
+    // Its driver keeps nothing that could be read: for the service, as with Swarm, that is a log without lines.
+    if (!hasCode(caught, "unimplemented")) throw caught;
   }
 }

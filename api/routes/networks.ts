@@ -16,6 +16,7 @@ import { anyValue, exactMatches, labelsMatch, prefixMatches } from "../filters.t
 import {
   assignedNetworkJson,
   networkJson,
+  peerNetworkJson,
   verboseNetworkJson,
   type NetworkJson,
 } from "../translate/network.ts";
@@ -171,8 +172,10 @@ async function inspect(exchange: Exchange, context: ApiContext): Promise<void> {
   if (local && (swarm === undefined || !verbose)) {
     exchange.send(200, await context.engine.networks.inspect(wanted, { verbose }));
   } else if (swarm !== undefined && view !== undefined && scope !== "local") {
-    const shown = verbose ? verboseNetworkJson(swarm, view) : networkJson(swarm);
-    exchange.send(200, { ...shown, Containers: await containersOn(context, swarm.id) });
+    const Containers = await containersOn(context, swarm.id);
+    const quiet = Containers === null ? networkJson : peerNetworkJson;
+    const shown = verbose ? verboseNetworkJson(swarm, view) : quiet(swarm, view);
+    exchange.send(200, { ...shown, Containers });
   } else {
     const assigned = view === undefined && scope !== "local" ? findHere(context, wanted) : undefined;
     if (assigned === undefined) throw notFound(wanted);

@@ -228,12 +228,19 @@ async function* withDetails(lines: AsyncIterable<ClusterLogLine>): AsyncGenerato
   }
 }
 
+/** Of containers' logs another value means all lines; the cluster refuses it, as Swarm does. */
+function checkTail(tail: string): void {
+  if (!/^(?:all|\d{1,9})?$/.test(tail))
+    throw badParameter(`tail value must be a positive integer or "all", got ${JSON.stringify(tail)}`);
+}
+
 async function sendLogs(
   exchange: Exchange,
   control: ClusterControl,
   selector: LogSelector,
   isTty: boolean,
 ): Promise<void> {
+  checkTail(exchange.query.text("tail"));
   const lines = control.logs(selector, logOptions(exchange), exchange.signal);
   await writeLogLines(exchange, withDetails(lines), {
     contentType: streamType(isTty, exchange.apiMinor),

@@ -131,18 +131,26 @@ function serviceEntry(service: Service, networkId: string, view: StoreView): obj
   };
 }
 
-/** With `verbose`: the services on the network, their addresses and tasks, and the machines that have some. */
-export function verboseNetworkJson(network: Network, view: StoreView): object {
-  const services = view.list("service", { kind: "network", networkId: network.id });
+/** The machines that have tasks on the network. */
+function peersOf(network: Network, view: StoreView): readonly { Name: string; IP: string }[] {
   const tasks = view.list("task", { kind: "network", networkId: network.id });
   const nodeIds = new Set(tasks.filter((task) => !isTerminal(task.status.state)).map((task) => task.nodeId));
-  const peers = [...nodeIds].flatMap((nodeId) => {
+  return [...nodeIds].flatMap((nodeId) => {
     const node = view.get("node", nodeId);
     return node === undefined ? [] : [{ Name: nodeName(node), IP: node.dataPathAddress }];
   });
+}
+
+/** As a machine shows it that is one of its peers. */
+export function peerNetworkJson(network: Network, view: StoreView): object {
+  return { ...networkJson(network), Peers: peersOf(network, view) };
+}
+
+/** With `verbose`: the services on the network, too, with their addresses and tasks. */
+export function verboseNetworkJson(network: Network, view: StoreView): object {
+  const services = view.list("service", { kind: "network", networkId: network.id });
   return {
-    ...networkJson(network),
-    Peers: peers,
+    ...peerNetworkJson(network, view),
     Services: Object.fromEntries(
       services.map((service) => [service.spec.Name, serviceEntry(service, network.id, view)]),
     ),

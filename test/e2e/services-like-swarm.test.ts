@@ -92,4 +92,47 @@ describe("services, as Swarm's users know them", () => {
     await ask("DELETE", "/volumes/data");
     await ask("DELETE", "/plugins/folders?force=1");
   });
+
+  it("a task whose registry does not answer says what it heard, beside Docker's words", async () => {
+    await create("unreachable", { Image: "127.0.0.1:1/box:1" });
+    const heard = "dial tcp 127.0.0.1:1: connect: connection refused";
+    await shows(
+      "unreachable",
+      ["rejected"],
+      `No such image: 127.0.0.1:1/box:1: Get "http://127.0.0.1:1/v2/box/manifests/1": ${heard}`,
+    );
+    await ask("DELETE", "/services/unreachable");
+  });
+
+  it("a node that has tasks on a network shows its peers there; a log takes no tail that is no number", async () => {
+    const { Id } = (await ask("POST", "/networks/create", { Name: "back", Driver: "overlay" })) as {
+      readonly Id: string;
+    };
+    const inspect = async (): Promise<{ readonly Peers?: readonly { readonly IP: string }[] }> =>
+      (await ask("GET", "/networks/back")) as { readonly Peers?: readonly { readonly IP: string }[] };
+    assert.equal((await inspect()).Peers, undefined);
+    await ask("POST", "/services/create", {
+      Name: "attached",
+      TaskTemplate: {
+        ContainerSpec: { Image: "box:1", Command: ["sleep", "600"], StopGracePeriod: 1e8 },
+        Networks: [{ Target: Id }],
+      },
+    });
+    await shows("attached", ["running"], "");
+    assert.deepEqual(
+      (await inspect()).Peers?.map(({ IP }) => IP),
+      [ADDRESS],
+    );
+    for (const tail of ["x", "-1", "1.5"])
+      await assert.rejects(
+        ask("GET", `/services/attached/logs?stdout=1&tail=${tail}`),
+        new RegExp(`400 .*tail value must be a positive integer or .*all.*, got .*${tail}`),
+      );
+    await ask("GET", "/services/attached/logs?stdout=1&tail=all");
+    await ask("DELETE", "/services/attached");
+    await until("the network is free", WAIT_MS, async () => {
+      const { status } = await daemon.call("DELETE", "/networks/back");
+      return status < 300;
+    });
+  });
 });

@@ -65,7 +65,16 @@ test("tasks log to the driver of their service, else to the cluster's, and see t
     await until("its log is kept here, too", WAIT_MS, async () => /by default/.test(await logs("plain")));
     await until("the other's is here alone", WAIT_MS, async () => /elsewhere/.test(await logs("other")));
     assert.deepEqual(told().toSorted(), ["own: mounted", "plain: by default"]);
-    for (const name of ["own", "plain", "other"]) await ask("DELETE", `/services/${name}`);
+
+    await service("silent", "echo nowhere && sleep 600", { LogDriver: { Name: "none" } });
+    await until("it runs", WAIT_MS, async () => {
+      const [task] = (await ask("GET", '/tasks?filters={"service":["silent"]}')) as readonly {
+        readonly Status: { readonly State: string };
+      }[];
+      return task?.Status.State === "running";
+    });
+    assert.equal(await logs("silent"), "", "no lines, and no word of a node that were not available");
+    for (const name of ["own", "plain", "other", "silent"]) await ask("DELETE", `/services/${name}`);
     await ask("POST", "/swarm/leave?force=1");
   } finally {
     await daemon.stop();

@@ -116,8 +116,8 @@ class ContainerController implements TaskController {
   }
 
   /**
-   * Users look for Docker's words in a task's error; why the image could not be had is in the log. Unless it is this
-   * machine that could not take it: nobody would look for a full disk there.
+   * Users look for Docker's words in a task's error; why a registry did not give the image follows them, unless it is
+   * that there is none. Where this machine could not take it, that alone is the reason.
    */
   async #ensureImage(image: string, signal: AbortSignal): Promise<void> {
     const { registryAuth } = this.#task;
@@ -126,6 +126,7 @@ class ContainerController implements TaskController {
       await this.#deps.engine.images.ensure(image, auth, signal);
     } catch (caught) {
       const error = ClusterError.from(caught);
+      const { code, message, retryable } = error;
       const isTold = hasCode(
         error,
         "cancelled",
@@ -135,8 +136,8 @@ class ContainerController implements TaskController {
       );
       if (signal.aborted || isTold) throw error;
       this.#deps.log.warn("image could not be had", { taskId: this.#task.id, image, error });
-      const { code, retryable } = error;
-      throw new ClusterError(code, `No such image: ${image}`, { cause: error, retryable });
+      const why = code === "not_found" ? "" : `: ${message}`;
+      throw new ClusterError(code, `No such image: ${image}${why}`, { cause: error, retryable });
     }
   }
 
