@@ -42,12 +42,20 @@ export function describeNode(options: {
       EngineVersion: options.version,
       Labels: labels,
       Plugins: [
-        ...["bridge", "host", "none", "overlay"].map((Name) => ({ Type: "Network", Name })),
-        ...LOG_DRIVERS.map((Name) => ({ Type: "Log", Name })),
-        ...options.volumeDrivers.map((Name) => ({ Type: "Volume", Name })),
+        ...named(
+          "Log",
+          LOG_DRIVERS.filter((name) => name !== "none"),
+        ),
+        ...named("Network", ["bridge", "host", "null", "overlay"]),
+        ...named("Volume", options.volumeDrivers),
       ],
     },
   };
+}
+
+/** In order, as Docker lists them. */
+function named(Type: string, names: readonly string[]): readonly { Type: string; Name: string }[] {
+  return names.toSorted().map((Name) => ({ Type, Name }));
 }
 
 /** Description with the facts of the root: those are read once for each root, since every task that starts asks. */
