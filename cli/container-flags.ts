@@ -1,4 +1,5 @@
 /** The flags of `run` and `create`, in docker's names, and what they come to in the API's container create. Pure. */
+import path from "node:path";
 import { ClusterError } from "../common/errors.ts";
 import type { ContainerConfig, EndpointSettings, HostConfig, PortBinding } from "../model/engine.ts";
 import type { HealthConfig, Ulimit } from "../model/specs.ts";
@@ -219,7 +220,8 @@ function volumes(flags: Flags): { readonly anonymous: Record<string, object>; re
   for (const word of flags.list("volume")) {
     const volume = parseShortVolume(word);
     if (volume.source === "") anonymous[volume.target] = {};
-    else if (/^[.~]/.test(volume.source)) binds.push(word.replace(volume.source, absolute(volume.source)));
+    else if (/^[.~]/.test(volume.source))
+      binds.push(`${absolute(volume.source)}${word.slice(volume.source.length)}`);
     else binds.push(word);
   }
   return { anonymous, binds };
@@ -227,8 +229,7 @@ function volumes(flags: Flags): { readonly anonymous: Record<string, object>; re
 
 function absolute(source: string): string {
   if (source === "~" || source.startsWith("~/")) return `${process.env["HOME"] ?? ""}${source.slice(1)}`;
-  const url = new URL(source, `file://${process.cwd()}/`);
-  return decodeURIComponent(url.pathname).replace(/(.)\/$/, "$1");
+  return path.resolve(source);
 }
 
 /** "net" or "name=net,alias=a,ip=1.2.3.4,ip6=fd00::4". */
@@ -385,7 +386,7 @@ export function createBody(
     ...given({
       Cmd: command.length === 0 ? undefined : command,
       // An empty entrypoint clears the image's.
-      Entrypoint: entrypoint === undefined ? undefined : entrypoint === "" ? [""] : [entrypoint],
+      Entrypoint: entrypoint === undefined ? undefined : [entrypoint],
       Env: environment.length === 0 ? undefined : environment,
       ExposedPorts: Object.keys(exposed).length === 0 ? undefined : exposed,
       Healthcheck: healthcheck(flags),

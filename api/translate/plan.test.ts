@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ServiceSpec } from "../../model/specs.ts";
+import { TaskState } from "../../model/task-state.ts";
 import { FakeSwarm } from "../testing/fake-swarm.ts";
 import { planService } from "./plan.ts";
 
@@ -29,6 +30,10 @@ test("planService() tells creation, scaling, replacement and nothing apart", asy
   const service = swarm.store.put("service", { id: swarm.store.newId(), spec: web, specVersion: 1 });
   swarm.putTask(service, { slot: 1 });
   swarm.putTask(service, { slot: 2 });
+  // What has ended, or is told to stop, is no task of the service any more.
+  const ended = { state: TaskState.failed, timestamp: "", message: "", err: "" };
+  swarm.putTask(service, { slot: 2, status: ended });
+  swarm.putTask(service, { slot: 1, desiredState: TaskState.shutdown });
   const planned = (spec: ServiceSpec): ReturnType<typeof planService> =>
     planService(swarm.store, service, spec);
   assert.deepEqual(planned(web).tasks, { kept: 2, replaced: 0, added: 0, removed: 0 });
