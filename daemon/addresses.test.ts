@@ -6,6 +6,7 @@ import {
   advertiseAddress,
   dialAddress,
   formatHostPort,
+  isOwnInterface,
   joinTimeout,
   checkListen,
   listenError,
@@ -35,6 +36,20 @@ test("advertiseAddress() takes what was asked for, then a definite listen addres
   assert.deepEqual(await advertiseAddress("127.0.0.1", listen), { host: "127.0.0.1", port: 7000 });
   assert.deepEqual(await advertiseAddress("lo:8000", listen), { host: "127.0.0.1", port: 8000 });
   assert.deepEqual(await advertiseAddress("", listen), listen);
+});
+
+test("isOwnInterface() knows what container engines make", () => {
+  for (const name of [
+    "docker0",
+    "br-0a1b2c3d4e5f",
+    "smx-236a",
+    "sm236a-0f0f0f0f",
+    "sl2416-01234567",
+    "shd-203-214-0",
+  ])
+    assert.equal(isOwnInterface(name), true, name);
+  for (const name of ["eth0", "enp3s0", "small0", "slave1", "wlan0"])
+    assert.equal(isOwnInterface(name), false, name);
 });
 
 test("dialAddress() reaches this machine where it listens, and others where they advertise", () => {

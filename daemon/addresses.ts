@@ -47,9 +47,12 @@ function candidates(): readonly Candidate[] {
   );
 }
 
-/** Interfaces that container engines make are never how other machines reach us. */
-function isOwnInterface(name: string): boolean {
-  return /^(docker|br-|veth|sh|vx|ov|cni|virbr)/.test(name);
+/**
+ * Interfaces that container engines make, this one included, are never how other machines reach us. `sm…` and `sl…` are the
+ * mesh's and the local networks', behind which stands the tag of a daemon: maybe one that ended without taking them away.
+ */
+export function isOwnInterface(name: string): boolean {
+  return /^(?:docker|br-|veth|sh|smx-|s[ml][0-9a-f]{4}-|vx|ov|cni|virbr)/.test(name);
 }
 
 /** The first IPv4 address of the interface, if `text` names one; else the text's address, resolved. */
