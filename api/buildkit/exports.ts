@@ -93,12 +93,8 @@ function names(
 export function checkExports(exports: readonly WantedExport[]): void {
   for (const { type, attrs } of exports) {
     if (IMAGE_TYPES.has(type)) {
+      // With push=true the client pushes by the API when the image is built, as it does with Docker.
       names(attrs["name"] ?? "");
-      if (attrs["push"] === "true")
-        throw new ClusterError(
-          "unimplemented",
-          "Cannot push with the build: push the image when it is built",
-        );
     } else if (type !== "local" && type !== "tar") {
       throw new ClusterError(
         "unimplemented",

@@ -102,6 +102,7 @@ export class ShownVertex {
 
   /** Also with its variables put in, and what it turned out to need. */
   start(change: Partial<Pick<BuildVertex, "name" | "inputs">> = {}): void {
+    if (this.#vertex.completedMs !== undefined) return;
     this.#tell({ ...change, startedMs: this.#vertex.startedMs ?? this.#parts.nowMs() });
   }
 
