@@ -4,19 +4,21 @@
  * first client comes.
  */
 import type { Metadata } from "@grpc/grpc-js";
-import type { Duplex } from "node:stream";
+import type { Duplex, Readable } from "node:stream";
+import { must } from "../../common/assert.ts";
 import { ClusterError } from "../../common/errors.ts";
-import type { JsonObject } from "../../model/engine.ts";
+import type { JsonObject, ProgressLine } from "../../model/engine.ts";
 import { HOST_PLATFORM } from "../../model/platforms.ts";
 import { bk, type buildkit } from "../../proto/buildkit-messages.ts";
 import type { ApiContext } from "../context.ts";
 import { Arrivals } from "./arrivals.ts";
 import { ClientSession } from "./client-session.ts";
 import { pruneOptions, usageRecord } from "./disk-usage.ts";
-import { checkExports, exportResult, type WantedExport } from "./exports.ts";
+import { checkExports, exportResult, type ExportParts, type WantedExport } from "./exports.ts";
 import { type CallContext, GrpcSurface } from "./grpc-surface.ts";
+import { holdUpload, httpBuildLines, parseHttpBuild, uploadedContext } from "./http-build.ts";
 import { ARRIVAL_MS, BUILD_COUNT_MAX, SESSION_COUNT_MAX, SESSION_METHOD_COUNT_MAX } from "./limits.ts";
-import { DOCKERFILE_FRONTEND, OpenBuild } from "./open-build.ts";
+import { DOCKERFILE_FRONTEND, OpenBuild, type OpenBuildOptions } from "./open-build.ts";
 import { toRpcStatus } from "./rpc-status.ts";
 import { SessionRpc } from "./session-rpc.ts";
 
@@ -47,6 +49,8 @@ export class BuildkitServer {
   readonly #surface: GrpcSurface;
   readonly #sessions: Arrivals<ClientSession>;
   readonly #builds: Arrivals<OpenBuild>;
+  /** Contexts that come as requests of their own. */
+  readonly #uploads: Arrivals<Readable>;
 
   constructor(context: ApiContext) {
     this.#context = context;
@@ -54,6 +58,7 @@ export class BuildkitServer {
     const waitMs = ARRIVAL_MS;
     this.#sessions = new Arrivals({ noun: "session", countMax: SESSION_COUNT_MAX, waitMs, timers });
     this.#builds = new Arrivals({ noun: "build", countMax: BUILD_COUNT_MAX, waitMs, timers });
+    this.#uploads = new Arrivals({ noun: "upload", countMax: BUILD_COUNT_MAX, waitMs, timers });
     this.#surface = new GrpcSurface((caught, metadata) => {
       const failed = this.#builds.values().find(({ ref }) => ref === buildId(metadata));
       return toRpcStatus(caught, failed?.failure ?? failureOf(caught));
@@ -218,30 +223,79 @@ export class BuildkitServer {
     refuseSteps(request);
     const exports = wantedExports(request);
     checkExports(exports);
-    const { images } = this.#context.engine;
-    const nowMs = (): number => this.#context.env.clock.wallMs();
-    const build = new OpenBuild({
-      ref: request.ref,
-      images,
-      session: (waiting) => this.#sessions.get(request.session, waiting),
-      nowMs,
-    });
-    this.#builds.add(request.ref, build);
-    const cancel = (): void => build.cancel();
-    signal.addEventListener("abort", cancel, { once: true });
-    if (signal.aborted) cancel();
+    const build = this.#open(request, signal);
     try {
       if (request.frontend !== "") build.accept(await build.solve(request.frontend, request.frontendAttrs));
       const { solved } = await build.returned();
       if (solved === undefined) return { exporterResponse: {} };
-      return { exporterResponse: await exportResult(build, solved, { exports, parts: { images, nowMs } }) };
+      return { exporterResponse: await exportResult(build, solved, { exports, parts: this.#exportParts }) };
     } catch (caught) {
       throw keepFailure(caught, build);
     } finally {
-      signal.removeEventListener("abort", cancel);
-      this.#builds.remove(request.ref);
-      build.close();
+      this.#close(build);
     }
+  }
+
+  get #exportParts(): ExportParts {
+    const { engine, env } = this.#context;
+    return { images: engine.images, nowMs: () => env.clock.wallMs() };
+  }
+
+  /** A build that ends when `signal` is aborted. Whoever opens it closes it. */
+  #open(
+    { ref, session, uploaded }: Pick<OpenBuildOptions, "ref" | "uploaded"> & { readonly session: string },
+    signal: AbortSignal,
+  ): OpenBuild {
+    const { nowMs } = this.#exportParts;
+    const build = new OpenBuild({
+      ref,
+      images: this.#context.engine.images,
+      session: (waiting) => this.#sessions.get(session, waiting),
+      nowMs,
+      ...(uploaded === undefined ? {} : { uploaded }),
+    });
+    this.#builds.add(ref, build);
+    const cancel = (): void => build.cancel();
+    signal.addEventListener("abort", cancel, { once: true });
+    build.signal.addEventListener("abort", () => signal.removeEventListener("abort", cancel), { once: true });
+    if (signal.aborted) cancel();
+    return build;
+  }
+
+  #close(build: OpenBuild): void {
+    this.#builds.remove(build.ref);
+    build.close();
+  }
+
+  /** POST /build with version=2, of clients that drive no build themselves. */
+  async *httpBuild(query: URLSearchParams, signal: AbortSignal): AsyncGenerator<ProgressLine> {
+    const wanted = parseHttpBuild(query);
+    const { ref, session, exports, isUploaded } = wanted;
+    checkExports(exports);
+    const uploaded = (waiting: AbortSignal): Readable => uploadedContext(this.#uploads, ref, waiting);
+    const build = this.#open({ ref, session, ...(isUploaded ? { uploaded } : {}) }, signal);
+    try {
+      const finish = async (made: string): Promise<Readonly<Record<string, string>>> => {
+        const solved = must(build.solved(made), "the Dockerfile frontend makes something");
+        return exportResult(build, solved, { exports, parts: this.#exportParts });
+      };
+      yield* httpBuildLines(build, wanted, finish);
+    } finally {
+      this.#close(build);
+    }
+  }
+
+  /** A request whose body is the context of another one's build. Resolves when that has read it. */
+  holdUpload(id: string, body: Readable): Promise<void> {
+    return holdUpload(this.#uploads, id, body);
+  }
+
+  /** Ends a build by its id, if it is open. */
+  cancel(ref: string): void {
+    this.#builds
+      .values()
+      .find((build) => build.ref === ref)
+      ?.cancel();
   }
 
   async #cache(): Promise<readonly JsonObject[]> {

@@ -3,6 +3,7 @@
  * solves, gets references to what was made, and returns one of them. Ends, with all that it holds, when the client leaves.
  */
 import { randomBytes } from "node:crypto";
+import type { Readable } from "node:stream";
 import { ClusterError } from "../../common/errors.ts";
 import type { BuildEvent, BuildSource, SolvedBuild } from "../../model/build.ts";
 import type { ImageEngine } from "../../model/engine.ts";
@@ -25,6 +26,8 @@ export interface OpenBuildOptions {
   /** The client's session; waits for it. */
   readonly session: (signal: AbortSignal) => Promise<ClientSession>;
   readonly nowMs: () => number;
+  /** The context, where the client uploads it by a request of its own. */
+  readonly uploaded?: (signal: AbortSignal) => Readable;
 }
 
 /** What a client returned: one of its references, or none. */
@@ -89,16 +92,20 @@ export class OpenBuild {
         `Cannot answer "${subrequest}": --check and --call are not served, only builds are`,
       );
     const { context, ...request } = solveRequest(attributes);
+    const { uploaded } = this.#options;
     const session = await this.session();
     try {
       const solved = await this.#options.images.solve(
         {
           ...request,
           client: session,
+          ...(uploaded === undefined ? {} : { dockerfile: { ...request.dockerfile, folder: undefined } }),
           context:
-            "folder" in context
-              ? { kind: "folder", name: context.folder }
-              : { kind: "tar", open: (signal) => session.upload(context.upload, signal) },
+            uploaded !== undefined
+              ? { kind: "tar", open: uploaded }
+              : "folder" in context
+                ? { kind: "folder", name: context.folder }
+                : { kind: "tar", open: (signal) => session.upload(context.upload, signal) },
           report: this.report,
         },
         this.signal,
@@ -109,8 +116,8 @@ export class OpenBuild {
       this.#solved.set(ref, solved);
       return ref;
     } catch (caught) {
-      this.#lastError = ClusterError.from(caught);
-      throw caught;
+      this.#lastError = this.signal.aborted ? cancelled() : ClusterError.from(caught);
+      throw this.#lastError;
     }
   }
 
@@ -139,7 +146,7 @@ export class OpenBuild {
   }
 
   cancel(): void {
-    this.#reject(new ClusterError("cancelled", "context canceled"));
+    this.#reject(cancelled());
     this.#abort.abort();
   }
 
@@ -150,4 +157,9 @@ export class OpenBuild {
     for (const solved of this.#solved.values()) solved.release();
     this.#solved.clear();
   }
+}
+
+/** In the words by which clients know it. */
+function cancelled(): ClusterError {
+  return new ClusterError("cancelled", "context canceled");
 }

@@ -2,8 +2,9 @@
 import type { ApiContext } from "../context.ts";
 import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
+import { writeProgress } from "../progress.ts";
 import type { BuildkitServer } from "../buildkit/buildkit-server.ts";
-import { hijacking, type Route } from "./table.ts";
+import { hijacking, post, type Route } from "./table.ts";
 
 const PROTOCOL = "h2c";
 const SWITCHED = `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${PROTOCOL}\r\n\r\n`;
@@ -44,7 +45,29 @@ async function session(exchange: Exchange, context: ApiContext): Promise<void> {
   server.acceptSession(socket, id, methods);
 }
 
+/** POST /build of a client whose session answers for its files. */
+export async function buildWithSession(exchange: Exchange, context: ApiContext): Promise<void> {
+  const { params } = exchange.query;
+  const server = await serverOf(context);
+  const { uploadedId } = await import("../buildkit/http-build.ts");
+  const upload = uploadedId(params);
+  if (upload !== undefined) {
+    await server.holdUpload(upload, exchange.body());
+    exchange.empty(200);
+    return;
+  }
+  await writeProgress(exchange, server.httpBuild(params, exchange.signal));
+}
+
+/** Other builds are cancelled by closing their connection. */
+export async function cancelBuild(exchange: Exchange, context: ApiContext): Promise<void> {
+  const server = await SERVERS.get(context);
+  server?.cancel(exchange.query.text("id"));
+  exchange.empty(204);
+}
+
 export const BUILDKIT_ROUTES: readonly Route[] = [
   hijacking("POST", "/grpc", grpc),
   hijacking("POST", "/session", session),
+  post("/build/cancel", cancelBuild),
 ];

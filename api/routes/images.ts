@@ -7,6 +7,7 @@ import { badParameter } from "../error-body.ts";
 import type { ApiContext } from "../context.ts";
 import type { Exchange } from "../exchange.ts";
 import { writeProgress } from "../progress.ts";
+import { buildWithSession } from "./buildkit.ts";
 import { clusterDistribution } from "./cluster-images.ts";
 import { fromRegistry } from "./registry-refusal.ts";
 import { get, post, remove, type Route } from "./table.ts";
@@ -217,11 +218,11 @@ async function distribution(exchange: Exchange, context: ApiContext): Promise<vo
   exchange.send(200, answer);
 }
 
-async function build(exchange: Exchange, { engine }: ApiContext): Promise<void> {
+async function build(exchange: Exchange, context: ApiContext): Promise<void> {
+  const { engine } = context;
   if (exchange.query.text("version") === "2") {
-    throw badParameter(
-      "BuildKit is not part of this engine: set DOCKER_BUILDKIT=0 to use the classic builder",
-    );
+    await buildWithSession(exchange, context);
+    return;
   }
   const registryConfig = exchange.header("x-registry-config");
   const options = {
@@ -251,11 +252,6 @@ async function pruneCache(exchange: Exchange, { engine }: ApiContext): Promise<v
   exchange.send(200, await engine.images.pruneBuildCache(options));
 }
 
-/** Builds are cancelled by closing their connection; there is nothing else to cancel. */
-function cancelBuild(exchange: Exchange): void {
-  exchange.empty(204);
-}
-
 export const IMAGE_ROUTES: readonly Route[] = [
   get("/images/json", list),
   get("/images/search", search),
@@ -272,5 +268,4 @@ export const IMAGE_ROUTES: readonly Route[] = [
   get("/distribution/{name*}/json", distribution),
   post("/build", build),
   post("/build/prune", pruneCache),
-  post("/build/cancel", cancelBuild),
 ];
