@@ -20,7 +20,7 @@ function swarmHeader(state: SwarmState): string {
 
 function ping(exchange: Exchange, context: ApiContext): void {
   const headers = {
-    "Builder-Version": "1",
+    "Builder-Version": "2",
     "Cache-Control": "no-cache, no-store, must-revalidate",
     Pragma: "no-cache",
     Swarm: swarmHeader(context.swarm.state()),
@@ -30,7 +30,7 @@ function ping(exchange: Exchange, context: ApiContext): void {
 
 function pingHead(exchange: Exchange, context: ApiContext): void {
   exchange.empty(200, {
-    "Builder-Version": "1",
+    "Builder-Version": "2",
     "Cache-Control": "no-cache, no-store, must-revalidate",
     Pragma: "no-cache",
     "Content-Type": "text/plain; charset=utf-8",
