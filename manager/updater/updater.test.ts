@@ -163,6 +163,56 @@ test("a node that comes back to a global service begins no update of what was up
   await cluster.stop();
 });
 
+test("an update of a global service leaves alone what died on a node that is drained", async () => {
+  const cluster = new ModelCluster();
+  cluster.start();
+  const nodeId = await cluster.addNode();
+  await cluster.addNode();
+  const id = await cluster.createService({
+    Name: "web",
+    TaskTemplate: { ContainerSpec: { Image: "ok:1" }, RestartPolicy: { Condition: "none" } },
+    Mode: { Global: {} },
+  });
+  await cluster.until("on both", () => cluster.running(id).length === 2);
+  cluster.report(cluster.running(id).find((each) => each.nodeId === nodeId)?.id ?? "", TaskState.failed);
+  await cluster.until("on one", () => cluster.running(id).length === 1);
+  await cluster.changeNode(nodeId, (node) => ({ ...node, spec: { ...node.spec, Availability: "drain" } }));
+  await cluster.updateImage(id, "ok:2");
+  await cluster.until("updated", () => cluster.service(id).updateStatus?.state === "completed");
+  const images = cluster.running(id).map((each) => each.spec.ContainerSpec?.Image);
+  assert.deepEqual(images, ["ok:2"]);
+  assert.deepEqual(
+    cluster.tasks(id).filter((each) => each.status.state < TaskState.running),
+    [],
+  );
+  await cluster.stop();
+});
+
+test("an update of a global service passes over a node that is paused until it takes tasks again", async () => {
+  const cluster = new ModelCluster();
+  cluster.start();
+  const nodeId = await cluster.addNode();
+  await cluster.addNode();
+  const id = await cluster.createService({
+    Name: "web",
+    TaskTemplate: { ContainerSpec: { Image: "ok:1" } },
+    Mode: { Global: {} },
+  });
+  const setAvailability = (Availability: "active" | "pause") =>
+    cluster.changeNode(nodeId, (node) => ({ ...node, spec: { ...node.spec, Availability } }));
+  const isEverywhere = (image: string) =>
+    cluster.running(id).filter((each) => each.spec.ContainerSpec?.Image === image).length === 2;
+  await cluster.until("on both", () => isEverywhere("ok:1"));
+  await setAvailability("pause");
+  await cluster.updateImage(id, "ok:2");
+  await cluster.until("updated", () => cluster.service(id).updateStatus?.state === "completed");
+  const kept = cluster.running(id).find((each) => each.nodeId === nodeId);
+  assert.equal(kept?.spec.ContainerSpec?.Image, "ok:1");
+  await setAvailability("active");
+  await cluster.until("updated there too", () => isEverywhere("ok:2"));
+  await cluster.stop();
+});
+
 test("restarts, more replicas and jobs begin no update", async () => {
   const cluster = new ModelCluster();
   cluster.start();

@@ -13,6 +13,7 @@ import { isTaskUpToDate } from "../../model/up-to-date.ts";
 import type { Action, Slot } from "../orchestrator/slots.ts";
 import { diedByItself, groupSlots, isNodeLost, isOccupied, isSamePlace } from "../orchestrator/slots.ts";
 import { applyAction } from "../orchestrator/actions.ts";
+import { mayStay } from "../orchestrator/global.ts";
 import { type LoopDeps, ReconcileLoop } from "../reconcile-loop.ts";
 import type { Transaction } from "../store/store.ts";
 import type { Sighting, UpdatePlan } from "./plan.ts";
@@ -182,7 +183,7 @@ export class Updater extends ReconcileLoop {
     const plan = planUpdate({
       service,
       slots: [...groupSlots(service, tasks).values()].filter(
-        (slot) => isOccupied(slot) && !isOutOfReach(slot, view),
+        (slot) => isOccupied(slot) && !isOutOfReach(service, slot, view),
       ),
       isUpToDate,
       config,
@@ -216,11 +217,14 @@ function concernsPlan(event: Extract<StoreEvent, { readonly table: "task" }>): b
 }
 
 /**
- * A global service's place on a node that is down: a new task there would be awaited in vain, and the update with it. The
- * place is updated when the node is back.
+ * A global service's place on a node that is down, takes no new tasks or is none for the service: a new task there would be
+ * awaited in vain, and the update with it. The place is updated when the node is back. A node of which nothing was heard yet,
+ * as after a change of leader, is waited for.
  */
-function isOutOfReach(slot: Slot, view: StoreView): boolean {
-  return slot.nodeId !== "" && isNodeLost(view.get("node", slot.nodeId));
+function isOutOfReach(service: Service, slot: Slot, view: StoreView): boolean {
+  if (slot.nodeId === "") return false;
+  const node = view.get("node", slot.nodeId);
+  return isNodeLost(node) || node?.spec.Availability !== "active" || !mayStay(service, node);
 }
 
 /** Writes the new state, unless the service was given another spec or state meanwhile. */
