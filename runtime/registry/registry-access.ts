@@ -1,5 +1,5 @@
 /**
- * Small questions to registries: does a login work, which digest has a tag. A host that could not be reached is not asked
+ * Small questions to registries: does a login work, which digest has a tag. A host that answers nothing is not asked
  * again for a while, so that services of images without a registry do not wait for it each time.
  */
 import { ClusterError } from "../../common/errors.ts";
@@ -13,14 +13,16 @@ import { RegistryClient } from "./registry-client.ts";
 import { endpointsOf, type RegistryConfig } from "./registry-config.ts";
 import { findManifest, pullScope, type RegistryAccess } from "./registry-pull.ts";
 
-const UNREACHABLE_MS = 30_000;
+const SILENT_MS = 10_000;
+/** Who is told sooner that a host can't be reached need not be spared the next question. */
+const WAITED_MS = 1_000;
 const QUESTION_TIMEOUT_MS = 8_000;
 
 export class RegistryQuestions {
   readonly #config: RegistryConfig;
   readonly #caller: HttpCaller;
   /** Host to why and until when. */
-  readonly #unreachable = new Map<string, { readonly error: ClusterError; readonly untilMs: number }>();
+  readonly #silent = new Map<string, { readonly error: ClusterError; readonly untilMs: number }>();
 
   constructor(config: RegistryConfig, caller: HttpCaller) {
     this.#config = config;
@@ -33,12 +35,13 @@ export class RegistryQuestions {
 
   /** Docker's answer of /distribution/NAME/json. */
   async distribution(reference: ImageReference, credentials: RegistryCredentials): Promise<JsonObject> {
-    const known = this.#unreachable.get(reference.domain);
+    const known = this.#silent.get(reference.domain);
     if (known !== undefined && known.untilMs > performance.now()) throw known.error;
     const signal = AbortSignal.timeout(QUESTION_TIMEOUT_MS);
+    const askedMs = performance.now();
     try {
       const found = await findManifest(this.#access(credentials), reference, signal);
-      this.#unreachable.delete(reference.domain);
+      this.#silent.delete(reference.domain);
       const parsed = parseManifestOrIndex(found.bytes, found.mediaType);
       const mediaType = parsed.kind === "index" ? parsed.mediaType : parsed.manifest.mediaType;
       const platforms =
@@ -52,15 +55,13 @@ export class RegistryQuestions {
         Platforms: platforms.map(platformJson),
       };
     } catch (caught) {
-      throw this.#remember(reference.domain, caught, signal);
+      if (!isTransportError(caught) && !signal.aborted) throw caught;
+      const error = ClusterError.from(caught);
+      const nowMs = performance.now();
+      if (nowMs - askedMs >= WAITED_MS)
+        this.#silent.set(reference.domain, { error, untilMs: nowMs + SILENT_MS });
+      throw error;
     }
-  }
-
-  #remember(domain: string, caught: unknown, signal: AbortSignal): unknown {
-    if (!isTransportError(caught) && !signal.aborted) return caught;
-    const error = ClusterError.from(caught);
-    this.#unreachable.set(domain, { error, untilMs: performance.now() + UNREACHABLE_MS });
-    return error;
   }
 
   async #platformOf(

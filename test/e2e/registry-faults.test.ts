@@ -5,6 +5,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import * as fs from "node:fs";
 import path from "node:path";
 import { after, describe, test } from "node:test";
+import { freePort } from "../../common/testing/free-port.ts";
 import { buildImage, type TestImage } from "../../runtime/images/testing/archives.ts";
 import type { RegistryConfig } from "../../runtime/registry/registry-config.ts";
 import { FakeRegistry, isBlob, lastPart, noise, type Spoil } from "./support/fake-registry.ts";
@@ -554,5 +555,17 @@ describe("registries with faults", { skip }, () => {
     execFileSync("mount", ["-o", "remount,size=64m", disk]);
     await pull(engine, `${registry.host}/app:1`);
     assert.equal(engine.images.resolve(`${registry.host}/app:1`), ID);
+  });
+
+  test("a registry that refused connections is asked again as soon as it does not", async () => {
+    const port = await freePort();
+    const name = `127.0.0.1:${port}/app:1`;
+    const engine = await open();
+    await assert.rejects(engine.images.distribution(name), /connection refused/);
+    const registry = new FakeRegistry(IMAGE);
+    registries.push(registry);
+    await registry.start(port);
+    const { Descriptor } = (await engine.images.distribution(name)) as { readonly Descriptor: object };
+    assert.equal((Descriptor as { readonly digest: string }).digest.slice(0, 7), "sha256:");
   });
 });

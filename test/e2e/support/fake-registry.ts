@@ -92,7 +92,7 @@ export class FakeRegistry {
     throw new Error(`no blob has more than ${bytes} bytes`);
   }
 
-  async start(): Promise<this> {
+  async start(port = 0): Promise<this> {
     const server = createServer((request, response) => {
       this.requests.push(`${request.method} ${request.url}`);
       if (this.spoil(request, response)) return;
@@ -100,7 +100,7 @@ export class FakeRegistry {
       this.#answer(request, response).catch(() => response.destroy());
     });
     this.#server = server;
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
     this.host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
     return this;
   }
