@@ -16,10 +16,12 @@ import { ClientSession } from "./client-session.ts";
 import { pruneOptions, usageRecord } from "./disk-usage.ts";
 import { checkExports, exportResult, type ExportParts, type WantedExport } from "./exports.ts";
 import { type CallContext, GrpcSurface } from "./grpc-surface.ts";
+import { BRIDGE_ANSWER, imageOfInput } from "./image-definition.ts";
 import { holdUpload, httpBuildLines, parseHttpBuild, uploadedContext } from "./http-build.ts";
 import { ARRIVAL_MS, BUILD_COUNT_MAX, SESSION_COUNT_MAX, SESSION_METHOD_COUNT_MAX } from "./limits.ts";
 import { DOCKERFILE_FRONTEND, OpenBuild, type OpenBuildOptions } from "./open-build.ts";
 import { toRpcStatus } from "./rpc-status.ts";
+import type { Inputs } from "./solve-request.ts";
 import { SessionRpc } from "./session-rpc.ts";
 
 const CONTROL = "/moby.buildkit.v1.Control/";
@@ -162,12 +164,11 @@ export class BuildkitServer {
     surface.unary({
       path: `${BRIDGE}Solve`,
       request: bk.BridgeSolveRequest,
-      answer: bk.BridgeSolveResponse,
+      answer: BRIDGE_ANSWER,
       run: async (request, context) => {
         const build = await this.#buildOf(context);
-        refuseSteps(request);
-        const id = await build.solve(request.frontend, request.frontendOpt);
-        return { result: { ref: { id } } };
+        const ref = await build.solve(request.frontend, request.frontendOpt, inputsOf(request));
+        return { ref, imageId: build.solved(ref)?.imageId };
       },
     });
     surface.unary({
@@ -220,12 +221,13 @@ export class BuildkitServer {
     request: buildkit.ControlSolveRequest,
     { signal }: CallContext,
   ): Promise<buildkit.IControlSolveResponse> {
-    refuseSteps(request);
+    const inputs = inputsOf(request);
     const exports = wantedExports(request);
     checkExports(exports);
     const build = this.#open(request, signal);
     try {
-      if (request.frontend !== "") build.accept(await build.solve(request.frontend, request.frontendAttrs));
+      if (request.frontend !== "")
+        build.accept(await build.solve(request.frontend, request.frontendAttrs, inputs));
       const { solved } = await build.returned();
       if (solved === undefined) return { exporterResponse: {} };
       return { exporterResponse: await exportResult(build, solved, { exports, parts: this.#exportParts }) };
@@ -334,13 +336,18 @@ function wantedExports(request: buildkit.ControlSolveRequest): readonly WantedEx
   return request.exporterType === "" ? [] : [{ type: request.exporterType, attrs: request.exporterAttrs }];
 }
 
-/** Graphs of steps are for BuildKit's own solver. */
-function refuseSteps(request: Pick<buildkit.ControlSolveRequest, "definition" | "frontendInputs">): void {
+/** Graphs of steps are for BuildKit's own solver. Only what another build here has made may be an input. */
+function inputsOf(request: Pick<buildkit.ControlSolveRequest, "definition" | "frontendInputs">): Inputs {
+  const inputs = new Map<string, string>();
+  for (const [name, definition] of Object.entries(request.frontendInputs)) {
+    const made = imageOfInput(definition.def ?? []);
+    if (made !== undefined) inputs.set(name, made);
+  }
   const hasSteps = (request.definition?.def ?? []).length > 0;
-  if (!hasSteps && Object.keys(request.frontendInputs).length === 0) return;
+  if (!hasSteps && inputs.size === Object.keys(request.frontendInputs).length) return inputs;
   throw new ClusterError(
     "unimplemented",
-    `Cannot build a graph of steps: want a Dockerfile (frontend "${DOCKERFILE_FRONTEND}") whose contexts are folders or images`,
+    `Cannot build a graph of steps: want a Dockerfile (frontend "${DOCKERFILE_FRONTEND}") whose contexts are folders, images or other builds`,
   );
 }
 

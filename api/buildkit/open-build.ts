@@ -8,7 +8,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { BuildEvent, BuildSource, SolvedBuild } from "../../model/build.ts";
 import type { ImageEngine } from "../../model/engine.ts";
 import type { ClientSession } from "./client-session.ts";
-import { type Attributes, solveRequest } from "./solve-request.ts";
+import { type Attributes, type Inputs, solveRequest } from "./solve-request.ts";
 import { StatusFeed } from "./status-feed.ts";
 
 /** The only frontend: the Dockerfile builder of this engine, whatever "# syntax=" names. */
@@ -77,7 +77,7 @@ export class OpenBuild {
   }
 
   /** Builds, and returns a reference to what was made: "" if there is nothing to build. */
-  async solve(frontend: string, attributes: Attributes): Promise<string> {
+  async solve(frontend: string, attributes: Attributes, inputs: Inputs = new Map()): Promise<string> {
     if (frontend === "") return "";
     if (frontend !== DOCKERFILE_FRONTEND) {
       throw new ClusterError(
@@ -91,7 +91,7 @@ export class OpenBuild {
         "unimplemented",
         `Cannot answer "${subrequest}": --check and --call are not served, only builds are`,
       );
-    const { context, ...request } = solveRequest(attributes);
+    const { context, ...request } = solveRequest(attributes, inputs);
     const { uploaded } = this.#options;
     const session = await this.session();
     try {

@@ -49,19 +49,24 @@ function wantedContext(attributes: Attributes): WantedContext {
   );
 }
 
-function namedContext(name: string, value: string): NamedContext {
-  const [, kind = "", rest = ""] = /^(docker-image:\/\/|local:)(.+)$/.exec(value) ?? [];
+/** Images that other builds made, by the name of the input that stands for them. */
+export type Inputs = ReadonlyMap<string, string>;
+
+function namedContext(name: string, value: string, inputs: Inputs): NamedContext {
+  const [, kind = "", rest = ""] = /^(docker-image:\/\/|local:|input:)(.+)$/.exec(value) ?? [];
+  const made = kind === "input:" ? inputs.get(rest) : undefined;
+  if (made !== undefined) return { kind: "image", reference: made };
   if (kind === "local:") return { kind: "folder", name: rest };
   if (kind === "docker-image://") return { kind: "image", reference: rest };
   throw invalid(`build context "${name}"`, "a folder or docker-image://REFERENCE", value);
 }
 
 /** "linux/amd64" after the name: for that platform only, and there is only one. */
-function namedContexts(attributes: Attributes): ReadonlyMap<string, NamedContext> {
+function namedContexts(attributes: Attributes, inputs: Inputs): ReadonlyMap<string, NamedContext> {
   return new Map(
     [...prefixed(attributes, "context:")].map(([key, value]) => {
       const name = key.split("::", 1)[0] ?? key;
-      return [name.toLowerCase(), namedContext(name, value)] as const;
+      return [name.toLowerCase(), namedContext(name, value, inputs)] as const;
     }),
   );
 }
@@ -108,7 +113,7 @@ function noCache(attributes: Attributes): SolveRequest["noCache"] {
   return value === "" ? "all" : list(value.toLowerCase());
 }
 
-export function solveRequest(attributes: Attributes): SolveRequest {
+export function solveRequest(attributes: Attributes, inputs: Inputs = new Map()): SolveRequest {
   const context = wantedContext(attributes);
   const platform = attributes["platform"] ?? "";
   if (platform.includes(","))
@@ -118,7 +123,7 @@ export function solveRequest(attributes: Attributes): SolveRequest {
   return {
     context,
     dockerfile: { path, folder: isInContext ? undefined : attributes["dockerfilekey"] || "dockerfile" },
-    namedContexts: namedContexts(attributes),
+    namedContexts: namedContexts(attributes, inputs),
     args: prefixed(attributes, "build-arg:"),
     labels: prefixed(attributes, "label:"),
     target: attributes["target"] ?? "",

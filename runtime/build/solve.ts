@@ -54,6 +54,7 @@ class Solve {
   readonly #shownParts: ShownParts;
   readonly #contexts: Promise<BuildContext>[] = [];
   #named: NamedContexts | undefined;
+  #definition: ShownVertex | undefined;
 
   constructor(parts: BuilderParts, options: SolveOptions, run: SolveRun) {
     this.#parts = parts;
@@ -75,6 +76,7 @@ class Solve {
       const { platform: wanted } = this.#options;
       const platform = wanted === "" ? HOST_PLATFORM : parsePlatformText(wanted);
       const plan = this.#plan(dockerfile.content, platform, shown);
+      for (const warning of plan.warnings) this.#definition?.warn(warning.replace("[WARNING]: ", ""));
       const image = await this.#build(plan, dockerfile, { platform, shown });
       await makeDurable(this.#storage, image);
       return image;
@@ -107,6 +109,7 @@ class Solve {
     const { dockerfile, context } = this.#options;
     const { path: name, folder } = dockerfile;
     const vertex = this.#vertex(`[internal] load build definition from ${path.posix.basename(name)}`);
+    this.#definition = vertex;
     return vertex.during(async () => {
       if (folder === undefined) {
         if (context.kind === "folder")

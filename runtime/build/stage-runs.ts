@@ -203,7 +203,9 @@ export class StageRuns {
   ): Promise<StageResult> {
     if (name === "scratch") return EMPTY_STAGE;
     const { parts, request, lease } = this.#options;
-    const known = request.pulls ? undefined : parts.storage.records.find(name);
+    // What has no name is at no registry.
+    const isId = name.startsWith("sha256:");
+    const known = request.pulls && !isId ? undefined : parts.storage.records.find(name);
     const pull = shown === undefined ? undefined : this.#pullShown(name, shown);
     try {
       const image = known ?? (await this.#bring(name, platform, pull === undefined ? report : pull.line));

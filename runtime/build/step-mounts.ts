@@ -178,7 +178,7 @@ export class StepMounts {
   #tellMissing({ type, id, isRequired }: SecretMount | SshMount): void {
     const isAsked = this.#parts.client !== undefined;
     const why = isAsked
-      ? `${type} "${id}" was not given: want --${type} id=${id} or ${type === "ssh" ? "an agent" : "its file"}`
+      ? `${type} "${id}" was not given: want --${type} ${type === "ssh" ? "" : "id="}${id}`
       : `${type} "${id}" was not given: this API has no way to send one, only BuildKit's has`;
     if (isRequired) throw new ClusterError("failed_precondition", `Cannot mount: ${why}`);
     if (!isAsked) this.#parts.warn(why);

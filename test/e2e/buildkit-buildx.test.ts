@@ -254,13 +254,15 @@ RUN exit 1`;
       `group "default" { targets = ["one", "two"] }
 target "one" { tags = ["one:1"] }
 target "two" {
-  dockerfile-inline = "FROM base:1\\nRUN echo two"
+  dockerfile-inline = "FROM base:1\\nCOPY --from=other /f /two\\nRUN cat /two"
+  contexts = { other = "target:one" }
   tags = ["two:1"]
 }
 `,
     );
     const baked = await run(["bake", "--progress=plain"]);
     assert.equal(baked.status, 0, baked.stderr);
+    assert.match(baked.stderr, /^#\d+ [\d.]+ from the file$/m);
     assert.notEqual(await idOf("one:1"), await idOf("two:1"));
     assert.match(
       (await build(["--platform=linux/amd64,linux/arm64", "."])).stderr,
