@@ -1,4 +1,5 @@
 /** /grpc and /session: connections that BuildKit's clients turn into gRPC, one on which they call and one on which they answer. */
+import type { Duplex } from "node:stream";
 import type { ApiContext } from "../context.ts";
 import { badParameter } from "../error-body.ts";
 import type { Exchange } from "../exchange.ts";
@@ -26,12 +27,18 @@ function checkUpgrade(exchange: Exchange): void {
   throw badParameter(`Cannot switch protocols: Upgrade must be "${PROTOCOL}", got "${wanted}"`);
 }
 
+/** The connection for HTTP/2. Unlike the streams that other routes hand over, it has no use for half of one. */
+function switchProtocol(exchange: Exchange): Duplex {
+  const socket = exchange.hijackSilently();
+  socket.once("end", () => socket.destroy());
+  socket.write(SWITCHED);
+  return socket;
+}
+
 async function grpc(exchange: Exchange, context: ApiContext): Promise<void> {
   checkUpgrade(exchange);
   const server = await serverOf(context);
-  const socket = exchange.hijackSilently();
-  socket.write(SWITCHED);
-  server.acceptControl(socket);
+  server.acceptControl(switchProtocol(exchange));
 }
 
 async function session(exchange: Exchange, context: ApiContext): Promise<void> {
@@ -40,9 +47,7 @@ async function session(exchange: Exchange, context: ApiContext): Promise<void> {
   const id = exchange.header("x-docker-expose-session-uuid") ?? "";
   const methods = exchange.headerValues("x-docker-expose-session-grpc-method");
   server.checkSession(id, methods);
-  const socket = exchange.hijackSilently();
-  socket.write(SWITCHED);
-  server.acceptSession(socket, id, methods);
+  server.acceptSession(switchProtocol(exchange), id, methods);
 }
 
 /** POST /build of a client whose session answers for its files. */

@@ -1,6 +1,7 @@
 /** BuildKit's protocol with a client of our own, as buildx speaks it and as nobody should. Needs root. */
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
+import { readdirSync, readlinkSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { type Contender, startShoal } from "../../bench/contenders.ts";
 import { ask } from "../../bench/docker-http.ts";
@@ -252,6 +253,37 @@ RUN --mount=type=secret,id=absent ls /run/secrets/absent 2>&1 || echo none`;
     const isGone = async (): Promise<boolean> =>
       ((await json("/containers/json?all=1")) as readonly unknown[]).length === 0;
     await until("nothing is left", UNTIL, isGone);
+  });
+
+  test("a long output comes whole and in order", async () => {
+    const count = 300_000;
+    const built = await build(`FROM base:1\nRUN seq 1 ${count}`);
+    const lines = output(built).trimEnd().split("\n");
+    assert.equal(lines.length, count);
+    assert.ok(lines.every((line, index) => line === String(index + 1)));
+  });
+
+  test("a connection that its client leaves is left here too", async () => {
+    const { pid } = must(engine, "started");
+    const sockets = (): number =>
+      readdirSync(`/proc/${pid}/fd`).filter((each) => {
+        try {
+          return readlinkSync(`/proc/${pid}/fd/${each}`).startsWith("socket:");
+        } catch {
+          // Closed meanwhile.
+          return false;
+        }
+      }).length;
+    const before = sockets();
+    const session = ["Upgrade: h2c", `X-Docker-Expose-Session-Uuid: ${randomUUID()}`];
+    const opened = [
+      await upgrade(socket(), "/grpc"),
+      await upgrade(socket(), "/session", session),
+      await upgrade(socket(), "/grpc"),
+    ];
+    await until("they are open", UNTIL, () => Promise.resolve(sockets() >= before + opened.length));
+    for (const each of opened) each.resume().end();
+    await until("they are closed", UNTIL, () => Promise.resolve(sockets() <= before));
   });
 
   test("what is not served is refused by name", async () => {
