@@ -18,7 +18,13 @@ import { checkExports, exportResult, type ExportParts, type WantedExport } from 
 import { type CallContext, GrpcSurface } from "./grpc-surface.ts";
 import { BRIDGE_ANSWER, imageOfInput } from "./image-definition.ts";
 import { holdUpload, httpBuildLines, parseHttpBuild, uploadedContext } from "./http-build.ts";
-import { ARRIVAL_MS, BUILD_COUNT_MAX, SESSION_COUNT_MAX, SESSION_METHOD_COUNT_MAX } from "./limits.ts";
+import {
+  ARRIVAL_MS,
+  BUILD_COUNT_MAX,
+  READERS_MS,
+  SESSION_COUNT_MAX,
+  SESSION_METHOD_COUNT_MAX,
+} from "./limits.ts";
 import { DOCKERFILE_FRONTEND, OpenBuild, type OpenBuildOptions } from "./open-build.ts";
 import { toRpcStatus } from "./rpc-status.ts";
 import type { Inputs } from "./solve-request.ts";
@@ -234,6 +240,8 @@ export class BuildkitServer {
     } catch (caught) {
       throw keepFailure(caught, build);
     } finally {
+      build.status.end();
+      if (!signal.aborted) await build.status.drained(this.#context.env.timers, READERS_MS);
       this.#close(build);
     }
   }

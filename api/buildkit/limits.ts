@@ -31,6 +31,10 @@ export const PIECE_BYTES: number = 32 * 1024;
 
 /** Output of steps that waits for one reader; of what is beyond that, the oldest is dropped. */
 export const WAITING_OUTPUT_BYTES_MAX: number = 32 * 1024 * 1024;
+/** Output in one message to a reader, a piece more or less: clients take messages of 4 or 16 MiB. */
+export const OUTPUT_BYTES_PER_MESSAGE: number = 512 * 1024;
+/** After a build, how long its answer waits for readers of its steps: clients hang up on them soon after the answer. */
+export const READERS_MS = 60_000;
 /** Output that is kept for readers who come later. */
 export const KEPT_OUTPUT_BYTES_MAX: number = 2 * 1024 * 1024;
 

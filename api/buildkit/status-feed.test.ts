@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { BuildEvent, BuildVertex } from "../../model/build.ts";
-import { KEPT_OUTPUT_BYTES_MAX } from "./limits.ts";
+import { KEPT_OUTPUT_BYTES_MAX, OUTPUT_BYTES_PER_MESSAGE } from "./limits.ts";
 import { StatusFeed, timestamp } from "./status-feed.ts";
 
 const NEVER = new AbortController().signal;
@@ -54,10 +54,29 @@ test("StatusFeed keeps the end of a long output", async () => {
   for (let bytes = 0; bytes <= KEPT_OUTPUT_BYTES_MAX; bytes += piece.length) feed.push(log(piece));
   feed.push(log("last"));
   feed.end();
-  const { value } = await feed.read(NEVER).next();
-  const kept = value?.logs?.map(({ msg }) => Buffer.from(msg ?? []).toString()) ?? [];
-  assert.ok(kept.join("").length <= KEPT_OUTPUT_BYTES_MAX);
-  assert.deepEqual([kept[0], kept.at(-1)], [piece, "last"]);
+  const kept: string[] = [];
+  for await (const { logs } of feed.read(NEVER))
+    kept.push(...(logs ?? []).map(({ msg }) => Buffer.from(msg ?? []).toString()));
+  assert.ok(kept.join("").length <= KEPT_OUTPUT_BYTES_MAX + piece.length);
+  assert.match(kept[0] ?? "", /output clipped/);
+  assert.deepEqual([kept[1], kept.at(-1)], [piece, "last"]);
+  assert.equal(kept.filter((each) => each.includes("clipped")).length, 1);
+});
+
+test("StatusFeed.read() gives a long output in messages that a client takes", async () => {
+  const feed = new StatusFeed(() => 0);
+  const reading = feed.read(NEVER);
+  const first = reading.next();
+  const piece = "x".repeat(64 * 1024);
+  for (let count = 0; count < 100; count++) feed.push(log(piece));
+  feed.end();
+  let bytes = 0;
+  for (let item = await first; item.done !== true; item = await reading.next()) {
+    const own = (item.value.logs ?? []).reduce((sum, { msg }) => sum + (msg?.byteLength ?? 0), 0);
+    assert.ok(own <= OUTPUT_BYTES_PER_MESSAGE + piece.length, `${own}`);
+    bytes += own;
+  }
+  assert.equal(bytes, 100 * piece.length);
 });
 
 test("StatusFeed.read() ends when its reader leaves", async () => {

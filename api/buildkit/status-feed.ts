@@ -2,10 +2,13 @@
  * What a build has told, for clients that draw it. A reader gets everything that it has not had, newest state of each step
  * and bar only, as fast as it reads; output beyond a bound is dropped, the oldest first.
  */
+import type { Timers } from "../../common/env.ts";
 import type { BuildEvent, BuildSource } from "../../model/build.ts";
 import type { buildkit } from "../../proto/buildkit-messages.ts";
-import { KEPT_OUTPUT_BYTES_MAX, WAITING_OUTPUT_BYTES_MAX } from "./limits.ts";
+import { KEPT_OUTPUT_BYTES_MAX, OUTPUT_BYTES_PER_MESSAGE, WAITING_OUTPUT_BYTES_MAX } from "./limits.ts";
 
+/** Instead of output that nobody read in time. */
+const CLIPPED = Buffer.from("\n[output clipped: it came faster than it was read]\n");
 const STREAMS = { stdout: 1, stderr: 2 } as const;
 
 interface Stamped {
@@ -60,17 +63,31 @@ class EventBuffer {
       const { event } = this.#output[dropped++] ?? {};
       if (event?.kind === "log") this.#outputBytes -= event.content.byteLength;
     }
-    if (dropped > 0) this.#output.splice(0, dropped);
+    if (dropped === 0) return;
+    const last = this.#output[dropped - 1];
+    this.#output.splice(0, dropped);
+    if (last?.event.kind !== "log") return;
+    // Stands in front of what is left, once.
+    const { vertex, stream } = last.event;
+    this.#output.unshift({ ...last, event: { kind: "log", vertex, stream, content: CLIPPED } });
+    this.#outputBytes += CLIPPED.byteLength;
   }
 
   all(): readonly Stamped[] {
     return [...this.#states.values(), ...this.#output];
   }
 
-  clear(): void {
+  /** All states and as much of the output as one message may have; they are gone from here. */
+  take(): readonly Stamped[] {
+    let count = 0;
+    for (let bytes = 0; count < this.#output.length && bytes < OUTPUT_BYTES_PER_MESSAGE; count++) {
+      const event = this.#output[count]?.event;
+      if (event?.kind === "log") bytes += event.content.byteLength;
+    }
+    const taken = [...this.#states.values(), ...this.#output.splice(0, count)];
     this.#states.clear();
-    this.#output = [];
-    this.#outputBytes = 0;
+    for (const { event } of taken) if (event.kind === "log") this.#outputBytes -= event.content.byteLength;
+    return taken;
   }
 }
 
@@ -94,6 +111,7 @@ export class StatusFeed {
   readonly #kept = new EventBuffer(KEPT_OUTPUT_BYTES_MAX);
   readonly #readers = new Set<Reader>();
   #isOver = false;
+  #onDrained: (() => void) | undefined;
 
   constructor(nowMs: () => number) {
     this.#nowMs = nowMs;
@@ -114,6 +132,18 @@ export class StatusFeed {
     for (const reader of this.#readers) reader.wake();
   }
 
+  /** Resolves when every reader has had everything after end(), or after `waitMs`. */
+  async drained(timers: Timers, waitMs: number): Promise<void> {
+    if (this.#readers.size === 0) return;
+    await new Promise<void>((resolve) => {
+      const cancel = timers.after(waitMs, resolve);
+      this.#onDrained = () => {
+        cancel();
+        resolve();
+      };
+    });
+  }
+
   async *read(signal: AbortSignal): AsyncGenerator<buildkit.IStatusResponse, void> {
     const reader = new Reader();
     for (const stamped of this.#kept.all()) reader.buffer.add(stamped);
@@ -123,15 +153,14 @@ export class StatusFeed {
     try {
       while (!signal.aborted) {
         if (!reader.buffer.isEmpty) {
-          const response = statusOf(reader.buffer.all());
-          reader.buffer.clear();
-          yield response;
+          yield statusOf(reader.buffer.take());
         } else if (this.#isOver) return;
         else await reader.wait();
       }
     } finally {
       signal.removeEventListener("abort", wake);
       this.#readers.delete(reader);
+      if (this.#readers.size === 0) this.#onDrained?.();
     }
   }
 }
