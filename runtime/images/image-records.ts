@@ -56,6 +56,8 @@ export interface TagRecord {
 interface NamesFile {
   readonly tags: Readonly<Record<string, TagRecord>>;
   readonly digests: Readonly<Record<string, string>>;
+  /** When images were given a tag last that have none now. Absent in files of older versions. */
+  readonly untagged?: Readonly<Record<string, string>>;
 }
 
 /** Digests of all blobs that the image is made of. */
@@ -133,12 +135,21 @@ export class ImageRecords {
       const names = JSON.parse(Buffer.from(await disk.readFile(namesFile)).toString()) as NamesFile;
       for (const [name, tag] of Object.entries(names.tags)) {
         if (records.#images.has(tag.imageId)) records.#tags.set(name, tag);
+        records.#taggedAt(tag.imageId, tag.taggedAt);
       }
+      for (const [id, taggedAt] of Object.entries(names.untagged ?? {})) records.#taggedAt(id, taggedAt);
       for (const [name, id] of Object.entries(names.digests)) {
         if (records.#images.has(id)) records.#digests.set(name, id);
       }
     }
     return records;
+  }
+
+  /** An image's own file is older than its tags. */
+  #taggedAt(id: string, time: string): void {
+    const record = this.#images.get(id);
+    if (record !== undefined && record.lastTaggedAt < time)
+      this.#images.set(id, { ...record, lastTaggedAt: time });
   }
 
   fileOf(id: string): string {
@@ -165,9 +176,14 @@ export class ImageRecords {
   #writeNames(): Promise<void> {
     this.#changed();
     return this.#serially(() => {
+      const tagged = new Set([...this.#tags.values()].map(({ imageId }) => imageId));
+      const untagged = [...this.#images.values()].filter(
+        ({ id, lastTaggedAt }) => lastTaggedAt !== "" && !tagged.has(id),
+      );
       const names: NamesFile = {
         tags: Object.fromEntries(this.#tags),
         digests: Object.fromEntries(this.#digests),
+        untagged: Object.fromEntries(untagged.map(({ id, lastTaggedAt }) => [id, lastTaggedAt])),
       };
       return this.#disk.writeFileAtomic(
         path.join(this.#root, "names.json"),
@@ -235,8 +251,7 @@ export class ImageRecords {
     const name = `${canonicalName(reference)}:${reference.tag ?? DEFAULT_TAG}`;
     const before = this.#tags.get(name)?.imageId;
     this.#tags.set(name, { imageId, taggedAt: now });
-    const record = this.#images.get(imageId);
-    if (record !== undefined) this.#images.set(imageId, { ...record, lastTaggedAt: now });
+    this.#taggedAt(imageId, now);
     if (before !== imageId) await this.#writeNames();
     return before;
   }

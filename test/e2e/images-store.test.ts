@@ -162,6 +162,22 @@ test("ImageEngine.save() gives an archive that loads to the same image", async (
   assert.equal(engine.images.resolve("whoami:1"), shared.images.resolve("whoami:1"));
 });
 
+test("ImageEngine.inspect() tells over a restart when an image was tagged last, also without its tag", async () => {
+  const dataRoot = lab.newFolder();
+  const first = await open(dataRoot);
+  const bare: TestImage = { tags: ["bare:1"], layers: [], config: { Cmd: ["/bare"] } };
+  await linesOf(first.images.load(streamOf(dockerArchive([WHOAMI, bare])), { quiet: true }));
+  const id = first.images.resolve("bare:1") ?? "";
+  await first.images.tag("whoami:1", "bare", "1");
+  const lastTagTime = async (engine: typeof first, name: string): Promise<unknown> =>
+    ((await engine.images.inspect(name))["Metadata"] as JsonObject)["LastTagTime"];
+  const before = [await lastTagTime(first, "bare:1"), await lastTagTime(first, id)];
+  assert.match(String(before[1]), /^2/);
+  await first.stop();
+  const second = await open(dataRoot);
+  assert.deepEqual([await lastTagTime(second, "bare:1"), await lastTagTime(second, id)], before);
+});
+
 test("ImageEngine keeps images over a restart and drops what was on its way", async () => {
   const dataRoot = lab.newFolder();
   const first = await open(dataRoot);
