@@ -76,15 +76,19 @@ function tryPair(
 /**
  * Makes the pair and returns the container's name of its end: eth0, or the first that is free. Nothing is looked up
  * beforehand, which would cost as much as trying: nearly every container is new. What an earlier try left under the
- * host's name is replaced, unless `isWanted` says that it is good; undefined then.
+ * host's name is replaced, unless `isWanted` says that it is good; undefined then. With `interfaceName` it has that name.
  */
 export async function addPair(
   host: NetworkNamespace,
   container: NetworkNamespace,
-  options: { readonly pair: VethPair; readonly isWanted: () => boolean },
+  options: {
+    readonly pair: VethPair;
+    readonly isWanted: () => boolean;
+    readonly interfaceName?: string;
+  },
 ): Promise<string | undefined> {
-  const { pair, isWanted } = options;
-  let name = "eth0";
+  const { pair, isWanted, interfaceName } = options;
+  let name = interfaceName ?? "eth0";
   for (let attempt = 1; !tryPair(host, container, { pair, name }); attempt++) {
     if (attempt >= PLUG_ATTEMPTS_MAX)
       throw new ClusterError(
@@ -95,7 +99,12 @@ export async function addPair(
       if (isWanted()) return undefined;
       await host.deleteLinks([pair.hostName]);
     }
-    name = freeInterfaceName(container);
+    name = interfaceName ?? freeInterfaceName(container);
+    if (interfaceName !== undefined && findLinkIndex(container.route, interfaceName) !== undefined)
+      throw new ClusterError(
+        "conflict",
+        `Cannot add interface "${interfaceName}": the container has one of this name`,
+      );
   }
   return name;
 }

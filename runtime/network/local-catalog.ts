@@ -12,6 +12,7 @@ import { macBytes, overlaps, parseBlock } from "./addresses.ts";
 import type { Block } from "./addresses.ts";
 import { overlaps6, parseBlock6 } from "./addresses6.ts";
 import type { Block6 } from "./addresses6.ts";
+import { endpointOptions } from "./endpoint-options.ts";
 import { LocalAddresses } from "./local-addresses.ts";
 import {
   chooseIpv6Subnet,
@@ -153,6 +154,7 @@ export class NetworkCatalog {
         `network ${record.name} is a configuration network, which can only be used by other networks`,
       );
     if (settings.MacAddress !== undefined && settings.MacAddress !== "") macBytes(settings.MacAddress);
+    endpointOptions(settings);
     const address = settings.IPAMConfig?.IPv4Address ?? "";
     const address6 = settings.IPAMConfig?.IPv6Address ?? "";
     if (address === "" && address6 === "") return;

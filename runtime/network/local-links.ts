@@ -10,6 +10,7 @@ import {
   linkIndex,
   withoutLinkLocal,
 } from "./container-link.ts";
+import type { EndpointOptions } from "./endpoint-options.ts";
 import type { Ipv6Endpoint, LocalEndpoint } from "./local-describe.ts";
 import { NetworkNamespace } from "./namespace.ts";
 import type { Request } from "./netlink-wire.ts";
@@ -41,6 +42,20 @@ export interface BridgedLink {
   readonly ipv6?: Ipv6Endpoint;
   /** It publishes ports, and may ask for them itself. */
   readonly isReflecting: boolean;
+  readonly options: EndpointOptions;
+}
+
+/** What the user asked of the interface itself; last, so that it holds. */
+function applySysctls(container: NetworkNamespace, name: string, { sysctls }: EndpointOptions): void {
+  for (const { path, value } of sysctls) {
+    try {
+      container.setSysctls({ [path.replace("IFNAME", name)]: value });
+    } catch (caught) {
+      throw new ClusterError("invalid_argument", `Cannot set net/${path} of "${name}" to "${value}"`, {
+        cause: caught,
+      });
+    }
+  }
 }
 
 function hasDefaultRoute(container: NetworkNamespace): boolean {
@@ -52,9 +67,11 @@ export async function plugBridged(root: NetworkNamespace, link: BridgedLink): Pr
   const container = NetworkNamespace.ofProcess(link.pid);
   try {
     const { mac, mtu, hostName } = link;
+    const { interfaceName } = link.options;
     const name = await addPair(root, container, {
       pair: { hostName, host: { mtu, master: link.bridgeIndex }, inside: { mac, mtu } },
       isWanted: () => false,
+      ...(interfaceName === undefined ? {} : { interfaceName }),
     });
     if (name === undefined) return;
     root.route.send([setLink(hostName, { isUp: true })]);
@@ -73,6 +90,7 @@ export async function plugBridged(root: NetworkNamespace, link: BridgedLink): Pr
       { tolerate: [EEXIST, EAFNOSUPPORT] },
     );
     if (link.ipv6 !== undefined) addIpv6(container, { index, name, ipv6: link.ipv6 });
+    applySysctls(container, name, link.options);
   } finally {
     container.close();
   }
@@ -104,6 +122,7 @@ export interface SubLink {
   readonly address: string;
   readonly prefixLength: number;
   readonly gateway: string;
+  readonly options: EndpointOptions;
 }
 
 const MODES: Readonly<Record<SubLink["kind"], Readonly<Record<string, number>>>> = {
@@ -122,7 +141,7 @@ export function subLinkMode(kind: SubLink["kind"], mode: string): number {
 export function plugShared(root: NetworkNamespace, link: SubLink): void {
   const container = NetworkNamespace.ofProcess(link.pid);
   try {
-    const name = freeInterfaceName(container);
+    const name = link.options.interfaceName ?? freeInterfaceName(container);
     const options = { parent: linkIndex(root, link.parent), mode: subLinkMode(link.kind, link.mode) };
     const mac = link.kind === "macvlan" ? { mac: link.mac } : {};
     root.route.send([addSubLink(name, link.kind, options, { ...mac, namespace: container.fd })]);
@@ -134,6 +153,7 @@ export function plugShared(root: NetworkNamespace, link: SubLink): void {
       setLink(name, { isUp: true }),
     ]);
     if (link.gateway !== "" && !hasDefaultRoute(container)) addDefaultRoute(container, index, link.gateway);
+    applySysctls(container, name, link.options);
   } finally {
     container.close();
   }

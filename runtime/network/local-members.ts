@@ -14,6 +14,7 @@ import type { EndpointSettings } from "../../model/engine.ts";
 import type { ContainerNetworkResult } from "../ports.ts";
 import { bytesToMac, macBytes, macOf } from "./addresses.ts";
 import { deleteFlowsElsewhere } from "./conntrack.ts";
+import { endpointOptions } from "./endpoint-options.ts";
 import { FlowRemoval } from "./flow-removal.ts";
 import type { BridgeLink, LocalBridges } from "./local-bridges.ts";
 import type { NetworkCatalog } from "./local-catalog.ts";
@@ -339,6 +340,7 @@ export class Members {
     const { root } = this.#deps;
     const { endpoint, bridge } = place;
     const { driver } = record;
+    const options = endpointOptions(endpoint.settings);
     if (driver === "macvlan" || driver === "ipvlan")
       return plugShared(root, {
         kind: driver,
@@ -349,6 +351,7 @@ export class Members {
         address: endpoint.ip,
         prefixLength: endpoint.prefixLength,
         gateway: endpoint.gateway,
+        options,
       });
     const { index: bridgeIndex, mtu } = must(bridge, "a network with a subnet of its own is on a bridge");
     await plugBridged(root, {
@@ -362,6 +365,7 @@ export class Members {
       gateway: endpoint.gateway,
       ...(endpoint.ipv6 === undefined ? {} : { ipv6: endpoint.ipv6 }),
       isReflecting: member.isPublishing,
+      options,
     });
   }
 

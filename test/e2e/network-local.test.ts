@@ -118,6 +118,43 @@ describe("local networks", () => {
   );
 
   test(
+    "an endpoint's driver options name its interface in the container and set it up",
+    options,
+    async () => {
+      const endpoint = (name: string, sysctls = ""): Partial<ContainerNetworkRequest> => ({
+        networkingConfig: {
+          EndpointsConfig: {
+            bridge: {
+              DriverOpts: {
+                "com.docker.network.endpoint.ifname": name,
+                "com.docker.network.endpoint.sysctls": sysctls,
+              },
+            },
+          },
+        },
+      });
+      const sysctls = "net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.tag=7";
+      const { process: container } = await start("optioned", endpoint("wan0", sysctls));
+      const inside = (...command: readonly string[]): string =>
+        execFileSync("nsenter", ["--target", String(container.pid), "--net", ...command], {
+          encoding: "utf8",
+        });
+      assert.match(inside("ip", "-4", "-o", "address"), /: wan0 +inet 172\.17\./);
+      assert.match(inside("ip", "route"), /^default via 172\.17\.0\.1 dev wan0/m);
+      const shown = inside(
+        "cat",
+        "/proc/sys/net/ipv4/conf/wan0/log_martians",
+        "/proc/sys/net/ipv4/conf/wan0/tag",
+      );
+      assert.equal(shown, "1\n7\n");
+      await local("detach", "optioned");
+      await assert.rejects(start("refused", endpoint("a/b")), /ifname: must be the name of an interface/);
+      await assert.rejects(start("refused", endpoint("", "net.ipv4.conf.IFNAME.none=1")), /Cannot set net\//);
+      await assert.rejects(start("refused", endpoint("lo0/")), /ifname/);
+    },
+  );
+
+  test(
     "a published port answers from outside, on localhost by IPv4 and IPv6, and to containers of its own bridge",
     options,
     async () => {
