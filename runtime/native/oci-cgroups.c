@@ -82,15 +82,20 @@ static void add_group(char *line, const char *path, struct job *job) {
   group->key = oci_format("%s%s%s%s", point, strcmp(own, "/") == 0 ? "" : own, *path == '/' ? "" : "/", path);
 }
 
+/* Whether one of its parts is "..". */
+static bool leads_up(const char *path) {
+  for (const char *at = path; (at = strstr(at, "..")) != NULL; at++)
+    if ((at == path || at[-1] == '/') && (at[2] == 0 || at[2] == '/')) return true;
+  return false;
+}
+
 void oci_cgroup_paths(const char *id, const char *cgroups_path, struct job *job) {
   char *mounts = NULL;
   size_t size;
   ssize_t count;
   FILE *file = fopen("/proc/self/mountinfo", "re");
   const char *path = cgroups_path == NULL || *cgroups_path == 0 ? id : cgroups_path;
-  const char *dots = strstr(path, "..");
-  bool leads_up = dots != NULL && (dots == path || dots[-1] == '/') && (dots[2] == 0 || dots[2] == '/');
-  if (leads_up || strlen(path) > 1024) oci_fail(1, "linux.cgroupsPath: want a path without \"..\", got \"%s\"", path);
+  if (leads_up(path) || strlen(path) > 1024) oci_fail(1, "linux.cgroupsPath: want a path without \"..\", got \"%s\"", path);
   if (strchr(path, ':') != NULL && *path != '/') oci_fail(1, "linux.cgroupsPath: systemd's form is not supported, got \"%s\"", path);
   if (strspn(path, "/") == strlen(path)) oci_fail(1, "linux.cgroupsPath: the root group can't be a container's");
   while (file != NULL && (count = getline(&mounts, &size, file)) > 0) {

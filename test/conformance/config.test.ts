@@ -66,6 +66,11 @@ test("a mistake in the config is refused by the name of the field", async () => 
     /linux.cgroupsPath: want a path without/,
     (config) => (config.linux["cgroupsPath"] = "/a/../../b"),
   );
+  // Two dots in a name come first, which lead nowhere.
+  await refused(
+    /linux.cgroupsPath: want a path without/,
+    (config) => (config.linux["cgroupsPath"] = `/${lab.name}-a..b/../${lab.name}-c`),
+  );
   await refused(/needs linux.uidMappings/, (config) => namespacesOf(config).push({ type: "user" }));
   await refused(/ociVersion: want 1.x/, (config) => (config.ociVersion = "2.0.0"));
   await refused(/private UTS namespace/, (config) => {
