@@ -54,6 +54,8 @@ const BLOB_CHANNEL = { "grpc-node.flow_control_window": 1024 * 1024 };
 const ALREADY_IN =
   'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.';
 const NOT_IN = "This node is not part of a swarm";
+const LEAVE_LOCKED =
+  "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message.";
 const LEAVE_MANAGER =
   "You are attempting to leave the swarm on a node that is participating as a manager. " +
   "Removing the last manager erases all current state of the swarm, and removing one of several changes the quorum. " +
@@ -246,9 +248,9 @@ export class SwarmNode implements SwarmLifecycle {
   leave(force: boolean): Promise<void> {
     return this.#change(async () => {
       const membership = this.#membership;
-      if (this.#phase === "locked" && force) {
-        this.#phase = "inactive";
-        await this.#options.store.clear();
+      if (this.#phase === "locked") {
+        if (!force) throw new ClusterError("unavailable", LEAVE_LOCKED);
+        await this.#dropLocked();
         return;
       }
       if (membership === undefined) throw new ClusterError("unavailable", NOT_IN);
@@ -567,6 +569,14 @@ export class SwarmNode implements SwarmLifecycle {
     await membership.worker.leave();
     await this.#close(membership);
     await this.#options.store.clear();
+  }
+
+  /** Its tasks have run on since before the daemon's start: they are taken up once more, so that nothing stays of them. */
+  async #dropLocked(): Promise<void> {
+    const saved = must(await this.#options.store.load(), "a locked node has a state");
+    const membership = await this.#assemble(saved.state, saved.identity);
+    await membership.worker.start();
+    await this.#drop(membership);
   }
 
   /** Whole or half entered. */

@@ -2,7 +2,7 @@
 import type { JsonObject } from "../../model/engine.ts";
 import type { SwarmState } from "../../model/cluster-control.ts";
 import type { StoreView } from "../../model/store-view.ts";
-import type { ApiContext } from "../context.ts";
+import { IS_LOCKED, type ApiContext } from "../context.ts";
 import { badParameter } from "../error-body.ts";
 import type { EventRange } from "../event-feed.ts";
 import { EVENT_FILTER_KEYS, eventLine, eventMatches } from "../event-filter.ts";
@@ -78,7 +78,7 @@ function swarmBlock(context: ApiContext): object {
     NodeAddr: state.nodeAddr,
     LocalNodeState: state.localNodeState,
     ControlAvailable: control !== undefined,
-    Error: state.error,
+    Error: state.localNodeState === "locked" ? IS_LOCKED : state.error,
     RemoteManagers: state.remoteManagers.length === 0 ? null : state.remoteManagers,
     ...(control === undefined ? {} : clusterBlock(control.staleView())),
   };

@@ -52,7 +52,8 @@ describe("services, as Swarm's users know them", () => {
   });
 
   after(async () => {
-    await ask("POST", "/swarm/leave?force=1").catch((error: unknown) => assert.ifError(error));
+    // Whichever test failed: refused where it has left.
+    await daemon.call("POST", "/swarm/leave?force=1");
     await daemon.stop();
     daemon.close();
     await fs.rm(root, { recursive: true, force: true });
@@ -134,5 +135,34 @@ describe("services, as Swarm's users know them", () => {
       const { status } = await daemon.call("DELETE", "/networks/back");
       return status < 300;
     });
+  });
+
+  it("a locked manager says what to do, and forced to leave takes its tasks with it", async () => {
+    await create("kept", {});
+    await shows("kept", ["running"], "");
+    const { Version, Spec } = (await ask("GET", "/swarm")) as { Version: { Index: number }; Spec: object };
+    const locking = { ...Spec, EncryptionConfig: { AutoLockManagers: true } };
+    await ask("POST", `/swarm/update?version=${Version.Index}`, locking);
+    await daemon.stop();
+    daemon.start();
+    const swarm = async (): Promise<{ readonly LocalNodeState: string; readonly Error: string }> =>
+      ((await ask("GET", "/info")) as { Swarm: { LocalNodeState: string; Error: string } }).Swarm;
+    await until("it is locked", WAIT_MS, async () => (await swarm()).LocalNodeState === "locked");
+    assert.match((await swarm()).Error, /^Swarm is encrypted and needs to be unlocked/);
+    await assert.rejects(
+      ask("POST", "/swarm/leave"),
+      /503 .*encrypted and locked. Please unlock it first or use `--force`/,
+    );
+    const containers = async (): Promise<readonly unknown[]> =>
+      (await ask("GET", "/containers/json?all=1")) as readonly unknown[];
+    const running = (await containers()) as readonly { readonly Names: readonly string[] }[];
+    assert.ok(
+      running.some(({ Names }) => Names[0]?.startsWith("/kept.")),
+      "it runs on while nobody unlocks",
+    );
+    await ask("POST", "/swarm/leave?force=1");
+    assert.deepEqual(await containers(), []);
+    assert.doesNotMatch(daemon.inside("ip", "link"), /smx-/, "nor is anything left of the mesh");
+    assert.equal((await swarm()).LocalNodeState, "inactive");
   });
 });
