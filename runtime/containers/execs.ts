@@ -25,7 +25,7 @@ import type { OciRuntime, OciRuntimes } from "./oci-runtimes.ts";
 import { OutputStream } from "./output-stream.ts";
 import { groupOptions, hostnameOf, processOf } from "./spec.ts";
 import { parseSecurityOptions } from "./security-options.ts";
-import { execError, startExitCode } from "./start-errors.ts";
+import { execError, execExitCode } from "./start-errors.ts";
 import { refuseNul } from "./texts.ts";
 import { userNamespaceOf } from "./user-namespace.ts";
 
@@ -246,8 +246,7 @@ export class Execs {
     } catch (caught) {
       hasFailed = true;
       const { message } = ClusterError.from(caught);
-      const code = startExitCode(message);
-      exec.exitCode = code === 128 ? 126 : code;
+      exec.exitCode = execExitCode(message);
       exec.connection?.close();
       exec.connection = undefined;
       this.#deps.events(container.record, "exec_die", { execID: exec.id, exitCode: String(exec.exitCode) });

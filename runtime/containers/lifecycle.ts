@@ -823,14 +823,11 @@ export class Lifecycle {
 function refuseRunning({ record, isRunning }: LiveContainer): void {
   const { status } = record.state;
   if (!isRunning && status !== "restarting") return;
-  const hint =
+  const reason =
     status === "paused"
-      ? "unpause and then stop the container before removal or force remove"
-      : "stop the container before removal or force remove";
-  throw new ClusterError(
-    "conflict",
-    `cannot remove container "/${record.name}": container is ${status}: ${hint}`,
-  );
+      ? "container is paused and must be unpaused first"
+      : `container is ${status}: stop the container before removing or force remove`;
+  throw new ClusterError("conflict", `cannot remove container "${record.name}": ${reason}`);
 }
 
 function withSource(

@@ -15,6 +15,13 @@ export function startExitCode(text: string): number {
   return EXIT_START_FAILED;
 }
 
+/** Of an exec that did not start: anything that was not there is 127, the folder to start in as well. */
+export function execExitCode(text: string): number {
+  return /executable file not found|no such file or directory/i.test(text)
+    ? EXIT_NOT_FOUND
+    : EXIT_CANNOT_INVOKE;
+}
+
 /** Docker's daemon looks accounts up before it calls its runtime, so these stand without the runtime's preface. */
 function isAboutAccount(text: string): boolean {
   return /^unable to find (user|group) /.test(text);

@@ -263,7 +263,7 @@ describe("containers", () => {
     assert.equal(missing.exitCode, 127);
     const nowhere = await lab.exec(id, ["pwd"], { WorkingDir: "/nosuch" });
     assert.match(nowhere.output, /chdir to cwd \("\/nosuch"\).*no such file or directory/);
-    assert.equal(nowhere.exitCode, 126);
+    assert.equal(nowhere.exitCode, 127);
     assert.equal(await lab.engine.containers.stop(id, { timeoutSeconds: 60 }), true);
     assert.equal(lab.engine.containers.summary(id).state.exitCode, 143);
   });

@@ -49,4 +49,18 @@ describe("a process that ends before its client does", () => {
     const { status, exitCode, error } = containers.summary(run.id).state;
     assert.deepEqual([status, exitCode, error === ""], ["exited", 3, false]);
   });
+
+  test("a container that runs or is paused is not removed, in Docker's words", async () => {
+    const id = await lab.create(["sleep", "100"]);
+    const { containers } = lab.engine;
+    const name = containers.summary(id).name;
+    const refused = async (reason: string): Promise<void> => {
+      const message = `cannot remove container "${name}": ${reason}`;
+      await assert.rejects(containers.remove(id, { force: false, volumes: false, link: false }), { message });
+    };
+    await containers.start(id);
+    await refused("container is running: stop the container before removing or force remove");
+    await containers.pause(id);
+    await refused("container is paused and must be unpaused first");
+  });
 });
