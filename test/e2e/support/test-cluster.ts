@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { busyboxTar } from "../../../bench/test-image.ts";
 import { ask } from "../../../bench/docker-http.ts";
-import { type DevCluster, type DevHost, startDevCluster } from "../../../dev/cluster.ts";
+import { type DevCluster, type DevHost, removeCluster, startDevCluster } from "../../../dev/cluster.ts";
 import { until, WAIT_MS } from "./wait.ts";
 
 export const IMAGE_V1 = "web:1";
@@ -52,10 +52,17 @@ export class TestCluster {
   ): Promise<TestCluster> {
     const folder = mkdtempSync(path.join(tmpdir(), `shoal-e2e-${prefix}-`));
     const name = `${prefix}${folder.slice(-6).toLowerCase()}`;
-    const dev = await startDevCluster({ name, stateFolder: folder, ...size });
-    const cluster = new TestCluster(dev, folder);
-    await cluster.importImages();
-    return cluster;
+    try {
+      const dev = await startDevCluster({ name, stateFolder: folder, ...size });
+      const cluster = new TestCluster(dev, folder);
+      await cluster.importImages();
+      return cluster;
+    } catch (caught) {
+      // Nobody gets it, so that nobody could stop what there is of it.
+      await removeCluster({ name, stateFolder: folder });
+      rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+      throw caught;
+    }
   }
 
   /** Takes everything down. Named in the after() hook of every file, also when start() or a test failed. */
