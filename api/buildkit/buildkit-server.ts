@@ -100,11 +100,17 @@ export class BuildkitServer {
       throw new ClusterError("resource_exhausted", `Cannot open a session: ${SESSION_COUNT_MAX} are open`);
   }
 
-  /** A connection on which the engine calls, after checkSession() in the same turn. */
+  /** A connection on which the engine calls, after checkSession(). */
   acceptSession(socket: Duplex, id: string, methods: readonly string[]): void {
     const session = new ClientSession(id, new SessionRpc(socket), new Set(methods));
+    try {
+      this.#sessions.add(id, session);
+    } catch (caught) {
+      // Another one came while this one was being switched.
+      session.close();
+      throw caught;
+    }
     session.onClose(() => this.#sessions.remove(id));
-    this.#sessions.add(id, session);
   }
 
   #serveControl(): void {

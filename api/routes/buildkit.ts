@@ -27,18 +27,24 @@ function checkUpgrade(exchange: Exchange): void {
   throw badParameter(`Cannot switch protocols: Upgrade must be "${PROTOCOL}", got "${wanted}"`);
 }
 
-/** The connection for HTTP/2. Unlike the streams that other routes hand over, it has no use for half of one. */
-function switchProtocol(exchange: Exchange): Duplex {
+/**
+ * The connection for HTTP/2. Unlike the streams that other routes hand over, it has no use for half of one. What was
+ * written before must be out: HTTP/2 takes the connection's handle over, and the end of a write that is not its own ends
+ * the process.
+ */
+async function switchProtocol(exchange: Exchange): Promise<Duplex> {
   const socket = exchange.hijackSilently();
   socket.once("end", () => socket.destroy());
-  socket.write(SWITCHED);
-  return socket;
+  // A client that left meanwhile is found out by HTTP/2.
+  await new Promise<unknown>((resolve) => socket.write(SWITCHED, resolve));
+  // Over TLS Node asks what ALPN has agreed on; here the Upgrade header has.
+  return Object.assign(socket, { alpnProtocol: "h2" });
 }
 
 async function grpc(exchange: Exchange, context: ApiContext): Promise<void> {
   checkUpgrade(exchange);
   const server = await serverOf(context);
-  server.acceptControl(switchProtocol(exchange));
+  server.acceptControl(await switchProtocol(exchange));
 }
 
 async function session(exchange: Exchange, context: ApiContext): Promise<void> {
@@ -47,7 +53,7 @@ async function session(exchange: Exchange, context: ApiContext): Promise<void> {
   const id = exchange.header("x-docker-expose-session-uuid") ?? "";
   const methods = exchange.headerValues("x-docker-expose-session-grpc-method");
   server.checkSession(id, methods);
-  server.acceptSession(switchProtocol(exchange), id, methods);
+  server.acceptSession(await switchProtocol(exchange), id, methods);
 }
 
 /** POST /build of a client whose session answers for its files. */

@@ -3,13 +3,14 @@ import assert from "node:assert/strict";
 import { execFile, execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { performServerHandshake } from "node:http2";
 import { request } from "node:https";
 import { connect as connectPlain } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { addAbortSignal } from "node:stream";
 import { test, type TestContext } from "node:test";
-import { connect } from "node:tls";
+import { connect, type TLSSocket } from "node:tls";
 import { realEnv } from "../../common/real-env.ts";
 import { until } from "../../dev/until.ts";
 import {
@@ -19,6 +20,8 @@ import {
   openIssuer,
   type KeyedCertificate,
 } from "../../manager/ca/certificates.ts";
+import { bk } from "../../proto/buildkit-messages.ts";
+import { BuildkitClient, upgradeOn } from "../e2e/support/buildkit-client.ts";
 import { call, startApi, type Harness } from "./api-harness.ts";
 
 const DEPS = { random: realEnv.random, nowMs: realEnv.clock.wallMs() };
@@ -174,4 +177,35 @@ test("TLS: connections that never prove a certificate are few, give their places
   await until("their places are free", { timeoutMs: WAIT_MS, pollMs: 50 }, () =>
     Promise.resolve(crowd.every((socket) => socket.destroyed)),
   );
+});
+
+test("BuildKit's protocol is spoken over TLS: calls, and sessions on which the engine calls", async (context) => {
+  const harness = await startTls(context);
+  const { certificate: cert, key } = harness.client;
+  const open = async (): Promise<TLSSocket> => {
+    const socket = connect({
+      port: harness.port,
+      host: "127.0.0.1",
+      ca: harness.root.certificate,
+      cert,
+      key,
+      servername: "localhost",
+    });
+    await once(socket, "secureConnect");
+    context.after(() => socket.destroy());
+    return socket;
+  };
+  const client = BuildkitClient.on(await upgradeOn(await open(), "/grpc"));
+  context.after(() => client.close());
+  for (let count = 0; count < 3; count++) {
+    const { messages } = await client.call("/moby.buildkit.v1.Control/ListWorkers", new Uint8Array());
+    assert.equal(bk.ListWorkersResponse.decode(messages[0] ?? new Uint8Array()).record.length, 1);
+  }
+  const session = await upgradeOn(await open(), "/session", [
+    "Upgrade: h2c",
+    "X-Docker-Expose-Session-Uuid: s1",
+  ]);
+  const answering = performServerHandshake(session);
+  await once(answering, "remoteSettings");
+  answering.destroy();
 });

@@ -71,6 +71,15 @@ export async function upgrade(
 ): Promise<Socket> {
   const socket = connectSocket(socketPath);
   await once(socket, "connect");
+  return upgradeOn(socket, path, headers);
+}
+
+/** The same on a connection that is open. */
+export async function upgradeOn<T extends Socket>(
+  socket: T,
+  path: string,
+  headers: readonly string[] = ["Upgrade: h2c"],
+): Promise<T> {
   socket.write([`POST ${path} HTTP/1.1`, "Host: x", "Connection: Upgrade", ...headers, "", ""].join("\r\n"));
   let received = Buffer.alloc(0);
   for (;;) {
@@ -118,6 +127,13 @@ export class BuildkitClient {
   private constructor(socketPath: string, calls: ClientHttp2Session) {
     this.#socketPath = socketPath;
     this.#calls = calls;
+  }
+
+  /** On a connection that was upgraded; it opens no sessions. */
+  static on(socket: Socket): BuildkitClient {
+    const calls = connect("http://localhost", { createConnection: () => socket });
+    calls.on("error", () => undefined);
+    return new BuildkitClient("", calls);
   }
 
   static async open(socketPath: string): Promise<BuildkitClient> {
