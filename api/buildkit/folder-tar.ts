@@ -93,8 +93,10 @@ class FolderReceiver {
   readonly #pack: Pack;
   readonly #onBytes: (bytes: number) => void;
   /** In order; those that were written are gone. */
-  readonly #entries: Entry[] = [];
+  readonly #entries: (Entry | undefined)[] = [];
   readonly #byId = new Map<number, Entry>();
+  /** Place in #entries of the first that was not written. */
+  #next = 0;
   /** Place in #entries of the first that was not asked for. */
   #nextAsked = 0;
   #askedBytes = 0;
@@ -216,18 +218,19 @@ class FolderReceiver {
 
   async #advance(): Promise<void> {
     await this.#ask();
-    let written = 0;
-    for (const entry of this.#entries) {
-      if (entry.state !== "complete") break;
+    const first = this.#next;
+    for (;;) {
+      const entry = this.#entries[this.#next];
+      if (entry?.state !== "complete") break;
       await this.#write(entry);
-      written++;
+      // Not shifted: each time that would move all that follow, of a million.
+      this.#entries[this.#next++] = undefined;
     }
-    if (written > 0) {
-      this.#entries.splice(0, written);
-      this.#nextAsked = Math.max(0, this.#nextAsked - written);
+    if (this.#next > first) {
+      this.#nextAsked = Math.max(this.#nextAsked, this.#next);
       await this.#ask();
     }
-    if (this.#hasAllStats && this.#entries.length === 0 && !this.#hasSaidEnd) {
+    if (this.#hasAllStats && this.#next === this.#entries.length && !this.#hasSaidEnd) {
       this.#hasSaidEnd = true;
       await this.#call.send(encode({ type: PACKET.end }));
     }
@@ -243,7 +246,8 @@ class FolderReceiver {
       const isFull =
         this.#askedCount >= AHEAD_COUNT_MAX || this.#askedBytes + entry.sizeBytes > AHEAD_BYTES_MAX;
       // One that passes through has to be the next to be written.
-      if (isLarge ? this.#nextAsked > 0 || this.#askedCount > 0 : isFull && this.#askedCount > 0) return;
+      if (isLarge ? this.#nextAsked > this.#next || this.#askedCount > 0 : isFull && this.#askedCount > 0)
+        return;
       entry.state = "asked";
       this.#askedCount++;
       this.#askedBytes += entry.sizeBytes;
