@@ -301,6 +301,10 @@ export class StoreChecks {
     if (first.nodeId !== "" && node?.status.state !== NodeState.ready) return undefined;
     const madeMs = this.#madeMs.get(first.id);
     if ((this.#nodeLostMs.get(first.nodeId) ?? -Infinity) > (madeMs ?? Infinity)) return undefined;
+    // Nor is one of a global service whose node was taken away or changed for it, drained for one.
+    const isOfNode = isGlobal(service.spec);
+    if (isOfNode && (this.#nodeAskedMs.get(first.nodeId) ?? -Infinity) > (madeMs ?? Infinity))
+      return undefined;
     const old = tasks.filter((each) => byAge(each, first) < 0);
     // Stopped by the plan that made it, or, where it is to start first, running on.
     const replaced = old.filter((each) => this.#isOnePlan(each, first));
