@@ -39,15 +39,27 @@ describe("one daemon for a folder", () => {
     const claimed = await PidFile.claim(file);
     assert.equal(await readFile(file, "utf8"), `${process.pid}\n`);
     await claimed.release();
-    const daemon = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)", "daemon"]);
-    try {
-      await writeFile(file, `${daemon.pid}\n`);
-      await assert.rejects(PidFile.claim(file), new RegExp(`process ${daemon.pid} runs with pid file`));
-    } finally {
-      daemon.kill("SIGKILL");
-    }
+    const source = `
+      import { PidFile } from ${JSON.stringify(path.join(import.meta.dirname, `pid-file${path.extname(import.meta.filename)}`))};
+      await PidFile.claim(${JSON.stringify(file)});
+      console.log("held");
+      setInterval(() => {}, 1000);`;
+    const daemon = spawn(process.execPath, ["--input-type=module", "-e", source], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(daemon.stdout, "data");
+    await assert.rejects(PidFile.claim(file, 0), new RegExp(`process ${daemon.pid} runs with pid file`));
+    daemon.kill("SIGKILL");
     await once(daemon, "exit");
     await (await PidFile.claim(file)).release();
+    // Left over from before a crash of the machine: its number is another process' now, with a command line like a daemon's.
+    const other = spawn(process.execPath, ["-e", "setInterval(() => {}, 1000)", "daemon"]);
+    try {
+      await writeFile(file, `${other.pid}\n`);
+      await (await PidFile.claim(file)).release();
+    } finally {
+      other.kill("SIGKILL");
+    }
     await assert.rejects(readFile(file), /ENOENT/);
   });
 });
