@@ -6,14 +6,14 @@
  * configuration), `campaign 1`, `tick 1 20`, `propose 1 x`, `run` (deliver and write until nothing moves), `cut 1 2`,
  * `heal`, `write 1 off|on` (disk of 1 hangs), `config 1 1 2 3l`, `transfer 1 2`,
  * `hold 1 2` (what 1 sends to 2 in the next run stays under way until `release`), `read 2`, `refused 2 1`, `compact 1 5`, `lose 2` (2 restarts, its log lost),
- * `healthy 1` (whom 1 counts on), `state`.
+ * `keep 2` and later `rot 2` (2 restarts with the log that it had then, the rest damaged), `healthy 1` (whom 1 counts on), `state`.
  */
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { RaftCore } from "./core/core.ts";
-import { type Configuration, EntryKind, type Message } from "./core/messages.ts";
+import { type Configuration, type Entry, EntryKind, type Message } from "./core/messages.ts";
 
 const OPTIONS = {
   electionTicks: 10,
@@ -54,6 +54,7 @@ class Scene {
   readonly #cut = new Set<string>();
   readonly #stuck = new Set<number>();
   readonly #holds = new Set<string>();
+  readonly #kept = new Map<number, readonly Entry[]>();
   #held: Message[] = [];
   #lives = 0;
   #out: string[] = [];
@@ -99,6 +100,17 @@ class Scene {
       case "lose":
         this.#add(first, this.#core(first).status.config, { isRecovering: true });
         break;
+      case "keep": {
+        const { log } = this.#core(first);
+        this.#kept.set(first, log.slice(log.firstIndex, { bytesMax: Infinity, countMax: Infinity }));
+        break;
+      }
+      case "rot": {
+        const entries = this.#kept.get(first);
+        assert.ok(entries !== undefined, `no log of ${first} was kept`);
+        this.#add(first, this.#core(first).status.config, { isRecovering: true, entries });
+        break;
+      }
       case "healthy":
         this.#say(`  ${[...this.#core(first).healthy()].sort((a, b) => a - b).join(",")}`);
         break;
@@ -138,10 +150,15 @@ class Scene {
     for (const { raftId } of config) this.#add(raftId, config);
   }
 
-  #add(raftId: number, config: Configuration, { isRecovering } = { isRecovering: false }): void {
+  #add(
+    raftId: number,
+    config: Configuration,
+    left: { readonly isRecovering: boolean; readonly entries?: readonly Entry[] } = { isRecovering: false },
+  ): void {
     const base = { index: 0, term: 0, config, configIndex: 0 };
     const hardState = { term: 0, vote: 0, commit: 0 };
-    const restored = { hardState, base, entries: [], applied: 0, isRecovering };
+    const { isRecovering, entries = [] } = left;
+    const restored = { hardState, base, entries, applied: 0, isRecovering };
     this.#lives += 1;
     const life = this.#lives;
     // Only the number of an incarnation is drawn of so many.

@@ -151,6 +151,46 @@ test("what a newer program wrote is refused by its version and left as it is", a
   await open(root, (opened) => assert.equal(found(opened), WHOLE));
 });
 
+/** Puts a wrong byte where `text` stands in the log. */
+function damage(root: Root, text: string): void {
+  const log = path.join(root.raft, "wal-1");
+  for (const name of readdirSync(log)) {
+    const file = path.join(log, name);
+    const bytes = readFileSync(file);
+    const offset = bytes.indexOf(text);
+    if (offset === -1) continue;
+    bytes.writeUInt8(bytes.readUInt8(offset) ^ 1, offset);
+    writeFileSync(file, bytes);
+    return;
+  }
+  assert.fail(`the log holds "${text}"`);
+}
+
+test("a damaged log's entries behind the checkpoint are not committed: they may be what was replaced", async (t) => {
+  const root = await oldRoot(t);
+  await open(root, async ({ wal }) => {
+    const replacement = { index: 3, term: 2, kind: EntryKind.normal, payload: Buffer.from("replacement") };
+    await wal.append({ hardState: { term: 2, vote: 0, commit: 2 }, base: undefined, entries: [replacement] });
+    await wal.append({ hardState: { term: 2, vote: 0, commit: 3 }, base: undefined, entries: [] });
+  });
+  damage(root, "replacement");
+  const look = ({ restored }: OpenedState): void => {
+    const { applied, entries, hardState, isRecovering } = restored;
+    assert.deepEqual(
+      entries.map(({ index, term }) => [index, term]),
+      [
+        [1, 1],
+        [2, 1],
+        [3, 1],
+      ],
+      "entry 3 is the one of before",
+    );
+    assert.deepEqual([applied, hardState, isRecovering], [2, { term: 2, vote: 0, commit: 2 }, true]);
+  };
+  await open(root, look);
+  await open(root, look, { mode: { kind: "restart" } });
+});
+
 test("a damaged CURRENT is told by its path", async (t) => {
   const root = await oldRoot(t);
   writeFileSync(path.join(root.raft, "CURRENT"), '{"walNumb');

@@ -204,12 +204,15 @@ async function resumeState(options: OpenOptions, current: Current): Promise<Open
   const problem = recovered.corruption ?? damage ?? fitted.gap;
   const meta = checkpoint?.meta ?? EMPTY_META;
   const base = { ...meta, index: fitted.base.index, term: fitted.base.term };
+  const isRecovering = current.isRecovering || problem !== undefined;
+  // The newest commit index may speak of entries that were lost, while those that they replaced are good and in their place.
+  const commit = isRecovering ? meta.index : recovered.hardState.commit;
   const restored: RestoredState = {
-    hardState: recovered.hardState,
+    hardState: { ...recovered.hardState, commit },
     base,
     entries: fitted.entries,
     applied: meta.index,
-    isRecovering: current.isRecovering || problem !== undefined,
+    isRecovering,
   };
   const peers = meta.config.length === 0 ? await loadPeers(options) : [];
   const opened = { wal, restored, checkpointIndex: meta.index, state: checkpoint?.entries ?? [], peers };

@@ -150,9 +150,9 @@ class Run extends ClusterRun {
     const live = this.live();
     // Where members changed or lost data, which of them can be spared isn't known beforehand.
     const { every, weather } = this.#profile;
-    const isIntact = every.membership === 0 && every.rot === 0;
-    const mayLeaveDead =
-      isIntact && weather !== "promotion" && weather !== "witness" && this.random.float() < 0.4;
+    const needsAll = weather === "promotion" || weather === "witness" || weather === "relapse";
+    const isIntact = every.membership === 0 && every.rot === 0 && !needsAll;
+    const mayLeaveDead = isIntact && this.random.float() < 0.4;
     const deadCount = mayLeaveDead ? this.random.below(Math.ceil(live.length / 2)) : 0;
     const dead = live.slice(0, deadCount);
     this.world.note(6, deadCount, () => `all is mended, ${deadCount} stay dead`);

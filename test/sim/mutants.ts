@@ -14,6 +14,7 @@ const QUORUM = "manager/raft/core/quorum.ts";
 const PROGRESS = "manager/raft/core/progress.ts";
 const WAL = "manager/raft/wal.ts";
 const FORMAT = "manager/raft/wal-format.ts";
+const OPEN = "manager/raft/open-state.ts";
 const RECOVERY = "manager/raft/wal-recovery.ts";
 const NODE = "manager/raft/node.ts";
 const READS = "manager/raft/read-barriers.ts";
@@ -382,6 +383,26 @@ export const MUTANTS: readonly Mutant[] = [
     profile: "witness",
     patches: [
       [CORE, "const isOfThisLife = message.incarnation === this.#incarnation;", "const isOfThisLife = true;"],
+    ],
+  }),
+  mutant(114, "what is left of a damaged log is taken for what its leader has", "safety", {
+    profile: "relapse",
+    patches: [
+      [
+        CORE,
+        "return this.#isRecovering ? Math.max(this.#matchedIndex, this.#log.commitIndex) : this.#log.lastIndex;",
+        "return this.#log.lastIndex;",
+      ],
+    ],
+  }),
+  mutant(115, "a damaged member starts with the commit index of before", "safety", {
+    profile: "relapse",
+    patches: [
+      [
+        OPEN,
+        "const commit = isRecovering ? meta.index : recovered.hardState.commit;",
+        "const { commit } = recovered.hardState;",
+      ],
     ],
   }),
   ...MUTANTS_ABOVE,

@@ -120,6 +120,7 @@ export const PROFILE_NAMES = [
   "refusal",
   "promotion",
   "witness",
+  "relapse",
   "comeback",
   "shatter",
   "full",
@@ -199,6 +200,7 @@ export function profileOf(name: ProfileName, random: SeededRandom): Profile {
     case "refusal":
     case "promotion":
     case "witness":
+    case "relapse":
     case "comeback":
     case "shatter":
       return weatherProfile(name, random);
@@ -241,6 +243,14 @@ function weatherProfile(weather: WeatherName, random: SeededRandom): Profile {
         ...busy,
         memberCount: pick(random, [3, 3, 5]),
         limits: { ...HASTY, tailCountMax: 200, appendCountMax: 2, segmentBytes: 16 * 1024 },
+      };
+    case "relapse":
+      return {
+        ...base,
+        ...busy,
+        memberCount: pick(random, [3, 3, 5]),
+        // Entries stay in the log for longer than it takes to replace them.
+        limits: { ...HASTY, tailCountMax: 200, checkpointMs: 3_000, appendCountMax: pick(random, [1, 4]) },
       };
     case "comeback":
       return {
@@ -288,7 +298,7 @@ function swarm(random: SeededRandom, memberCount: number): Profile {
       cutLeader: maybe(0.3, [3, 8]),
     },
     clockDrift: pick(random, [0, 0.02, 0.2]),
-    // Promotion and witness rest on nothing else failing.
+    // Promotion, witness and relapse rest on nothing else failing.
     weather: pick(random, [undefined, undefined, undefined, "seesaw", "refusal", "comeback", "shatter"]),
     limits: {
       ...SMALL,

@@ -16,6 +16,7 @@ export const WEATHER_NAMES = [
   "refusal",
   "promotion",
   "witness",
+  "relapse",
   "comeback",
   "shatter",
 ] as const;
@@ -68,6 +69,9 @@ export class Weather {
           break;
         case "witness":
           await this.#witness();
+          break;
+        case "relapse":
+          await this.#relapse();
           break;
         case "comeback":
           await this.#comeback();
@@ -202,7 +206,7 @@ export class Weather {
    * dies, and those come back who never had it. A damaged member that votes too soon loses entries here.
    */
   async #witness(): Promise<void> {
-    const { checks, machines, network } = this.#options;
+    const { machines, network } = this.#options;
     const leader = await this.#someLeader();
     await this.#until(() => this.#isWhole(), 50, WAIT_MS_MAX);
     if (leader?.node?.isLeader !== true || !this.#isWhole() || this.#isOver) return;
@@ -214,18 +218,53 @@ export class Weather {
     await this.#sleep(200 + this.#random.float() * 1_500);
     if (leader.node?.isLeader !== true || this.#isOver) return this.#recover(leader);
     if (this.#random.float() < 0.4) await this.#leaveUnderWay(leader, victim);
-    victim.kill();
-    const target = rotTarget(victim, this.#random);
-    if (target !== undefined) {
-      this.#say(() => `bit rot on ${victim.raftId}: ${target.path} at ${target.offset}`);
-      victim.disk.rot(target.path, target.offset, this.#random.below(8));
-      checks.damaged(victim.raftId);
-    }
+    this.#damage(victim);
     if (this.#random.float() < 0.5) network.slow(leader.raftId, victim.raftId, this.#random.float() * 60);
     victim.start();
     await this.#until(() => victim.node?.leader === leader.raftId, 1, 1_500);
     await this.#sleep(this.#random.float() * 40);
     await this.#recover(leader);
+  }
+
+  /**
+   * A leader that was cut off has entries which its successor's replace, and then loses the part of its log that says so:
+   * what is good there is what was replaced, and all that the others say of that member is of what it lost.
+   */
+  async #relapse(): Promise<void> {
+    const former = await this.#someLeader();
+    await this.#until(() => this.#isWhole(), 50, WAIT_MS_MAX);
+    if (former?.node?.isLeader !== true || !this.#isWhole() || this.#isOver) return;
+    this.#say(() => `relapse: leader ${former.raftId} cut off`);
+    this.#isolate(former);
+    const side = new Set([former.raftId]);
+    const { term } = former.node;
+    const successor = (): Machine | undefined => {
+      const found = this.#leadsBeside(side);
+      return (found?.node?.term ?? 0) > term ? found : undefined;
+    };
+    await this.#until(() => successor()?.node?.isLeader === true, 5, WAIT_MS_MAX);
+    const replacedThrough = former.node?.core.log.lastIndex ?? 0;
+    if (this.#isOver) return;
+    this.#options.network.heal();
+    const isReplaced = (): boolean => (former.node?.core.log.commitIndex ?? 0) >= replacedThrough;
+    await this.#until(isReplaced, 1, WAIT_MS_MAX);
+    await this.#sleep(this.#random.float() * 60);
+    if (this.#isOver || !former.isRunning) return;
+    this.#damage(former);
+    await this.#sleep(this.#random.float() * 300);
+    if (this.#isOver) return;
+    former.start();
+    await this.#sleep(this.#random.float() * 1_000);
+  }
+
+  /** Power off, and a bit of its log rots. */
+  #damage(victim: Machine): void {
+    victim.kill();
+    const target = rotTarget(victim, this.#random);
+    if (target === undefined) return;
+    this.#say(() => `bit rot on ${victim.raftId}: ${target.path} at ${target.offset}`);
+    victim.disk.rot(target.path, target.offset, this.#random.below(8));
+    this.#options.checks.damaged(victim.raftId);
   }
 
   /** Some of what `from` says to `to` will arrive long after what it says next. */

@@ -77,6 +77,11 @@ export class RaftCore {
   /** While recovering: the last index of the leader of `#recoverTerm` when it first spoke to this incarnation. */
   #recoverTerm = 0;
   #recoverIndex = 0;
+  /**
+   * While recovering: up to here the log is what a leader of this term has. Entries behind it were good when they were
+   * written, but what was lost may have replaced them, and what this member acknowledged may have been the replacement.
+   */
+  #matchedIndex: number;
   #wasRemoved = false;
   #now: Message[] = [];
   #afterWrite: Message[] = [];
@@ -95,6 +100,7 @@ export class RaftCore {
     this.#writtenHardState = hardState;
     this.#isRecovering = restored.isRecovering;
     if (this.#isRecovering) this.#incarnation = 1 + options.random(INCARNATION_BOUND);
+    this.#matchedIndex = this.#log.commitIndex;
     this.#resetElection();
   }
 
@@ -498,6 +504,8 @@ export class RaftCore {
     if (term > this.#term) {
       this.#term = term;
       this.#vote = 0;
+      // What an older leader had may be replaced by this one's: only what is committed is in both.
+      this.#matchedIndex = this.#log.commitIndex;
     }
     this.#role = "follower";
     this.#leaderId = leader;
@@ -712,6 +720,7 @@ export class RaftCore {
     }
     if (accepted.removedFrom !== undefined) this.#configs.removedFrom(accepted.removedFrom);
     this.#configs.appended(message.entries);
+    this.#matchedIndex = Math.max(this.#matchedIndex, accepted.lastIndex);
     // Only up to what this message proved: beyond it there may be leftovers of another leader.
     this.#log.commitTo(Math.min(message.commit, accepted.lastIndex));
     this.#acknowledge(message.from, accepted.lastIndex);
@@ -735,10 +744,11 @@ export class RaftCore {
 
   /**
    * A leader that counts this member for all it has sends nothing as long as nothing is proposed. Index 0 refuses no append:
-   * all that it says is where this member's log ends, and only a leader that believes more of it takes notice.
+   * all that it says is how far this member's log is known to be the leader's, and only a leader that believes more of it
+   * takes notice.
    */
   #askForLost(leader: number): void {
-    const hintIndex = this.#log.lastIndex;
+    const hintIndex = this.#knownIndex;
     this.#send({
       type: "appendReject",
       ...this.#envelope(leader),
@@ -761,9 +771,10 @@ export class RaftCore {
       this.#recoverTerm = message.term;
       this.#recoverIndex = message.lastIndex;
     }
-    this.#log.commitTo(Math.min(message.commit, this.#log.lastIndex));
+    // It rests on acknowledgements, and those of a former life may have been for entries that are lost.
+    this.#log.commitTo(Math.min(message.commit, this.#knownIndex));
     this.#checkRecovered();
-    if (this.#isRecovering && this.#log.lastIndex < message.lastIndex) this.#askForLost(message.from);
+    if (this.#isRecovering && this.#knownIndex < message.lastIndex) this.#askForLost(message.from);
     const reply: Message = {
       type: "heartbeatReply",
       ...this.#envelope(message.from),
@@ -806,6 +817,11 @@ export class RaftCore {
     if (this.#log.commitIndex < this.#recoverIndex) return;
     this.#isRecovering = false;
     this.#incarnation = 0;
+  }
+
+  /** Up to here an acknowledgement of whatever life speaks of the entries that are in the log. */
+  get #knownIndex(): number {
+    return this.#isRecovering ? Math.max(this.#matchedIndex, this.#log.commitIndex) : this.#log.lastIndex;
   }
 
   // --- outbox ---
