@@ -43,18 +43,21 @@ export class StoreChecks {
   readonly #claims = new Claims();
   readonly #nowMs: () => number;
   readonly #commits = new CommitRecord();
-  /** When a task died by itself. */
-  readonly #diedMs = new Map<string, number>();
+  /**
+   * When a task died by itself. What came first is told by the commits' versions: a manager may tell of many commits at one
+   * moment.
+   */
+  readonly #died = new Map<string, { readonly ms: number; readonly version: number }>();
   /** When a task was written to run, and a node's spec or state was last changed: by the leader's stamps. */
   readonly #runningStampMs = new Map<string, number>();
   readonly #nodeChangedStampMs = new Map<string, number>();
-  /** When a node was last seen to be anything but ready. */
-  readonly #nodeLostMs = new Map<string, number>();
-  /** When what a service asks for last changed, its task's template or only how many. */
-  readonly #askedMs = new Map<string, number>();
-  /** When the operator last changed what a node is for: its availability, role or labels. */
-  readonly #nodeAskedMs = new Map<string, number>();
-  readonly #madeMs = new Map<string, number>();
+  /** The commit that last wrote a node that was anything but ready. */
+  readonly #nodeLostVersions = new Map<string, number>();
+  /** The commit that last changed what a service asks for, its task's template or only how many. */
+  readonly #askedVersions = new Map<string, number>();
+  /** The commit with which the operator last changed what a node is for: its availability, role or labels. */
+  readonly #nodeAskedVersions = new Map<string, number>();
+  readonly #madeVersions = new Map<string, number>();
   /** The stamp of the transaction that told a task to stop; no two have the same. */
   readonly #toldStamps = new Map<string, string>();
   /** By a new task's id, the one that was told to stop by the plan that made it: it may be removed before the new one starts. */
@@ -129,8 +132,8 @@ export class StoreChecks {
   #checkTask(task: Task, previous: Task | undefined): void {
     if (previous !== undefined) checkProgress(task, previous);
     if (task.status.message === LIE) throw new Violation("U7", `task ${task.id}: a strange node is believed`);
-    if (isTerminal(task.status.state) && diedByItself(task) && isWanted(task) && !this.#diedMs.has(task.id)) {
-      this.#diedMs.set(task.id, this.#nowMs());
+    if (isTerminal(task.status.state) && diedByItself(task) && isWanted(task) && !this.#died.has(task.id)) {
+      this.#died.set(task.id, { ms: this.#nowMs(), version: this.mirror.version });
     }
     if (task.status.state === TaskState.running && !this.#runningStampMs.has(task.id)) {
       this.#runningStampMs.set(task.id, Date.parse(task.updatedAt));
@@ -138,7 +141,7 @@ export class StoreChecks {
     const before = previous?.status.state ?? TaskState.new;
     if (task.status.state === TaskState.assigned && before < TaskState.assigned) this.#checkPlacement(task);
     if (previous === undefined) {
-      this.#madeMs.set(task.id, this.#nowMs());
+      this.#madeVersions.set(task.id, this.mirror.version);
       // Where an update starts first two may have died: it is the restart of the one that was told to stop for it.
       const replaced = this.mirror.slot(slotOf(task)).findLast((each) => this.#isOnePlan(each, task));
       if (replaced !== undefined) this.#replaced.set(task.id, replaced);
@@ -179,14 +182,14 @@ export class StoreChecks {
 
   #noteNode(node: Node, previous: Node | undefined): void {
     if (JSON.stringify(node.spec) !== JSON.stringify(previous?.spec))
-      this.#nodeAskedMs.set(node.id, this.#nowMs());
+      this.#nodeAskedVersions.set(node.id, this.mirror.version);
     this.#nodeChangedStampMs.set(node.id, Date.parse(node.updatedAt));
-    if (node.status.state !== NodeState.ready) this.#nodeLostMs.set(node.id, this.#nowMs());
+    if (node.status.state !== NodeState.ready) this.#nodeLostVersions.set(node.id, this.mirror.version);
   }
 
   #noteService(service: Service, previous: Service | undefined): void {
     if (JSON.stringify(service.spec) !== JSON.stringify(previous?.spec))
-      this.#askedMs.set(service.id, this.#nowMs());
+      this.#askedVersions.set(service.id, this.mirror.version);
   }
 
   /** The task before this one in its slot, if it died by itself under the same spec: this one is its restart. */
@@ -199,14 +202,14 @@ export class StoreChecks {
       return undefined;
     // An update puts it in the place of one that ran on beside the dead: a rollback to a spec that was tried here before.
     if (before.some((each) => this.#isOustedBy(each, task))) return undefined;
-    const diedMs = dead === undefined ? undefined : this.#diedMs.get(dead.id);
-    if (dead === undefined || dead.specVersion !== task.specVersion || diedMs === undefined) return undefined;
+    const died = dead === undefined ? undefined : this.#died.get(dead.id);
+    if (dead === undefined || dead.specVersion !== task.specVersion || died === undefined) return undefined;
     // Who asks for something else asks anew for what was given up, as in Swarm.
-    if ((this.#askedMs.get(task.serviceId) ?? -Infinity) > diedMs) return undefined;
+    if ((this.#askedVersions.get(task.serviceId) ?? -1) > died.version) return undefined;
     // So does who gives a node back to a global service: what died there as it was taken away was not to be restarted.
     const service = this.mirror.services.get(task.serviceId);
     const isOfNode = service !== undefined && isGlobal(service.spec);
-    if (isOfNode && (this.#nodeAskedMs.get(task.nodeId) ?? -Infinity) > diedMs) return undefined;
+    if (isOfNode && (this.#nodeAskedVersions.get(task.nodeId) ?? -1) > died.version) return undefined;
     return { dead, same };
   }
 
@@ -217,13 +220,13 @@ export class StoreChecks {
 
   /** Alive, of another spec, and told to stop by the plan that made `task`. */
   #isOustedBy(old: Task, task: Task): boolean {
-    return this.#isOnePlan(old, task) && old.specVersion !== task.specVersion && !this.#diedMs.has(old.id);
+    return this.#isOnePlan(old, task) && old.specVersion !== task.specVersion && !this.#died.has(old.id);
   }
 
   /** U10: a task that died is not started again before its delay has passed. */
   #checkDelay(task: Task): void {
     const dead = this.#restartOf(task)?.dead;
-    const diedMs = dead === undefined ? undefined : this.#diedMs.get(dead.id);
+    const diedMs = dead === undefined ? undefined : this.#died.get(dead.id)?.ms;
     if (diedMs === undefined) return;
     const delayMs = (task.spec.RestartPolicy?.Delay ?? 5e9) / 1e6;
     const waitedMs = this.#nowMs() - diedMs;
@@ -299,17 +302,20 @@ export class StoreChecks {
     // On a node that went down it is no longer awaited, and when the node comes back others are under way.
     const node = this.mirror.nodes.get(first.nodeId);
     if (first.nodeId !== "" && node?.status.state !== NodeState.ready) return undefined;
-    const madeMs = this.#madeMs.get(first.id);
-    if ((this.#nodeLostMs.get(first.nodeId) ?? -Infinity) > (madeMs ?? Infinity)) return undefined;
-    // Nor is one of a global service whose node was taken away or changed for it, drained for one.
-    const isOfNode = isGlobal(service.spec);
-    if (isOfNode && (this.#nodeAskedMs.get(first.nodeId) ?? -Infinity) > (madeMs ?? Infinity))
-      return undefined;
+    const madeVersion = this.#madeVersions.get(first.id) ?? Infinity;
+    if ((this.#nodeLostVersions.get(first.nodeId) ?? -1) > madeVersion) return undefined;
+    // Nor is one of a global service whose node was taken away or changed for it, drained for one, or had been when it was made.
+    if (isGlobal(service.spec)) {
+      if ((this.#nodeAskedVersions.get(first.nodeId) ?? -1) > madeVersion) return undefined;
+      const constraints = service.spec.TaskTemplate.Placement?.Constraints;
+      const isOpen = node?.spec.Availability === "active";
+      if (!isOpen || unmet(constraints, node.spec.Labels) !== undefined) return undefined;
+    }
     const old = tasks.filter((each) => byAge(each, first) < 0);
     // Stopped by the plan that made it, or, where it is to start first, running on.
     const replaced = old.filter((each) => this.#isOnePlan(each, first));
     const overlapped = old.filter((each) => isActive(each) && each.status.state === TaskState.running);
-    const isForced = replaced.some((each) => this.#diedMs.has(each.id) || this.#isDisplaced(each, service));
+    const isForced = replaced.some((each) => this.#died.has(each.id) || this.#isDisplaced(each, service));
     return isForced ? undefined : (replaced.at(-1) ?? overlapped.at(-1));
   }
 
