@@ -7,7 +7,7 @@ import type { Component } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Logger } from "../../common/log.ts";
 import { mustRenewCertificate } from "../../model/node-role.ts";
-import type { Cluster } from "../../model/objects.ts";
+import { type Cluster, type Node, NodeState } from "../../model/objects.ts";
 import type { ClusterSpec } from "../../model/specs.ts";
 import type { Store } from "../store/store.ts";
 import {
@@ -31,18 +31,32 @@ export function wantsNewRoot(cluster: Cluster, spec: ClusterSpec): boolean {
   return (wanted?.ForceRotate ?? 0) > (before?.ForceRotate ?? 0);
 }
 
-/** The root and TLS parts of the cluster object at the start of a rotation. */
+/** Names that a text about a rotation tells; the others it counts. */
+const NAMES_MAX = 5;
+
+/** A rotation may stay open for as long as a machine is off, so who holds it open must not have to be guessed. */
+function openRotation(cluster: Cluster, nodes: readonly Node[]): ClusterError {
+  const late = nodes.filter((node) => mustRenewCertificate(cluster, node));
+  const names = late.slice(0, NAMES_MAX).map(({ id, description, status }) => {
+    const hostname = description?.Hostname ?? "";
+    const isDown = status.state === NodeState.down;
+    return `${hostname === "" ? id : `${hostname} (${id})`}${isDown ? ", which is down" : ""}`;
+  });
+  const more = late.length > NAMES_MAX ? ` and ${late.length - NAMES_MAX} more` : "";
+  return new ClusterError(
+    "failed_precondition",
+    `Cannot rotate the root: a rotation is in progress and must end first; ${late.length} of ${nodes.length} nodes must renew their certificates yet${late.length === 0 ? "" : `: ${names.join("; ")}${more}`}. A node that does not come back can be removed`,
+    { details: { nodeIds: late.map(({ id }) => id).join(",") } },
+  );
+}
+
+/** The root and TLS parts of the cluster object at the start of a rotation. Throws while another is open. */
 export async function beginRotation(
-  cluster: Cluster,
+  { cluster, nodes }: { readonly cluster: Cluster; readonly nodes: readonly Node[] },
   spec: ClusterSpec,
   deps: CertificateDeps,
 ): Promise<Pick<Cluster, "rootCa" | "tlsInfo">> {
-  if (cluster.rootCa.rotationInProgress === true) {
-    throw new ClusterError(
-      "failed_precondition",
-      "A rotation of the root is in progress, want it to end first",
-    );
-  }
+  if (cluster.rootCa.rotationInProgress === true) throw openRotation(cluster, nodes);
   const next = await nextRoot(spec, deps);
   const former: KeyedCertificate = { certificate: cluster.rootCa.certificate, key: cluster.rootCa.key };
   const digest = certificateDigest(next.certificate);

@@ -112,11 +112,12 @@ export class ControlWriter {
     options: Omit<UpdateClusterOptions, "spec"> & { readonly spec: unknown },
   ): Promise<Outcome> {
     const { random, store, clock } = this.#deps;
-    const cluster = clusterOf(store.view());
+    const view = store.view();
+    const cluster = clusterOf(view);
     const spec = checkClusterSpec(options.spec, cluster.spec);
     // Keys take time to make and transactions must not wait: the root is made first and counts only for this state.
     const rotation = wantsNewRoot(cluster, spec)
-      ? await beginRotation(cluster, spec, { random, nowMs: clock.wallMs() })
+      ? await beginRotation({ cluster, nodes: view.list("node") }, spec, { random, nowMs: clock.wallMs() })
       : undefined;
     return this.#write("", (tx) => {
       const isSameRoot = clusterOf(tx).rootCa.digest === cluster.rootCa.digest;

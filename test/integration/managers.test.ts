@@ -385,6 +385,14 @@ test("Manager changes the root while every pair of nodes keeps trusting each oth
   await control.updateCluster({ version: before.version, spec, ...rotate });
   assert.equal(cluster().rootCa.rotationInProgress, true);
   assert.notEqual(cluster().rootCa.digest, before.rootCa.digest);
+  const again = { ...cluster().spec, CAConfig: { ForceRotate: 2 } };
+  await assert.rejects(
+    control.updateCluster({ version: cluster().version, spec: again, ...rotate }),
+    (error) =>
+      hasCode(error, "failed_precondition") &&
+      error.message.includes("3 of 3 nodes must renew") &&
+      fleet.machines.every(({ nodeId }) => error.message.includes(nodeId)),
+  );
   const managers = [fleet.at(0).addr, fleet.at(1).addr];
   const reaches = async (from: Machine, to: Machine): Promise<void> => {
     const client = dial(to.addr, from.live.current, { nodeId: to.nodeId });
