@@ -820,7 +820,9 @@ export class LocalContainerEngine implements ContainerEngine {
   }
 
   async createExec(id: string, config: ExecConfig): Promise<{ readonly Id: string }> {
-    return { Id: this.#execs.create(this.#find(id), config).id };
+    const live = this.#find(id);
+    await this.#execs.checkUser(live, config);
+    return { Id: this.#execs.create(live, config).id };
   }
 
   startExec(

@@ -193,6 +193,14 @@ test("parseSignal() takes names, numbers and real-time signals", () => {
 test("startError() keeps the words by which clients tell 126 and 127", () => {
   assert.equal(startError('exec: "x": executable file not found in $PATH').exitCode, 127);
   assert.equal(startError('exec: "/x": permission denied').exitCode, 126);
+  assert.equal(startError('exec: "/x": is a directory: permission denied').exitCode, 126);
+  assert.equal(startError("unable to find user x: no matching entries in passwd file").exitCode, 128);
+  const kind = startError('error mounting "/a" to rootfs at "/b": not a directory');
+  assert.deepEqual([kind.exitCode, kind.error.code], [127, "invalid_argument"]);
+  assert.match(
+    kind.error.message,
+    /: not a directory: unknown: Are you trying to mount a directory onto a file/,
+  );
   const other = startError('error mounting "/a" to rootfs at "/b": bind source path does not exist');
   assert.equal(other.exitCode, 128);
   assert.doesNotMatch(other.error.message, /no such file or directory|permission denied/);

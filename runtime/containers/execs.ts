@@ -78,6 +78,13 @@ function commandText({ Cmd: [program = "", ...args] }: ExecConfig): string {
   return `${program} ${args.join(" ")}`;
 }
 
+/** The layers don't show what the container has for these files. */
+function hasMountedAccounts({ record }: LiveContainer): boolean {
+  return record.mounts.some(({ Destination }) =>
+    ["/etc/passwd", "/etc/group"].some((file) => file === Destination || file.startsWith(`${Destination}/`)),
+  );
+}
+
 export class Execs {
   readonly #deps: ExecDeps;
   readonly #execs = new Map<string, Exec>();
@@ -112,6 +119,20 @@ export class Execs {
     this.#execs.set(exec.id, exec);
     this.#deps.events(container.record, `exec_create: ${commandText(config)}`, { execID: exec.id });
     return exec;
+  }
+
+  /**
+   * Refuses a user or group that the container's files don't know, as dockerd does before it makes an exec. Where a mount
+   * hides those files, the start finds out.
+   */
+  async checkUser(container: LiveContainer, { User = "" }: ExecConfig): Promise<void> {
+    if (/^\d{0,9}(:\d{0,9})?$/.test(User) || !container.isRunning || hasMountedAccounts(container)) return;
+    const layers = await this.#deps.layersOf(container.id);
+    try {
+      resolveAccount(User, [], layers);
+    } catch (caught) {
+      throw new ClusterError("invalid_argument", ClusterError.from(caught).message, { cause: caught });
+    }
   }
 
   get(id: string): Exec {
@@ -152,6 +173,10 @@ export class Execs {
     for (const entry of [...inherited, ...(config.Env ?? [])]) env.set(entry.split("=", 1)[0] ?? "", entry);
     const noNewPrivileges = parseSecurityOptions(record.hostConfig).hasNoNewPrivileges;
     const user = userNamespaceOf(record.state.pid);
+    const cwd =
+      (config.WorkingDir ?? "") === "" ? (record.config.WorkingDir ?? "") : (config.WorkingDir ?? "");
+    if (cwd !== "" && !cwd.startsWith("/"))
+      throw new ClusterError("invalid_argument", "Cwd must be an absolute path");
     const job: ExecJob = {
       flags:
         (config.Tty === true ? JobFlag.tty : 0) |
@@ -161,7 +186,7 @@ export class Execs {
       process: processOf(record, {
         args: config.Cmd,
         env: [...env.values()].filter((entry) => entry.includes("=")),
-        cwd: (config.WorkingDir ?? "") === "" ? (record.config.WorkingDir ?? "") : (config.WorkingDir ?? ""),
+        cwd,
         user: (config.User ?? "") === "" ? (record.config.User ?? "") : (config.User ?? ""),
         isPrivileged,
         consoleSize: options.consoleSize ?? config.ConsoleSize,

@@ -51,6 +51,7 @@ import { parseSignal } from "./signals.ts";
 import { deviceRulesOf, groupOptions, hostnameOf, launchSpec, monitorSocket, sharedWith } from "./spec.ts";
 import { mountLayers, unmountBelow } from "../volumes/mount-calls.ts";
 import { startError } from "./start-errors.ts";
+import { resolveSubpath } from "./subpaths.ts";
 
 const SIGKILL = 9;
 /** Where Docker's networks have their name server: configurations (nginx's "resolver") spell it out. */
@@ -364,7 +365,8 @@ export class Lifecycle {
       undo.push(() => volumes.unmount(name, live.id));
       // Plugins say where only now, and maybe another place each time.
       if (volume.mountpoint !== point.Source) live.change({ mounts: withSource(live, point, volume) });
-      if (point.isCopied && point.subpath === "") await copyUp(layers, point.Destination, volume.mountpoint);
+      if (point.subpath !== "") await resolveSubpath(volume.mountpoint, point.subpath);
+      else if (point.isCopied) await copyUp(layers, point.Destination, volume.mountpoint);
     }
   }
 
@@ -381,6 +383,7 @@ export class Lifecycle {
     await fs.mkdir(mountpoint, { recursive: true, mode: 0o755 });
     await mountLayers(layers, mountpoint);
     undo.push(() => unmountBelow(mountpoint));
+    if (point.subpath !== "") await resolveSubpath(mountpoint, point.subpath);
     live.change({ mounts: withSource(live, point, { mountpoint }) });
   }
 

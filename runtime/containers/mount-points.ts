@@ -101,11 +101,13 @@ function tmpfsOptions(options: Mount["TmpfsOptions"]): string {
   return words.join(",");
 }
 
-/** A subpath that leads out through a link is refused when it is mounted. */
+/** A subpath that leads out through a link is refused at the start. */
 function insideOf(subpath = "", bad: (why: string) => never): string {
-  if (path.isAbsolute(subpath) || subpath.split("/").includes(".."))
-    return bad(`subpath must be a relative path that stays inside, got "${subpath}"`);
-  return subpath;
+  if (subpath === "") return "";
+  const clean = path.posix.normalize(subpath);
+  if (path.isAbsolute(clean) || clean === ".." || clean.startsWith("../"))
+    return bad("subpath must be a relative path within the volume");
+  return clean;
 }
 
 function fromMount(mount: Mount): MountPoint {
@@ -138,6 +140,8 @@ function fromMount(mount: Mount): MountPoint {
         bad("field BindOptions must not be specified");
       if (source !== "" && !VOLUME_NAME.test(source))
         bad(`"${source}" includes invalid characters for a local volume name`);
+      if (source === "" && (mount.VolumeOptions?.Subpath ?? "") !== "")
+        bad("must not set Subpath when using anonymous volumes");
       return {
         ...base,
         Type: "volume",

@@ -24,6 +24,7 @@ import type { OciRuntime, OciRuntimes } from "./oci-runtimes.ts";
 import { rlimitName } from "./rlimits.ts";
 import { ociSeccomp } from "./seccomp/profiles.ts";
 import { parseSecurityOptions } from "./security-options.ts";
+import { resolveSubpath } from "./subpaths.ts";
 
 const ACCOUNT_FILE_BYTES_MAX = 1024 * 1024;
 const ID_MAX = 2 ** 31 - 1;
@@ -53,7 +54,18 @@ function idOf(text: string): number | undefined {
   return /^\d+$/.test(text) && Number(text) <= ID_MAX ? Number(text) : undefined;
 }
 
-/** "name|uid[:group|gid]" and more groups, as our own runtime reads them inside. */
+/** The id in `text`; undefined for a name. Throws for a number that no id can be. */
+function idOrName(text: string): number | undefined {
+  const id = idOf(text);
+  if (id === undefined && /^\d+$/.test(text))
+    throw new ClusterError("internal", `uids and gids must be in range 0-${ID_MAX}`);
+  return id;
+}
+
+/**
+ * "name|uid[:group|gid]" and more groups, as our own runtime reads them inside. Throws "internal" with the words that
+ * clients know for what is not there.
+ */
 export function resolveAccount(user: string, groups: readonly string[], layers: RootfsLayers): Account {
   const view = new LayeredView([layers.upper, ...layers.lower]);
   const rows = (file: string): readonly string[][] =>
@@ -61,7 +73,7 @@ export function resolveAccount(user: string, groups: readonly string[], layers: 
       .split("\n")
       .map((line) => line.split(":"));
   const [wanted = "", group = ""] = (user === "" ? "0" : user).split(":");
-  const number = idOf(wanted === "" ? "0" : wanted);
+  const number = idOrName(wanted === "" ? "0" : wanted);
   const entry = rows("/etc/passwd").find((row) =>
     number === undefined ? row[0] === wanted : idOf(row[2] ?? "") === number,
   );
@@ -70,7 +82,7 @@ export function resolveAccount(user: string, groups: readonly string[], layers: 
     throw new ClusterError("internal", `unable to find user ${wanted}: no matching entries in passwd file`);
   }
   const gidOf = (name: string): number => {
-    const gid = idOf(name) ?? idOf(rows("/etc/group").find((row) => row[0] === name)?.[2] ?? "");
+    const gid = idOrName(name) ?? idOf(rows("/etc/group").find((row) => row[0] === name)?.[2] ?? "");
     if (gid === undefined)
       throw new ClusterError("internal", `unable to find group ${name}: no matching entries in group file`);
     return gid;
@@ -148,22 +160,13 @@ async function ociMount(mount: LaunchMount): Promise<Json> {
   return {
     destination: mount.target,
     type: "bind",
-    source: mount.subpath === "" ? mount.source : await insideOf(mount.source, mount.subpath),
+    source: mount.subpath === "" ? mount.source : await resolveSubpath(mount.source, mount.subpath),
     options: [
       (mount.flags & MountFlag.recursive) !== 0 ? "rbind" : "bind",
       ...mountOptions(mount),
       propagation,
     ],
   };
-}
-
-/** A folder of a volume; the runtime takes a path, so a link that leads out is refused. */
-async function insideOf(source: string, subpath: string): Promise<string> {
-  const [base, found] = [await fs.realpath(source), await fs.realpath(path.join(source, subpath))];
-  if (found !== base && !found.startsWith(`${base}/`)) {
-    throw new ClusterError("invalid_argument", `volume subpath "${subpath}" leads out of the volume`);
-  }
-  return found;
 }
 
 function ociResources(limits: ResourceLimits, rules: readonly string[]): Json {

@@ -37,6 +37,34 @@ function lstat(absolute: string): fs.Stats | undefined {
   }
 }
 
+/** Not in Node's list; alike on all machines that we run on. */
+const O_PATH = 0o10000000;
+
+/**
+ * A running container may swap its file for a link, a pipe or a device at any moment: what is opened is pinned first, then
+ * looked at, and read only if it is a regular file. Undefined if it is not, or is gone.
+ */
+function readRegular(absolute: string, bytesMax: number): Buffer | undefined {
+  let pinned: number | undefined;
+  try {
+    pinned = fs.openSync(fsPath(absolute), O_PATH | fs.constants.O_NOFOLLOW);
+    if (!fs.fstatSync(pinned).isFile()) return undefined;
+    const opened = fs.openSync(`/proc/self/fd/${pinned}`, "r");
+    try {
+      // One that grows meanwhile is cut.
+      const bytes = Buffer.alloc(Math.min(bytesMax, fs.fstatSync(opened).size));
+      return bytes.subarray(0, fs.readSync(opened, bytes));
+    } finally {
+      fs.closeSync(opened);
+    }
+  } catch (caught) {
+    if (hasNodeCode(caught, "ENOENT", "ENOTDIR")) return undefined;
+    throw caught;
+  } finally {
+    if (pinned !== undefined) fs.closeSync(pinned);
+  }
+}
+
 type LayerAnswer = FoundNode | "hidden" | "missing";
 
 export class LayeredView {
@@ -142,6 +170,6 @@ export class LayeredView {
   readFile(path: string, bytesMax: number): Buffer | undefined {
     const found = this.stat(path);
     if (found === undefined || !found.stats.isFile() || found.stats.size > bytesMax) return undefined;
-    return fs.readFileSync(fsPath(found.absolute));
+    return readRegular(found.absolute, bytesMax);
   }
 }

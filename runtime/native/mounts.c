@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "mounts.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -34,6 +35,8 @@ __attribute__((format(printf, 1, 2))) static const char *fail(const char *format
   if (used > 0 && error != 0) {
     size_t at = strlen(failure);
     snprintf(failure + at, sizeof failure - at, ": %s", strerror(error));
+    /* Go's words for an errno begin in lower case; clients match them. */
+    failure[at + 2] = (char)tolower((unsigned char)failure[at + 2]);
   }
   return failure;
 }
@@ -266,8 +269,12 @@ static const char *mount_bind(int root, struct mount_record *mount) {
     error = set_propagation(mount->tree, mount->propagation == 0 ? MS_PRIVATE : mount->propagation, is_deep);
   }
   if (error != NULL) return error;
-  if (x_move_mount(mount->tree, target) != 0)
+  if (x_move_mount(mount->tree, target) != 0) {
+    struct stat place;
+    /* What mount(2) says of a file over a folder, or the other way round; move_mount(2) finds it invalid. */
+    if (errno == EINVAL && fstat(target, &place) == 0) errno = S_ISDIR(place.st_mode) == S_ISDIR(stat.st_mode) ? EINVAL : ENOTDIR;
     return fail("error mounting \"%s\" to rootfs at \"%s\"", mount->source, mount->target);
+  }
   close(target);
   close(mount->tree);
   mount->tree = -1;

@@ -90,6 +90,12 @@ static bool is_member(char *members, const char *name) {
   return false;
 }
 
+/* A number, but none that an id can be. */
+static bool is_beyond_ids(const char *text) {
+  uint32_t id;
+  return *text != 0 && text[strspn(text, "0123456789")] == 0 && !parse_id(text, &id);
+}
+
 static const char *find_user(const char *wanted, struct identity *identity, char name[256]) {
   uint32_t number = 0;
   bool is_number = parse_id(wanted, &number);
@@ -107,6 +113,7 @@ static const char *find_user(const char *wanted, struct identity *identity, char
   }
   free(text);
   if (is_found) return NULL;
+  if (is_beyond_ids(wanted)) return FAIL("uids and gids must be in range 0-%d", INT32_MAX);
   if (!is_number) return FAIL("unable to find user %s: no matching entries in passwd file", wanted);
   identity->uid = number;
   return NULL;
@@ -118,6 +125,7 @@ static const char *find_group(const char *wanted, uint32_t *gid) {
   bool is_found = false;
   while (!is_found && next_line(&at, fields, 4)) is_found = strcmp(fields[0], wanted) == 0 && parse_id(fields[2], gid);
   free(text);
+  if (!is_found && is_beyond_ids(wanted)) return FAIL("uids and gids must be in range 0-%d", INT32_MAX);
   return is_found ? NULL : FAIL("unable to find group %s: no matching entries in group file", wanted);
 }
 
@@ -213,7 +221,7 @@ static const char *describe(const char *name, int error) {
   switch (error) {
     case ENOENT: return FAIL("exec: \"%s\": stat %s: no such file or directory", name, name);
     case ENOTDIR: return FAIL("exec: \"%s\": stat %s: not a directory", name, name);
-    case EISDIR: return FAIL("exec: \"%s\": is a directory", name);
+    case EISDIR: return FAIL("exec: \"%s\": is a directory: permission denied", name);
     case EACCES: return FAIL("exec: \"%s\": permission denied", name);
     default: return FAIL("exec: \"%s\": %s", name, strerror(error));
   }

@@ -55,9 +55,14 @@ describe("containers", () => {
 
   test("start: 127 and 126 with runc's words", async () => {
     for (const [command, code, words] of [
-      ["nosuch", 127, /exec: "nosuch": executable file not found in \$PATH/],
+      [
+        "nosuch",
+        127,
+        /error during container init: exec: "nosuch": executable file not found in \$PATH: unknown$/,
+      ],
       ["/etc/nosuch", 127, /stat \/etc\/nosuch: no such file or directory/],
       ["/etc/passwd", 126, /exec: "\/etc\/passwd": permission denied/],
+      ["/etc", 126, /exec: "\/etc": is a directory: permission denied/],
     ] as const) {
       const id = await lab.create([command]);
       await rejects(lab.engine.containers.start(id), words);
@@ -68,7 +73,7 @@ describe("containers", () => {
 
   test("a start that fails in the container's own folder ends, and says why", async () => {
     const id = await lab.create(["pwd"], {}, { config: { WorkingDir: "/etc/passwd" } });
-    await rejects(lab.engine.containers.start(id), /chdir to cwd \("\/etc\/passwd"\).*not a directory/);
+    await rejects(lab.engine.containers.start(id), /^Cannot mkdir: \/etc\/passwd is not a directory$/);
     assert.equal(lab.engine.containers.summary(id).state.status, "created");
   });
 
@@ -104,7 +109,12 @@ describe("containers", () => {
     const run = await lab.run(["id"], { GroupAdd: ["777"] }, { config: { User: "web" } });
     assert.match(run.stdout, /uid=1000\(web\) gid=1000\(web\) groups=777,1000\(web\),2000\(extra\)/);
     const id = await lab.create(["id"], {}, { config: { User: "12x" } });
-    await rejects(lab.engine.containers.start(id), /unable to find user 12x/);
+    await rejects(
+      lab.engine.containers.start(id),
+      /^unable to find user 12x: no matching entries in passwd file$/,
+    );
+    const beyond = await lab.create(["id"], {}, { config: { User: "99999999999" } });
+    await rejects(lab.engine.containers.start(beyond), /^uids and gids must be in range 0-2147483647$/);
   });
 
   test("stdin: attached before the start, closed once, every byte arrives", async () => {
@@ -264,8 +274,58 @@ describe("containers", () => {
     const nowhere = await lab.exec(id, ["pwd"], { WorkingDir: "/nosuch" });
     assert.match(nowhere.output, /chdir to cwd \("\/nosuch"\).*no such file or directory/);
     assert.equal(nowhere.exitCode, 127);
+    const file = await lab.exec(id, ["pwd"], { WorkingDir: "/etc/passwd" });
+    assert.match(file.output, /not a directory: unknown: Are you trying to mount a directory onto a file/);
+    assert.equal(file.exitCode, 127);
+    const relative = await lab.exec(id, ["pwd"], { WorkingDir: "tmp" });
+    assert.match(relative.output, /exec failed: Cwd must be an absolute path: unknown\r\n$/);
+    assert.equal(relative.exitCode, 128);
     assert.equal(await lab.engine.containers.stop(id, { timeoutSeconds: 60 }), true);
     assert.equal(lab.engine.containers.summary(id).state.exitCode, 143);
+  });
+
+  test("exec: a user that the container doesn't have is refused before there is an exec", async () => {
+    const id = await lab.create(["sleep", "100"]);
+    const { containers } = lab.engine;
+    await containers.start(id);
+    const made = (User: string): Promise<unknown> => containers.createExec(id, { Cmd: ["id"], User });
+    await rejects(made("nosuch"), /^unable to find user nosuch: no matching entries in passwd file$/);
+    await rejects(made("web:nosuch"), /^unable to find group nosuch: no matching entries in group file$/);
+    await rejects(made("99999999999"), /^uids and gids must be in range 0-2147483647$/);
+    // Made while it runs.
+    await lab.exec(id, ["sh", "-c", "echo late:x:77:78::/:/bin/sh >> /etc/passwd"]);
+    assert.match((await lab.exec(id, ["id"], { User: "late:web" })).output, /uid=77\(late\) gid=1000\(web\)/);
+    assert.match((await lab.exec(id, ["id"], { User: "5:6" })).output, /uid=5 gid=6/);
+    // A pipe in the file's place is not waited for.
+    await lab.exec(id, ["sh", "-c", "rm /etc/passwd && mkfifo /etc/passwd"]);
+    await rejects(made("late"), /^unable to find user late/);
+    await containers.remove(id, { force: true, volumes: true, link: false });
+  });
+
+  test("exec: users of a file that is mounted are found by the container itself", async () => {
+    const source = path.join(lab.root, "accounts");
+    await fs.writeFile(source, "guest:x:55:56::/:/bin/sh\n");
+    const id = await lab.create(["sleep", "100"], { Binds: [`${source}:/etc/passwd`] });
+    await lab.engine.containers.start(id);
+    assert.match((await lab.exec(id, ["id"], { User: "guest" })).output, /uid=55\(guest\) gid=56/);
+    const unknown = await lab.exec(id, ["id"], { User: "nosuch" });
+    assert.match(unknown.output, /^unable to find user nosuch: no matching entries in passwd file\r\n$/);
+    assert.equal(unknown.exitCode, 126);
+    await lab.engine.containers.remove(id, { force: true, volumes: true, link: false });
+  });
+
+  test("a folder over a file, and the other way round, is said as Docker says it", async () => {
+    const folder = path.join(lab.root, "kind");
+    await fs.mkdir(folder);
+    const binds = [`${folder}:/etc/passwd`, "/etc/hostname:/etc"];
+    for (const bind of binds) {
+      const id = await lab.create(["true"], { Binds: [bind] });
+      await rejects(
+        lab.engine.containers.start(id),
+        /error mounting "[^"]*" to rootfs at "[^"]*": not a directory: unknown: Are you trying to mount a directory/,
+      );
+      assert.equal(lab.engine.containers.summary(id).state.exitCode, 127);
+    }
   });
 
   test("stop: SIGKILL after the time is up, 137 and not by memory", async () => {
