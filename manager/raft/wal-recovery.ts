@@ -8,6 +8,7 @@
 import type { Disk } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import type { Entry, HardState } from "./core/messages.ts";
+import { newerVote, readVote } from "./vote-file.ts";
 import {
   checkRecord,
   decodeSegmentHeader,
@@ -28,6 +29,7 @@ export interface SegmentRange {
 }
 
 export interface RecoveredWal {
+  /** With the newest vote of log and vote-file.ts. */
   readonly hardState: HardState;
   /** Where the log starts, as the last snapshot record says; undefined if there was none. */
   readonly base: WalBase | undefined;
@@ -180,8 +182,9 @@ export async function recoverWal(
     }
     segments.push({ sequence, path, lengthBytes: segment.byteLength, lastIndex: replay.lastIndex });
   }
+  const noted = await readVote(disk, folder, options.identity.raftId);
   return {
-    hardState: replay.hardState,
+    hardState: { ...replay.hardState, ...newerVote(replay.hardState, noted ?? replay.hardState) },
     base: replay.base,
     entries: replay.entries,
     segments,

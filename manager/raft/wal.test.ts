@@ -6,6 +6,7 @@ import { FakeClock } from "../../common/testing/fake-clock.ts";
 import { FakeDisk } from "../../common/testing/fake-disk.ts";
 import { SeededRandom } from "../../common/testing/seeded-random.ts";
 import { type Entry, EntryKind } from "./core/messages.ts";
+import { readVote } from "./vote-file.ts";
 import { Wal, type WalOptions } from "./wal.ts";
 import { SEGMENT_HEADER_BYTES } from "./wal-format.ts";
 import { recoverWal } from "./wal-recovery.ts";
@@ -199,6 +200,69 @@ test("Wal that was sealed knows the vote even if the record that brought it is d
   const { corruption, hardState } = await recoverWal(disk, "/wal", options);
   assert.match(corruption ?? "", /is damaged at byte/);
   assert.deepEqual(hardState, voted);
+});
+
+test("Wal knows the newest vote wherever one byte of it is damaged, or its file cut short", async () => {
+  const { disk, options } = setUp();
+  const wal = await fill(options, 25);
+  const voted = { term: 9, vote: 1, commit: 2 };
+  await wal.append({ hardState: voted, base: undefined, entries: [] });
+  await wal.append({ hardState: undefined, base: undefined, entries: [entry(26, 1)] });
+  await wal.close();
+  const path = disk.paths().findLast((each) => each.endsWith(".wal")) ?? "";
+  const known = async (): Promise<readonly [number, number]> => {
+    const { hardState } = await recoverWal(disk, "/wal", options);
+    return [hardState.term, hardState.vote];
+  };
+  const records = offsets(disk.peek(path));
+  assert.ok(records.length > 3, "the vote and what follows it are in the last segment, behind other records");
+  for (const offset of [40, (records.at(-2) ?? 0) + 20, (records.at(-1) ?? 0) + 20]) {
+    disk.rot(path, offset, 3);
+    assert.deepEqual(await known(), [9, 1], `byte ${offset}`);
+    disk.rot(path, offset, 3);
+  }
+  for (let offset = 0; offset < 1024; offset += 4) {
+    disk.rot("/wal/VOTE", offset, 3);
+    assert.deepEqual(await known(), [9, 1], `byte ${offset} of the other copy`);
+    disk.rot("/wal/VOTE", offset, 3);
+  }
+  const file = await disk.open(path);
+  await file.truncate(SEGMENT_HEADER_BYTES);
+  await file.close();
+  assert.deepEqual(await known(), [9, 1], "cut short");
+  await disk.remove(path);
+  assert.deepEqual(await known(), [9, 1], "gone");
+});
+
+test("Wal notes a vote again where its second copy is missing, damaged or another member's", async () => {
+  const { disk, options } = setUp();
+  await (await fill(options, 2)).close();
+  const noted = async (): Promise<unknown> => readVote(disk, "/wal", IDENTITY.raftId);
+  const goOn = async (index: number): Promise<void> => {
+    const { wal } = await Wal.open(options);
+    await wal.append({ hardState: undefined, base: undefined, entries: [entry(index, 1)] });
+    await wal.close();
+  };
+  assert.deepEqual(await noted(), { term: 3, vote: 2 });
+  assert.equal(await readVote(disk, "/wal", 8), undefined);
+  disk.rot("/wal/VOTE", 9, 0);
+  assert.equal(await noted(), undefined);
+  await goOn(3);
+  assert.deepEqual(await noted(), { term: 3, vote: 2 });
+  await disk.remove("/wal/VOTE");
+  await goOn(4);
+  assert.deepEqual(await noted(), { term: 3, vote: 2 });
+});
+
+test("Wal on a full disk still notes a vote, in the log and in its second copy", async () => {
+  const { disk, options } = setUp();
+  const wal = await fill(options, 1);
+  await new Promise((resolve) => setImmediate(resolve));
+  disk.faults.capacityBytes = disk.usedBytes;
+  for (let term = 4; term < 9; term += 1)
+    await wal.append({ hardState: { term, vote: 1, commit: 0 }, base: undefined, entries: [] });
+  assert.deepEqual(await readVote(disk, "/wal", IDENTITY.raftId), { term: 8, vote: 1 });
+  await wal.close();
 });
 
 test("Wal takes a file that was cut short for damaged, not for torn", async () => {

@@ -22,6 +22,7 @@ import {
   type WalBase,
   type WalIdentity,
 } from "./wal-format.ts";
+import { VoteFile } from "./vote-file.ts";
 import { recoverWal, type RecoveredWal, segmentName, type SegmentRange } from "./wal-recovery.ts";
 
 /** Zeros are written in pieces of this size. */
@@ -59,6 +60,7 @@ interface OpenSegment {
 export class Wal {
   readonly #options: WalOptions;
   readonly #encoder: EntryEncoder;
+  readonly #votes: VoteFile;
   #current: OpenSegment | undefined;
   /** Where the next record goes in the current segment. */
   #offset = SEGMENT_HEADER_BYTES;
@@ -79,6 +81,7 @@ export class Wal {
   private constructor(options: WalOptions, encoder: EntryEncoder) {
     this.#options = options;
     this.#encoder = encoder;
+    this.#votes = new VoteFile(options.disk, options.folder, options.identity.raftId);
   }
 
   /** Opens or makes the log. With `recovered.corruption` set, the log must not be appended to: see rebuild(). */
@@ -105,6 +108,8 @@ export class Wal {
   async append(append: WalAppend): Promise<void> {
     // Without a turn of the promise queue where there is nothing to wait for: the write is on its way when this returns.
     if (this.#sealing !== undefined) await this.#sealing;
+    const hardState = append.hardState ?? this.#hardState;
+    if (!this.#votes.isNoted(hardState)) await this.#votes.note(hardState);
     const block = append.entries.length === 0 ? undefined : this.#encoder.encode(append.entries);
     const parts: RecordParts = { hardState: append.hardState, base: append.base, block };
     const needed = recordBytesMax(parts);
@@ -114,7 +119,6 @@ export class Wal {
       segment = await this.#roll(needed);
       isFirst = true;
     }
-    const hardState = append.hardState ?? this.#hardState;
     // The first record of a segment repeats the hard state, so that older segments can go.
     const whole = isFirst ? { ...parts, hardState } : parts;
     await this.#write(segment, whole);
@@ -191,6 +195,7 @@ export class Wal {
     await this.#preparing;
     await this.#current?.file.close();
     this.#current = undefined;
+    await this.#votes.close();
   }
 
   async #resume(recovered: RecoveredWal): Promise<void> {

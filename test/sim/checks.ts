@@ -122,6 +122,13 @@ export class Checks {
   restarted(member: MemberView): void {
     const promised = this.#promised.get(member.raftId);
     const { status } = member.core;
+    // Damage takes entries, which their leader gives back, but never the term: a vote can't be asked back.
+    if (promised !== undefined && status.term < promised.term) {
+      throw new Violation(
+        "O13",
+        `member ${member.raftId} spoke in term ${promised.term}, knows ${status.term}`,
+      );
+    }
     // It knows that it lost something. Damage that it doesn't notice must have hit nothing that it promised.
     if (status.isRecovering) {
       this.#damaged.add(member.raftId);
@@ -129,12 +136,6 @@ export class Checks {
       return;
     }
     if (promised === undefined) return;
-    if (status.term < promised.term) {
-      throw new Violation(
-        "O13",
-        `member ${member.raftId} spoke in term ${promised.term}, knows ${status.term}`,
-      );
-    }
     if (status.term === promised.term && status.lastIndex < promised.matchIndex) {
       const has = `has ${status.lastIndex}`;
       throw new Violation("O13", `member ${member.raftId} acknowledged ${promised.matchIndex}, ${has}`);
