@@ -231,6 +231,9 @@ export function checkRecord(segment: Buffer, offset: number, seed: number): Chec
   if (offset + RECORD_HEADER_BYTES > segment.byteLength) return undefined;
   const bodyBytes = segment.readUInt32LE(offset);
   if (bodyBytes < 4 || offset + RECORD_HEADER_BYTES + bodyBytes > segment.byteLength) return undefined;
+  // Of old, encrypted bytes one place in a few hundred looks like the length of a record, of megabytes mostly: what can't be
+  // one is not worth a checksum.
+  if (segment.readUInt32LE(offset + 12) > FLAG_ENCRYPTED) return undefined;
   const crc = segment.readUInt32LE(offset + 4);
   if (recordCrc(segment.subarray(offset), bodyBytes, seed) !== crc) return undefined;
   return { chain: segment.readUInt32LE(offset + 8), crc, bytes: paddedBytes(bodyBytes) };

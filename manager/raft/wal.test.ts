@@ -1,6 +1,7 @@
 /** The log on disk, against crashes and damage of every kind, on a disk in memory. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { FakeClock } from "../../common/testing/fake-clock.ts";
 import { FakeDisk } from "../../common/testing/fake-disk.ts";
@@ -8,7 +9,7 @@ import { SeededRandom } from "../../common/testing/seeded-random.ts";
 import { type Entry, EntryKind } from "./core/messages.ts";
 import { readVote } from "./vote-file.ts";
 import { Wal, type WalOptions } from "./wal.ts";
-import { SEGMENT_HEADER_BYTES } from "./wal-format.ts";
+import { type CheckedRecord, checkRecord, encodeRecord, SEGMENT_HEADER_BYTES } from "./wal-format.ts";
 import { recoverWal } from "./wal-recovery.ts";
 
 const IDENTITY = { clusterId: "c1", nodeId: "n1", raftId: 7 };
@@ -336,4 +337,24 @@ test("Wal holds each record whole, whatever sizes follow each other", async () =
   const { recovered } = await Wal.open(options);
   assert.equal(recovered.corruption, undefined);
   assert.deepEqual(recovered.entries, written);
+});
+
+test("Wal takes no bytes for a record that no program wrote, whatever their checksum is", () => {
+  const keys = { seed: 5, key: undefined };
+  const parts = { hardState: HARD, base: undefined, block: undefined };
+  const { bytes } = encodeRecord(parts, {
+    keys,
+    chain: 1,
+    nonce: () => new Uint8Array(12),
+    room: (count) => Buffer.alloc(count),
+  });
+  const record = (flags: number): CheckedRecord | undefined => {
+    bytes.writeUInt32LE(flags, 12);
+    const body = bytes.readUInt32LE(0);
+    bytes.writeUInt32LE(crc32(bytes.subarray(8, 16 + body), crc32(bytes.subarray(0, 4), keys.seed)), 4);
+    return checkRecord(bytes, 0, keys.seed);
+  };
+  assert.equal(record(0)?.bytes, bytes.byteLength);
+  assert.equal(record(1)?.bytes, bytes.byteLength);
+  assert.equal(record(2), undefined);
 });
