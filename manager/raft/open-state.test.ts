@@ -261,3 +261,29 @@ test("a new cluster is forced of what a member has: a learner too, and one whose
   // The process was killed before it answered: what was forced stays.
   await open(root, look, { mode: { kind: "restart" } });
 });
+
+test("a checkpoint from before the snapshot that the log begins with is not gone on from", async (t) => {
+  const root = await oldRoot(t);
+  await open(root, ({ wal }) =>
+    wal.append({ hardState: undefined, base: { index: 5, term: 1 }, entries: [] }),
+  );
+  await open(root, ({ restored }) => assert.equal(restored.isRecovering, true));
+});
+
+test("a member whose log is gone doesn't go on from its checkpoint as if it had acknowledged no more", async (t) => {
+  const root = await oldRoot(t);
+  rmSync(path.join(root.raft, "wal-1"), { recursive: true });
+  await open(root, ({ restored }) => assert.equal(restored.isRecovering, true));
+  await open(root, ({ restored }) => assert.equal(restored.isRecovering, true));
+});
+
+test("a new cluster that is forced of a checkpoint alone begins with a term after the checkpoint's", async (t) => {
+  const root = await oldRoot(t);
+  await withLevel(root, (db) => db.put("m", JSON.stringify({ ...META, term: 7, generation: 0 })));
+  rmSync(path.join(root.raft, "wal-1"), { recursive: true });
+  const mode: StartMode = { kind: "forceNewCluster", addr: "127.0.0.1:2", formerRaftId: SELF.raftId };
+  const look = ({ restored }: OpenedState): void => {
+    assert.deepEqual([restored.hardState.term, restored.entries.at(-1)?.term], [8, 8]);
+  };
+  await open(root, look, { mode });
+});

@@ -201,7 +201,9 @@ async function resumeState(options: OpenOptions, current: Current): Promise<Open
   });
   if (recovered.isTailCut) options.log.warn("raft log had an unfinished write at its end, dropped");
   const fitted = fitLog(recovered, checkpoint?.meta ?? EMPTY_META);
-  const problem = recovered.corruption ?? damage ?? fitted.gap;
+  // From before CURRENT names a log there is a record in it.
+  const loss = recovered.segments.length === 0 ? "the log is missing" : undefined;
+  const problem = recovered.corruption ?? damage ?? loss ?? fitted.gap;
   const meta = checkpoint?.meta ?? EMPTY_META;
   const base = { ...meta, index: fitted.base.index, term: fitted.base.term };
   const isRecovering = current.isRecovering || problem !== undefined;
@@ -267,7 +269,10 @@ function fitLog(recovered: Pick<RecoveredWal, "base" | "entries">, meta: Snapsho
   const first = entries[0];
   const superseded = { base: meta, entries: [], isReset: true, gap: undefined };
   if (first === undefined) {
-    return { ...superseded, isReset: recovered.base?.index !== meta.index };
+    // A snapshot is in the checkpoint before the log says that it begins there: this checkpoint is one from before it.
+    const isOlder = recovered.base !== undefined && recovered.base.index > meta.index;
+    const gap = isOlder ? `the state of ${recovered.base.index} is missing` : undefined;
+    return { ...superseded, isReset: recovered.base?.index !== meta.index, gap };
   }
   const last = first.index + entries.length - 1;
   if (first.index > meta.index + 1) {
@@ -322,7 +327,9 @@ function forceNewCluster(
   const { restored } = from.opened;
   const { raftId, nodeId } = options.identity;
   const last = restored.base.index + restored.entries.length;
-  const term = restored.hardState.term + 1;
+  // Of a damaged log the entries, or the checkpoint alone, may be of a later term than the newest vote that was found.
+  const lastTerm = restored.entries.at(-1)?.term ?? restored.base.term;
+  const term = Math.max(restored.hardState.term, lastTerm) + 1;
   const config: Configuration = [{ raftId, nodeId, addr: from.addr, isLearner: false }];
   const entry: Entry = {
     index: last + 1,
