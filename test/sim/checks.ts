@@ -153,6 +153,8 @@ export class Checks {
   configs(members: readonly MemberView[]): void {
     for (const { raftId, core } of members) {
       const { log } = core;
+      // With a part of its log it lost what it knew to be committed.
+      if (core.isRecovering) continue;
       let open = 0;
       for (let index = log.commitIndex + 1; index <= log.lastIndex; index += 1) {
         if (log.at(index)?.kind === EntryKind.config) open += 1;
