@@ -503,6 +503,7 @@ export class RaftNode implements ReplicatedLog {
     log.info("raft snapshot installed", { index: snapshot.index, keys: arrived.entries.length });
     arrived.done();
     stateMachine.applied(snapshot.index);
+    this.#reads.applied(snapshot.index);
   }
 
   #apply(entries: readonly Entry[]): void {
