@@ -252,6 +252,33 @@ test("RaftNode.removeMember() refuses what would leave no quorum, unless forced"
   }
 });
 
+test("RaftNode that was away while another one joined and took the lead follows that one", async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
+  const all: Running[] = [];
+  try {
+    const first = await startThree(folder, all);
+    const third = all[2];
+    assert.ok(third !== undefined);
+    await third.stop();
+    const fourth = await start(folder, 4, () => ({ kind: "join", peers: [first.member] }));
+    all.push(fourth);
+    await first.node.addMember(fourth.member, AbortSignal.timeout(60_000));
+    await first.node.transferLeadership(4);
+    await until("the fourth leads", () => fourth.node.isLeader);
+    await fourth.node.propose(Buffer.from("meanwhile"));
+
+    const back = await start(folder, 3, () => ({ kind: "restart" }), { port: portOf(third) });
+    all[2] = back;
+    assert.ok(back.node.members.every((member) => member.raftId !== 4));
+    await until("it has all that the fourth has", () => back.state.values.size === fourth.state.values.size);
+    assert.ok(fourth.node.isLeader);
+    await back.node.readBarrier();
+  } finally {
+    await Promise.all(all.map((each) => each.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
 /** Every 500th byte of the tables and the log of a stopped member's checkpoint. */
 function spoilCheckpoint(folder: string): void {
   for (const name of readdirSync(folder).filter((each) => /^\d+\.(log|ldb)$/.test(each))) {

@@ -1,5 +1,7 @@
 /**
  * RaftTransport over gRPC: one message stream from each member to each other one, snapshots on connections of their own.
+ * Who speaks but is in no configuration here is answered on its own stream: a member that was away while others joined
+ * would have no way to tell such a leader what it lacks.
  * How channels are made and served is the caller's: it gives `connect` and registers `service` for managers only. For a
  * fast failover, channels should be made with grpc.initial_reconnect_backoff_ms of 100 or less,
  * grpc.max_reconnect_backoff_ms of 1000, keepalive, and different options per purpose, so that they don't share a
@@ -62,6 +64,8 @@ export class GrpcTransport implements RaftTransport {
   readonly #peers = new Map<number, Peer>();
   /** Removed members whose streams are still open, and what keeps them from being closed. */
   readonly #leaving = new Map<number, Cancel>();
+  /** Streams of members that speak to this one, for answers to those that it has no address of. */
+  readonly #incoming = new Map<number, BatchStream>();
   readonly #receiver: SnapshotReceiver;
   /** Of all members that were ever known: a number is never given to another node. */
   readonly #nodeOf = new Map<number, string>();
@@ -116,7 +120,7 @@ export class GrpcTransport implements RaftTransport {
   send(messages: readonly Message[]): void {
     const batches = new Map<number, { readonly wire: WireMessage[]; bytes: number }>();
     for (const message of messages) {
-      if (!this.#peers.has(message.to)) continue;
+      if (!this.#peers.has(message.to) && !this.#incoming.has(message.to)) continue;
       let batch = batches.get(message.to);
       if (batch === undefined) {
         batch = { wire: [], bytes: 0 };
@@ -128,8 +132,17 @@ export class GrpcTransport implements RaftTransport {
     }
     const { clusterId, raftId } = this.#options;
     for (const [to, { wire, bytes }] of batches) {
-      this.#peers.get(to)?.stream.send({ clusterId, from: raftId, to, messages: wire }, bytes);
+      const batch = { clusterId, from: raftId, to, messages: wire };
+      const peer = this.#peers.get(to);
+      if (peer === undefined) this.#answer(to, batch);
+      else peer.stream.send(batch, bytes);
     }
+  }
+
+  /** Dropped where the connection takes nothing: Raft sends it again. */
+  #answer(to: number, batch: shoal.v1.IRaftBatch): void {
+    const call = this.#incoming.get(to);
+    if (call !== undefined && !call.writableNeedDrain) call.write(batch);
   }
 
   async sendSnapshot(message: SnapshotMessage, state: StateSnapshot, signal: AbortSignal): Promise<void> {
@@ -157,6 +170,7 @@ export class GrpcTransport implements RaftTransport {
   stop(): Promise<void> {
     this.#isStopped = true;
     for (const [raftId, peer] of this.#peers) this.#close(raftId, peer);
+    this.#incoming.clear();
     this.#handler = undefined;
     return Promise.resolve();
   }
@@ -184,9 +198,26 @@ export class GrpcTransport implements RaftTransport {
       connect: () => connect(addr, "messages"),
       timers,
       random,
+      onAnswer: (batch) => {
+        const isOurs = batch.clusterId === this.#options.clusterId && batch.to === this.#options.raftId;
+        if (isOurs && batch.from === raftId) this.#takeAnswer(raftId, batch);
+      },
       onUnreachable: () => this.#handler?.onUnreachable(raftId),
       onRefused: () => this.#handler?.onRefused(raftId),
     });
+  }
+
+  #takeAnswer(from: number, batch: shoal.v1.IRaftBatch): void {
+    try {
+      this.#handler?.onMessages(this.#decode(from, batch));
+    } catch (caught) {
+      this.#options.log.warn("raft message from a peer not understood", { from, error: caught });
+    }
+  }
+
+  #decode(from: number, batch: shoal.v1.IRaftBatch): readonly Message[] {
+    const envelope = { from, to: this.#options.raftId };
+    return (batch.messages ?? []).map((wire) => decodeMessage(wire, envelope, this.#encoder));
   }
 
   /** A snapshot that comes in; of a member other than `speaker` it is refused. Throws permission_denied for a demoted one. */
@@ -204,6 +235,10 @@ export class GrpcTransport implements RaftTransport {
   /** The messages of one peer's stream; of a member other than `speaker` they are refused. */
   serveMessages(call: BatchStream, speaker?: Speaker): void {
     let isKnown = false;
+    const forget = (): void => {
+      for (const [from, each] of this.#incoming) if (each === call) this.#incoming.delete(from);
+    };
+    for (const over of ["end", "error", "close", "cancelled"]) call.on(over, forget);
     call.sendMetadata(new Metadata());
     call.on("data", (batch: shoal.v1.IRaftBatch) => {
       const from = batch.from ?? 0;
@@ -218,11 +253,11 @@ export class GrpcTransport implements RaftTransport {
       }
       if (!isKnown) {
         isKnown = true;
+        this.#incoming.set(from, call);
         this.#peers.get(from)?.stream.retryNow();
       }
       try {
-        const envelope = { from, to: this.#options.raftId };
-        const messages = (batch.messages ?? []).map((wire) => decodeMessage(wire, envelope, this.#encoder));
+        const messages = this.#decode(from, batch);
         this.#handler?.onMessages(speaker?.isDemoted() === true ? questionsOf(messages) : messages);
       } catch (caught) {
         this.#options.log.warn("raft message from a peer not understood", { from, error: caught });

@@ -43,6 +43,7 @@ function setUp(): {
     connect: () => client as unknown as RaftClient,
     timers: clock,
     random: new SeededRandom(1),
+    onAnswer: () => undefined,
     onUnreachable: () => {
       count += 1;
     },

@@ -23,6 +23,8 @@ export interface PeerStreamOptions {
   readonly connect: () => RaftClient;
   readonly timers: Timers;
   readonly random: Pick<Random, "float">;
+  /** The peer has no stream to us: it answers on this one. */
+  readonly onAnswer: (batch: shoal.v1.IRaftBatch) => void;
   readonly onUnreachable: () => void;
   readonly onRefused: () => void;
 }
@@ -89,7 +91,9 @@ export class PeerStream {
     this.#call = call;
     this.#bufferedBytes = 0;
     call.on("metadata", () => this.#backoff.reset());
-    call.on("data", () => undefined);
+    call.on("data", (batch: Batch) => {
+      if (this.#call === call) this.#options.onAnswer(batch);
+    });
     call.on("error", (error: ServiceError) => this.#broken(call, error));
     call.on("end", () => this.#broken(call, undefined));
   }
