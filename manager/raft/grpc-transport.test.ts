@@ -279,6 +279,35 @@ test("RaftNode that was away while another one joined and took the lead follows 
   }
 });
 
+test("RaftNode that was away while its leader got another address follows it", async () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "shoal-raft-test-"));
+  const all: Running[] = [];
+  try {
+    const first = await startThree(folder, all);
+    const [, second, third] = all;
+    assert.ok(second !== undefined && third !== undefined);
+    await third.stop();
+    await second.stop();
+    const moved = await start(folder, 2, () => ({ kind: "restart" }));
+    all[1] = moved;
+    assert.notEqual(moved.member.addr, second.member.addr);
+    await until("the first leads on", () => first.node.isLeader);
+    await first.node.updateMember(moved.member);
+    await first.node.transferLeadership(2);
+    await until("the second leads", () => moved.node.isLeader);
+    await moved.node.propose(Buffer.from("meanwhile"));
+
+    const back = await start(folder, 3, () => ({ kind: "restart" }), { port: portOf(third) });
+    all[2] = back;
+    await until("it has all that its leader has", () => back.state.values.size === moved.state.values.size);
+    assert.ok(moved.node.isLeader);
+    await back.node.readBarrier();
+  } finally {
+    await Promise.all(all.map((each) => each.stop()));
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
 /** Every 500th byte of the tables and the log of a stopped member's checkpoint. */
 function spoilCheckpoint(folder: string): void {
   for (const name of readdirSync(folder).filter((each) => /^\d+\.(log|ldb)$/.test(each))) {

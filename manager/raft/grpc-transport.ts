@@ -1,7 +1,7 @@
 /**
  * RaftTransport over gRPC: one message stream from each member to each other one, snapshots on connections of their own.
- * Who speaks but is in no configuration here is answered on its own stream: a member that was away while others joined
- * would have no way to tell such a leader what it lacks.
+ * Who speaks but can't be reached, as far as is known here, is answered on its own stream: a member that was away while others
+ * joined or moved would have no way to tell such a leader what it lacks.
  * How channels are made and served is the caller's: it gives `connect` and registers `service` for managers only. For a
  * fast failover, channels should be made with grpc.initial_reconnect_backoff_ms of 100 or less,
  * grpc.max_reconnect_backoff_ms of 1000, keepalive, and different options per purpose, so that they don't share a
@@ -64,7 +64,7 @@ export class GrpcTransport implements RaftTransport {
   readonly #peers = new Map<number, Peer>();
   /** Removed members whose streams are still open, and what keeps them from being closed. */
   readonly #leaving = new Map<number, Cancel>();
-  /** Streams of members that speak to this one, for answers to those that it has no address of. */
+  /** Streams of members that speak to this one, for answers to those that it has no address of, or an old one. */
   readonly #incoming = new Map<number, BatchStream>();
   readonly #receiver: SnapshotReceiver;
   /** Of all members that were ever known: a number is never given to another node. */
@@ -133,16 +133,12 @@ export class GrpcTransport implements RaftTransport {
     const { clusterId, raftId } = this.#options;
     for (const [to, { wire, bytes }] of batches) {
       const batch = { clusterId, from: raftId, to, messages: wire };
-      const peer = this.#peers.get(to);
-      if (peer === undefined) this.#answer(to, batch);
-      else peer.stream.send(batch, bytes);
+      const stream = this.#peers.get(to)?.stream;
+      const incoming = this.#incoming.get(to);
+      if (incoming === undefined || stream?.isOpen === true) stream?.send(batch, bytes);
+      // Dropped where the connection takes nothing: Raft sends it again.
+      else if (!incoming.writableNeedDrain) incoming.write(batch);
     }
-  }
-
-  /** Dropped where the connection takes nothing: Raft sends it again. */
-  #answer(to: number, batch: shoal.v1.IRaftBatch): void {
-    const call = this.#incoming.get(to);
-    if (call !== undefined && !call.writableNeedDrain) call.write(batch);
   }
 
   async sendSnapshot(message: SnapshotMessage, state: StateSnapshot, signal: AbortSignal): Promise<void> {

@@ -23,7 +23,7 @@ export interface PeerStreamOptions {
   readonly connect: () => RaftClient;
   readonly timers: Timers;
   readonly random: Pick<Random, "float">;
-  /** The peer has no stream to us: it answers on this one. */
+  /** The peer has no open stream to us: it answers on this one. */
   readonly onAnswer: (batch: shoal.v1.IRaftBatch) => void;
   readonly onUnreachable: () => void;
   readonly onRefused: () => void;
@@ -36,6 +36,7 @@ export class PeerStream {
   readonly #backoff: Backoff;
   #client: RaftClient | undefined;
   #call: ClientDuplexStream<Batch, Batch> | undefined;
+  #isOpen = false;
   #bufferedBytes = 0;
   #retry: Cancel | undefined;
   #stall: Cancel | undefined;
@@ -47,6 +48,11 @@ export class PeerStream {
     this.#options = options;
     this.#backoff = new Backoff(options.random, { firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS });
     this.#open();
+  }
+
+  /** The peer has taken the stream. Until then what is sent waits for that, at an address that may not be its own any more. */
+  get isOpen(): boolean {
+    return this.#isOpen;
   }
 
   send(batch: Batch, bytes: number): void {
@@ -89,8 +95,12 @@ export class PeerStream {
     const { path, responseDeserialize } = raftService.messages;
     const call = this.#client.makeBidiStreamRequest(path, encodeBatch, responseDeserialize);
     this.#call = call;
+    this.#isOpen = false;
     this.#bufferedBytes = 0;
-    call.on("metadata", () => this.#backoff.reset());
+    call.on("metadata", () => {
+      this.#backoff.reset();
+      if (this.#call === call) this.#isOpen = true;
+    });
     call.on("data", (batch: Batch) => {
       if (this.#call === call) this.#options.onAnswer(batch);
     });
@@ -113,6 +123,7 @@ export class PeerStream {
   #broken(call: ClientDuplexStream<Batch, Batch>, error: ServiceError | undefined): void {
     if (this.#call !== call || this.#isStopped) return;
     this.#call = undefined;
+    this.#isOpen = false;
     this.#stall?.();
     this.#stall = undefined;
     call.cancel();
