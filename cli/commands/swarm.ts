@@ -3,7 +3,6 @@ import { readFileSync } from "node:fs";
 import { open, rm } from "node:fs/promises";
 import { createInterface } from "node:readline/promises";
 import { pipeline } from "node:stream/promises";
-import { setTimeout as sleep } from "node:timers/promises";
 import { ClusterError } from "../../common/errors.ts";
 import type { ClusterSpec } from "../../model/specs.ts";
 import type { ApiClient } from "../client/api-client.ts";
@@ -13,6 +12,7 @@ import type { CommandContext, CommandDefinition, FlagDefinition, Flags } from ".
 import { bool, ExitError, list, text } from "../command.ts";
 import type { Draft } from "../draft.ts";
 import { choiceFlag, durationFlag, unsignedFlag } from "../flag-values.ts";
+import { waitForRotation } from "../progress/wait-rotation.ts";
 
 export { runProgram } from "../program.ts";
 
@@ -256,10 +256,9 @@ async function runUnlockKey(context: CommandContext): Promise<void> {
   else await printUnlockKey(context);
 }
 
-const ROTATION_POLL_MS = 500;
-
 async function runCa(context: CommandContext): Promise<void> {
-  const { client, flags, out } = context;
+  const { client, err, flags, out, signal } = context;
+  const isQuiet = flags.bool("quiet");
   if (flags.bool("rotate")) {
     const certificate = flags.string("ca-cert");
     const key = flags.string("ca-key");
@@ -274,12 +273,10 @@ async function runCa(context: CommandContext): Promise<void> {
       };
     });
     if (flags.bool("detach")) return;
-    while ((await client.get<ApiSwarm>("/swarm")).RootRotationInProgress === true) {
-      await sleep(ROTATION_POLL_MS, undefined, { signal: context.signal });
-    }
+    await waitForRotation({ client, out: isQuiet ? undefined : err, signal });
   }
   const swarm = await client.get<ApiSwarm>("/swarm");
-  if (!flags.bool("quiet")) out.write(`${(swarm.TLSInfo?.TrustRoot ?? "").trimEnd()}\n`);
+  if (!isQuiet) out.write(`${(swarm.TLSInfo?.TrustRoot ?? "").trimEnd()}\n`);
 }
 
 const INIT: CommandDefinition = {

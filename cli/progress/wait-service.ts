@@ -6,7 +6,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatDuration } from "../../model/units.ts";
 import type { ApiClient } from "../client/api-client.ts";
-import { ApiError } from "../client/api-client.ts";
 import { readFrames } from "../client/stdcopy.ts";
 import type { ApiNode, ApiService, ApiTask } from "../client/types.ts";
 import type { Output } from "../command.ts";
@@ -14,6 +13,7 @@ import { ExitError } from "../command.ts";
 import { ellipsis } from "../output/table.ts";
 import type { Progress, SlotRow } from "./convergence.ts";
 import { readProgress } from "./convergence.ts";
+import { isPassing, PASSING_ERRORS_MS } from "./passing-errors.ts";
 
 const POLL_MS = 200;
 /** How long a converged service must stay so, where neither a health check nor UpdateConfig.Monitor says. */
@@ -239,14 +239,6 @@ async function judge(
   }
   return undefined;
 }
-
-/** True where the next reading may go better: an election, a restarting daemon. */
-function isPassing(caught: unknown): boolean {
-  if (caught instanceof ApiError) return caught.status >= 500;
-  return caught instanceof Error && caught.name === "ConnectError";
-}
-
-const PASSING_ERRORS_MS = 30_000;
 
 /**
  * Resolves when the service has converged; throws ExitError with the reason when it won't. Aborted it says that the roll-out
