@@ -1,4 +1,5 @@
 /** `shoal node …`: the machines of the cluster. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { ClusterError } from "../../common/errors.ts";
 import type { NodeSpec } from "../../model/specs.ts";
 import { binarySize } from "../../model/units.ts";
@@ -11,6 +12,7 @@ import { choiceFlag, parseFilters, parsePairs } from "../flag-values.ts";
 import { getNode } from "../lookups.ts";
 import type { ListFormat } from "../output/table.ts";
 import { formatList } from "../output/table.ts";
+import { isPassing } from "../progress/passing-errors.ts";
 import { findTasks, TASK_LIST_FLAGS, writeTasks } from "./task-list.ts";
 import { forEachArgument, inspectCommand, removeCommand } from "./verbs.ts";
 
@@ -121,6 +123,27 @@ async function runUpdate(context: CommandContext): Promise<void> {
   context.out.write(`${name}\n`);
 }
 
+/** How long a demoted manager is waited for to leave Raft. A leader hands over first; one that can't leave is told of. */
+const LEAVE_RAFT_MS = 10_000;
+const LEAVE_RAFT_POLL_MS = 100;
+
+/** True when the demoted node is no member of Raft any more, so that it can be removed. */
+async function hasLeftRaft({ client, signal }: CommandContext, name: string): Promise<boolean> {
+  const deadline = performance.now() + LEAVE_RAFT_MS;
+  for (;;) {
+    try {
+      if (((await getNode(client, name)).ManagerStatus ?? undefined) === undefined) return true;
+    } catch (caught) {
+      // Where the daemon that is spoken to is the demoted one, it can't be asked when it has left.
+      if (!isPassing(caught)) throw caught;
+      const info = await client.get<ApiInfo>("/info", { signal });
+      if (info.Swarm?.ControlAvailable !== true) return true;
+    }
+    if (performance.now() > deadline) return false;
+    await sleep(LEAVE_RAFT_POLL_MS, undefined, { signal });
+  }
+}
+
 function roleCommand(name: "promote" | "demote", role: "manager" | "worker"): CommandDefinition {
   return {
     name,
@@ -133,6 +156,11 @@ function roleCommand(name: "promote" | "demote", role: "manager" | "worker"): Co
         const isChanged = await changeNode(context.client, node, (spec) =>
           spec.Role === role ? spec : { ...spec, Role: role },
         );
+        if (name === "demote" && !(await hasLeftRaft(context, node))) {
+          context.err.write(
+            `${node} is a member of Raft yet; it leaves as soon as that costs no quorum: see 'shoal node ls'\n`,
+          );
+        }
         const done = name === "promote" ? "promoted to a manager in the swarm" : "demoted in the swarm";
         context.out.write(
           isChanged

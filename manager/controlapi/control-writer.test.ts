@@ -596,6 +596,17 @@ test("removeNode() takes only a node that is down or forced, orphans its tasks a
   await fixture.node("n2", { status: { state: NodeState.down, message: "", addr: "" } });
   await fixture.writer.removeNode("n2", false);
   await assert.rejects(fixture.writer.removeNode("n2", true), (error) => hasCode(error, "not_found"));
+  const manager = { raftId: 7, addr: "10.0.0.3:2377" };
+  for (const [id, Role, wanted] of [
+    ["n3", "manager", "must be demoted to worker before removal"],
+    ["n4", "worker", "is being demoted"],
+  ] as const) {
+    await fixture.node(id, { spec: { Role, Availability: "active" }, manager });
+    await assert.rejects(
+      fixture.writer.removeNode(id, true),
+      (error) => hasCode(error, "failed_precondition") && error.message.includes(wanted),
+    );
+  }
 });
 
 test("updateNode() checks roles and availability", async () => {

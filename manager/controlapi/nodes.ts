@@ -65,7 +65,9 @@ export function removeNode(tx: Transaction, plan: RemoveNodePlan): undefined {
   if (isMember) {
     throw new ClusterError(
       "failed_precondition",
-      `node ${node.id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal`,
+      node.spec.Role === "manager"
+        ? `node ${node.id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal`
+        : `node ${node.id} is being demoted and is a member of the raft cluster yet. It can be removed when it has left`,
     );
   }
   if (!plan.force && node.status.state === NodeState.ready) {

@@ -118,6 +118,24 @@ describe("disasters", () => {
     await untilNodes(m1, WHOLE);
   });
 
+  test("a manager that is gone is demoted and removed, one command right after the other, and another takes its place", async () => {
+    await cluster.dev.killDaemon(m3.name);
+    for (const argv of [
+      ["demote", m3.name],
+      ["rm", "--force", m3.name],
+    ]) {
+      const { status, stderr } = await cluster.dev.shoal(m1.name, ["node", ...argv], { timeoutMs: WAIT_MS });
+      assert.equal(status, 0, `node ${argv.join(" ")}: ${stderr}`);
+    }
+    await untilNodes(m1, ["manager1 Ready Leader", "manager2 Ready Reachable", "worker1 Ready"]);
+    await cluster.dev.startDaemon(m3.name);
+    await cluster.dockerOn(m3.name, "swarm", "leave", "--force");
+    const token = (await cluster.docker("swarm", "join-token", "-q", "manager")).trim();
+    const join = ["swarm", "join", "--advertise-addr", m3.address, "--token", token];
+    await cluster.dockerOn(m3.name, ...join, `${m1.address}:2377`);
+    await untilNodes(m1, WHOLE);
+  });
+
   test("of one manager of three a new cluster is forced; the others, should they come back, have no part in it", async () => {
     const secret = path.join(folder, "secret");
     const backup = path.join(folder, "backup");
