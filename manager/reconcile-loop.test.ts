@@ -59,3 +59,62 @@ test("ReconcileLoop rests after planning for long, three times as long, but not 
   for (const each of await starts(1)) assert.ok(each < 5, `${each} ms`);
   for (const each of await starts(20, false)) assert.ok(each < 25, `${each} ms`);
 });
+
+/** A loop that counts how often it starts over, and whose runs end when they are let. */
+class WatchfulLoop extends ReconcileLoop {
+  loadCount = 0;
+  runCount = 0;
+  isRunning = false;
+  endRun: () => void = () => {};
+
+  constructor(deps: LoopDeps) {
+    super(deps, { name: "watchful", tables: ["task"] });
+  }
+
+  protected override load(): void {
+    assert.ok(!this.isRunning, "it starts over between runs only");
+    this.loadCount += 1;
+  }
+
+  protected override observe(): boolean {
+    return true;
+  }
+
+  protected override async reconcile(): Promise<void> {
+    this.runCount += 1;
+    this.isRunning = true;
+    await new Promise<void>((resolve) => (this.endRun = resolve));
+    this.isRunning = false;
+  }
+}
+
+test("ReconcileLoop whose watch is lost during a run starts over after it, once", async () => {
+  const { clock, random, store } = new ModelCluster();
+  const listeners: Parameters<typeof store.viewAndWatch>[1][] = [];
+  const watched = new Proxy<LoopDeps["store"]>(store, {
+    get: (target, name) => {
+      const value: unknown = Reflect.get(target, name, target);
+      if (name !== "viewAndWatch") return typeof value === "function" ? value.bind(target) : value;
+      return (...[options, listener]: Parameters<typeof store.viewAndWatch>) => {
+        listeners.push(listener);
+        return target.viewAndWatch(options, listener);
+      };
+    },
+  });
+  const loop = new WatchfulLoop({ store: watched, clock, timers: clock, random, log: silentLogger });
+  loop.start();
+  await clock.advanceAsync(1);
+  assert.deepEqual([loop.loadCount, loop.runCount], [1, 1]);
+  const resync = { kind: "resync", version: store.view().version } as const;
+  listeners[0]?.([resync]);
+  listeners[0]?.([resync]);
+  assert.equal(loop.loadCount, 1);
+  loop.endRun();
+  await clock.advanceAsync(1);
+  assert.deepEqual([loop.loadCount, loop.runCount], [2, 2]);
+  listeners[1]?.([resync]);
+  const stopped = loop.stop();
+  loop.endRun();
+  await stopped;
+  assert.deepEqual([loop.loadCount, loop.runCount], [2, 2], "not one that was stopped");
+});

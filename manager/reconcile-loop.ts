@@ -53,6 +53,8 @@ export abstract class ReconcileLoop implements Component {
   #alarm: { readonly dueMs: number; readonly cancel: Cancel } | undefined;
   #run: Promise<void> | undefined;
   #isWokenWhileRunning = false;
+  /** Start over once the run that is under way has ended. */
+  #isReloadDue = false;
   /** Monotonic time before which no run begins. */
   #restUntilMs = 0;
   #isStopped = true;
@@ -120,7 +122,13 @@ export abstract class ReconcileLoop implements Component {
     this.#alarm = { dueMs, cancel };
   }
 
+  /** Not during a run: what it writes is not in a view yet, and what it was planned from must not change under it. */
   #reload(): void {
+    if (this.#run !== undefined) {
+      this.#isReloadDue = true;
+      return;
+    }
+    this.#isReloadDue = false;
     this.#watch?.cancel();
     const { view, watch } = this.deps.store.viewAndWatch({ tables: this.#options.tables }, (items) =>
       this.#receive(items),
@@ -168,7 +176,9 @@ export abstract class ReconcileLoop implements Component {
       )
       .then(() => {
         this.#run = undefined;
-        if (this.#isWokenWhileRunning) this.wake();
+        if (this.#isStopped) return;
+        if (this.#isReloadDue) this.#reload();
+        else if (this.#isWokenWhileRunning) this.wake();
       });
   }
 

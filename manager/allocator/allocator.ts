@@ -46,7 +46,10 @@ function makeQueues(): Queues {
 }
 
 export class Allocator extends ReconcileLoop {
+  /** Absent until all that this manager wrote before has landed, or was lost. */
   #ledger: Ledger | undefined;
+  /** Of the view that the ledger was made from. */
+  #ledgerVersion = 0;
   readonly #nodes = new Set<string>();
   readonly #due: Queues = makeQueues();
   /** What was refused waits here until something is given back. */
@@ -67,7 +70,12 @@ export class Allocator extends ReconcileLoop {
   }
 
   protected override load(view: StoreView): void {
-    this.#ledger = new Ledger(view);
+    this.#ledger = undefined;
+    this.#note(view);
+  }
+
+  /** Notes all that is to get something. */
+  #note(view: StoreView): void {
     this.#refusedServices.clear();
     this.#endpoints.clear();
     this.#nodes.clear();
@@ -83,7 +91,23 @@ export class Allocator extends ReconcileLoop {
     for (const task of view.list("task")) if (isNew(task)) this.#due.tasks.add(task.id);
   }
 
+  /**
+   * Who leads and starts over may have grants in flight, from before, that no view shows yet: what they gave away would be
+   * given again.
+   */
+  async #makeLedger(signal: AbortSignal): Promise<Ledger> {
+    const { store } = this.deps;
+    await store.update(() => undefined, { signal });
+    const view = store.view();
+    this.#note(view);
+    this.#ledgerVersion = view.version;
+    this.#ledger = new Ledger(view);
+    return this.#ledger;
+  }
+
   protected override observe(event: StoreEvent): boolean {
+    // Told late of what the ledger knows.
+    if (this.#ledger !== undefined && event.version <= this.#ledgerVersion) return false;
     const nowMs = this.deps.clock.monotonicMs();
     const { id } = event.object;
     switch (event.table) {
@@ -112,7 +136,7 @@ export class Allocator extends ReconcileLoop {
       case "cluster":
         // The first leader begins without one: pools and sizes are known from here on, and nothing was given yet.
         if (event.action !== "create") return false;
-        this.load(this.deps.store.view());
+        this.#ledger = undefined;
         return true;
       case "image":
       case "secret":
@@ -159,8 +183,7 @@ export class Allocator extends ReconcileLoop {
 
   protected override async reconcile(signal: AbortSignal): Promise<void> {
     const { store, clock, log } = this.deps;
-    const ledger = this.#ledger;
-    if (ledger === undefined) return;
+    const ledger = this.#ledger ?? (await this.#makeLedger(signal));
     const nowMs = clock.monotonicMs();
     const grants: Grant[] = [];
     const view = store.view();
