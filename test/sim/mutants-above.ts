@@ -2,6 +2,7 @@
 import { mutant, type Mutant } from "./mutant.ts";
 import type { ProfileName } from "./profiles.ts";
 
+const ALLOCATOR = "manager/allocator/allocator.ts";
 const LEDGER = "manager/allocator/ledger.ts";
 const NUMBERS = "manager/allocator/number-pool.ts";
 const FILTERS = "manager/scheduler/filters.ts";
@@ -247,7 +248,11 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
     236,
     "a leader plans before it has applied what it found committed",
     "safety",
-    [[NODE, " && this.#appliedIndex >= leadership.firstIndexOfTerm;", ";"]],
+    [
+      [NODE, " && this.#appliedIndex >= leadership.firstIndexOfTerm;", ";"],
+      // The allocator waits for it besides. Both guards are taken away.
+      [ALLOCATOR, "await store.update(() => undefined, { signal });", ""],
+    ],
     "handover",
   ),
   above(
