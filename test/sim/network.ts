@@ -152,6 +152,8 @@ export class SimTransport implements RaftTransport {
   /** Messages wait while the process is paused. */
   isPaused = false;
   #waiting: Message[] = [];
+  /** Whom this end has an address of, or is spoken to by: nobody else can be sent anything, as over gRPC. */
+  readonly #reachable = new Set<number>();
 
   constructor(network: Network, raftId: number) {
     this.#network = network;
@@ -162,10 +164,12 @@ export class SimTransport implements RaftTransport {
     this.handler = handler;
   }
 
-  setPeers(_members: readonly Member[]): void {}
+  setPeers(members: readonly Member[]): void {
+    for (const { raftId } of members) if (raftId !== this.#raftId) this.#reachable.add(raftId);
+  }
 
   send(messages: readonly Message[]): void {
-    this.#network.deliver(messages.filter((message) => message.to !== this.#raftId));
+    this.#network.deliver(messages.filter((message) => this.#reachable.has(message.to)));
   }
 
   sendSnapshot(message: SnapshotMessage, state: StateSnapshot, signal: AbortSignal): Promise<void> {
@@ -178,6 +182,7 @@ export class SimTransport implements RaftTransport {
   }
 
   receive(messages: readonly Message[]): void {
+    for (const { from } of messages) this.#reachable.add(from);
     if (this.isPaused) this.#waiting.push(...messages);
     else this.handler?.onMessages(messages);
   }
