@@ -405,5 +405,15 @@ export const MUTANTS: readonly Mutant[] = [
       ],
     ],
   }),
+  mutant(116, "a damaged log's vote is not looked for beside it", "safety", {
+    profile: "disk",
+    patches: [
+      [
+        RECOVERY,
+        "const noted = await readVote(disk, folder, options.identity.raftId);",
+        "const noted = undefined;",
+      ],
+    ],
+  }),
   ...MUTANTS_ABOVE,
 ];
