@@ -29,7 +29,13 @@ export interface LoadResult {
 export interface AgentCalls {
   serve(options: { port: number; name: string }): Promise<void>;
   http(options: { url: string; timeoutMs?: number }): Promise<string>;
-  udp(options: { host: string; port: number; text: string; timeoutMs?: number }): Promise<string>;
+  udp(options: {
+    host: string;
+    port: number;
+    text: string;
+    localPort?: number;
+    timeoutMs?: number;
+  }): Promise<string>;
   resolve(options: { server: string; name: string; kind: "A" | "AAAA" | "PTR" | "SRV" }): Promise<string[]>;
   /** Connects to each host from the same port of its own, and asks them one after the other while all are open. */
   samePort(options: { hosts: readonly string[]; port: number; localPort: number }): Promise<string[]>;
@@ -187,7 +193,7 @@ const calls: AgentCalls = {
     }
   },
   http: ({ url, timeoutMs }) => fetchText(url, timeoutMs ?? DEFAULT_TIMEOUT_MS),
-  udp: ({ host, port, text, timeoutMs }) =>
+  udp: ({ host, port, text, localPort, timeoutMs }) =>
     new Promise((resolve, reject) => {
       const socket = createSocket(host.includes(":") ? "udp6" : "udp4");
       const timer = setTimeout(() => {
@@ -199,7 +205,7 @@ const calls: AgentCalls = {
         socket.close();
         resolve(message.toString());
       });
-      socket.send(text, port, host);
+      socket.bind(localPort ?? 0, () => socket.send(text, port, host));
     }),
   async resolve({ server, name, kind }) {
     const resolver = new Resolver({ timeout: 15_000, tries: 2 });

@@ -1,7 +1,8 @@
 /**
  * A name server on one address, UDP and TCP. It knows who asks by the source address, asks its resolver for names of this
- * network, and passes on what the resolver does not claim. Takes port 53 of its address, or any other when something else
- * has that; the caller then redirects. Never listens on more than its one address.
+ * network, and passes on what the resolver does not claim. Listens on any port but 53, which the caller redirects to it: a
+ * socket on 53 of one address would keep containers from publishing that port on all. Never listens on more than its one
+ * address.
  */
 import { createSocket } from "node:dgram";
 import type { RemoteInfo, Socket as UdpSocket } from "node:dgram";
@@ -13,11 +14,12 @@ import type { DnsForwarder, Upstreams } from "./dns-forwarder.ts";
 import { decodeQuestion, DnsCode, encodeAnswer } from "./dns-wire.ts";
 import type { DnsAnswer, DnsQuestion } from "./dns-wire.ts";
 
-const DNS_PORT = 53;
+/** What clients ask; nothing listens there. */
+export const DNS_PORT = 53;
 const TCP_CONNECTIONS_MAX = 256;
 const TCP_IDLE_MS = 10_000;
 const TCP_MESSAGE_BYTES_MAX = 65_535;
-/** How often a pair of ports is tried where 53 is taken. */
+/** How often a pair of ports is tried: that of UDP may be taken for TCP. */
 const PORT_ATTEMPTS = 20;
 
 export type Resolution =
@@ -47,7 +49,7 @@ export class DnsServer {
     return this.#options.address;
   }
 
-  /** Port that it listens on; 53 unless that was taken. */
+  /** Port that it listens on; another one after each start. */
   get port(): number {
     return this.#port;
   }
@@ -55,7 +57,7 @@ export class DnsServer {
   async start(): Promise<void> {
     for (let attempt = 0; attempt < PORT_ATTEMPTS; attempt += 1) {
       try {
-        await this.#listen(attempt === 0 ? DNS_PORT : 0);
+        await this.#listen();
         return;
       } catch (caught) {
         await this.stop();
@@ -75,12 +77,12 @@ export class DnsServer {
     await new Promise<void>((resolve) => (tcp === undefined ? resolve() : tcp.close(() => resolve())));
   }
 
-  async #listen(port: number): Promise<void> {
+  async #listen(): Promise<void> {
     // Answers go to the numeric address that asked: the resolver's queue has no part in that.
     const udp = createSocket({ type: "udp4", lookup: (host, _options, done) => done(null, host, 4) });
     await new Promise<void>((resolve, reject) => {
       udp.once("error", reject);
-      udp.bind({ port, address: this.address, exclusive: true }, () => {
+      udp.bind({ port: 0, address: this.address, exclusive: true }, () => {
         udp.off("error", reject);
         resolve();
       });

@@ -10,6 +10,7 @@ import { formatBlock, macOf, parseAddress, parseBlock, splitCidr } from "./addre
 import type { Block } from "./addresses.ts";
 import { parseBlock6, splitCidr6 } from "./addresses6.ts";
 import type { Block6 } from "./addresses6.ts";
+import { deleteFlows } from "./conntrack.ts";
 import { allowLoopbackSources, linkIndex } from "./container-link.ts";
 import type { DnsForwarder } from "./dns-forwarder.ts";
 import { DnsServer } from "./dns-server.ts";
@@ -67,6 +68,8 @@ export class LocalBridges {
   readonly #bridges = new Map<string, Bridge>();
   #published: readonly PublishFacts[] = [];
   #isHeld = false;
+  /** Gateways whose name server has a new port, of which the packet filter does not know yet. */
+  readonly #moved = new Set<string>();
 
   constructor(deps: LocalBridgesDeps) {
     this.#deps = deps;
@@ -150,6 +153,7 @@ export class LocalBridges {
       ...(ipv6Plan === undefined ? {} : { ipv6Subnet: ipv6Plan.Subnet }),
     };
     this.#bridges.set(record.id, { facts, dns });
+    this.#moved.add(plan.Gateway);
     await this.#applyFilter();
     return must(findLink(this.#deps.root.route, device), "a bridge that was just made is there");
   }
@@ -245,6 +249,10 @@ export class LocalBridges {
       localDefinition(this.#deps.table),
       groupsOf(localElements(bridges, this.#published)),
     );
+    // Who asks by one socket all the time would go on asking the port that was before.
+    for (const gateway of this.#moved)
+      deleteFlows(this.#deps.root, { replySource: gateway, protocol: "udp" });
+    this.#moved.clear();
     if (bridges.some((bridge) => bridge.ipv6Subnet !== undefined))
       this.#filter6 ??= new NftTable(this.#deps.root.nft, this.#deps.log);
     await this.#filter6?.set(

@@ -375,7 +375,6 @@ export class Members {
       return member === undefined ? undefined : publishEndpoint(member);
     };
     return this.#reservations.take(port, {
-      hasIpv6: endpoint()?.ipv6 !== undefined,
       address: () => {
         const host = endpoint()?.ip;
         return host === undefined ? undefined : { host, port: port.containerPort };

@@ -19,7 +19,7 @@ test("PortReservations.release() ends relayed connections, whatever their client
   const reservations = new PortReservations();
   const held = await reservations.take(
     { protocol: "tcp", containerPort: port, hostIp: "::1", first: 0, last: 0 },
-    { address: () => ({ host: "127.0.0.1", port }), hasIpv6: false },
+    { address: () => ({ host: "127.0.0.1", port }) },
   );
   const client = connect({ host: "::1", port: held.hostPort, allowHalfOpen: true });
   t.after(() => client.destroy());

@@ -13,6 +13,7 @@ import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import type { ContainerConfig, HostConfig } from "../../model/engine.ts";
 import { tryParseAddress6 } from "./addresses6.ts";
 import type { OutsidePorts } from "./slirp-ports.ts";
+import { UdpRelay } from "./udp-relay.ts";
 
 export type HostProtocol = "tcp" | "udp";
 
@@ -129,10 +130,8 @@ interface Holder {
 
 /** Where a port that is held leads to. */
 export interface PortTarget {
-  /** Once known. */
+  /** By IPv4, once known. */
   readonly address: () => { host: string; port: number } | undefined;
-  /** The packet filter brings IPv6 to it as well. */
-  readonly hasIpv6: boolean;
 }
 
 /** Opens a server that holds a port. Closing it ends its connections. */
@@ -329,15 +328,18 @@ function ifFree<T>(held: Promise<T>): Promise<T | undefined> {
   return held.catch(() => undefined);
 }
 
-/** Nothing relays datagrams: an IPv6 address needs a container that has IPv6. */
+/** Nobody answers on an IPv4 address: the packet filter leads elsewhere before anything comes here. */
 async function holdUdp({ address, port, isDual, target }: HoldRequest): Promise<Holder> {
+  const relayed = (socket: UdpSocket): UdpRelay => new UdpRelay(socket, { target: target.address });
   const socket = await bindUdp(address, port);
-  const other = isDual && target.hasIpv6 ? await ifFree(bindUdp("::", port)) : undefined;
-  const sockets = other === undefined ? [socket] : [socket, other];
+  const own = address.includes(":") ? relayed(socket) : undefined;
+  const other = isDual ? await ifFree(bindUdp("::", port).then(relayed)) : undefined;
   return {
     isDual: other !== undefined,
     async close(): Promise<void> {
-      for (const each of sockets) await new Promise<void>((resolve) => each.close(resolve));
+      await other?.close();
+      if (own === undefined) await new Promise<void>((resolve) => socket.close(resolve));
+      else await own.close();
     },
   };
 }

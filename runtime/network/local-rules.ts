@@ -1,5 +1,6 @@
 /** The packet filter of this machine's bridges: published ports, way out, isolation. Pure: text from records. */
 import type { Elements, TableDefinition } from "./nft-table.ts";
+import { DNS_PORT } from "./dns-server.ts";
 import type { PublishedPort } from "./local-ports.ts";
 
 export interface BridgeFacts {
@@ -10,7 +11,7 @@ export interface BridgeFacts {
   /** Containers may talk to each other. */
   readonly isOpenInside: boolean;
   readonly isMasqueraded: boolean;
-  /** Port of the network's name server on its gateway. */
+  /** Port of the network's name server on its gateway; containers ask 53. */
   readonly dnsPort: number;
   /** Absent without IPv6. */
   readonly ipv6Subnet?: string;
@@ -140,12 +141,14 @@ export function localElements(bridges: readonly BridgeFacts[], published: readon
       else atOne.set(`${port.hostIp} . ${port.protocol} . ${port.hostPort}`, target);
     }
   }
-  const moved = bridges.filter((bridge) => bridge.dnsPort !== 53);
   return new Map([
     ...bridgeElements(bridges, (bridge) => bridge.subnet),
     ["at_all", atAll],
     ["at_one", atOne],
-    ["names", new Map(moved.map(({ gateway, dnsPort }) => [`${gateway} . 53`, `${gateway} . ${dnsPort}`]))],
+    [
+      "names",
+      new Map(bridges.map(({ gateway, dnsPort }) => [`${gateway} . ${DNS_PORT}`, `${gateway} . ${dnsPort}`])),
+    ],
   ]);
 }
 

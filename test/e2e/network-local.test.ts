@@ -74,11 +74,15 @@ describe("local networks", () => {
 
   let web: Started;
   let client: Started;
+  let api: Started;
 
   test("the default bridge gives addresses, a way out and published ports", options, async () => {
     web = await start("web", {
       hostConfig: {
-        PortBindings: { "80/tcp": [{ HostPort: "8080" }], "80/udp": [{ HostIp: "127.0.0.1", HostPort: "" }] },
+        PortBindings: {
+          "80/tcp": [{ HostPort: "8080" }],
+          "80/udp": [{ HostIp: "127.0.0.1", HostPort: "" }, { HostPort: "8080" }],
+        },
       },
     });
     client = await start("client");
@@ -168,6 +172,8 @@ describe("local networks", () => {
       assert.equal(binding?.HostIp, "127.0.0.1");
       const port = Number(binding?.HostPort);
       assert.match(await daemon.call("udp", { host: "127.0.0.1", port, text: "hi" }), /^web .* hi$/);
+      for (const host of hosts.map((each) => each.replaceAll(/[[\]]/g, "")))
+        assert.match(await daemon.call("udp", { host, port: 8080, text: "hi" }), /^web .* hi$/, host);
     },
   );
 
@@ -231,7 +237,7 @@ describe("local networks", () => {
           EndpointsConfig: { app: { Aliases: ["postgres"], IPAMConfig: { IPv4Address: "10.91.0.42" } } },
         },
       });
-      const api = await start("api", { hostConfig: { NetworkMode: "app" } });
+      api = await start("api", { hostConfig: { NetworkMode: "app" } });
       assert.equal(db.ip, "10.91.0.42");
       assert.equal(api.ip, "10.91.0.128");
       const [server = ""] = api.result.nameservers;
@@ -257,6 +263,18 @@ describe("local networks", () => {
       );
     },
   );
+
+  test("port 53 can be published, and our own names are still answered", options, async () => {
+    const both = [{ HostIp: "0.0.0.0", HostPort: "53" }];
+    const hostConfig = { NetworkMode: "app", PortBindings: { "80/udp": both, "80/tcp": both } };
+    const own = await start("resolver", { hostConfig });
+    assert.match(await outside.call("udp", { host: "192.168.77.1", port: 53, text: "q" }), /^resolver .* q$/);
+    assert.match(await outside.call("http", { url: "http://192.168.77.1:53/" }), /^resolver /);
+    const [server = ""] = own.result.nameservers;
+    assert.deepEqual(await own.process.call("resolve", { server, name: "db", kind: "A" }), ["10.91.0.42"]);
+    await own.process.kill();
+    await local("detach", "resolver");
+  });
 
   test(
     "a container knows itself by its whole name on each of its networks, and asks our names first",
@@ -369,6 +387,11 @@ describe("local networks", () => {
 
   test("a new daemon takes over what the killed one left", options, async () => {
     assert.ok(lab !== undefined);
+    // A question for db, from one socket all the time.
+    const text = "\x01\x02\x01\0\0\x01\0\0\0\0\0\0\x02db\0\0\x01\0\x01";
+    const [host = ""] = api.result.nameservers;
+    const asked = { host, port: 53, text, localPort: 4053 };
+    assert.match(await api.process.call("udp", asked), /db/);
     await outside.call("startLoad", { url: "http://192.168.77.1:8080/", parallel: 4 });
     await outside.call("untilLoad", 20);
     await daemon.kill();
@@ -380,6 +403,8 @@ describe("local networks", () => {
     assert.deepEqual(readdirSync(path.join(lab.folder, "data/network/containers")), []);
     assert.ok(readdirSync(path.join(lab.folder, "run/network/containers")).includes("web.json"));
     await local("adopt", { containerId: "web", pid: web.process.pid, dns: [] }, web.result);
+    await local("adopt", { containerId: "api", pid: api.process.pid, dns: [] }, api.result);
+    assert.match(await api.process.call("udp", asked), /db/, "the new server has another port");
     await outside.call("untilLoad", 20);
     const result = await outside.call("stopLoad");
     assert.equal(result.failed, 0, result.errors.join());

@@ -75,10 +75,7 @@ export class HostPorts {
     const range = { hostIp: ALL_ADDRESSES, isDual: true, first: number, last: number };
     try {
       const address = (): { host: string; port: number } => ({ host: meshIp, port: containerPort });
-      return await this.#reservations.take(
-        { protocol, containerPort, ...range },
-        { address, hasIpv6: false },
-      );
+      return await this.#reservations.take({ protocol, containerPort, ...range }, { address });
     } catch (caught) {
       const text = `Cannot publish port ${number}/${protocol} of this node: something else on it listens there`;
       throw new ClusterError("failed_precondition", text, { cause: caught });

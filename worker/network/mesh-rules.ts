@@ -2,6 +2,7 @@
  * The packet filter of the mesh, as text: published ports, egress, isolation, and the way back of replies. Pure. All that
  * changes with services and tasks is in sets and maps; the chains follow from the node's own addresses alone.
  */
+import { DNS_PORT } from "../../runtime/network/dns-server.ts";
 import type { TableDefinition } from "../../runtime/network/nft-table.ts";
 import { SLOT_CLASSES } from "./slots.ts";
 
@@ -19,8 +20,8 @@ export interface MeshShape {
   /** Marks of the way back: the fixed bits and their mask. */
   readonly markBase: number;
   readonly markMask: number;
-  /** Port of the name server if it could not have 53. */
-  readonly dnsPort: number;
+  /** Port of the name server, once it is there; tasks ask 53. */
+  readonly dnsPort: number | undefined;
   /** What a backend on another node sees as the client's address. */
   readonly clientAddress: "client" | "node";
 }
@@ -53,9 +54,9 @@ function chains(shape: MeshShape): string {
   const tasks = `"${shape.linkPrefix}*"`;
   const mark = `& ${hex(shape.markMask)} == ${hex(shape.markBase)}`;
   const redirectNames =
-    shape.dnsPort === 53
+    shape.dnsPort === undefined
       ? ""
-      : `    ip daddr ${address} meta l4proto { tcp, udp } th dport 53 redirect to :${shape.dnsPort}`;
+      : `    ip daddr ${address} meta l4proto { tcp, udp } th dport ${DNS_PORT} dnat to ${address}:${shape.dnsPort}`;
   // A client that is itself a node may be the one that the backend runs on: its own address coming in over the tunnel
   // would be refused there as a forgery, so nodes are always seen as this node.
   const hidden = shape.clientAddress === "node" ? "" : "ip saddr @vteps ";

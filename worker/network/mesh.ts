@@ -73,7 +73,7 @@ export class Mesh {
   #assignment: MeshAssignment | undefined;
   #addresses: MeshAddresses | undefined;
   #drained: ReadonlySet<string> = new Set();
-  #dnsPort = 53;
+  #dnsPort: number | undefined;
   #underlay = { mtu: 0, local: "" };
   /** Addresses in the kernel's set of those that are gone, and until when. */
   readonly #gone = new Map<string, number>();
@@ -135,10 +135,13 @@ export class Mesh {
     await this.#applyFilter();
   }
 
-  /** The name server could not have port 53: queries are sent to this one. */
+  /** Where the name server listens: queries are sent there. */
   async setDnsPort(port: number): Promise<void> {
     this.#dnsPort = port;
     await this.#applyFilter();
+    // Who asks by one socket all the time would go on asking the port that was before.
+    const { address } = this;
+    if (address !== undefined) deleteFlows(this.#deps.root, { replySource: address, protocol: "udp" });
   }
 
   /** Gives the task its interface. Fine if it has it already. */

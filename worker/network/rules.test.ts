@@ -18,15 +18,15 @@ const shape: MeshShape = {
   dataPathPort: 4789,
   markBase: markBase(5),
   markMask: MARK_MASK,
-  dnsPort: 53,
+  dnsPort: undefined,
   clientAddress: "client",
 };
 
-test("meshDefinition() redirects name queries only if port 53 was taken", () => {
-  assert.doesNotMatch(meshDefinition(shape).chains, /redirect/);
+test("meshDefinition() redirects name queries once the name server is there", () => {
+  assert.doesNotMatch(meshDefinition(shape).chains, /dnat to 10\.210/);
   assert.match(
     meshDefinition({ ...shape, dnsPort: 4053 }).chains,
-    /ip daddr 10\.210\.4\.1 .* th dport 53 redirect to :4053/,
+    /ip daddr 10\.210\.4\.1 .* th dport 53 dnat to 10\.210\.4\.1:4053/,
   );
 });
 
