@@ -50,6 +50,27 @@ function checkHealth(config: ContainerConfig): void {
   if ((health.Retries ?? 0) < 0) refuse("Retries in Healthcheck cannot be negative");
 }
 
+/** What is another container's, or the host's, can't be set for this one. */
+function checkNetworkMode(hostConfig: HostConfig, config: ContainerConfig): void {
+  const mode = hostConfig.NetworkMode ?? "";
+  const undefinedBehavior = "can't be used with links. This would result in undefined behavior";
+  const hasLinks = (hostConfig.Links ?? []).length > 0;
+  if (mode === "host" && hasLinks) refuse(`conflicting options: host type networking ${undefinedBehavior}`);
+  if (mode !== "container" && !mode.startsWith("container:")) return;
+  if (mode.length <= "container:".length)
+    refuse("invalid network mode: invalid container format container:<name|id>");
+  const has = (value: object | undefined | null): boolean => Object.keys(value ?? {}).length > 0;
+  if ((config.Hostname ?? "") !== "") refuse("conflicting options: hostname and the network mode");
+  if (hasLinks) refuse(`conflicting options: container type network ${undefinedBehavior}`);
+  if (has(hostConfig.Dns)) refuse("conflicting options: dns and the network mode");
+  if (has(hostConfig.ExtraHosts))
+    refuse("conflicting options: custom host-to-IP mapping and the network mode");
+  if (has(hostConfig.PortBindings) || hostConfig.PublishAllPorts === true)
+    refuse("conflicting options: port publishing and the container type network mode");
+  if (has(config.ExposedPorts))
+    refuse("conflicting options: port exposing and the container type network mode");
+}
+
 function checkModes(hostConfig: HostConfig, config: ContainerConfig): void {
   const check = (name: string, value: string | undefined, allowed: readonly string[]): void => {
     const isShared = value?.startsWith("container:") === true && value.length > "container:".length;
@@ -65,15 +86,10 @@ function checkModes(hostConfig: HostConfig, config: ContainerConfig): void {
   if (hostConfig.UTSMode === "host" && (config.Hostname ?? "") !== "") {
     refuse("conflicting options: hostname and the UTS mode");
   }
-  const mode = hostConfig.NetworkMode ?? "";
-  if (mode.startsWith("container:")) {
-    if ((config.Hostname ?? "") !== "") refuse("conflicting options: hostname and the network mode");
-    if (Object.keys(hostConfig.PortBindings ?? {}).length > 0) {
-      refuse("conflicting options: port publishing and the container type network mode");
-    }
-  }
+  checkNetworkMode(hostConfig, config);
   const isolation = hostConfig.Isolation ?? "";
-  if (isolation !== "" && isolation !== "default") refuse(`invalid isolation '${isolation}' on linux`);
+  if (isolation !== "" && isolation !== "default")
+    refuse(`invalid isolation (${isolation}): linux only supports 'default'`);
 }
 
 function checkSysctls(hostConfig: HostConfig): void {

@@ -84,6 +84,20 @@ test("checkedConfig() refuses what would only look as if it were there, and anot
   const EndpointsConfig = { none: { IPAMConfig: { IPv4Address: "10.0.0.9" } } };
   const none = { hostConfig: { NetworkMode: "none" }, networkingConfig: { EndpointsConfig } };
   refused(none, /IP address is supported on user defined networks only/);
+  const links = { Links: ["db:db"] };
+  refused({ hostConfig: { NetworkMode: "host", ...links } }, /host type networking can't be used with links/);
+  const shared = (more: object): object => ({ hostConfig: { NetworkMode: "container:db", ...more } });
+  refused(shared(links), /container type network can't be used with links/);
+  refused(shared({ Dns: ["1.1.1.1"] }), /dns and the network mode/);
+  refused(shared({ ExtraHosts: ["a:1.1.1.1"] }), /custom host-to-IP mapping and the network mode/);
+  refused(shared({ PublishAllPorts: true }), /port publishing and the container type network mode/);
+  refused(
+    { config: { Image: "web:1", ExposedPorts: { "80/tcp": {} } }, ...shared({}) },
+    /port exposing and the container type network mode/,
+  );
+  refused({ hostConfig: { NetworkMode: "container:" } }, /invalid container format container:<name\|id>/);
+  const exposing = { ...image, config: { ...image.config, ExposedPorts: { "80/tcp": {} } } };
+  checkedConfig({ config: { Image: "web:1" }, hostConfig: { NetworkMode: "container:db" } }, exposing);
   refused(
     { platform: "linux/arm64" },
     /web:1 was found but its platform \(linux\/amd64\) does not match/,
