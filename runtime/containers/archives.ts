@@ -13,6 +13,8 @@ import type { JsonObject } from "../../model/engine.ts";
 import { decompressed, peek } from "../images/decompression.ts";
 import type { RootfsSource } from "../ports.ts";
 import { startTicks } from "./execs.ts";
+import { mountImage } from "./image-mounts.ts";
+import type { LaunchMount } from "./launch-spec.ts";
 import type { MountPoint } from "./container-record.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { FrameType } from "./native-frames.ts";
@@ -20,6 +22,7 @@ import { ArchiveMode, encodeArchiveJob, NamespaceFlag, type ArchiveJob } from ".
 import type { NativeLauncher } from "./native-launcher.ts";
 import { pointMount, volatileFlags } from "./spec.ts";
 import { userNamespaceOf } from "./user-namespace.ts";
+import { unmountBelow } from "../volumes/mount-calls.ts";
 
 export interface ArchiveDeps {
   readonly launcher: NativeLauncher;
@@ -45,6 +48,9 @@ export function goFileMode(mode: number): number {
     ((mode & 0o1000) === 0 ? 0 : 2 ** 20);
   return (kinds[mode & 0o170000] ?? 0) + flags + (mode & 0o777);
 }
+
+/** Below the exec root: images that are mounted for a look into a container that does not run. */
+const LOOKS = "look";
 
 /** Name of the entries' top as Docker has it: "." for "dir/.", "/" for the root. */
 function baseOf(place: string): string {
@@ -102,16 +108,42 @@ function archiveError(text: string, place: string, live: LiveContainer): Cluster
   }
 }
 
+interface Wanted {
+  readonly place: string;
+  readonly prefix?: string;
+  readonly keepsKind?: boolean;
+  readonly user?: string;
+}
+
+interface Opened {
+  readonly socket: Socket;
+  readonly payload: Buffer;
+}
+
+/** What is mounted below another mount comes after it. */
+function byDepth(one: LaunchMount, other: LaunchMount): number {
+  return one.target.split("/").length - other.target.split("/").length;
+}
+
 export class Archives {
   readonly #deps: ArchiveDeps;
+
+  #lookCount = 0;
 
   constructor(deps: ArchiveDeps) {
     this.#deps = deps;
   }
 
+  /** Takes away what a killed daemon has left mounted. */
+  async open(): Promise<void> {
+    const folder = path.join(this.#deps.execRoot, LOOKS);
+    await unmountBelow(folder);
+    await fs.rm(folder, { recursive: true, force: true });
+  }
+
   async export(live: LiveContainer): Promise<Readable> {
     const { lower, upper } = await this.#deps.rootfs.layers(live.id);
-    const job = await this.#job(live, ArchiveMode.export, "/", "");
+    const job = await this.#job(live, ArchiveMode.export, { place: "/" });
     // Read from the layers, without volumes, whether it runs or not.
     const { socket } = await this.#open(live, "/", {
       ...job,
@@ -125,11 +157,7 @@ export class Archives {
   }
 
   async stat(live: LiveContainer, place: string): Promise<JsonObject> {
-    const { socket, payload } = await this.#open(
-      live,
-      place,
-      await this.#job(live, ArchiveMode.stat, place, ""),
-    );
+    const { socket, payload } = await this.#look(live, ArchiveMode.stat, { place });
     socket.destroy();
     return statJson(payload, place);
   }
@@ -138,8 +166,7 @@ export class Archives {
     live: LiveContainer,
     place: string,
   ): Promise<{ readonly stat: JsonObject; readonly tar: Readable }> {
-    const job = await this.#job(live, ArchiveMode.get, place, baseOf(place));
-    const { socket, payload } = await this.#open(live, place, job);
+    const { socket, payload } = await this.#look(live, ArchiveMode.get, { place, prefix: baseOf(place) });
     return { stat: statJson(payload, place), tar: tarOf(socket) };
   }
 
@@ -149,9 +176,8 @@ export class Archives {
     tar: Readable,
     options: { readonly noOverwriteDirNonDir: boolean; readonly copyUidGid: boolean },
   ): Promise<void> {
-    const job = await this.#job(live, ArchiveMode.put, place, "");
-    const { socket } = await this.#open(live, place, {
-      ...job,
+    const { socket } = await this.#look(live, ArchiveMode.put, {
+      place,
       keepsKind: options.noOverwriteDirNonDir,
       user: options.copyUidGid ? (live.record.config.User ?? "") : "",
     });
@@ -169,10 +195,11 @@ export class Archives {
     }
   }
 
-  async #job(live: LiveContainer, mode: number, place: string, prefix: string): Promise<ArchiveJob> {
+  async #job(live: LiveContainer, mode: number, wanted: Wanted): Promise<ArchiveJob> {
     // The layers are to be mounted again: those of the last run must not be any more.
     if (!live.isRunning) await live.ending?.closed;
     const { pid } = live.record.state;
+    const { place, prefix = "", keepsKind = false, user = "" } = wanted;
     const stateDir = path.join(this.#deps.execRoot, "c", live.id);
     await fs.mkdir(stateDir, { recursive: true, mode: 0o711 });
     const { lower, upper, work } = await this.#deps.rootfs.layers(live.id);
@@ -181,22 +208,47 @@ export class Archives {
       mode,
       path: place === "" ? "/" : place,
       prefix,
-      keepsKind: false,
-      user: "",
+      keepsKind,
+      user,
       process: live.isRunning && pid > 0 ? processTarget(pid) : undefined,
       stateDir,
       lower,
       upper,
       work,
-      mounts: live.record.mounts.filter(isThere(live)).map(pointMount),
+      mounts: live.record.mounts
+        .filter(({ Type }) => Type !== "tmpfs" && Type !== "image")
+        .map(pointMount)
+        .toSorted(byDepth),
     };
   }
 
-  async #open(
-    live: LiveContainer,
-    place: string,
-    job: ArchiveJob,
-  ): Promise<{ readonly socket: Socket; readonly payload: Buffer }> {
+  /** The container's tree with all that is mounted in it, once the process that reads or writes has it open. */
+  async #look(live: LiveContainer, mode: number, wanted: Wanted): Promise<Opened> {
+    const job = await this.#job(live, mode, wanted);
+    const images = live.record.mounts.filter(({ Type }) => Type === "image");
+    if (job.process !== undefined || images.length === 0) return this.#open(live, wanted.place, job);
+    // A running container's own process has them; here they are there until this one has copied them for itself.
+    this.#lookCount += 1;
+    const folder = path.join(this.#deps.execRoot, LOOKS, `${live.id}-${this.#lookCount}`);
+    try {
+      await fs.mkdir(folder, { recursive: true, mode: 0o700 });
+      const points: MountPoint[] = [];
+      for (const point of images) {
+        const mountpoint = path.join(folder, String(points.length));
+        await mountImage(this.#deps.rootfs, point, mountpoint);
+        points.push({ ...point, Source: mountpoint });
+      }
+      return await this.#open(live, wanted.place, {
+        ...job,
+        mounts: [...job.mounts, ...points.map(pointMount)].toSorted(byDepth),
+      });
+    } finally {
+      await unmountBelow(folder);
+      await fs.rm(folder, { recursive: true, force: true });
+    }
+  }
+
+  async #open(live: LiveContainer, place: string, job: ArchiveJob): Promise<Opened> {
     const socket = await this.#deps.launcher.archive(encodeArchiveJob(job));
     socket.on("error", () => undefined);
     try {
@@ -230,9 +282,4 @@ function statJson(payload: Buffer, place: string): JsonObject {
     mtime: rfc3339At(Number(seconds), Number(nanoseconds)),
     linkTarget: absolute,
   };
-}
-
-/** What of a container's mounts can be shown to who looks into it: an image only while it runs, and then its own process has it. */
-function isThere(live: LiveContainer): (point: MountPoint) => boolean {
-  return ({ Type }) => Type !== "tmpfs" && (Type !== "image" || live.isRunning);
 }

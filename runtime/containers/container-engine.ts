@@ -174,6 +174,7 @@ export class LocalContainerEngine implements ContainerEngine {
         this.#options.log.error("container not adopted", { containerId: live.id, error });
       });
     }
+    await this.#archives.open();
     await this.#clearBroken(broken);
     await this.#logs.open((id) => lives.find((live) => live.id === id));
     this.#cancelWarmUp = this.#options.env.timers.after(WARM_UP_AFTER_MS, () => warmUp(this.#options));

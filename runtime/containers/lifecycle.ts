@@ -37,6 +37,7 @@ import { GENERATED_FILES } from "./container-files.ts";
 import { copyUp } from "./copy-up.ts";
 import type { ContainerEvents } from "./events-of.ts";
 import type { IdMaps } from "./id-ranges.ts";
+import { mountImage } from "./image-mounts.ts";
 import type { LaunchSpec } from "./launch-spec.ts";
 import type { LiveContainer } from "./live-container.ts";
 import { FrameType, u32, type NativeConnection, type NativeExit } from "./native-frames.ts";
@@ -49,7 +50,7 @@ import { resourceLimits } from "./resource-limits.ts";
 import { nextRestartDelayMs, shouldRestart } from "./restart-policy.ts";
 import { parseSignal } from "./signals.ts";
 import { deviceRulesOf, groupOptions, hostnameOf, launchSpec, monitorSocket, sharedWith } from "./spec.ts";
-import { mountLayers, unmountBelow } from "../volumes/mount-calls.ts";
+import { unmountBelow } from "../volumes/mount-calls.ts";
 import { startError } from "./start-errors.ts";
 import { resolveSubpath } from "./subpaths.ts";
 
@@ -375,13 +376,7 @@ export class Lifecycle {
     const { rootfs, execRoot } = this.#deps;
     const { layerKey = "" } = point;
     const mountpoint = path.join(execRoot, "c", live.id, path.basename(layerKey));
-    const { upper, lower, work } = await rootfs.layers(layerKey);
-    // Without the stubs for a container's mount points; two are the least that make a tree, and both of ours are empty.
-    const layers = [upper, ...lower.slice(1), work];
-    // Of a start that a former daemon did not finish.
-    await unmountBelow(mountpoint);
-    await fs.mkdir(mountpoint, { recursive: true, mode: 0o755 });
-    await mountLayers(layers, mountpoint);
+    await mountImage(rootfs, point, mountpoint);
     undo.push(() => unmountBelow(mountpoint));
     if (point.subpath !== "") await resolveSubpath(mountpoint, point.subpath);
     live.change({ mounts: withSource(live, point, { mountpoint }) });

@@ -109,7 +109,11 @@ static const char *put(struct job *job, int root, int connection) {
     const char *unknown = process_identity(job, &identity);
     if (unknown != NULL) return unknown;
   }
-  if (faccessat(folder, ".", W_OK, 0) != 0 && errno == EROFS) return FAIL("EROFS: container rootfs is marked read-only");
+  if (faccessat(folder, ".", W_OK, 0) != 0 && errno == EROFS) {
+    struct stat top, place;
+    bool is_volume = fstat(root, &top) == 0 && fstat(folder, &place) == 0 && top.st_dev != place.st_dev;
+    return FAIL("EROFS: %s is marked read-only", is_volume ? "mounted volume" : "container rootfs");
+  }
   send_frame(connection, F_DONE, NULL, 0);
   struct tar_owner owner = {identity.uid, identity.gid};
   const char *error = tar_unpack(connection, folder, job->keeps_kind, *job->user == 0 ? NULL : &owner);

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import * as fs from "node:fs/promises";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
+import { extract } from "tar-stream";
 import type { Mount } from "../../model/specs.ts";
 import { streamOf, tarOf } from "../../runtime/images/testing/archives.ts";
 import { RuntimeLab } from "./support/runtime-lab.ts";
@@ -35,7 +36,7 @@ describe("mounts of images", () => {
   const mounts = (): readonly string[] =>
     readFileSync("/proc/self/mountinfo", "utf8")
       .split("\n")
-      .filter((line) => line.includes(lab.root) && line.includes("-image"));
+      .filter((line) => line.includes(lab.root) && /-image|\/look\//.test(line));
 
   test("shows the image's files, which nobody can write, and leaves no mount", async () => {
     const ran = await lab.run(
@@ -115,6 +116,38 @@ describe("mounts of images", () => {
       lab.run(["true"], { Mounts: [nameless] }),
       /must not set Subpath when using anonymous/,
     );
+  });
+
+  test("is seen by who copies from the container, running or not, and leaves no mount", async () => {
+    const { containers } = lab.engine;
+    const inside = { Mounts: [...mount().Mounts, ...mount({ Target: "/x/sub" }).Mounts] };
+    const id = await lab.create(["sleep", "100"], inside);
+    const names = async (place: string): Promise<readonly string[]> => {
+      const { tar } = await containers.getArchive(id, place);
+      const found: string[] = [];
+      for await (const entry of tar.pipe(extract())) {
+        found.push(entry.header.name);
+        entry.resume();
+      }
+      return found;
+    };
+    const look = async (): Promise<void> => {
+      assert.deepEqual(await names("/x/tool"), ["tool"]);
+      assert.deepEqual(await names("/x/sub/sub/deep"), ["deep"]);
+      assert.equal((await containers.statPath(id, "/x/gone"))["name"], "gone");
+      await assert.rejects(containers.statPath(id, "/x/nosuch"), /Could not find the file \/x\/nosuch/);
+      const options = { noOverwriteDirNonDir: false, copyUidGid: false };
+      await assert.rejects(
+        containers.putArchive(id, "/x", streamOf(tarOf([{ name: "new", content: "x" }])), options),
+        /mounted volume is marked read-only/,
+      );
+    };
+    await look();
+    assert.deepEqual(mounts(), []);
+    await containers.start(id);
+    await look();
+    await containers.remove(id, { force: true, volumes: true, link: false });
+    assert.deepEqual(mounts(), []);
   });
 
   test("what can't be had is refused before anything is made", async () => {
