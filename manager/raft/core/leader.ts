@@ -281,9 +281,12 @@ export class Leader {
   /** Learners that are no more than `lagMax` entries behind and would vote. */
   learnersCaughtUp(lagMax: number): readonly number[] {
     const { configs, log } = this.#host;
+    const learners = configs.current.filter((member) => member.isLearner);
+    // Asked for after every step, and nearly always there are none.
+    if (learners.length === 0) return [];
     const healthy = this.healthy();
-    return configs.current
-      .filter((member) => member.isLearner && healthy.has(member.raftId))
+    return learners
+      .filter((member) => healthy.has(member.raftId))
       .map((member) => member.raftId)
       .filter((raftId) => {
         const progress = this.#progress.get(raftId);
