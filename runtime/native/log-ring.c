@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -37,17 +38,39 @@ struct log_ring {
   uint32_t bytes_max, start, length, size;
 };
 
+/* The monitor has nothing more to come. */
+static volatile sig_atomic_t is_ending;
+
+static void note_end(int signal) {
+  (void)signal;
+  is_ending = 1;
+}
+
+/* A full disk holds only this process up, and not beyond the container's end. */
+static void wait_for_room(struct log_file *log) {
+  const struct timespec span = {0, LOG_RETRY_MS * 1000000L};
+  for (int waited = 0; log_is_stuck(log); waited += is_ending ? LOG_RETRY_MS : 0) {
+    if (waited >= LOG_LAST_MS) log_give_up(log);
+    nanosleep(&span, NULL);
+    log_continue(log);
+  }
+}
+
 static _Noreturn void write_lines(struct log_file *log, int pipe) {
   static char part[PART_BYTES_MAX];
   struct frame_head head;
+  const struct sigaction ending = {.sa_handler = note_end, .sa_flags = SA_RESTART};
+  sigaction(SIGUSR1, &ending, NULL);
   prctl(PR_SET_NAME, "shoal-log", 0, 0, 0);
   /* Clients must see the monitor's end, not this one's. */
   int kept = log_descriptor(log), first = kept < pipe ? kept : pipe, last = kept < pipe ? pipe : kept;
   if (first > 3) x_close_range(3, (unsigned)first - 1, 0);
   if (last > first + 1) x_close_range((unsigned)first + 1, (unsigned)last - 1, 0);
   x_close_range((unsigned)last + 1, ~0U, 0);
-  while (read_all(pipe, &head, sizeof head) && head.length <= sizeof part && read_all(pipe, part, head.length))
+  while (read_all(pipe, &head, sizeof head) && head.length <= sizeof part && read_all(pipe, part, head.length)) {
     log_write_at(log, (int)head.stream, part, head.length, head.nanoseconds);
+    wait_for_room(log);
+  }
   log_close(log);
   _exit(0);
 }
@@ -60,11 +83,14 @@ struct log_ring *log_ring_open(struct log_file *log, uint32_t bytes_max) {
     return NULL;
   }
   ring->bytes_max = bytes_max;
+  /* A child that is told of the end before it can hear it must not die of it. */
+  void (*before)(int) = signal(SIGUSR1, SIG_IGN);
   ring->writer = fork();
   if (ring->writer == 0) {
     close(ends[1]);
     write_lines(log, ends[0]);
   }
+  signal(SIGUSR1, before);
   close(ends[0]);
   ring->pipe = ends[1];
   if (ring->writer > 0) {
@@ -151,6 +177,7 @@ void log_ring_put(struct log_ring *ring, int stream, const char *bytes, uint32_t
 int log_ring_waiting(const struct log_ring *ring) { return ring != NULL && ring->length > 0 ? ring->pipe : -1; }
 
 void log_ring_close(struct log_ring *ring) {
+  kill(ring->writer, SIGUSR1);
   fcntl(ring->pipe, F_SETFL, fcntl(ring->pipe, F_GETFL) & ~O_NONBLOCK);
   log_ring_flush(ring);
   close(ring->pipe);

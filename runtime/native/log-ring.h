@@ -17,7 +17,7 @@ void log_ring_put(struct log_ring *ring, int stream, const char *bytes, uint32_t
 /* Descriptor that must become writable before log_ring_flush() has something to do, or -1. */
 int log_ring_waiting(const struct log_ring *ring);
 void log_ring_flush(struct log_ring *ring);
-/* Hands over all that waits, however slow the disk, and waits for the writer's end. */
+/* Hands over all that waits, however slow the disk, and waits for the writer's end; a full disk is waited for LOG_LAST_MS. */
 void log_ring_close(struct log_ring *ring);
 
 #endif

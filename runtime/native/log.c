@@ -1,6 +1,6 @@
 /*
- * See log.h. A line is written whole or not at all into the page cache; a full disk keeps the bytes and the writer tries
- * again, so that a slow or full disk holds the container back rather than losing lines.
+ * See log.h. What a full disk refuses is kept and tried again, so that it holds the container back rather than losing lines.
+ * Nobody waits for it in here: the monitor must go on passing signals, or the container could not even be removed.
  */
 #define _GNU_SOURCE
 #include "log.h"
@@ -18,7 +18,7 @@
 #include "log-ring.h"
 #include "util.h"
 
-enum { LINE_BYTES_MAX = 16384, OUT_BYTES = 131072, RETRY_MS = 50, ATTRIBUTES_BYTES_MAX = 16384 };
+enum { LINE_BYTES_MAX = 16384, OUT_BYTES = 131072, ATTRIBUTES_BYTES_MAX = 16384 };
 
 struct log_file {
   int fd;
@@ -29,6 +29,12 @@ struct log_file {
   uint32_t partial_length[2];
   char *out;
   uint32_t out_length;
+  bool is_stuck; /* the disk has refused what is in `out` */
+  uint64_t torn; /* bytes at the end of a file of lines that are a line begun */
+  char *rest; /* output of one stream that found no room in `out` */
+  uint32_t rest_length;
+  int rest_stream;
+  uint64_t rest_nanoseconds;
   bool is_local, is_cut[2]; /* the last piece of a stream was no whole line */
   struct log_ring *ring; /* non-blocking: what comes goes there */
 };
@@ -89,7 +95,7 @@ struct log_file *log_open(const struct job *job) {
 }
 
 static void pause_a_little(void) {
-  struct timespec span = {0, RETRY_MS * 1000000L};
+  struct timespec span = {0, LOG_RETRY_MS * 1000000L};
   nanosleep(&span, NULL);
 }
 
@@ -136,21 +142,32 @@ static void rotate(struct log_file *log) {
   log->size = 0;
 }
 
-static void flush(struct log_file *log) {
+/* False if the disk has no room: what is left waits at the beginning of `out`. */
+static bool flush(struct log_file *log) {
   const char *at = log->out;
   uint32_t left = log->out_length;
+  log->is_stuck = false;
   while (left > 0 && log->fd >= 0) {
     ssize_t count = write(log->fd, at, left);
-    if (count < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EINTR || errno == EIO)) {
-      if (errno != EINTR) pause_a_little();
-      continue;
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EIO)) {
+      log->is_stuck = true;
+      break;
     }
-    if (count < 0) break;
+    if (count < 0) {
+      left = 0;
+      break;
+    }
+    const char *end = memrchr(at, '\n', (size_t)count);
+    log->torn = end == NULL ? log->torn + (uint64_t)count : (uint64_t)(at + count - end - 1);
     at += count;
     left -= (uint32_t)count;
     log->size += (uint64_t)count;
   }
-  log->out_length = 0;
+  if (log->fd < 0) left = 0;
+  if (left > 0 && at != log->out) memmove(log->out, at, left);
+  log->out_length = left;
+  return !log->is_stuck;
 }
 
 /* Length of the valid UTF-8 sequence at `at`, or 0. */
@@ -235,14 +252,19 @@ static char *put_record(struct log_file *log, char *start, int stream, const cha
   return put_length(out, size);
 }
 
-static void put_line(struct log_file *log, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
+/* False if a line of this length can't be taken before the disk has room. */
+static bool make_room(struct log_file *log, uint32_t length) {
   /* Six characters for one at worst. */
   uint32_t worst = length * 6 + 128 + ATTRIBUTES_BYTES_MAX;
-  if (log->out_length + worst > OUT_BYTES + LINE_BYTES_MAX * 6 + ATTRIBUTES_BYTES_MAX) flush(log);
+  if (log->out_length + worst > OUT_BYTES + LINE_BYTES_MAX * 6 + ATTRIBUTES_BYTES_MAX && !flush(log)) return false;
   if (log->bytes_max > 0 && log->size + log->out_length >= log->bytes_max) {
-    flush(log);
+    if (!flush(log)) return false;
     rotate(log);
   }
+  return true;
+}
+
+static void put_line(struct log_file *log, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
   char *out = log->out + log->out_length, time[31];
   if (log->is_local) {
     log->out_length = (uint32_t)(put_record(log, out, stream, bytes, length, nanoseconds) - log->out);
@@ -276,50 +298,91 @@ bool log_write(struct log_file *log, int stream, const char *bytes, uint32_t len
   return true;
 }
 
+bool log_is_stuck(const struct log_file *log) { return log != NULL && log->is_stuck; }
+
 int log_descriptor(const struct log_file *log) { return log->fd; }
 
 int log_waiting(const struct log_file *log) { return log == NULL ? -1 : log_ring_waiting(log->ring); }
 
-void log_continue(struct log_file *log) {
-  if (log != NULL && log->ring != NULL) log_ring_flush(log->ring);
-}
-
-bool log_write_at(struct log_file *log, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
-  if (log->out == NULL) log->out = malloc(OUT_BYTES + 2 * (LINE_BYTES_MAX * 6 + ATTRIBUTES_BYTES_MAX));
-  if (log->out == NULL) return false;
+/* Takes lines until the disk has no room for more. Returns how many bytes it took. */
+static uint32_t take_lines(struct log_file *log, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
   char **partial = &log->partial[stream - 1];
-  uint32_t *held = &log->partial_length[stream - 1];
-  while (length > 0) {
-    const char *newline = memchr(bytes, '\n', length);
-    uint32_t take = newline == NULL ? length : (uint32_t)(newline - bytes) + 1;
+  uint32_t *held = &log->partial_length[stream - 1], left = length;
+  while (left > 0) {
+    const char *newline = memchr(bytes, '\n', left);
+    uint32_t take = newline == NULL ? left : (uint32_t)(newline - bytes) + 1;
     bool is_whole = newline != NULL;
     uint32_t room = LINE_BYTES_MAX - *held;
     if (take > room) {
       take = room;
       is_whole = false;
     }
-    if (*held == 0 && (is_whole || take == LINE_BYTES_MAX)) {
+    bool is_line = is_whole || *held + take == LINE_BYTES_MAX;
+    if (is_line && !make_room(log, *held + take)) break;
+    if (*held == 0 && is_line) {
       put_line(log, stream, bytes, take, nanoseconds);
     } else {
-      if (*partial == NULL) *partial = malloc(LINE_BYTES_MAX);
-      if (*partial == NULL) return false;
+      if (*partial == NULL && (*partial = malloc(LINE_BYTES_MAX)) == NULL) return length;
       memcpy(*partial + *held, bytes, take);
       *held += take;
-      if (is_whole || *held == LINE_BYTES_MAX) {
+      if (is_line) {
         put_line(log, stream, *partial, *held, nanoseconds);
         *held = 0;
       }
     }
     bytes += take;
-    length -= take;
+    left -= take;
   }
+  return length - left;
+}
+
+bool log_write_at(struct log_file *log, int stream, const char *bytes, uint32_t length, uint64_t nanoseconds) {
+  if (log->rest != NULL) return false;
+  if (log->out == NULL) log->out = malloc(OUT_BYTES + 2 * (LINE_BYTES_MAX * 6 + ATTRIBUTES_BYTES_MAX));
+  if (log->out == NULL) return false;
+  uint32_t taken = take_lines(log, stream, bytes, length, nanoseconds);
   flush(log);
+  if (taken < length && (log->rest = malloc(length - taken)) != NULL) {
+    log->rest_length = length - taken;
+    log->rest_stream = stream;
+    log->rest_nanoseconds = nanoseconds;
+    memcpy(log->rest, bytes + taken, log->rest_length);
+    /* Also where there was room again in between: somebody must come back for it. */
+    log->is_stuck = true;
+  }
   /* A quiet container's monitor stays small. */
-  if (*held == 0 && *partial != NULL) {
+  char **partial = &log->partial[stream - 1];
+  if (log->partial_length[stream - 1] == 0 && *partial != NULL) {
     free(*partial);
     *partial = NULL;
   }
   return true;
+}
+
+void log_continue(struct log_file *log) {
+  if (log == NULL) return;
+  if (log->ring != NULL) {
+    log_ring_flush(log->ring);
+    return;
+  }
+  if (!log->is_stuck || !flush(log) || log->rest == NULL) return;
+  char *rest = log->rest;
+  log->rest = NULL;
+  log_write_at(log, log->rest_stream, rest, log->rest_length, log->rest_nanoseconds);
+  free(rest);
+}
+
+void log_give_up(struct log_file *log) {
+  if (log == NULL || log->ring != NULL || log->fd < 0) return;
+  /* What is written after the container's next start must not go on in the middle of a line. */
+  if (log->is_stuck && !log->is_local && log->torn > 0 && ftruncate(log->fd, (off_t)(log->size - log->torn)) == 0)
+    log->size -= log->torn;
+  free(log->rest);
+  log->rest = NULL;
+  log->out_length = 0;
+  log->is_stuck = false;
+  close(log->fd);
+  log->fd = -1;
 }
 
 void log_close(struct log_file *log) {
@@ -332,8 +395,14 @@ void log_close(struct log_file *log) {
     log->fd = -1;
     return;
   }
-  for (int stream = 1; stream <= 2; stream++)
-    if (log->partial_length[stream - 1] > 0) put_line(log, stream, log->partial[stream - 1], log->partial_length[stream - 1], wall_nanoseconds());
+  for (int stream = 1; stream <= 2; stream++) {
+    uint32_t *held = &log->partial_length[stream - 1];
+    if (*held > 0 && make_room(log, *held)) put_line(log, stream, log->partial[stream - 1], *held, wall_nanoseconds());
+  }
   flush(log);
-  if (log->fd >= 0) close(log->fd);
+  for (int waited = 0; log->is_stuck && waited < LOG_LAST_MS; waited += LOG_RETRY_MS) {
+    pause_a_little();
+    log_continue(log);
+  }
+  log_give_up(log);
 }

@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bpf.h"
@@ -296,6 +297,8 @@ static bool is_held_back(const struct streams *streams, int stream) {
 }
 
 static void read_source(struct streams *streams, int index) {
+  /* Since the other source was read. */
+  if (log_is_stuck(streams->log)) return;
   ssize_t count = read(streams->sources[index], read_buffer, sizeof read_buffer);
   if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (count <= 0) {
@@ -374,7 +377,7 @@ static int poll_all(struct streams *streams, struct polled *set, int timeout) {
   polls[S_PID] = (struct pollfd){streams->is_exited || is_too_early ? -1 : streams->pidfd, POLLIN, 0};
   polls[S_LISTENER] = (struct pollfd){streams->listener, POLLIN, 0};
   for (int i = 0; i < 2; i++)
-    polls[S_OUT + i] = (struct pollfd){is_too_early || is_held_back(streams, i) ? -1 : streams->sources[i], POLLIN, 0};
+    polls[S_OUT + i] = (struct pollfd){is_too_early || log_is_stuck(streams->log) || is_held_back(streams, i) ? -1 : streams->sources[i], POLLIN, 0};
   polls[S_INPUT] = (struct pollfd){streams->input_length > 0 ? streams->input : -1, POLLOUT, 0};
   polls[S_OOM] = (struct pollfd){streams->oom, POLLIN, 0};
   polls[S_LOG] = (struct pollfd){log_waiting(streams->log), POLLOUT, 0};
@@ -396,19 +399,36 @@ static void serve_clients(struct streams *streams, const struct polled *set, int
   forget_dead(streams);
 }
 
+static uint64_t monotonic_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* A process that has ended waits for room on a full disk for a while only: whoever removes it makes room. */
+static void retry_log(struct streams *streams, uint64_t *last_wait_at) {
+  log_continue(streams->log);
+  if (!streams->is_exited || !log_is_stuck(streams->log)) return;
+  if (*last_wait_at == 0) *last_wait_at = monotonic_ms();
+  if (monotonic_ms() - *last_wait_at >= LOG_LAST_MS) log_give_up(streams->log);
+}
+
 void streams_run(struct streams *streams, void (*on_exit_reached)(void *), void *context) {
   struct polled set = {0};
   bool is_small = false;
+  uint64_t last_wait_at = 0;
   while (!streams->is_exited || streams->sources[0] >= 0 || streams->sources[1] >= 0) {
     if (streams->is_started && !is_small) {
       release_heap();
       release_stack();
     }
     is_small = streams->is_started;
-    int count = poll_all(streams, &set, streams->is_exited ? DRAIN_QUIET_MS : -1);
+    bool is_stuck = log_is_stuck(streams->log);
+    int count = poll_all(streams, &set, is_stuck ? LOG_RETRY_MS : streams->is_exited ? DRAIN_QUIET_MS : -1);
     if (count < 0 && errno != EINTR) break;
+    if (is_stuck) retry_log(streams, &last_wait_at);
     /* Somebody outside holds the pipe open (a shared pid namespace) and says nothing: that is not this container's output. */
-    if (count == 0 && streams->is_exited && !is_held_back(streams, 0) && !is_held_back(streams, 1)) break;
+    if (count == 0 && !is_stuck && streams->is_exited && !is_held_back(streams, 0) && !is_held_back(streams, 1)) break;
     if (count <= 0) continue;
     if (set.polls[S_OOM].revents & POLLIN) tell_oom(streams);
     if (set.polls[S_LOG].revents != 0) log_continue(streams->log);

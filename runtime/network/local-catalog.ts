@@ -51,12 +51,14 @@ export class NetworkCatalog {
   /** Reads what is on disk, and makes the networks that every machine has. */
   async open(): Promise<void> {
     for (const record of this.#file.load()) this.#records.set(record.id, record);
+    const knownCount = this.#records.size;
     for (const [name, driver] of PREDEFINED) {
       if (this.byName(name) !== undefined) continue;
       const record = predefinedRecord(name, driver, this.#identity());
       this.#records.set(record.id, record);
     }
-    await this.#save();
+    // A daemon must come up on a full disk too: it is what makes room.
+    if (this.#records.size > knownCount) await this.#save();
   }
 
   all(): readonly LocalNetworkRecord[] {

@@ -4,6 +4,7 @@
  * Writes are not synced: they survive the daemon, and after a crash of the machine nothing of what they describe runs.
  */
 import { Level } from "level";
+import { ClusterError } from "../../common/errors.ts";
 import type { Task, TaskStatus } from "../../model/objects.ts";
 
 export interface StoredTask {
@@ -25,6 +26,7 @@ function withoutCredentials(task: Task): Task {
 }
 
 export class LevelTaskDb implements TaskDb {
+  readonly #folder: string;
   readonly #level: Level<string, StoredTask>;
   /** Writes in order: a later status must not be overtaken by an earlier one. */
   #tail: Promise<void> = Promise.resolve();
@@ -32,12 +34,22 @@ export class LevelTaskDb implements TaskDb {
 
   /** `failed` is told of writes that did not succeed (full disk): the task goes on, only a restart would know less. */
   constructor(folder: string, failed: (error: unknown) => void) {
+    this.#folder = folder;
     this.#level = new Level<string, StoredTask>(folder, { valueEncoding: "json" });
     this.#failed = failed;
   }
 
   async load(): Promise<readonly StoredTask[]> {
-    await this.#level.open();
+    try {
+      await this.#level.open();
+    } catch (caught) {
+      // The library says that it failed; why (a full disk, a damaged file) is in the cause alone.
+      const { message, cause } = caught as Error;
+      const reason = cause instanceof Error ? cause.message : message;
+      throw new ClusterError("internal", `Cannot read the node's tasks in "${this.#folder}": ${reason}`, {
+        cause: caught,
+      });
+    }
     return this.#level.values().all();
   }
 
