@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
@@ -9,7 +9,7 @@ test("LevelTaskDb.load() says where it failed, and why", async (t) => {
   const parent = mkdtempSync(path.join(tmpdir(), "shoal-task-db-"));
   t.after(() => rmSync(parent, { recursive: true, force: true }));
   const folder = path.join(parent, "tasks");
-  writeFileSync(folder, "");
+  mkdirSync(path.join(folder, "LOCK"), { recursive: true });
   const db = new LevelTaskDb(folder, () => {});
   await assert.rejects(db.load(), (error: Error) => {
     return error.message.startsWith(`Cannot read the node's tasks in "${folder}": IO error: ${folder}`);
