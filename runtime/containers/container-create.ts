@@ -178,10 +178,15 @@ function checkChosenAddress({ hostConfig, networkingConfig }: CreateContainerReq
 
 /** "default" is the CLI's word for the network that is called "bridge". */
 export function withNetworkNames(request: CreateContainerRequest): CreateContainerRequest {
-  const endpoints = request.networkingConfig?.EndpointsConfig;
-  if (!endpoints?.["default"]) return request;
+  const { hostConfig, networkingConfig } = request;
+  const named =
+    hostConfig.NetworkMode === "default"
+      ? { ...request, hostConfig: { ...hostConfig, NetworkMode: "bridge" } }
+      : request;
+  const endpoints = networkingConfig?.EndpointsConfig;
+  if (!endpoints?.["default"]) return named;
   const { default: settings, ...others } = endpoints;
-  return { ...request, networkingConfig: { EndpointsConfig: { bridge: settings, ...others } } };
+  return { ...named, networkingConfig: { EndpointsConfig: { bridge: settings, ...others } } };
 }
 
 /** The config on top of the image's, checked with the host config. Changes nothing. */

@@ -422,13 +422,14 @@ export class LocalContainerEngine implements ContainerEngine {
 
   /** "container:NAME" modes keep the full id, so that a rename changes nothing. */
   #withFullIds(hostConfig: CreateContainerRequest["hostConfig"]): CreateContainerRequest["hostConfig"] {
-    const full = (mode: string | undefined): string | undefined => {
+    const full = (mode: string | undefined, preface = ""): string | undefined => {
       const other = sharedWith(mode);
-      return other === undefined ? mode : `container:${this.#findOther(other).id}`;
+      return other === undefined ? mode : `container:${this.#findOther(other, preface).id}`;
     };
     const changed: Record<string, string> = {};
     for (const key of ["NetworkMode", "PidMode", "IpcMode"] as const) {
-      const mode = full(hostConfig[key]);
+      const preface = key === "NetworkMode" ? "joining network namespace of container: " : "";
+      const mode = full(hostConfig[key], preface);
       if (mode !== undefined) changed[key] = mode;
     }
     return { ...hostConfig, ...changed };

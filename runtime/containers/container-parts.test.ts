@@ -10,7 +10,7 @@ import { Cgroups, parseHierarchies, sharesToWeight } from "./cgroups.ts";
 import { mergeConfig } from "./config-merge.ts";
 import { checkListFilters } from "./container-filters.ts";
 import { committedName } from "./commit.ts";
-import { checkedConfig } from "./container-create.ts";
+import { checkedConfig, withNetworkNames } from "./container-create.ts";
 import { commandText } from "./container-inspect.ts";
 import { compileDeviceProgram } from "./device-program.ts";
 import { healthPlan, nextHealth } from "./health.ts";
@@ -52,6 +52,19 @@ describe("capabilityMask()", () => {
       /not available.*CAP_SYS_RESOURCE/,
     );
   });
+});
+
+test("withNetworkNames() knows the default bridge by one name", () => {
+  const default_ = { Aliases: ["web"] };
+  const request = {
+    config: {},
+    hostConfig: { NetworkMode: "default" },
+    networkingConfig: { EndpointsConfig: { default: default_ } },
+  };
+  const { hostConfig, networkingConfig } = withNetworkNames(request);
+  assert.equal(hostConfig.NetworkMode, "bridge");
+  assert.deepEqual(networkingConfig, { EndpointsConfig: { bridge: default_ } });
+  assert.deepEqual(withNetworkNames({ config: {}, hostConfig: {} }).hostConfig, {});
 });
 
 test("checkedConfig() refuses what would only look as if it were there, and another platform as a missing image", () => {

@@ -145,6 +145,7 @@ export class Lifecycle {
     const { rootfs, cgroups, execRoot } = this.#deps;
     const { record } = live;
     const stateDir = path.join(execRoot, "c", live.id);
+    this.#checkShared(live);
     makeStateDir(stateDir);
     this.#deps.logs.prepare(live);
     const layers = await rootfs.layers(live.id);
@@ -183,7 +184,7 @@ export class Lifecycle {
       files: live.task?.files ?? [],
       environment: live.task?.genericResourceEnv ?? [],
       pidOf: (id) => this.#runningPid(id),
-      shmOf: (id) => path.join(execRoot, "c", this.#deps.find(id).id, "shm"),
+      shmOf: (id) => this.#sharedMemory(id),
     });
     const spec = isAttachedEarly(live) ? { ...plain, flags: plain.flags | JobFlag.tellBorn } : plain;
     const runtime = this.#deps.runtimes.find(live.record.hostConfig.Runtime);
@@ -334,6 +335,40 @@ export class Lifecycle {
     throw error;
   }
 
+  /** Whose namespaces a container shares must run, and share its memory where that is asked for. */
+  #checkShared({ record }: LiveContainer): void {
+    const { NetworkMode, PidMode, IpcMode } = record.hostConfig;
+    const find = (mode: string | undefined): LiveContainer | undefined => {
+      const id = sharedWith(mode);
+      return id === undefined ? undefined : this.#deps.find(id);
+    };
+    const network = find(NetworkMode);
+    if (network !== undefined && !network.isRunning) {
+      const { name, state } = network.record;
+      throw new ClusterError(
+        "conflict",
+        `cannot join network namespace of a non running container: container ${name} is ${state.status}`,
+      );
+    }
+    const ipc = find(IpcMode);
+    for (const [kind, other] of [["PID", find(PidMode)] as const, ["IPC", ipc] as const]) {
+      if (other !== undefined && !other.isRunning)
+        throw new ClusterError(
+          "conflict",
+          `failed to join ${kind} namespace: container ${other.id} is not running`,
+        );
+    }
+    if (ipc !== undefined && !existsSync(this.#sharedMemory(ipc.id)))
+      throw new ClusterError(
+        "invalid_argument",
+        `failed to join IPC namespace: container ${ipc.id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)`,
+      );
+  }
+
+  #sharedMemory(id: string): string {
+    return path.join(this.#deps.execRoot, "c", this.#deps.find(id).id, "shm");
+  }
+
   #runningPid(id: string): number {
     const other = this.#deps.find(id);
     if (!other.isRunning) {
@@ -406,7 +441,9 @@ export class Lifecycle {
     }
     if (!isConnectedLater(live)) return {};
     undo.push(() => this.#deps.networks.detach(live.id));
-    const attached = await this.#deps.networks.attach(networkRequest(live, pid));
+    const attached = await this.#deps.networks
+      .attach(networkRequest(live, pid))
+      .catch((caught: unknown) => Promise.reject(networkingFailure(caught)));
     const result = { ...attached, ...(await this.#named(connection, attached)) };
     live.files.networkAttached(result);
     return { network: result, isNetworkOfTask: false };
@@ -862,6 +899,14 @@ export function mayRestart({ hostConfig }: ContainerRecord): boolean {
 }
 
 /** For a new run: no word of how the last one ended is left. In memory: a call into the kernel is shorter than a trip to a thread. */
+/** In Docker's sentence, with what else is known of it. */
+function networkingFailure(caught: unknown): ClusterError {
+  const error = ClusterError.from(caught);
+  const message = `failed to set up container networking: ${error.message}`;
+  const { code, details, retryable } = error;
+  return new ClusterError(code, message, { cause: caught, details, retryable });
+}
+
 function makeStateDir(folder: string): void {
   if (existsSync(folder)) rmSync(path.join(folder, "exit"), { force: true });
   else mkdirSync(folder, { mode: 0o711 });

@@ -36,6 +36,12 @@ export interface NetworkCatalogDeps {
   readonly instance: string;
 }
 
+/** As Docker joins errors: one below the head, several as a list. */
+function listed(reasons: readonly string[]): string {
+  const mark = reasons.length > 1 ? "* " : "";
+  return reasons.map((reason) => `\n${mark}${reason}`).join("");
+}
+
 export class NetworkCatalog {
   readonly #deps: NetworkCatalogDeps;
   readonly #file: NetworkFile;
@@ -148,6 +154,18 @@ export class NetworkCatalog {
     await this.#save();
   }
 
+  /** As checkSettings(), for a container that is being made: with the network's name. */
+  checkAtCreation(record: LocalNetworkRecord, settings: EndpointSettings): void {
+    try {
+      this.checkSettings(record, settings);
+    } catch (caught) {
+      const { code, message } = ClusterError.from(caught);
+      if (code !== "invalid_argument") throw caught;
+      const text = `invalid config for network ${record.name}: ${message}`;
+      throw new ClusterError(code, text, { cause: caught });
+    }
+  }
+
   /** Refuses settings of an endpoint that the network can't meet. */
   checkSettings(record: LocalNetworkRecord, settings: EndpointSettings): void {
     if (record.isConfigOnly)
@@ -160,28 +178,29 @@ export class NetworkCatalog {
     const address = settings.IPAMConfig?.IPv4Address ?? "";
     const address6 = settings.IPAMConfig?.IPv6Address ?? "";
     if (address === "" && address6 === "") return;
+    const reasons: string[] = [];
     if (PREDEFINED.has(record.name))
-      throw new ClusterError(
-        "invalid_argument",
-        "user specified IP address is supported on user defined networks only",
-      );
-    if (address6 !== "") this.#checkIpv6(record, address6);
-    if (address === "") return;
-    if (!record.hasChosenSubnet)
-      throw new ClusterError(
-        "invalid_argument",
-        "user specified IP address is supported only when connecting to networks with user configured subnets",
-      );
-    this.addressesOf(record).check(address);
-  }
-
-  #checkIpv6(record: LocalNetworkRecord, address: string): void {
-    if (record.ipv6Plan === undefined || record.hasChosenIpv6Subnet !== true)
-      throw new ClusterError(
-        "invalid_argument",
-        "user specified IP address is supported only when connecting to networks with user configured subnets",
-      );
-    this.addresses6Of(record)?.check(address);
+      reasons.push("user specified IP address is supported on user defined networks only");
+    const check = (chosen: string, isChosenSubnet: boolean, addresses: LocalAddresses | undefined): void => {
+      if (chosen === "") return;
+      if (!isChosenSubnet) {
+        reasons.push(
+          "user specified IP address is supported only when connecting to networks with user configured subnets",
+        );
+        return;
+      }
+      try {
+        addresses?.check(chosen);
+      } catch (caught) {
+        const error = ClusterError.from(caught);
+        if (error.code !== "invalid_argument") throw error;
+        reasons.push(error.message);
+      }
+    };
+    check(address, record.hasChosenSubnet, record.hasChosenSubnet ? this.addressesOf(record) : undefined);
+    check(address6, record.hasChosenIpv6Subnet === true, this.addresses6Of(record));
+    if (reasons.length > 0)
+      throw new ClusterError("invalid_argument", `invalid endpoint settings:${listed(reasons)}`);
   }
 
   /** Undefined where the network has no IPv6. */
@@ -251,6 +270,9 @@ export class NetworkCatalog {
           overlaps6(parseBlock6(other.ipv6Plan.Subnet), parseBlock6(ipv6Plan.Subnet)),
       );
     if (isClash || isClash6)
-      throw new ClusterError("permission_denied", "Pool overlaps with other one on this address space");
+      throw new ClusterError(
+        "permission_denied",
+        "invalid pool request: Pool overlaps with other one on this address space",
+      );
   }
 }

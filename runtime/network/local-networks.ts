@@ -39,7 +39,7 @@ import { HOST_BINDING, PREDEFINED } from "./local-records.ts";
 import type { LocalNetworkRecord } from "./local-records.ts";
 import { LocalResolution } from "./local-resolution.ts";
 import { untilOf } from "../until-filter.ts";
-import { byGateway, describePorts, publishFailure } from "./local-results.ts";
+import { byGateway, describePorts, inUse, publishFailure } from "./local-results.ts";
 import { type Target, checkJoinable, endpointOn } from "./local-targets.ts";
 import { NetworkNamespace, namespaceIdentity } from "./namespace.ts";
 import type { OutsidePorts } from "./slirp-ports.ts";
@@ -206,7 +206,9 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
       if (record.driver === "host" || record.driver === "null")
         throw new ClusterError(
           "permission_denied",
-          `container cannot be connected to ${record.driver === "host" ? "host" : "none"} network`,
+          record.driver === "host"
+            ? "cannot connect container to host network - container must be created in host network mode"
+            : "container cannot be connected to multiple networks with one of the networks in private (none) mode",
         );
       const member = this.#members.get(target.id) ?? this.#newMember(target);
       if (member?.endpoints[record.id] !== undefined || target.endpoints[record.name] !== undefined)
@@ -279,7 +281,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
   async validate(request: Omit<ContainerNetworkRequest, "target">): Promise<void> {
     const { local } = await this.#guests.split(request);
     if (local === undefined) return;
-    for (const { record, settings } of this.#wanted(local)) this.#catalog.checkSettings(record, settings);
+    for (const { record, settings } of this.#wanted(local)) this.#catalog.checkAtCreation(record, settings);
     portRequests(request.hostConfig, request.config);
   }
 
@@ -342,11 +344,7 @@ class MachineNetworks implements LocalNetworkEngine, ContainerNetworks {
         "permission_denied",
         `${record.name} is a pre-defined network and cannot be removed`,
       );
-    if (this.#isUsed(record))
-      throw new ClusterError(
-        "permission_denied",
-        `error while removing network: network ${record.name} id ${record.id} has active endpoints`,
-      );
+    if (this.#isUsed(record)) throw inUse(record, this.#members.owners(record.id));
     if (record.driver === "bridge") await this.#bridges.remove(record);
     await this.#catalog.delete(record);
     this.#emit("destroy", record);

@@ -181,10 +181,7 @@ function parseDriver(name: string): LocalDriver {
     case "host":
       return name;
     default:
-      throw new ClusterError(
-        "not_found",
-        `could not find plugin ${name} in v1 plugin registry: plugin not found`,
-      );
+      throw new ClusterError("not_found", `plugin "${name}" not found`);
   }
 }
 

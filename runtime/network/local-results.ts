@@ -2,7 +2,9 @@
 import { ClusterError } from "../../common/errors.ts";
 import type { EndpointSettings, HostConfig } from "../../model/engine.ts";
 import type { ContainerNetworkRequest, ContainerNetworkResult } from "../ports.ts";
+import type { EndpointOwner } from "./local-describe.ts";
 import type { PortRequest, PublishedPort } from "./local-ports.ts";
+import type { LocalNetworkRecord } from "./local-records.ts";
 
 /** The interface with the highest gateway priority first, else in the order asked for. */
 export function byGateway<T extends { readonly settings: EndpointSettings }>(wanted: readonly T[]): T[] {
@@ -83,7 +85,19 @@ export function publishFailure(caught: unknown, container: string, endpointId: s
   if (!/port is already|bind host port|ports are allocated/.test(error.message)) return error;
   return new ClusterError(
     error.code,
-    `failed to set up container networking: driver failed programming external connectivity on endpoint ${container} (${endpointId}): ${error.message}`,
+    `driver failed programming external connectivity on endpoint ${container} (${endpointId}): ${error.message}`,
     { cause: caught },
+  );
+}
+
+/** Why a network that containers are on can't be removed. */
+export function inUse({ name }: LocalNetworkRecord, owners: readonly EndpointOwner[]): ClusterError {
+  const shown = owners.map(
+    ({ containerName, endpoint }) => `name:"${containerName}" id:"${endpoint.endpointId.slice(0, 12)}"`,
+  );
+  const list = shown.length === 0 ? "" : ` (${shown.join(", ")})`;
+  return new ClusterError(
+    "permission_denied",
+    `error while removing network: network ${name} has active endpoints${list}`,
   );
 }

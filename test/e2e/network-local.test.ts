@@ -250,7 +250,10 @@ describe("local networks", () => {
         client.process.call("http", { url: `http://${db.ip}/`, timeoutMs: 500 }),
         /timeout/,
       );
-      await assert.rejects(local("remove", "app"), /has active endpoints/);
+      await assert.rejects(
+        local("remove", "app"),
+        /has active endpoints \(name:"db" id:"[0-9a-f]{12}", name:"api" id:"[0-9a-f]{12}"\)\n/,
+      );
       await assert.rejects(
         local(
           "validate",
@@ -259,7 +262,7 @@ describe("local networks", () => {
             networkingConfig: { EndpointsConfig: { app: { IPAMConfig: { IPv4Address: "10.92.0.1" } } } },
           }),
         ),
-        /no configured subnet or ip-range contain the IP address 10\.92\.0\.1/,
+        /invalid config for network app: invalid endpoint settings:\nno configured subnet or ip-range contain the IP address 10\.92\.0\.1\n/,
       );
     },
   );
@@ -372,7 +375,7 @@ describe("local networks", () => {
       [{ Name: "" }, /network name cannot be empty/],
       [{ Name: "bad name" }, /invalid network name/],
       [{ Name: "app" }, /network with name app already exists/],
-      [{ Name: "x", Driver: "nosuch" }, /could not find plugin nosuch/],
+      [{ Name: "x", Driver: "nosuch" }, /plugin "nosuch" not found/],
       [{ Name: "x", IPAM: { Config: [{ Subnet: "10.91.0.0/25" }] } }, /Pool overlaps/],
       [{ Name: "x", IPAM: { Config: [{ Subnet: "10.93.0.1/24" }] } }, /it should be 10\.93\.0\.0\/24/],
       [

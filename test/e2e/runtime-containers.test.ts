@@ -314,6 +314,25 @@ describe("containers", () => {
     await lab.engine.containers.remove(id, { force: true, volumes: true, link: false });
   });
 
+  test("namespaces of a container that does not run, or keeps its memory to itself, are not joined", async () => {
+    const { containers } = lab.engine;
+    const other = await lab.create(["sleep", "100"]);
+    const refused = async (key: "NetworkMode" | "PidMode" | "IpcMode", words: RegExp): Promise<void> => {
+      const id = await lab.create(["true"], { [key]: `container:${other}` });
+      await rejects(containers.start(id), words);
+      await containers.remove(id, { force: true, volumes: true, link: false });
+    };
+    await refused(
+      "NetworkMode",
+      /^cannot join network namespace of a non running container: container \w+ is created$/,
+    );
+    await refused("PidMode", /^failed to join PID namespace: container [0-9a-f]{64} is not running$/);
+    await refused("IpcMode", /^failed to join IPC namespace: container [0-9a-f]{64} is not running$/);
+    await containers.start(other);
+    await refused("IpcMode", /^failed to join IPC namespace: container [0-9a-f]{64}: non-shareable IPC/);
+    await containers.remove(other, { force: true, volumes: true, link: false });
+  });
+
   test("a folder over a file, and the other way round, is said as Docker says it", async () => {
     const folder = path.join(lab.root, "kind");
     await fs.mkdir(folder);
