@@ -196,6 +196,7 @@ export class Execs {
       pid: record.state.pid,
       pidStartTicks: startTicks(record.state.pid),
       namespaces: namespacesOf(container) | (user.isOwn ? NamespaceFlag.user : 0),
+      oomScoreAdj: record.hostConfig.OomScoreAdj ?? 0,
       uidMaps: user.uidMaps,
       gidMaps: user.gidMaps,
     };

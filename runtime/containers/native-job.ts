@@ -253,6 +253,8 @@ export interface ExecJob {
   readonly pid: number;
   readonly pidStartTicks: bigint;
   readonly namespaces: number;
+  /** The container's. */
+  readonly oomScoreAdj: number;
   /** Of the container's user namespace. */
   readonly uidMaps: LaunchSpec["uidMaps"];
   readonly gidMaps: LaunchSpec["gidMaps"];
@@ -269,6 +271,7 @@ export function encodeExecJob(job: ExecJob): Buffer {
   const writer = new JobWriter();
   writer.record(Key.flags, job.flags);
   writeProcess(writer, job.process);
+  writer.record(Key.oomAdj, job.oomScoreAdj);
   writeCgroups(writer, { cgroups: job.cgroups, cgroupWrites: [] });
   writer.record(Key.execTarget, job.pid, job.namespaces, job.pidStartTicks);
   writeIdMaps(writer, job);

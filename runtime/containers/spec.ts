@@ -419,7 +419,8 @@ export function launchSpec(input: SpecInput): LaunchSpec {
       consoleSize: hostConfig.ConsoleSize,
       apparmor: input.appArmor.profileOf(hostConfig),
     }),
-    oomScoreAdj: (hostConfig.OomScoreAdj ?? 0) === 0 ? undefined : hostConfig.OomScoreAdj,
+    // Said also where it is the usual one: the daemon's own, which its unit lowers, is not for containers.
+    oomScoreAdj: hostConfig.OomScoreAdj ?? 0,
     hostname: hasOwnNames ? hostnameOf(record) : "",
     domainname: hasOwnNames ? (config.Domainname ?? "") : "",
     sysctls: sysctlsOf(hostConfig, namespaces.idMaps),

@@ -156,6 +156,7 @@ void monitor_exec(struct job *job, int connection) {
   /* Whoever traces the child in there could have said the number: it must be of a child of ours. */
   siginfo_t info;
   if (error == NULL && waitid(P_PID, (id_t)streams.pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0) error = "exec process is not ours";
+  if (error == NULL) error = monitor_set_oom_score(job, streams.pid);
   if (error != NULL) {
     send_text_frame(connection, F_ERROR, error);
     _exit(1);

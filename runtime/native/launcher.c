@@ -199,8 +199,14 @@ static _Noreturn void run(int listener) {
   }
 }
 
+static int oom_score = OOM_SCORE_UNKNOWN;
+
+int launcher_oom_score(void) { return oom_score; }
+
 static _Noreturn void live(const char *root, int ready) {
+  char score[16];
   setsid();
+  if (read_file(AT_FDCWD, "/proc/self/oom_score_adj", score, sizeof score) > 0) oom_score = atoi(score);
   /* Whatever the daemon's parents left open must not reach a container. */
   if (ready > 3) x_close_range(3, (unsigned)ready - 1, 0);
   x_close_range((unsigned)ready + 1, ~0U, 0);

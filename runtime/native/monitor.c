@@ -191,14 +191,18 @@ const char *monitor_make_child(struct job *job, struct streams *streams, struct 
                                                              : clone_here(job, streams, start);
   cgroup_close_entry(&entry);
   start->entry = NULL;
-  if (error == NULL && job->has_oom_adj) {
-    char path[64], text[16];
-    snprintf(path, sizeof path, "/proc/%d/oom_score_adj", streams->pid);
-    snprintf(text, sizeof text, "%d", job->oom_adj);
-    int result = write_file(AT_FDCWD, path, text);
-    if (result < 0) return FAIL("oom_score_adj %d: %s", job->oom_adj, strerror(-result));
-  }
-  return error;
+  return error == NULL ? monitor_set_oom_score(job, streams->pid) : error;
+}
+
+const char *monitor_set_oom_score(const struct job *job, int pid) {
+  if (!job->has_oom_adj || job->oom_adj == launcher_oom_score()) return NULL;
+  char path[64], text[16];
+  snprintf(path, sizeof path, "/proc/%d/oom_score_adj", pid);
+  snprintf(text, sizeof text, "%d", job->oom_adj);
+  int result = write_file(AT_FDCWD, path, text);
+  /* The usual score was asked for by nobody: without the right to it (a daemon that is not root) the daemon's own stays. */
+  bool is_usual = job->oom_adj == 0 && launcher_oom_score() != OOM_SCORE_UNKNOWN;
+  return result < 0 && !is_usual ? FAIL("oom_score_adj %d: %s", job->oom_adj, strerror(-result)) : NULL;
 }
 
 /* Until the child says that it waits for the start. The terminal's master may come first. */

@@ -13,6 +13,9 @@ struct container_start;
 /* Clones the first process into its namespaces and groups; it waits for 'G' on the sync socket. Sets `pid` and `pidfd`. NULL or an error text. */
 const char *monitor_make_child(struct job *job, struct streams *streams, struct container_start *start);
 
+/* What the job asks for, where it is another than the launcher's. NULL or an error text. */
+const char *monitor_set_oom_score(const struct job *job, int pid);
+
 /* Makes pipes for stdio (none for a terminal). `ours` are the monitor's ends, `theirs` the process's. */
 bool monitor_stdio(const struct job *job, int ours[3], int theirs[3]);
 
