@@ -24,18 +24,20 @@ done
 source=$(cd "$(dirname "$0")/.." && pwd)
 cd "$source"
 bash deploy/install-deps.sh
-if [ ! -d node_modules ]; then
-  # A package comes built and without a lock file, a checkout needs what builds it.
-  if [ -f package-lock.json ]; then
+# A package comes built and without a lock file. A checkout may have been brought to another version since it was built.
+if [ ! -f package-lock.json ]; then
+  [ -d node_modules ] || npm install --omit=dev --ignore-scripts --no-package-lock --no-fund --no-audit
+else
+  if [ ! -d node_modules ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     npm ci --ignore-scripts --no-fund --no-audit
-  else
-    npm install --omit=dev --ignore-scripts --no-package-lock --no-fund --no-audit
   fi
+  npm run -s build
 fi
-[ -f dist/daemon/main.js ] && [ -x runtime/native/build/shoal-runtime ] || npm run -s build
 
-# A new tree beside the old one, then one rename: a half-copied program is never what starts.
+# A new tree beside the old one, then renames: a half-copied program is never what starts.
 staged="$prefix.new.$$"
+# A full disk must not be left fuller.
+trap 'rm -rf "$staged"' EXIT
 rm -rf "$staged"
 mkdir -p "$staged"
 cp -a package.json bin dist deploy examples "$staged/"
@@ -62,5 +64,5 @@ if [ -d /run/systemd/system ]; then
     echo "install: shoal.service runs; try: shoal info"
   fi
 else
-  echo "install: no systemd here; start the daemon with: shoal daemon"
+  echo "install: no systemd here; start the daemon with: shoal daemon (after an upgrade: end the one that runs first)"
 fi
