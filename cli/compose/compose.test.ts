@@ -96,11 +96,25 @@ test("loadStack() refuses broken YAML, empty files, unknown anchors and undefine
   assert.throws(() => load("services: {a: *nope}"), /stdin:1:/);
   assert.throws(
     () => load("services: {a: {image: x, volumes: ['data:/d']}}"),
-    /volume "data", which is not defined/,
+    /stdin:\d+:\d+: service "\w+" names volume "data", which is not defined/,
   );
-  assert.throws(() => load("services: {a: {image: x, secrets: [s]}}"), /secret "s", which is not defined/);
-  assert.throws(() => load("services: {a: {}}"), /service "a" has no image/);
+  assert.throws(
+    () => load("services: {a: {image: x, secrets: [s]}}"),
+    /stdin:1:36: service "a" names secret "s", which is not defined/,
+  );
+  assert.throws(() => load("services: {a: {}}"), /stdin:1:12: service "a" has no image/);
   assert.throws(() => load("services: {a: {image: x, image: y}}"), /stdin:1:/);
+});
+
+test("loadStack() says in which of several files an undefined reference stands", () => {
+  const base = write("base.yml", "services:\n  a:\n    image: x\n    networks: [front]\n");
+  const more = write("more.yml", "services:\n  a:\n    configs:\n      - source: page\n        target: /p\n");
+  assert.throws(
+    () => loadStack({ files: [base, more], env: {}, cwd: folder }),
+    (error: Error) =>
+      error.message.includes(`${base}:4:16: service "a" names network "front"`) &&
+      error.message.includes(`${more}:4:9: service "a" names config "page"`),
+  );
 });
 
 test("loadStack() bounds alias expansion", () => {

@@ -41,6 +41,8 @@ const PREDEFINED_NETWORKS = new Set(["host", "bridge", "none", "default"]);
 const UPDATE_RETRIES = 5;
 
 interface FileObject {
+  /** In the file. */
+  readonly key: string;
   readonly name: string;
   readonly body: Readonly<Record<string, unknown>>;
 }
@@ -77,6 +79,7 @@ function fileObjects(
     .map(([key, object]) => {
       const name = objectName(stackName, key, object);
       return {
+        key,
         name,
         body: {
           Name: name,
@@ -163,18 +166,45 @@ function prepare(stackName: string, stack: ComposeStack, env: Env): Prepared {
   return { networks, secrets, configs };
 }
 
+function unchangeable(kind: "secret" | "config", { key, name }: FileObject): string {
+  return `${kind}s.${key}: ${kind} "${name}" exists, and what it holds cannot change: give the new one another name ("name: ${name}_2", say), and the services that use it are rolled`;
+}
+
+/** Configs show what they hold, so that a deploy which would be refused changes nothing. Secrets do not. */
+async function checkConfigs(client: ApiClient, configs: readonly FileObject[]): Promise<void> {
+  const problems: string[] = [];
+  for (const config of configs) {
+    const found = await client.find<ApiConfig>(`/configs/${encodeURIComponent(config.name)}`);
+    const data = config.body["Data"];
+    if (found !== undefined && data !== undefined && data !== found.Spec.Data)
+      problems.push(unchangeable("config", config));
+  }
+  if (problems.length > 0) throw new ClusterError("failed_precondition", problems.join("\n"));
+}
+
+/** True for Docker's words for a secret or config of which more than the labels would change. */
+function isUnchangeable(caught: unknown): boolean {
+  return caught instanceof ApiError && caught.message.includes("only updates to Labels are allowed");
+}
+
 async function applyFileObjects(
   kind: "secret" | "config",
   objects: readonly FileObject[],
   { client, out }: DeployOptions,
 ): Promise<void> {
-  for (const { name, body } of objects) {
+  for (const object of objects) {
+    const { name, body } = object;
     const found = await client.find<ApiSecret | ApiConfig>(`/${kind}s/${encodeURIComponent(name)}`);
     if (found === undefined) {
       out.write(`Creating ${kind} ${name}\n`);
       await client.post(`/${kind}s/create`, { body });
     } else {
-      await client.post(`/${kind}s/${found.ID}/update`, { query: { version: found.Version.Index }, body });
+      try {
+        await client.post(`/${kind}s/${found.ID}/update`, { query: { version: found.Version.Index }, body });
+      } catch (caught) {
+        if (!isUnchangeable(caught)) throw caught;
+        throw new ClusterError("failed_precondition", unchangeable(kind, object), { cause: caught });
+      }
     }
   }
 }
@@ -269,6 +299,7 @@ export async function deployStack(
   const prepared = prepare(stackName, stack, options.env);
   await checkManager(client);
   await checkExternalNetworks(client, stack);
+  await checkConfigs(client, prepared.configs);
   const before = await stackServices(client, stackName);
   if (options.prune) {
     const kept = new Set(Object.keys(stack.services).map((name) => `${stackName}_${name}`));
@@ -375,6 +406,7 @@ export async function planStack(
   const prepared = prepare(stackName, stack, options.env);
   await checkManager(client);
   await checkExternalNetworks(client, stack);
+  await checkConfigs(client, prepared.configs);
   const changes: PlannedChange[] = [];
   const networks = await client.get<ApiNetwork[]>("/networks", { filters: { driver: ["overlay"] } });
   const networkNames = new Map(networks.map((network) => [network.Id, network.Name]));

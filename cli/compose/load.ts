@@ -7,9 +7,10 @@ import path from "node:path";
 import { ClusterError } from "../../common/errors.ts";
 import { parseEnvFile } from "./interpolate.ts";
 import { mergeStacks } from "./merge.ts";
+import { placeOf } from "./places.ts";
 import type { Value, ValueMap } from "./readers.ts";
 import { composeFile } from "./schema.ts";
-import { parseSource, Problems } from "./source.ts";
+import { type MapNode, parseSource, Problems } from "./source.ts";
 import type {
   ComposeFileObject,
   ComposeNetwork,
@@ -113,15 +114,16 @@ function mapValues<T, U>(
 }
 
 /** Networks, volumes, secrets and configs that services name and no section defines. */
-function missingReferences(stack: ComposeStack): string[] {
-  const problems: string[] = [];
+function checkReferences(stack: ComposeStack, sources: readonly MapNode[], problems: Problems): void {
+  const start = { file: sources[0]?.at.file ?? "", line: 1, column: 1 };
   const check = (
     service: string,
     kind: "networks" | "volumes" | "secrets" | "configs",
     name: string,
   ): void => {
     if (!Object.hasOwn(stack[kind], name)) {
-      problems.push(
+      problems.error(
+        placeOf(sources, service, { section: kind, name }) ?? start,
         `service "${service}" names ${kind.slice(0, -1)} "${name}", which is not defined under "${kind}"`,
       );
     }
@@ -134,9 +136,9 @@ function missingReferences(stack: ComposeStack): string[] {
     }
     for (const secret of service.secrets ?? []) check(name, "secrets", secret.source);
     for (const config of service.configs ?? []) check(name, "configs", config.source);
-    if ((service.image ?? "") === "") problems.push(`service "${name}" has no image`);
+    if ((service.image ?? "") === "")
+      problems.error(placeOf(sources, name) ?? start, `service "${name}" has no image`);
   }
-  return problems;
 }
 
 function complete(value: ValueMap, folder: string, variables: ReadonlyMap<string, string>): ComposeStack {
@@ -171,6 +173,7 @@ export function loadStack(options: LoadOptions): LoadedStack {
   const folder = first === "-" ? options.cwd : path.dirname(path.resolve(options.cwd, first));
   const variables = variablesOf(folder, options.env);
   const problems = new Problems();
+  const sources: MapNode[] = [];
   let merged: ValueMap | undefined;
   for (const file of options.files) {
     const name = file === "-" ? "stdin" : file;
@@ -179,6 +182,7 @@ export function loadStack(options: LoadOptions): LoadedStack {
       variables: options.skipsInterpolation === true ? undefined : variables,
     });
     if (source === undefined) continue;
+    sources.push(source);
     const value = composeFile(source, { problems, folder, variables, path: "" }) as
       | Readonly<Record<string, Value>>
       | undefined;
@@ -186,7 +190,7 @@ export function loadStack(options: LoadOptions): LoadedStack {
   }
   if (problems.errors.length > 0 || merged === undefined) fail(problems.errors);
   const stack = complete(merged, folder, variables);
-  const missing = missingReferences(stack);
-  if (missing.length > 0) fail(missing.map((each) => `${options.files.join(", ")}: ${each}`));
+  checkReferences(stack, sources, problems);
+  if (problems.errors.length > 0) fail(problems.errors);
   return { stack, warnings: problems.warnings };
 }
