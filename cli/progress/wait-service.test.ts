@@ -49,7 +49,8 @@ async function play(name: string, scenes: readonly Scene[]): Promise<ApiClient> 
       const line = Buffer.from("the reason\n");
       const header = Buffer.from([2, 0, 0, 0, 0, 0, 0, line.length]);
       response.end(Buffer.concat([header, line]));
-    } else if (url.startsWith("/tasks/")) response.end(JSON.stringify(tasks.at(-1)));
+    } else if (url.startsWith("/tasks/"))
+      response.end(JSON.stringify(tasks.find(({ ID }) => url === `/tasks/${ID}`) ?? tasks.at(-1)));
     else if (url.startsWith("/tasks")) response.end(JSON.stringify(tasks));
     else if (url.startsWith("/nodes"))
       response.end(
@@ -133,6 +134,22 @@ test("waitForService() fails when the update was rolled back, unless that was as
     /rolled back/,
   );
   await waitForService("s", { client, out, signal, isQuiet: true, timeoutMs: 120_000, isRollback: true });
+});
+
+test("waitForService() tells the error of the task that a roll-back was for, also if that is over when it looks", async () => {
+  const scene: Scene = {
+    updateStatus: { State: "rollback_completed", Message: "rollback completed" },
+    tasks: [
+      { state: "failed", err: "long ago", slot: 1 },
+      { state: "rejected", err: "No such image: x", slot: 2 },
+      { state: "running", slot: 3 },
+    ],
+  };
+  const client = await play("rolled-fast", [scene]);
+  await assert.rejects(
+    waitForService("s", { client, out: recorder().out, signal, isQuiet: true, timeoutMs: 120_000 }),
+    /rolled back: rollback completed\ntask task1: No such image: x\n/,
+  );
 });
 
 test("waitForService() does not take the status of an older update for that of this one", async () => {

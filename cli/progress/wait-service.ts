@@ -174,6 +174,14 @@ async function lastLogLines(client: ApiClient, taskId: string): Promise<string[]
   }
 }
 
+/** Of a roll-back that was over before it was seen to begin: only its beginning names the task. */
+async function lastFailedTask(client: ApiClient, serviceId: string): Promise<string | undefined> {
+  const tasks = await client.get<ApiTask[]>("/tasks", { filters: { service: [serviceId] } });
+  return tasks
+    .filter(({ Status: { State } }) => State === "failed" || State === "rejected")
+    .sort((left, right) => (left.CreatedAt < right.CreatedAt ? 1 : -1))[0]?.ID;
+}
+
 async function failure(client: ApiClient, text: string, taskId: string | undefined): Promise<ExitError> {
   if (taskId === undefined) return new ExitError(1, `${text}\n`);
   const task = await client.find<ApiTask>(`/tasks/${taskId}`);
@@ -214,7 +222,8 @@ async function judge(
   if (verdict.kind === "failed") throw await failure(options.client, verdict.message, verdict.taskId);
   if (verdict.kind === "completed") {
     if (progress.isRollingBack && options.isRollback !== true) {
-      const failed = /task ([0-9a-z]{25})/.exec(verdict.message)?.[1];
+      const named = /task ([0-9a-z]{25})/.exec(verdict.message)?.[1];
+      const failed = named ?? (await lastFailedTask(options.client, service.ID));
       throw await failure(options.client, `service rolled back: ${verdict.message}`, failed);
     }
     return verdict.message === "job complete"
