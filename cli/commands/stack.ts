@@ -2,7 +2,7 @@
 import { text as readText } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ClusterError } from "../../common/errors.ts";
-import type { ApiConfig, ApiNetwork, ApiSecret, ApiService, ApiTask } from "../client/types.ts";
+import type { ApiConfig, ApiNetwork, ApiNode, ApiSecret, ApiService, ApiTask } from "../client/types.ts";
 import type { CommandContext, CommandDefinition, FlagDefinition } from "../command.ts";
 import { bool, csv, ExitError, FILTER_FLAG, FORMAT_FLAG, QUIET_FLAG, text } from "../command.ts";
 import { printStack } from "../compose/canonical.ts";
@@ -15,6 +15,7 @@ import { choiceFlag, durationFlag, mergeFilters, parseFilters } from "../flag-va
 import { serviceList } from "../output/service-table.ts";
 import type { ListFormat } from "../output/table.ts";
 import { formatList } from "../output/table.ts";
+import { remainingTasks } from "../progress/remaining-tasks.ts";
 import { WAIT_TIMEOUT_DEFAULT_MS, waitForService } from "../progress/wait-service.ts";
 import { findTasks, TASK_LIST_FLAGS, writeTasks } from "./task-list.ts";
 
@@ -174,16 +175,22 @@ async function runPs(context: CommandContext): Promise<void> {
   await writeTasks(context, tasks);
 }
 
-/** The tasks of removed services end after the services themselves are gone. */
-async function waitForRemoval(context: CommandContext, name: string): Promise<void> {
+/** The tasks of removed services end after the services themselves are gone; those of nodes that are down when these come back. */
+async function waitForRemoval({ client, err, signal }: CommandContext, name: string): Promise<void> {
   const deadline = performance.now() + REMOVE_TIMEOUT_MS;
-  const ended = new Set(["complete", "shutdown", "failed", "rejected", "remove", "orphaned"]);
   for (;;) {
-    const tasks = await context.client.get<ApiTask[]>("/tasks", { filters: nameFilter(name) });
-    if (tasks.every((task) => ended.has(task.Status.State))) return;
+    const tasks = await client.get<ApiTask[]>("/tasks", { filters: nameFilter(name) });
+    const { running, lost } = remainingTasks(tasks, await client.get<ApiNode[]>("/nodes"));
+    if (running === 0) {
+      for (const [node, count] of lost)
+        err.write(
+          `${count} tasks of stack ${name} end when node ${node}, which is down, is back or removed\n`,
+        );
+      return;
+    }
     if (performance.now() > deadline)
-      throw new ExitError(1, `${tasks.length} tasks of stack ${name} have not ended yet\n`);
-    await sleep(REMOVE_POLL_MS, undefined, { signal: context.signal });
+      throw new ExitError(1, `${running} tasks of stack ${name} have not ended yet\n`);
+    await sleep(REMOVE_POLL_MS, undefined, { signal });
   }
 }
 
