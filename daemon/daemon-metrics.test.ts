@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FakeSwarm } from "../api/testing/fake-swarm.ts";
 import { MetricsRegistry } from "../common/metrics.ts";
+import { NodeState, type Task } from "../model/objects.ts";
+import { TaskState } from "../model/task-state.ts";
 import { LoopTally } from "../manager/loop-tally.ts";
 import { lateSeconds, registerDaemonMetrics } from "./daemon-metrics.ts";
 
@@ -50,6 +52,42 @@ test("registerDaemonMetrics() shows a manager's parts while it is one, and each 
   }
   figures = undefined;
   assert.doesNotMatch(registry.text(), /^shoal_raft_term_number /m);
+});
+
+test("registerDaemonMetrics() counts tasks that are missing, and says of states that are compared also that they are none", async () => {
+  const swarm = new FakeSwarm();
+  const registry = new MetricsRegistry();
+  registerDaemonMetrics(registry, {
+    engine: { containers: { summaries: () => [] } },
+    swarm: {
+      control: () => ({ staleView: () => swarm.store, managers: () => [] }),
+      raftFigures: () => undefined,
+      leaderFigures: () => undefined,
+      isAgentConnected: () => undefined,
+    },
+  });
+  await swarm.init();
+  const none = registry.text();
+  assert.match(none, /^shoal_tasks_count\{state="running"\} 0$/m);
+  assert.match(none, /^shoal_tasks_missing_count 0$/m);
+  assert.match(none, /^shoal_nodes_count\{state="not_ready"\} 0$/m);
+  const lost = swarm.putNode("lost", { status: { state: NodeState.down, message: "", addr: "" } });
+  const service = swarm.store.put("service", {
+    id: swarm.store.newId(),
+    spec: { Name: "web", TaskTemplate: { ContainerSpec: { Image: "x" } } },
+    specVersion: 1,
+  });
+  const status = (state: TaskState): Task["status"] => ({ timestamp: "", state, message: "", err: "" });
+  const running = status(TaskState.running);
+  swarm.putTask(service, { desiredState: TaskState.running, status: running });
+  swarm.putTask(service, { desiredState: TaskState.running, status: status(TaskState.pending), nodeId: "" });
+  // It was told to go, and the node that it runs on will not say when it has.
+  swarm.putTask(service, { desiredState: TaskState.shutdown, status: running, nodeId: lost.id });
+  swarm.putTask(service, { desiredState: TaskState.running, status: running, nodeId: lost.id });
+  const text = registry.text();
+  assert.match(text, /^shoal_tasks_count\{state="wanted"\} 3$/m);
+  assert.match(text, /^shoal_tasks_missing_count 2$/m);
+  assert.match(text, /^shoal_nodes_count\{state="not_ready"\} 1$/m);
 });
 
 test("the event loop's delay is known from the second reading on, and is what its timer came late", () => {

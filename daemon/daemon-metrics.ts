@@ -8,8 +8,8 @@ import type { MetricsRegistry } from "../common/metrics.ts";
 import type { LeaderFigures, RaftFigures } from "../manager/manager.ts";
 import type { ClusterControl } from "../model/cluster-control.ts";
 import type { ContainerEngine } from "../model/engine.ts";
-import { NodeState, type TableTypes } from "../model/objects.ts";
-import { taskStateName } from "../model/task-state.ts";
+import { NodeState, type TableTypes, type Task } from "../model/objects.ts";
+import { TaskState, taskStateName } from "../model/task-state.ts";
 
 /** What is measured; the parts may come and go as the node changes its place in the cluster. */
 export interface MeasuredParts {
@@ -122,28 +122,38 @@ function registerStore(registry: MetricsRegistry, { swarm }: MeasuredParts): voi
     "shoal_tasks_count",
     "Tasks by observed state; those wanted running as state=wanted",
   );
+  const missing = registry.gauge(
+    "shoal_tasks_missing_count",
+    "Tasks wanted running that do not run, or whose node is not ready",
+  );
   const nodes = registry.gauge("shoal_nodes_count", "Nodes by state");
   const reachable = registry.gauge(
     "shoal_managers_reachable_count",
     "Managers that answer, this one included",
   );
   registry.onCollect(() => {
-    for (const gauge of [objects, tasks, nodes, reachable]) gauge.clear();
+    for (const gauge of [objects, tasks, missing, nodes, reachable]) gauge.clear();
     const control = swarm.control();
     if (control === undefined) return;
     const view = control.staleView();
     for (const table of TABLES) objects.set(view.list(table).length, { kind: table });
     const all = view.list("task");
+    // What an alarm compares must be there when it is none, too: Prometheus compares nothing with what is absent.
+    tasks.set(0, { state: "running" });
     for (const [state, count] of countBy(all.map((task) => taskStateName(task.status.state)))) {
       tasks.set(count, { state });
     }
-    tasks.set(all.filter((task) => taskStateName(task.desiredState) === "running").length, {
-      state: "wanted",
-    });
-    const states = view
-      .list("node")
-      .map((node) => (node.status.state === NodeState.ready ? "ready" : "not_ready"));
-    for (const [state, count] of countBy(states)) nodes.set(count, { state });
+    const wanted = all.filter((task) => task.desiredState === TaskState.running);
+    tasks.set(wanted.length, { state: "wanted" });
+    const listed = view.list("node");
+    const ready = new Set(
+      listed.filter(({ status }) => status.state === NodeState.ready).map((node) => node.id),
+    );
+    const doesRun = (task: Task): boolean =>
+      task.status.state === TaskState.running && ready.has(task.nodeId);
+    missing.set(wanted.filter((task) => !doesRun(task)).length);
+    nodes.set(ready.size, { state: "ready" });
+    nodes.set(listed.length - ready.size, { state: "not_ready" });
     reachable.set(control.managers().filter((manager) => manager.isReachable).length);
   });
 }
