@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { open, rm } from "node:fs/promises";
 import { createInterface } from "node:readline/promises";
 import { pipeline } from "node:stream/promises";
-import { ClusterError } from "../../common/errors.ts";
+import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import type { ClusterSpec } from "../../model/specs.ts";
 import type { ApiClient } from "../client/api-client.ts";
 import { ApiError } from "../client/api-client.ts";
@@ -96,6 +96,21 @@ async function runInit(context: CommandContext): Promise<void> {
   if (flags.bool("autolock")) await printUnlockKey(context);
 }
 
+function fileError(what: string, file: string, caught: unknown): ClusterError {
+  const reason = hasNodeCode(caught, "EEXIST")
+    ? "it exists, and no file is overwritten"
+    : ClusterError.from(caught).message;
+  return new ClusterError("invalid_argument", `Cannot ${what} "${file}": ${reason}`, { cause: caught });
+}
+
+function readBackup(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (caught) {
+    throw fileError("read the backup", file, caught);
+  }
+}
+
 async function runRestore(context: CommandContext, file: string): Promise<void> {
   const { client, flags, out } = context;
   const nodeId = await client.post<string>("/shoal/v1/swarm/restore", {
@@ -104,7 +119,7 @@ async function runRestore(context: CommandContext, file: string): Promise<void> 
       advertiseAddr: flags.string("advertise-addr") ?? "",
       dataPathAddr: flags.string("data-path-addr") ?? "",
     },
-    raw: { contentType: "application/octet-stream", content: readFileSync(file) },
+    raw: { contentType: "application/octet-stream", content: readBackup(file) },
   });
   out.write(`Swarm restored: current node (${nodeId}) is its only manager.\n`);
   out.write(
@@ -116,10 +131,13 @@ async function runBackup(context: CommandContext): Promise<void> {
   const { client, args, out } = context;
   const [file = ""] = args;
   // Whoever has the file has the cluster's keys and secrets: nobody else may read it, and no other file is overwritten.
-  const handle = await open(file, "wx", 0o600);
+  const handle = await open(file, "wx", 0o600).catch((caught: unknown) => {
+    throw fileError("write the backup to", file, caught);
+  });
   try {
     const response = await client.call("GET", "/shoal/v1/swarm/backup");
-    await pipeline(response, handle.createWriteStream());
+    // What is said to be backed up must outlive a loss of power.
+    await pipeline(response, handle.createWriteStream({ flush: true }));
   } catch (caught) {
     await handle.close();
     await rm(file, { force: true });

@@ -142,6 +142,8 @@ describe("disasters", () => {
     await cluster.on(m1.name, "sh", "-c", `echo hush > ${secret}`);
     await cluster.docker("secret", "create", "token", secret);
     assert.equal((await cluster.dev.shoal(m1.name, ["swarm", "backup", backup])).status, 0);
+    const again = await cluster.dev.shoal(m1.name, ["swarm", "backup", backup]);
+    assert.match(again.stderr, /Cannot write the backup to ".*": it exists, and no file is overwritten/);
     for (const host of [m2, m3]) await cluster.dev.killDaemon(host.name);
     await until("there is no quorum", WAIT_MS, async () => (await nodes(m1)).length === 0);
     await cluster.docker("swarm", "init", "--force-new-cluster", "--advertise-addr", m1.address);
