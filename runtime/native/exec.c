@@ -131,7 +131,7 @@ void monitor_exec(struct job *job, int connection) {
   if (error == NULL && (!monitor_stdio(job, ours, theirs) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sync) != 0))
     error = strerror(errno);
   if (error != NULL) {
-    send_text_frame(connection, F_ERROR, error);
+    send_last_text(connection, F_ERROR, error);
     _exit(1);
   }
   struct container_start start = {.job = job,
@@ -158,7 +158,7 @@ void monitor_exec(struct job *job, int connection) {
   if (error == NULL && waitid(P_PID, (id_t)streams.pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0) error = "exec process is not ours";
   if (error == NULL) error = monitor_set_oom_score(job, streams.pid);
   if (error != NULL) {
-    send_text_frame(connection, F_ERROR, error);
+    send_last_text(connection, F_ERROR, error);
     _exit(1);
   }
   streams.is_stdin_once = true;

@@ -40,7 +40,7 @@ static char failure[PATH_BYTES_MAX];
 static _Noreturn void refuse(struct job *job, int connection, const char *error) {
   cgroup_kill(job);
   cgroup_remove(job);
-  send_text_frame(connection, F_ERROR, error);
+  send_last_text(connection, F_ERROR, error);
   _exit(1);
 }
 
@@ -353,7 +353,7 @@ void monitor_create(struct job *job, int connection) {
   if (error == NULL) error = spare_use(job);
   if (error != NULL) {
     /* Nothing was made: what is there is the other one's. */
-    send_text_frame(connection, F_ERROR, error);
+    send_last_text(connection, F_ERROR, error);
     _exit(1);
   }
   if (!delegate_wanted(job)) {

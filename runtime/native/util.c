@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,17 @@ bool send_frame(int fd, uint8_t type, const void *bytes, uint32_t length) {
 
 bool send_text_frame(int fd, uint8_t type, const char *text) {
   return send_frame(fd, type, text, (uint32_t)strlen(text));
+}
+
+/* For a connection that is left though nobody asked for that: who is silent that long is not read to the end. */
+enum { LAST_QUIET_MS = 2000 };
+
+void send_last_text(int fd, uint8_t type, const char *text) {
+  char dropped[4096];
+  struct pollfd end = {fd, POLLIN, 0};
+  send_text_frame(fd, type, text);
+  shutdown(fd, SHUT_WR);
+  while (poll(&end, 1, LAST_QUIET_MS) > 0 && recv(fd, dropped, sizeof dropped, MSG_DONTWAIT) > 0) continue;
 }
 
 int write_file(int dir, const char *path, const char *text) {

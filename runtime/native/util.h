@@ -14,6 +14,11 @@ bool read_all(int fd, void *bytes, size_t length);
 /* One frame, blocking. Length on the wire counts the type byte. */
 bool send_frame(int fd, uint8_t type, const void *bytes, uint32_t length);
 bool send_text_frame(int fd, uint8_t type, const char *text);
+/*
+ * Before this process ends: waits until the other side has closed. It may be about to write, and a client whose write fails loses what it
+ * has not read yet.
+ */
+void send_last_text(int fd, uint8_t type, const char *text);
 
 /* Opens, writes `text` in one write, closes. Returns 0 or -errno. */
 int write_file(int dir, const char *path, const char *text);

@@ -32,6 +32,15 @@ function rejects(promise: Promise<unknown>, pattern: RegExp): Promise<void> {
   });
 }
 
+/** "" of a process that is gone. */
+function fieldOf(pid: string, name: "comm" | "stat" | "wchan"): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, "utf8").trim();
+  } catch {
+    return "";
+  }
+}
+
 function readCommand(pid: string): string {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
@@ -766,6 +775,28 @@ describe("containers", () => {
     await assert.rejects(lab.engine.containers.start(id), /no such file or directory/);
     const { NetworkSettings } = await lab.engine.containers.inspect(id, { size: false });
     assert.ok(!JSON.stringify(NetworkSettings).includes("10.9.8.7"));
+  });
+
+  test("why a container can't be is told to a daemon that was about to send it on", async () => {
+    // As a daemon with much else to do: the monitor has said it, nobody has read it, and the network is there.
+    const attachNetwork = ({ containerId }: { readonly containerId: string }): Promise<AttachedNetworks> => {
+      const states = (): readonly string[] =>
+        readdirSync("/proc")
+          .filter(
+            (name) => /^\d+$/.test(name) && fieldOf(name, "comm") === `shoal-${containerId.slice(0, 8)}`,
+          )
+          // The container's own process is not waited for by anybody.
+          .filter((name) => !/\) Z /.test(fieldOf(name, "stat")))
+          .map((name) => fieldOf(name, "wchan"));
+      const cell = new Int32Array(new SharedArrayBuffer(4));
+      const deadlineMs = Date.now() + WAIT_MS;
+      // It has ended, or waits until it is heard.
+      while (Date.now() < deadlineMs && !states().every((wchan) => /poll/.test(wchan)))
+        Atomics.wait(cell, 0, 0, 1);
+      return Promise.resolve({ endpoints: {}, nameservers: [], searchDomains: [], dnsOptions: [] });
+    };
+    const id = await lab.create(["/etc"], {}, { task: { attachNetwork } });
+    await rejects(lab.engine.containers.start(id), /exec: "\/etc": is a directory/);
   });
 
   test(

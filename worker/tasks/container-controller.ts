@@ -146,9 +146,20 @@ class ContainerController implements TaskController {
     if (!this.#isOurs && this.#find()?.state.status === "created") await this.prepare(dependencies, signal);
     const container = this.#mustFind();
     if (container.state.isRunning) await this.#adopt(container);
-    else if (container.state.status === "created") await this.#containers.start(container.id);
+    else if (container.state.status === "created") await this.#startContainer(container.id);
     await this.#untilHealthy(container.id, signal);
     return this.facts();
+  }
+
+  /** Errors in Docker's sentence, which tells them from those of a container that ran. */
+  async #startContainer(id: string): Promise<void> {
+    try {
+      await this.#containers.start(id);
+    } catch (caught) {
+      const { code, message, details, retryable } = ClusterError.from(caught);
+      const text = `starting container failed: ${message}`;
+      throw new ClusterError(code, text, { cause: caught, details, retryable });
+    }
   }
 
   async watch(signal: AbortSignal): Promise<TaskEnd> {
