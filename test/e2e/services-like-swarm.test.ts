@@ -64,7 +64,7 @@ describe("services, as Swarm's users know them", () => {
     await create("isolated", { Isolation: "hyperv" });
     await create("plain", { Isolation: "default" });
     await shows("credential", ["rejected"], 'invalid --security-opt 1: "credentialspec=file://spec.json"');
-    await shows("isolated", ["rejected"], "invalid isolation 'hyperv' on linux");
+    await shows("isolated", ["rejected"], "invalid isolation (hyperv): linux only supports 'default'");
     await shows("plain", ["running"], "");
     for (const name of ["credential", "isolated", "plain"]) await ask("DELETE", `/services/${name}`);
   });

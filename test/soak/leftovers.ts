@@ -80,11 +80,17 @@ function look(daemon: SoakDaemon): readonly string[] {
     .inside("ip", "-o", "link")
     .split("\n")
     .map((line) => `link ${/^\d+: ([^:@]+)/.exec(line)?.[1] ?? ""}`);
-  // Counters and handles differ from one look to the next.
+  // Counters and handles differ from one look to the next, a name server's port from one daemon to the next.
   const rules = daemon
     .inside("nft", "list", "ruleset")
     .split("\n")
-    .map((line) => `rule ${line.trim().replaceAll(/counter packets \d+ bytes \d+/g, "counter")}`);
+    .map(
+      (line) =>
+        `rule ${line
+          .trim()
+          .replaceAll(/counter packets \d+ bytes \d+/g, "counter")
+          .replaceAll(/( \. 53 : [\d.]+ \. )\d+/g, "$1PORT")}`,
+    );
   const files = [...tree(daemon.dataRoot), ...tree(daemon.execRoot)].map((file) => `file ${file}`);
   const parent = parentOf(daemon);
   return [...processes(daemon, parent), ...mounts, ...cgroups(parent), ...links, ...rules, ...files];
