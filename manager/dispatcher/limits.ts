@@ -28,6 +28,8 @@ export const ARRIVAL_PAUSE_MS = 3_000;
 /** A beat on an open stream costs about 10 us here, so a second is cheap up to a thousand nodes; above it grows in proportion. */
 export const HEARTBEAT_MIN_MS = 1_000;
 export const HEARTBEATS_PER_SECOND_MAX = 1_000;
+/** A beat may be late by as much again before its node counts as down. */
+export const HEARTBEAT_MAX_MS: number = NODE_DOWN_MS / 2;
 /** How often silence is looked for: the resolution of NODE_DOWN_MS. */
 export const SILENCE_CHECK_MS = 250;
 /** VXLAN identifier of the mesh; user networks start at 4096. */
