@@ -139,6 +139,8 @@ export interface Node extends ObjectMeta, UserVersioned {
   readonly certificateRole: NodeRole;
   /** Serial of the node's certificate, hex; a node that was removed is refused by id. */
   readonly certificateSerial?: string;
+  /** When the last of its certificates expires, RFC 3339: one of before may outlive the newest. Absent of a cluster's first node. */
+  readonly certificateUntil?: string;
   /** Digest (as in Cluster.rootCa) of the root whose key signed the node's certificate. */
   readonly certificateIssuer?: string;
   /** Its certificate came during a rotation of the root, with the former root beside the new one. */

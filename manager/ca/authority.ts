@@ -6,13 +6,14 @@ import type { Clock, Random } from "../../common/env.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { newObjectId } from "../../common/ids.ts";
 import type { Logger } from "../../common/log.ts";
+import { rfc3339 } from "../../common/time.ts";
 import { certificateRoleOf } from "../../model/node-role.ts";
 import { type Cluster, type Node, NodeState } from "../../model/objects.ts";
 import type { NodeAvailability, NodeRole } from "../../model/specs.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import type { shoal } from "../../proto/messages.ts";
 import type { Store } from "../store/store.ts";
-import { certificateLifeMs } from "./certificate-life.ts";
+import { certificateLifeMs, lastCertificateEndMs } from "./certificate-life.ts";
 import { issueCertificate, type Issuer, type KeyedCertificate, openIssuer } from "./certificates.ts";
 import { parseJoinToken, tokensEqual } from "./join-tokens.ts";
 import { splitPem } from "../../proto/rpc-identity.ts";
@@ -75,6 +76,7 @@ export class Authority {
         certificateRole: role,
         specReplacedVersion: 0,
         certificateSerial: issued.serial,
+        certificateUntil: rfc3339(issued.untilMs),
         certificateIssuer: issued.issuer,
         ...(issued.hasFormerRoot ? { trustsFormerRoot: true } : {}),
       });
@@ -104,6 +106,7 @@ export class Authority {
         ...rest,
         certificateRole: role,
         certificateSerial: issued.serial,
+        certificateUntil: rfc3339(Math.max(issued.untilMs, lastCertificateEndMs(node))),
         certificateIssuer: issued.issuer,
         ...(issued.hasFormerRoot ? { trustsFormerRoot: true } : {}),
       });
@@ -137,6 +140,7 @@ export class Authority {
   ): Promise<{
     readonly message: Issued;
     readonly serial: string;
+    readonly untilMs: number;
     readonly issuer: string;
     readonly hasFormerRoot: boolean;
   }> {
@@ -145,7 +149,7 @@ export class Authority {
     // During a rotation the bundle holds the new root first, and the key is the new one's.
     const roots = splitPem(rootCa.certificate);
     const newest = roots[0] ?? rootCa.certificate;
-    const { certificate, serial } = await issueCertificate({
+    const { certificate, serial, untilMs } = await issueCertificate({
       random,
       nowMs: clock.wallMs(),
       issuer: await this.#issuerOf({ certificate: newest, key: rootCa.key }),
@@ -162,6 +166,7 @@ export class Authority {
         rootCa: rootCa.certificate,
       },
       serial,
+      untilMs,
       issuer: rootCa.digest,
       hasFormerRoot: roots.length > 1,
     };

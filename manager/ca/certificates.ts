@@ -183,18 +183,19 @@ export async function openIssuer(root: KeyedCertificate): Promise<Issuer> {
 /** Issues a node's certificate. Throws invalid_argument for a request that is no P-256 CSR signed by its own key. */
 export async function issueCertificate(
   options: IssueOptions,
-): Promise<{ readonly certificate: string; readonly serial: string }> {
+): Promise<{ readonly certificate: string; readonly serial: string; readonly untilMs: number }> {
   const publicKey = await requestedKey(options.csr);
   const { issuer, subject } = options;
   const unit = subject.role === "manager" ? MANAGER_UNIT : WORKER_UNIT;
   const serialNumber = serial(options.random);
+  const untilMs = options.nowMs + options.lifeMs;
   const certificate = await x509.X509CertificateGenerator.create(
     {
       serialNumber,
       subject: [{ O: [subject.clusterId] }, { OU: [unit] }, { CN: [subject.nodeId] }],
       issuer: issuer.name,
       notBefore: new Date(options.nowMs - BACKDATE_MS),
-      notAfter: new Date(options.nowMs + options.lifeMs),
+      notAfter: new Date(untilMs),
       signingAlgorithm: SIGNING,
       publicKey,
       signingKey: issuer.signingKey,
@@ -209,7 +210,7 @@ export async function issueCertificate(
     },
     webcrypto,
   );
-  return { certificate: pemLine(certificate.toString("pem")), serial: serialNumber };
+  return { certificate: pemLine(certificate.toString("pem")), serial: serialNumber, untilMs };
 }
 
 async function requestedKey(csr: Uint8Array): Promise<x509.PublicKey> {

@@ -593,8 +593,12 @@ test("removeNode() takes only a node that is down or forced, orphans its tasks a
     90 * 24 * 3_600_000,
     "as long as its certificate lives",
   );
-  await fixture.node("n2", { status: { state: NodeState.down, message: "", addr: "" } });
+  const dayMs = 24 * 3_600_000;
+  const certificateUntil = rfc3339(fixture.clock.wallMs() + 400 * dayMs);
+  await fixture.node("n2", { status: { state: NodeState.down, message: "", addr: "" }, certificateUntil });
   await fixture.writer.removeNode("n2", false);
+  const banned = fixture.store.view().get("cluster", "c1")?.removedNodes?.["n2"];
+  assert.equal(banned, certificateUntil, "one that was issued for longer than is asked for now");
   await assert.rejects(fixture.writer.removeNode("n2", true), (error) => hasCode(error, "not_found"));
   const manager = { raftId: 7, addr: "10.0.0.3:2377" };
   for (const [id, Role, wanted] of [

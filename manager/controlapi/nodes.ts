@@ -3,7 +3,7 @@ import { ClusterError } from "../../common/errors.ts";
 import { rfc3339 } from "../../common/time.ts";
 import { type Node, NodeState } from "../../model/objects.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
-import { certificateLifeMs } from "../ca/certificate-life.ts";
+import { banishedUntilMs } from "../ca/certificate-life.ts";
 import type { ReplicatedLog } from "../raft/replicated-log.ts";
 import type { Transaction } from "../store/store.ts";
 import { checkVersion, existing } from "./lookup.ts";
@@ -83,16 +83,16 @@ export function removeNode(tx: Transaction, plan: RemoveNodePlan): undefined {
     };
     tx.update("task", { ...task, status });
   }
-  banish(tx, node.id, plan.nowMs);
+  banish(tx, node, plan.nowMs);
   tx.remove("node", node.id);
   return undefined;
 }
 
 /** Remembers the id until its last certificate has expired, and forgets those whose has. */
-function banish(tx: Transaction, nodeId: string, nowMs: number): void {
+function banish(tx: Transaction, node: Node, nowMs: number): void {
   const cluster = tx.list("cluster")[0];
   if (cluster === undefined) return;
   const valid = Object.entries(cluster.removedNodes ?? {}).filter(([, until]) => Date.parse(until) > nowMs);
-  const until = rfc3339(nowMs + certificateLifeMs(cluster.spec));
-  tx.update("cluster", { ...cluster, removedNodes: { ...Object.fromEntries(valid), [nodeId]: until } });
+  const until = rfc3339(banishedUntilMs(cluster.spec, node, nowMs));
+  tx.update("cluster", { ...cluster, removedNodes: { ...Object.fromEntries(valid), [node.id]: until } });
 }
