@@ -5,10 +5,11 @@ import { ClusterError } from "../../common/errors.ts";
 import { silentLogger } from "../../common/log.ts";
 import { NodeImages } from "../node-images.ts";
 import { ModelCluster } from "../testing/model-cluster.ts";
-import { Dispatcher } from "./dispatcher.ts";
+import { Dispatcher, type FromAgent } from "./dispatcher.ts";
 
 interface Opened {
   readonly cluster: ModelCluster;
+  readonly receive: (message: FromAgent) => void;
   /** Kinds of messages that the agent was sent, "end" at the end of the stream. */
   readonly told: readonly string[];
   readonly answer: { readonly resolve: () => void; readonly reject: (error: ClusterError) => void };
@@ -51,7 +52,8 @@ async function opened(nodeId: string): Promise<Opened> {
     dispatcher.stop();
     await cluster.stop();
   };
-  return { cluster, told, answer: { resolve: () => resolve(undefined), reject }, stop };
+  const { receive } = session;
+  return { cluster, receive, told, answer: { resolve: () => resolve(undefined), reject }, stop };
 }
 
 test("Dispatcher opens a session once a quorum has confirmed the leader, and answers what came meanwhile", async () => {
@@ -71,4 +73,16 @@ test("Dispatcher of a manager that was replaced ends the session, and tells a no
     assert.deepEqual(told, ["end"]);
     await stop();
   }
+});
+
+test("Dispatcher keeps little of what a node says before its session is answered, however long the quorum takes", async () => {
+  const { answer, cluster, receive, stop, told } = await opened("node0001");
+  const added = Array.from({ length: 1_000 }, (_each, index) => `${index}`.padStart(100, "x"));
+  for (let count = 0; count < 5; count += 1) receive({ images: { full: true, added } });
+  assert.equal(told.length, 0, "500 kB");
+  for (let count = 0; count < 15; count += 1) receive({ images: { full: true, added } });
+  assert.ok(told.includes("end"), "2 MB");
+  answer.resolve();
+  await cluster.advance(1_000);
+  await stop();
 });

@@ -11,7 +11,7 @@ import { certificateRoleOf, mustForgetRoot, mustRenewCertificate } from "../../m
 import { type Cluster, type Node, NodeState, type Task } from "../../model/objects.ts";
 import type { StoreView } from "../../model/store-view.ts";
 import { TaskState } from "../../model/task-state.ts";
-import type { shoal } from "../../proto/messages.ts";
+import { type shoal, v1 } from "../../proto/messages.ts";
 import type { NodeImages } from "../node-images.ts";
 import type { Store, WatchItem } from "../store/store.ts";
 import { parseTaskStatus } from "./agent-reports.ts";
@@ -24,6 +24,7 @@ import {
   GUEST_NETWORK_COUNT_MAX,
   NODE_DOWN_MS,
   SESSION_BACKLOG_COUNT_MAX,
+  SESSION_EARLY_BYTES_MAX,
   SESSION_STATUS_BYTES_MAX,
   SILENCE_CHECK_MS,
   STATUS_TEXT_CHARS_MAX,
@@ -215,6 +216,7 @@ export class Dispatcher implements Component {
           this.#guarded(session, () => {
             this.#hello(session, hello, remoteAddr);
             if (!session.isRegistered) return;
+            session.waitingBytes = 0;
             for (const message of session.early.splice(0)) this.#receive(session, message);
           });
         },
@@ -228,27 +230,25 @@ export class Dispatcher implements Component {
   #receive(session: Session, message: FromAgent): void {
     if (!session.isRegistered) {
       if (session.helloNumber === 0) return;
-      if (session.early.length >= SESSION_BACKLOG_COUNT_MAX) throw tooMuch("wait for its session");
+      session.waitingBytes += v1.AgentMessage.encode(message).len;
+      const isTooMuch = session.waitingBytes > SESSION_EARLY_BYTES_MAX;
+      if (isTooMuch || session.early.length >= SESSION_BACKLOG_COUNT_MAX)
+        throw tooMuch("wait for its session");
       session.early.push(message);
+    } else if (this.#sessions.get(session.nodeId) !== session) {
+      // What a former session says late may be older than what is known: it is said again in the one that is open.
+      return;
     } else if (message.heartbeat) session.stream.send({ heartbeat: {} });
     else if (message.statuses) this.#reported(session, message.statuses);
     else if (message.ack) this.#acknowledged(session, message.ack);
     else if (message.guestNetworks) this.#guests(session, message.guestNetworks);
-    else if (message.images) this.#reportedImages(session, message.images);
+    else if (message.images) this.#deps.images.report(session.nodeId, message.images);
     else if (message.description?.descriptionJson) {
       this.#nodes.describe(session.nodeId, message.description.descriptionJson);
     }
   }
 
-  /** Differences are to what was said in the same session: late ones of a former session would spoil the next one's whole. */
-  #reportedImages(session: Session, report: shoal.v1.ImageReport.$Properties): void {
-    const { images } = this.#deps;
-    if (this.#sessions.get(session.nodeId) === session) images.report(session.nodeId, report);
-  }
-
   #guests(session: Session, report: shoal.v1.GuestNetworks.$Properties): void {
-    // What a former session says late is not so any more.
-    if (this.#sessions.get(session.nodeId) !== session) return;
     const references = (report.references ?? []).slice(0, GUEST_NETWORK_COUNT_MAX);
     session.guestNetworks = references;
     session.assignments.setGuestNetworks(references);

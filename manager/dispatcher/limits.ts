@@ -8,6 +8,8 @@ export const DOCUMENT_COUNT_MAX = 1000;
 export const SESSION_BACKLOG_COUNT_MAX = 256;
 /** Statuses of one session that wait to be committed: those of ten thousand tasks. Who has more comes back and says the newest. */
 export const SESSION_STATUS_BYTES_MAX: number = 8 * 1024 * 1024;
+/** What a node may say before its session is answered: a sound one waits, and describes itself anew at most. */
+export const SESSION_EARLY_BYTES_MAX: number = 1024 * 1024;
 /** Changes remembered for each network; a session further behind gets the network whole. */
 export const CHANGE_LOG_COUNT_MAX = 4096;
 /** Statuses of one burst are committed together. */

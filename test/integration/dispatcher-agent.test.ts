@@ -178,6 +178,27 @@ test("Dispatcher commits statuses forwards only, acknowledges them, and ignores 
   assert.equal(fixture.observed("t"), TaskState.running);
 });
 
+test("Dispatcher does not take what a former session says late for news", async () => {
+  const fixture = new Fixture();
+  await fixture.start("a");
+  await fixture.task("t", "a");
+  const say = async (agent: ModelAgent, message: string): Promise<void> => {
+    const status: TaskStatus = { state: TaskState.running, timestamp: "", message, err: "" };
+    const statusJson = new TextEncoder().encode(JSON.stringify(status));
+    agent.receive({ statuses: { batchId: 1, updates: [{ taskId: "t", statusJson }] } });
+    await fixture.run();
+  };
+  const former = await fixture.agent("a");
+  const present = await fixture.agent("a");
+  await say(present, "newest");
+  await say(former, "older");
+  assert.equal(fixture.store.view().get("task", "t")?.status.message, "newest");
+  assert.equal(
+    former.messages.some((each) => each.statusAck),
+    false,
+  );
+});
+
 test("Dispatcher tells the nodes of a network about an endpoint, and no other node", async () => {
   const fixture = new Fixture();
   await fixture.start("a", "b", "c");
