@@ -8,6 +8,7 @@ import * as x509 from "@peculiar/x509";
 import type { TlsInfo } from "../../model/objects.ts";
 import type { NodeRole } from "../../model/specs.ts";
 import { ClusterError } from "../../common/errors.ts";
+import { rfc3339 } from "../../common/time.ts";
 import { MANAGER_UNIT, splitPem, WORKER_UNIT } from "../../proto/rpc-identity.ts";
 
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256" } as const;
@@ -102,14 +103,22 @@ export async function crossSign(
   return pemLine(certificate.toString("pem"));
 }
 
-/** A root that a user brings. Throws invalid_argument unless it is a CA's P-256 certificate that `key` belongs to. */
-export function checkRoot(root: KeyedCertificate): KeyedCertificate {
+/**
+ * A root that a user brings. Throws invalid_argument unless it is a CA's P-256 certificate that `key` belongs to, signed by
+ * itself and valid now: TLS takes no other for a root, so that no node would trust another once the former one is dropped.
+ */
+export function checkRoot(root: KeyedCertificate, nowMs: number): KeyedCertificate {
   try {
     const certificate = new X509Certificate(root.certificate);
     if (!certificate.ca) throw refuseRoot("it is not one of a CA");
     if (!certificate.checkPrivateKey(createPrivateKey(root.key))) throw refuseRoot("the key is another's");
     if (certificate.publicKey.asymmetricKeyDetails?.namedCurve !== "prime256v1")
       throw refuseRoot("its key is not P-256");
+    if (!certificate.checkIssued(certificate) || !certificate.verify(certificate.publicKey))
+      throw refuseRoot("it is signed by another");
+    const { fromMs, untilMs } = certificateLife(root.certificate);
+    if (nowMs < fromMs || nowMs >= untilMs)
+      throw refuseRoot(`it is valid from ${rfc3339(fromMs)} until ${rfc3339(untilMs)}`);
     return { certificate: pemLine(root.certificate), key: pemLine(root.key) };
   } catch (error) {
     throw error instanceof ClusterError ? error : refuseRoot("it cannot be read", error);

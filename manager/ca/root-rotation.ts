@@ -85,7 +85,7 @@ function nextRoot(spec: ClusterSpec, deps: CertificateDeps): Promise<KeyedCertif
       "A signing CA certificate needs its key, external CAs are not supported",
     );
   }
-  return Promise.resolve(checkRoot({ certificate: SigningCACert, key: SigningCAKey }));
+  return Promise.resolve(checkRoot({ certificate: SigningCACert, key: SigningCAKey }, deps.nowMs));
 }
 
 export interface RotationKeeperDeps {
