@@ -25,6 +25,9 @@ export interface Attempt {
   readonly signal: AbortSignal;
 }
 
+/** Detail of an error that no other try can change: whether an earlier one took effect will not be known any more. */
+export const OUTCOME_UNKNOWN = "outcomeUnknown";
+
 export interface LeaderWork<T> {
   readonly local: (attempt: Attempt) => Promise<T>;
   readonly remote: (client: Client, attempt: Attempt) => Promise<T>;
@@ -125,6 +128,7 @@ export class LeaderLink {
 
 function isLeaderTrouble(error: ClusterError): boolean {
   if (error.notLeader !== undefined) return true;
+  if (error.details[OUTCOME_UNKNOWN] === true) return false;
   // The call was given up because the leader changed; callers' own signals are checked before each try.
   if (hasCode(error, "unimplemented")) return error.retryable;
   return hasCode(error, "unavailable", "cancelled", "deadline_exceeded");

@@ -5,19 +5,30 @@ import { silentLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
 import { FakeClock } from "../../common/testing/fake-clock.ts";
 import { LiveIdentity } from "../../proto/rpc-identity.ts";
-import { LOCAL_COPY_WAIT_MS } from "../limits.ts";
+import { LeaderLink } from "../leader-link.ts";
+import { LEADER_RETRY_MS, LOCAL_COPY_WAIT_MS } from "../limits.ts";
 import type { ReplicatedLog } from "../raft/replicated-log.ts";
 import { MemoryStore } from "../store/memory-store.ts";
 import { SingleMemberLog } from "../store/testing/single-member-log.ts";
 import { ControlApi, type ControlApiDeps } from "./control-api.ts";
 import { ControlWriter } from "./control-writer.ts";
 
+const NOBODY = {
+  nodeId: "n",
+  clusterId: "c",
+  role: "manager",
+  certificate: "",
+  key: "",
+  rootCa: "",
+} as const;
+
 /** A follower's API; the leader makes every write at version 9, which this replica doesn't have. */
 function follower(
   clock: FakeClock,
   readBarrier: ReplicatedLog["readBarrier"],
-  store = new MemoryStore({ clock, timers: clock, log: silentLogger }),
+  more: { readonly store?: MemoryStore } = {},
 ): ControlApi {
+  const store = more.store ?? new MemoryStore({ clock, timers: clock, log: silentLogger });
   const raft = Object.assign(new SingleMemberLog({ machine: store, timers: clock }), { readBarrier });
   const { random } = realEnv;
   const run = <T>(): Promise<T> => Promise.resolve({ id: "made", warnings: ["w"], version: 9 } as T);
@@ -27,14 +38,7 @@ function follower(
     link: { run },
     writer: new ControlWriter({ store, raft, clock, random, log: silentLogger }),
     nodeImages: () => undefined,
-    identity: new LiveIdentity({
-      nodeId: "n",
-      clusterId: "c",
-      role: "manager",
-      certificate: "",
-      key: "",
-      rootCa: "",
-    }),
+    identity: new LiveIdentity(NOBODY),
     selfAddr: "127.0.0.1:1",
     env: { ...realEnv, clock, timers: clock },
     log: silentLogger,
@@ -96,7 +100,9 @@ test("a watch ends with its signal, also one that nobody has begun to read, and 
     };
     return { view, watch: { cancel } };
   };
-  const api = follower(clock, () => Promise.resolve(), Object.assign(store, { viewAndWatch: noting }));
+  const api = follower(clock, () => Promise.resolve(), {
+    store: Object.assign(store, { viewAndWatch: noting }),
+  });
   const unread = new AbortController();
   api.watch(unread.signal);
   unread.abort();
@@ -107,4 +113,33 @@ test("a watch ends with its signal, also one that nobody has begun to read, and 
   api.stop();
   assert.equal((await next).done, true);
   assert.equal(open.size, 0, "all");
+});
+
+test("a write whose outcome cannot be known any more is answered so at once, and not taken for a lost leader", async () => {
+  const clock = new FakeClock();
+  const store = new MemoryStore({ clock, timers: clock, log: silentLogger });
+  const raft = new SingleMemberLog({ machine: store });
+  store.attach(raft);
+  const writer = new ControlWriter({ store, raft, clock, random: realEnv.random, log: silentLogger });
+  const answers = [
+    new ClusterError("unavailable", "leadership was lost"),
+    new ClusterError("out_of_sequence", "update out of sequence"),
+  ];
+  writer.updateNode = () => Promise.reject(answers.shift() ?? new Error("asked once more"));
+  const identity = new LiveIdentity(NOBODY);
+  const api = new ControlApi({
+    store,
+    raft,
+    link: new LeaderLink({ clock, timers: clock, identity, raft }),
+    writer,
+    nodeImages: () => undefined,
+    identity,
+    selfAddr: "127.0.0.1:1",
+    env: { ...realEnv, clock, timers: clock },
+    log: silentLogger,
+  });
+  const write = api.updateNode("n", 1, { Role: "worker", Availability: "active" });
+  const refused = assert.rejects(write, /^ClusterError: Cannot say whether the change was made/);
+  await clock.advanceAsync(2 * LEADER_RETRY_MS);
+  await refused;
 });

@@ -36,7 +36,7 @@ import type { shoal } from "../../proto/messages.ts";
 import { callUnary } from "../../proto/rpc-client.ts";
 import type { LiveIdentity } from "../../proto/rpc-identity.ts";
 import { controlService } from "../../proto/services.ts";
-import type { Attempt, LeaderLink } from "../leader-link.ts";
+import { type Attempt, type LeaderLink, OUTCOME_UNKNOWN } from "../leader-link.ts";
 import { CONTROL_WATCH_COUNT_MAX, LOCAL_COPY_WAIT_MS } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
 import type { ReplicatedLog, StateMachine } from "../raft/replicated-log.ts";
@@ -435,7 +435,7 @@ async function* drain<T>(queue: BoundedQueue<T>, ended: () => void): AsyncGenera
 function unknownOutcome(cause: unknown): ClusterError {
   const text =
     "Cannot say whether the change was made: the leader was lost meanwhile, and another change came since";
-  return new ClusterError("unavailable", text, { cause });
+  return new ClusterError("unavailable", text, { cause, details: { [OUTCOME_UNKNOWN]: true } });
 }
 
 /** True if the stored spec is the given one; references by name were resolved, so networks are left out. */
