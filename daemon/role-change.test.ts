@@ -6,7 +6,7 @@ import { silentLogger } from "../common/log.ts";
 import { FakeClock } from "../common/testing/fake-clock.ts";
 import { SeededRandom } from "../common/testing/seeded-random.ts";
 import type { NodeRole } from "../model/specs.ts";
-import { RoleChange } from "./role-change.ts";
+import { hasRole, RoleChange } from "./role-change.ts";
 
 interface Attempt {
   readonly role: NodeRole;
@@ -79,4 +79,18 @@ test("said again while it waits, it is tried at once, and only once; stopped, no
   attempts[1]?.end(false);
   await clock.advanceAsync(60_000);
   assert.equal(attempts.length, 2);
+});
+
+test("a role is had when certificate and manager half agree with it, not when the certificate alone does", () => {
+  const cases = [
+    [{ role: "worker", hasManager: false }, "worker", true],
+    [{ role: "worker", hasManager: false }, "manager", false],
+    [{ role: "worker", hasManager: true }, "worker", false],
+    [{ role: "worker", hasManager: true }, "manager", false],
+    [{ role: "manager", hasManager: false }, "manager", false],
+    [{ role: "manager", hasManager: true }, "manager", true],
+    [{ role: "manager", hasManager: true }, "worker", false],
+  ] as const;
+  for (const [node, wanted, isHad] of cases)
+    assert.equal(hasRole(node, wanted), isHad, `${wanted}: ${JSON.stringify(node)}`);
 });

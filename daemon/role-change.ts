@@ -11,6 +11,17 @@ import type { NodeRole } from "../model/specs.ts";
 
 const RETRY = { firstMs: 500, maxMs: 15_000 } as const;
 
+/**
+ * Whether nothing is to be done for `wanted`. A certificate may say it before (it was renewed just then): a manager that
+ * could not join Raft is none yet, and one whose manager half runs is no worker yet.
+ */
+export function hasRole(
+  node: { readonly role: NodeRole; readonly hasManager: boolean },
+  wanted: NodeRole,
+): boolean {
+  return node.role === wanted && node.hasManager === (wanted === "manager");
+}
+
 export interface RoleChangeDeps {
   readonly env: Pick<Env, "timers" | "random">;
   readonly log: Logger;

@@ -41,7 +41,7 @@ import { describedBy } from "./node-description.ts";
 import type { NodeState, NodeStateStore } from "./node-state.ts";
 import type { DaemonOptions } from "./options.ts";
 import { remoteManagers, standingAtWorker } from "./remote-managers.ts";
-import type { RoleChange } from "./role-change.ts";
+import { hasRole, type RoleChange } from "./role-change.ts";
 import type { WorkerNode } from "./worker-node.ts";
 
 /** How long init and join wait for the node's first session before they say that it goes on in the background. */
@@ -160,6 +160,8 @@ export class SwarmNode implements SwarmLifecycle {
         this.#phase = "locked";
         return;
       }
+      // Stopped in the middle of its demotion: no worker's disk is to hold the cluster's secrets.
+      if (saved.state.role === "worker") await store.clearManager();
       // Stopped between its promotion and its join, or taken out of Raft: once told its role it asks to be taken in.
       const isJoining = saved.state.role === "manager" && !(await store.hasManagerState());
       if (isJoining) log.warn("this manager has no state of the cluster yet, it asks the others for it");
@@ -492,7 +494,9 @@ export class SwarmNode implements SwarmLifecycle {
   /** Promotion and demotion: a certificate with the new role first, then the manager half comes or goes. */
   async #changeRole(role: NodeRole): Promise<boolean> {
     const membership = this.#membership;
-    if (membership === undefined || hasRole(membership, role)) return true;
+    if (membership === undefined) return true;
+    if (hasRole({ role: membership.state.role, hasManager: membership.manager !== undefined }, role))
+      return true;
     const { managers, advertiseAddr } = membership.state;
     const { renewCertificate } = await import("../manager/ca/ca-client.ts");
     const identity = await renewCertificate({
@@ -503,8 +507,11 @@ export class SwarmNode implements SwarmLifecycle {
     await this.#takeUp(membership, identity);
     // One that lost its state is still among those that the others name.
     const remoteAddrs = managers.filter((addr) => addr !== advertiseAddr);
-    if (role === "manager") await this.#startManager(membership, { kind: "join", remoteAddrs });
-    else await this.#endManager(membership);
+    if (role === "manager") {
+      // Of a join that did not work out, which has left Raft again: a member that was removed is never taken back.
+      await this.#options.store.clearManager();
+      await this.#startManager(membership, { kind: "join", remoteAddrs });
+    } else await this.#endManager(membership);
     this.#options.log.info("role changed", { role });
     membership.worker.reconnect();
     return true;
@@ -606,11 +613,6 @@ export class SwarmNode implements SwarmLifecycle {
 /** Until a manager half runs here, which knows better. */
 function judgeAsWorker(membership: Membership): void {
   membership.server.setStanding((peer) => standingAtWorker(peer, membership.toldManagers));
-}
-
-/** A manager that could not join Raft is none yet. */
-function hasRole(membership: Membership, role: NodeRole): boolean {
-  return membership.state.role === role && (role === "worker" || membership.manager !== undefined);
 }
 
 /** Managers and certificates are half of what the daemon could have in memory: a machine without a cluster loads neither. */

@@ -1,0 +1,56 @@
+/** How machines become nodes and change roles, also while daemons die in the middle, on a real cluster. */
+import { cpSync, existsSync } from "node:fs";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import { must } from "../../common/assert.ts";
+import type { DevHost } from "../../dev/cluster.ts";
+import { TestCluster } from "./support/test-cluster.ts";
+import { until, WAIT_MS } from "./support/wait.ts";
+
+describe("membership", () => {
+  let cluster: TestCluster;
+  let worker: DevHost;
+
+  before(async () => {
+    cluster = await TestCluster.start("e2ememb", { managers: 1, workers: 1 });
+    worker = must(cluster.dev.workers[0], "one worker");
+  });
+
+  after(() => cluster.stop());
+
+  async function standing(): Promise<string> {
+    const format = "{{.Hostname}} {{.Status}} {{.ManagerStatus}}";
+    const lines = (await cluster.docker("node", "ls", "--format", format)).split("\n");
+    return must(
+      lines.find((line) => line.startsWith(`${worker.name} `)),
+      "it is listed",
+    ).trim();
+  }
+
+  /** Killed after its certificate said worker, and before its state was gone: what was there is put back. */
+  async function cutOffDemotion(): Promise<string> {
+    const state = path.join(worker.folder, "data/swarm/manager");
+    const kept = path.join(worker.folder, "kept");
+    await cluster.docker("node", "promote", worker.name);
+    await until("it is a manager", WAIT_MS, async () => (await standing()).endsWith("Ready Reachable"));
+    await cluster.dev.stopDaemon(worker.name);
+    cpSync(state, kept, { recursive: true });
+    await cluster.dev.startDaemon(worker.name);
+    await until("it is back", WAIT_MS, async () => (await standing()).endsWith("Ready Reachable"));
+    await cluster.docker("node", "demote", worker.name);
+    await until("its state is gone", WAIT_MS, () => !existsSync(state));
+    await cluster.dev.killDaemon(worker.name);
+    cpSync(kept, state, { recursive: true });
+    return state;
+  }
+
+  test("a worker keeps nothing of a manager whose demotion was cut off, and becomes one again", async () => {
+    const state = await cutOffDemotion();
+    await cluster.dev.startDaemon(worker.name);
+    await until("the state with all secrets is gone", WAIT_MS, () => !existsSync(state));
+    await until("it is a worker", WAIT_MS, async () => (await standing()) === `${worker.name} Ready`);
+    await cluster.docker("node", "promote", worker.name);
+    await until("it is a manager", WAIT_MS, async () => (await standing()).endsWith("Ready Reachable"));
+    await cluster.dockerOn(worker.name, "node", "ls");
+  });
+});
