@@ -17,7 +17,7 @@ import type {
 import type { ResolvedImage, SessionInfo } from "../model/dispatch.ts";
 import type { Engine, ImageDescription } from "../model/engine.ts";
 import type { NodeDescription } from "../model/objects.ts";
-import type { NodeRole } from "../model/specs.ts";
+import type { ClusterSpec, NodeRole } from "../model/specs.ts";
 import type { LeaderFigures, Manager, ManagerMode, RaftFigures } from "../manager/manager.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import type { NodeIdentity } from "../proto/rpc.ts";
@@ -50,6 +50,10 @@ const READY_POLL_MS = 20;
 
 /** Blobs come in 256 KiB pieces: with HTTP/2's own window of 64 KiB each would take four trips. */
 const BLOB_CHANNEL = { "grpc-node.flow_control_window": 1024 * 1024 };
+
+/** All clusters have it, as Swarm's. */
+const CLUSTER_NAME = "default";
+const NEW_SPEC: ClusterSpec = { Name: CLUSTER_NAME, Labels: {} };
 
 const ALREADY_IN =
   'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.';
@@ -186,13 +190,14 @@ export class SwarmNode implements SwarmLifecycle {
       if (request.restore !== undefined)
         return this.#restore(request.restore, addresses, request.availability);
       const { createCluster } = await import("../manager/ca/new-cluster.ts");
+      const { checkClusterSpec } = await import("../manager/controlapi/validate/other-specs.ts");
       const { identity, newCluster } = await createCluster({
         env,
         dataPathPort: request.dataPathPort || daemon.dataPathPort,
         defaultAddressPool: request.defaultAddrPool,
         subnetSize: request.subnetSize,
         autoLockManagers: request.autoLockManagers,
-        spec: request.spec,
+        spec: checkClusterSpec({ ...request.spec, Name: request.spec?.Name || CLUSTER_NAME }, NEW_SPEC),
         availability: request.availability,
       });
       const state = this.#newState(identity, addresses, { availability: request.availability, managers: [] });

@@ -1,4 +1,5 @@
 /** How machines become nodes and change roles, also while daemons die in the middle, on a real cluster. */
+import assert from "node:assert/strict";
 import { cpSync, existsSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -51,6 +52,21 @@ describe("membership", () => {
     await until("it is a worker", WAIT_MS, async () => (await standing()) === `${worker.name} Ready`);
     await cluster.docker("node", "promote", worker.name);
     await until("it is a manager", WAIT_MS, async () => (await standing()).endsWith("Ready Reachable"));
-    await cluster.dockerOn(worker.name, "node", "ls");
+    await until("it answers as one", WAIT_MS, async () => cluster.dockerOn(worker.name, "node", "ls"));
+  });
+
+  test("swarm init takes what swarm update takes: a year's certificates, and none of a minute", async () => {
+    await cluster.docker("node", "demote", worker.name);
+    await until("it is a worker", WAIT_MS, async () => (await standing()) === `${worker.name} Ready`);
+    await cluster.dockerOn(worker.name, "swarm", "leave");
+    const init = ["swarm", "init", "--advertise-addr", worker.address];
+    const refused = await cluster.dev.docker(worker.name, [...init, "--cert-expiry", "1m"], {
+      timeoutMs: WAIT_MS,
+    });
+    assert.match(refused.stderr, /minimum certificate expiry time must be 1h0m0s/);
+    await cluster.dockerOn(worker.name, ...init, "--cert-expiry", "8760h");
+    await cluster.dockerOn(worker.name, "swarm", "update", "--task-history-limit", "3");
+    assert.match(await cluster.dockerOn(worker.name, "info"), /Expiry Duration: 12 months/);
+    await cluster.dockerOn(worker.name, "swarm", "leave", "--force");
   });
 });

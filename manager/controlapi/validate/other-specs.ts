@@ -31,6 +31,8 @@ const BASE64 = /^[A-Za-z0-9+/_-]*={0,2}$/;
 const PREDEFINED: ReadonlySet<string> = new Set(["bridge", "host", "none", "default", "container", "nat"]);
 const CERT_EXPIRY_MIN_NS = 3_600e9;
 const HEARTBEAT_MIN_NS = 1e9;
+/** Of Go: 292 years. */
+const DURATION_MAX_NS: number = 2 ** 63;
 
 function shaped(given: unknown, shape: Shape): unknown {
   const plain = withoutNulls(given);
@@ -182,6 +184,7 @@ export function checkClusterSpec(given: unknown, stored: ClusterSpec): ClusterSp
   if (expiry !== 0 && expiry < CERT_EXPIRY_MIN_NS) {
     throw refuse("minimum certificate expiry time must be 1h0m0s", "NodeCertExpiry");
   }
+  if (expiry > DURATION_MAX_NS) throw refuse("certificate expiry time must be a duration", "NodeCertExpiry");
   const heartbeat = spec.Dispatcher?.HeartbeatPeriod ?? 0;
   if (heartbeat !== 0 && heartbeat < HEARTBEAT_MIN_NS) {
     throw refuse("heartbeat period must be at least 1s", "HeartbeatPeriod");

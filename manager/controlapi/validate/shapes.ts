@@ -228,7 +228,8 @@ export const CLUSTER_SHAPE: Shape = {
     Dispatcher: { fields: { HeartbeatPeriod: "integer" } },
     CAConfig: {
       fields: {
-        NodeCertExpiry: "integer",
+        // A hundred days in nanoseconds are more than the integers that are exact here.
+        NodeCertExpiry: "number",
         ExternalCAs: { list: "anything" },
         SigningCACert: "string",
         SigningCAKey: "string",
