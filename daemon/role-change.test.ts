@@ -91,6 +91,8 @@ test("a role is had when certificate and manager half agree with it, not when th
     [{ role: "manager", hasManager: true }, "manager", true],
     [{ role: "manager", hasManager: true }, "worker", false],
   ] as const;
-  for (const [node, wanted, isHad] of cases)
-    assert.equal(hasRole(node, wanted), isHad, `${wanted}: ${JSON.stringify(node)}`);
+  for (const [{ role, hasManager }, wanted, isHad] of cases) {
+    const node = { state: { role }, manager: hasManager ? {} : undefined };
+    assert.equal(hasRole(node, wanted), isHad, `${wanted} of ${role}, ${hasManager}`);
+  }
 });

@@ -16,10 +16,10 @@ const RETRY = { firstMs: 500, maxMs: 15_000 } as const;
  * could not join Raft is none yet, and one whose manager half runs is no worker yet.
  */
 export function hasRole(
-  node: { readonly role: NodeRole; readonly hasManager: boolean },
+  node: { readonly state: { readonly role: NodeRole }; readonly manager: object | undefined },
   wanted: NodeRole,
 ): boolean {
-  return node.role === wanted && node.hasManager === (wanted === "manager");
+  return node.state.role === wanted && (node.manager !== undefined) === (wanted === "manager");
 }
 
 export interface RoleChangeDeps {

@@ -17,7 +17,7 @@ import type {
 import type { ResolvedImage, SessionInfo } from "../model/dispatch.ts";
 import type { Engine, ImageDescription } from "../model/engine.ts";
 import type { NodeDescription } from "../model/objects.ts";
-import type { ClusterSpec, NodeRole } from "../model/specs.ts";
+import type { NodeRole } from "../model/specs.ts";
 import type { LeaderFigures, Manager, ManagerMode, RaftFigures } from "../manager/manager.ts";
 import type { LiveIdentity } from "../proto/rpc-identity.ts";
 import type { NodeIdentity } from "../proto/rpc.ts";
@@ -50,10 +50,6 @@ const READY_POLL_MS = 20;
 
 /** Blobs come in 256 KiB pieces: with HTTP/2's own window of 64 KiB each would take four trips. */
 const BLOB_CHANNEL = { "grpc-node.flow_control_window": 1024 * 1024 };
-
-/** All clusters have it, as Swarm's. */
-const CLUSTER_NAME = "default";
-const NEW_SPEC: ClusterSpec = { Name: CLUSTER_NAME, Labels: {} };
 
 const ALREADY_IN =
   'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.';
@@ -190,14 +186,14 @@ export class SwarmNode implements SwarmLifecycle {
       if (request.restore !== undefined)
         return this.#restore(request.restore, addresses, request.availability);
       const { createCluster } = await import("../manager/ca/new-cluster.ts");
-      const { checkClusterSpec } = await import("../manager/controlapi/validate/other-specs.ts");
+      const { checkNewClusterSpec } = await import("../manager/controlapi/validate/other-specs.ts");
       const { identity, newCluster } = await createCluster({
         env,
         dataPathPort: request.dataPathPort || daemon.dataPathPort,
         defaultAddressPool: request.defaultAddrPool,
         subnetSize: request.subnetSize,
         autoLockManagers: request.autoLockManagers,
-        spec: checkClusterSpec({ ...request.spec, Name: request.spec?.Name || CLUSTER_NAME }, NEW_SPEC),
+        spec: checkNewClusterSpec(request.spec),
         availability: request.availability,
       });
       const state = this.#newState(identity, addresses, { availability: request.availability, managers: [] });
@@ -419,6 +415,8 @@ export class SwarmNode implements SwarmLifecycle {
 
   async #startManager(membership: Membership, mode: ManagerMode): Promise<void> {
     const { env, log, store, fatal } = this.#options;
+    // Of a join that did not work out, which has left Raft again: a member that was removed is never taken back.
+    if (mode.kind === "join") await store.clearManager();
     await env.disk.makeFolder(store.managerFolder);
     const Loaded = await loadManager();
     const manager = new Loaded({
@@ -499,9 +497,7 @@ export class SwarmNode implements SwarmLifecycle {
   /** Promotion and demotion: a certificate with the new role first, then the manager half comes or goes. */
   async #changeRole(role: NodeRole): Promise<boolean> {
     const membership = this.#membership;
-    if (membership === undefined) return true;
-    if (hasRole({ role: membership.state.role, hasManager: membership.manager !== undefined }, role))
-      return true;
+    if (membership === undefined || hasRole(membership, role)) return true;
     const { managers, advertiseAddr } = membership.state;
     const { renewCertificate } = await import("../manager/ca/ca-client.ts");
     const identity = await renewCertificate({
@@ -512,11 +508,8 @@ export class SwarmNode implements SwarmLifecycle {
     await this.#takeUp(membership, identity);
     // One that lost its state is still among those that the others name.
     const remoteAddrs = managers.filter((addr) => addr !== advertiseAddr);
-    if (role === "manager") {
-      // Of a join that did not work out, which has left Raft again: a member that was removed is never taken back.
-      await this.#options.store.clearManager();
-      await this.#startManager(membership, { kind: "join", remoteAddrs });
-    } else await this.#endManager(membership);
+    if (role === "manager") await this.#startManager(membership, { kind: "join", remoteAddrs });
+    else await this.#endManager(membership);
     this.#options.log.info("role changed", { role });
     membership.worker.reconnect();
     return true;

@@ -175,6 +175,12 @@ export function checkImageSpec(given: unknown): ImageSpec {
   return spec;
 }
 
+/** The spec of a cluster that is to be made. All have the same name, as Swarm's. */
+export function checkNewClusterSpec(given: ClusterSpec | undefined): ClusterSpec {
+  const Name = "default";
+  return checkClusterSpec({ ...given, Name: given?.Name || Name }, { Name, Labels: {} });
+}
+
 /** A cluster spec, with what is absent taken from the one in force. */
 export function checkClusterSpec(given: unknown, stored: ClusterSpec): ClusterSpec {
   const spec = { ...stored, ...(shaped(given, CLUSTER_SHAPE) as Partial<ClusterSpec>) };
