@@ -332,10 +332,7 @@ export class MemoryStore implements Store, StateMachine {
     const { term } = raft;
     // A new leader may not have applied yet what the last one left.
     const foreignCount = this.#foreignCount;
-    const landing = new Promise<boolean>((resolve) => {
-      if (base === undefined) resolve(true);
-      else (base.watchers ??= []).push(resolve);
-    });
+    const landing = base === undefined ? Promise.resolve(true) : landingOf(base);
     if (raft.isLeader) await abortable(raft.readBarrier(), options.signal);
     if (!raft.isLeader || raft.term !== term) throw noLongerLeads();
     return (await abortable(landing, options.signal)) && this.#foreignCount === foreignCount;
@@ -373,21 +370,30 @@ export class MemoryStore implements Store, StateMachine {
     let failure: unknown;
     for (;;) {
       options.signal?.throwIfAborted();
-      const { tx, planned, isLast } = this.#fill(iterator, plan, options.failed);
+      const base = this.#newest;
+      const { tx, planned, left, isLast } = this.#fill(iterator, plan, options.failed);
+      // What was left alone stands only if the state in which it was to be left alone comes about.
+      const refuse = (): void => void refused.push(...planned, ...left);
+      let landing: Promise<void> | undefined;
       if (tx.changeCount > 0) {
-        const flight = this.#propose(tx)
-          .then(
-            (outcome) => {
-              if (outcome.isAccepted) committedCount += planned.length;
-              else refused.push(...planned);
-            },
-            (caught: unknown) => {
-              // Too much in flight: what was refused is tried again once the rest of it has landed.
-              if (hasCode(caught, "resource_exhausted") && inFlight.size > 1) refused.push(...planned);
-              else failure ??= caught;
-            },
-          )
-          .finally(() => inFlight.delete(flight));
+        landing = this.#propose(tx).then(
+          (outcome) => {
+            if (outcome.isAccepted) committedCount += planned.length;
+            else refuse();
+          },
+          (caught: unknown) => {
+            // Too much in flight: what was refused is tried again once the rest of it has landed.
+            if (hasCode(caught, "resource_exhausted") && inFlight.size > 1) refuse();
+            else failure ??= caught;
+          },
+        );
+      } else if (left.length > 0 && base !== undefined) {
+        landing = landingOf(base).then((isAccepted) => {
+          if (!isAccepted) refuse();
+        });
+      }
+      if (landing !== undefined) {
+        const flight = landing.finally(() => inFlight.delete(flight));
         inFlight.add(flight);
       }
       if (isLast || failure !== undefined) break;
@@ -398,28 +404,39 @@ export class MemoryStore implements Store, StateMachine {
     return { committedCount, refused };
   }
 
-  /** Plans items into one transaction until it is large enough. */
+  /** Plans items into one transaction until it is large enough. `left`: those whose plan wrote nothing. */
   #fill<I>(
     iterator: Iterator<I>,
     plan: (tx: Transaction, item: I) => void,
     failed: ((item: I, error: unknown) => void) | undefined,
-  ): { readonly tx: PlannedTransaction; readonly planned: readonly I[]; readonly isLast: boolean } {
+  ): {
+    readonly tx: PlannedTransaction;
+    readonly planned: readonly I[];
+    readonly left: readonly I[];
+    readonly isLast: boolean;
+  } {
     const tx = this.#begin();
     const planned: I[] = [];
+    const left: I[] = [];
     while (tx.changeCount < BATCH_CHANGE_COUNT_MAX && tx.measure() < BATCH_BYTES_MAX) {
       const next = iterator.next();
-      if (next.done === true) return { tx, planned, isLast: true };
+      if (next.done === true) return { tx, planned, left, isLast: true };
       const savepoint = tx.savepoint();
       try {
         plan(tx, next.value);
-        if (tx.savepoint() > savepoint) planned.push(next.value);
+        (tx.savepoint() > savepoint ? planned : left).push(next.value);
       } catch (caught) {
         tx.rollback(savepoint);
         failed?.(next.value, caught);
       }
     }
-    return { tx, planned, isLast: false };
+    return { tx, planned, left, isLast: false };
   }
+}
+
+/** Whether a transaction in flight is accepted, once that is known. */
+function landingOf(flight: Flight): Promise<boolean> {
+  return new Promise((resolve) => (flight.watchers ??= []).push(resolve));
 }
 
 function nameOfFlight(flight: Flight): string {
