@@ -7,7 +7,6 @@ import { firstUnmet, parseConstraints } from "../../model/constraints.ts";
 import { rfc3339 } from "../../common/time.ts";
 import type { Node, StoreEvent, Task } from "../../model/objects.ts";
 import { NodeState } from "../../model/objects.ts";
-import type { StoreView } from "../../model/store-view.ts";
 import { TaskState, isLive } from "../../model/task-state.ts";
 import { SCHEDULE_DEBOUNCE_MS, SCHEDULE_ROUND_COUNT_MAX } from "../limits.ts";
 import type { NodeImages } from "../node-images.ts";
@@ -20,6 +19,8 @@ import { placePreassigned, placeTasks } from "./place.ts";
 export class Scheduler extends ReconcileLoop {
   readonly #images: Pick<NodeImages, "nodesWith">;
   #nodes = new NodeSet();
+  /** Version of the view that the node set was begun from; undefined until all that this manager wrote before has landed, or was lost. */
+  #countedVersion: number | undefined;
   /** Pending tasks without a decision. */
   readonly #pending = new Map<string, Task>();
   /** Pending tasks that no node wanted, until something changes. */
@@ -34,7 +35,19 @@ export class Scheduler extends ReconcileLoop {
     this.#images = images;
   }
 
-  protected override load(view: StoreView): void {
+  protected override load(): void {
+    this.#countedVersion = undefined;
+  }
+
+  /**
+   * Who leads and starts over may have placements in flight, from before, that no view shows yet: the room that they take
+   * would be given again.
+   */
+  async #count(signal: AbortSignal): Promise<void> {
+    const { store } = this.deps;
+    await store.update(() => undefined, { signal });
+    const view = store.view();
+    this.#countedVersion = view.version;
     this.#nodes = new NodeSet();
     this.#pending.clear();
     this.#refused.clear();
@@ -46,6 +59,8 @@ export class Scheduler extends ReconcileLoop {
   }
 
   protected override observe(event: StoreEvent): boolean {
+    // Told of what the view will show, or late of what it has shown.
+    if (this.#countedVersion === undefined || event.version <= this.#countedVersion) return false;
     if (event.table === "node") {
       if (event.action === "remove") this.#nodes.removeNode(event.object.id);
       else this.#nodes.putNode(event.object);
@@ -88,6 +103,7 @@ export class Scheduler extends ReconcileLoop {
   }
 
   protected override async reconcile(signal: AbortSignal): Promise<void> {
+    if (this.#countedVersion === undefined) await this.#count(signal);
     if (this.#pending.size === 0) return;
     const { clock } = this.deps;
     const options = {
