@@ -112,18 +112,21 @@ function planReaping(
   return reapings;
 }
 
-/** The oldest dead tasks beyond the limit; the restart policy needs one more than the attempts that it counts. */
+/**
+ * The oldest dead tasks beyond the limit. The restart policy needs one more of them than the attempts that it counts, beside
+ * what else the slot holds: a live one of another spec, or one on a lost node.
+ */
 function beyondHistory(slot: readonly Task[], limit: number): Reaping[] {
   const last = slot.at(-1);
   if (limit < 0 || last === undefined) return [];
   const attempts = restartPolicyOf(last.spec).maxAttempts;
-  const wanted = Math.max(limit, attempts > 0 ? attempts + 1 : 0);
   const dead = slot.filter((task) => !isLive(task) && isTerminal(task.status.state));
   const isJobDone = (task: Task): boolean =>
     task.jobIteration !== undefined && task.status.state === TaskState.complete;
+  const count = Math.min(slot.length - limit, dead.length - (attempts > 0 ? attempts + 1 : 0));
   return dead
     .filter((task) => !isJobDone(task))
-    .slice(0, Math.max(0, slot.length - wanted))
+    .slice(0, Math.max(0, count))
     .map((task) => ({ kind: "remove", taskId: task.id }));
 }
 
