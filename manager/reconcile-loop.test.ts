@@ -118,3 +118,24 @@ test("ReconcileLoop whose watch is lost during a run starts over after it, once"
   await stopped;
   assert.deepEqual([loop.loadCount, loop.runCount], [2, 2], "not one that was stopped");
 });
+
+test("ReconcileLoop that wakes itself while it plans runs again after that run, not beside it", async () => {
+  const { clock, random, store } = new ModelCluster();
+  class EagerLoop extends WatchfulLoop {
+    protected override async reconcile(): Promise<void> {
+      assert.ok(!this.isRunning, "one run at a time");
+      if (this.runCount === 0) this.wake();
+      await super.reconcile();
+    }
+  }
+  const loop = new EagerLoop({ store, clock, timers: clock, random, log: silentLogger });
+  loop.start();
+  await clock.advanceAsync(5);
+  assert.deepEqual([loop.runCount, loop.isRunning], [1, true]);
+  loop.endRun();
+  await clock.advanceAsync(1);
+  assert.deepEqual([loop.runCount, loop.isRunning], [2, true]);
+  const stopped = loop.stop();
+  loop.endRun();
+  await stopped;
+});

@@ -152,6 +152,11 @@ export abstract class ReconcileLoop implements Component {
   }
 
   #start(): void {
+    // Asked for by a run before its first wait.
+    if (this.#run !== undefined) {
+      this.#isWokenWhileRunning = true;
+      return;
+    }
     this.#isWokenWhileRunning = false;
     const { clock, tally } = this.deps;
     const startedMs = clock.monotonicMs();
