@@ -36,13 +36,13 @@ type Grant =
     }
   | { readonly kind: "refusal"; readonly id: string; readonly err: string };
 
-/** Hosts are nodes with containers outside of services that have no address yet. */
-const QUEUES = ["networks", "services", "tasks", "hosts"] as const;
+/** Nodes lack a mesh block; hosts are those with containers outside of services that have no address yet. */
+const QUEUES = ["nodes", "networks", "services", "tasks", "hosts"] as const;
 /** Ids of objects that are to get something. */
 type Queues = Readonly<Record<(typeof QUEUES)[number], Set<string>>>;
 
 function makeQueues(): Queues {
-  return { networks: new Set(), services: new Set(), tasks: new Set(), hosts: new Set() };
+  return { nodes: new Set(), networks: new Set(), services: new Set(), tasks: new Set(), hosts: new Set() };
 }
 
 export class Allocator extends ReconcileLoop {
@@ -50,7 +50,6 @@ export class Allocator extends ReconcileLoop {
   #ledger: Ledger | undefined;
   /** Of the view that the ledger was made from. */
   #ledgerVersion = 0;
-  readonly #nodes = new Set<string>();
   readonly #due: Queues = makeQueues();
   /** What was refused waits here until something is given back. */
   readonly #waiting: Queues = makeQueues();
@@ -58,6 +57,8 @@ export class Allocator extends ReconcileLoop {
   readonly #refusedServices = new Map<string, string>();
   /** Endpoints as last granted, which the store may not hold yet. */
   readonly #endpoints = new Map<string, Endpoint>();
+  /** Nodes of which it was said that there is no mesh block for them. */
+  readonly #blockless = new Set<string>();
   #retry: Cancel | undefined;
 
   constructor(deps: LoopDeps) {
@@ -78,10 +79,9 @@ export class Allocator extends ReconcileLoop {
   #note(view: StoreView): void {
     this.#refusedServices.clear();
     this.#endpoints.clear();
-    this.#nodes.clear();
     for (const queues of [this.#due, this.#waiting]) for (const kind of QUEUES) queues[kind].clear();
     for (const node of view.list("node")) {
-      if (node.meshSubnet === undefined) this.#nodes.add(node.id);
+      if (node.meshSubnet === undefined) this.#due.nodes.add(node.id);
       if (lacksAddress(node)) this.#due.hosts.add(node.id);
     }
     for (const network of view.list("network")) {
@@ -149,12 +149,13 @@ export class Allocator extends ReconcileLoop {
     if (action === "remove") {
       this.#ledger?.releaseNode(node.id, nowMs);
       this.#ledger?.releaseGuests(node.id, [], nowMs);
+      this.#blockless.delete(node.id);
       return this.#retryWaiting();
     }
     const isFreed = this.#ledger?.releaseGuests(node.id, node.guests ?? [], nowMs) === true;
     const hasWork = isFreed && this.#retryWaiting();
     if (lacksAddress(node)) this.#due.hosts.add(node.id);
-    if (node.meshSubnet === undefined) this.#nodes.add(node.id);
+    if (node.meshSubnet === undefined) this.#due.nodes.add(node.id);
     return hasWork || lacksAddress(node) || node.meshSubnet === undefined;
   }
 
@@ -193,8 +194,8 @@ export class Allocator extends ReconcileLoop {
     this.#planServices(ledger, view, nowMs, grants);
     this.#planTasks(ledger, view, nowMs, grants);
     this.#planGuests(ledger, view, nowMs, grants);
-    const { tasks, services, hosts } = this.#waiting;
-    if (tasks.size + services.size + hosts.size > 0) this.#retryAt(ledger.nextFreeMs(nowMs));
+    const { nodes, tasks, services, hosts } = this.#waiting;
+    if (nodes.size + tasks.size + services.size + hosts.size > 0) this.#retryAt(ledger.nextFreeMs(nowMs));
     if (grants.length === 0) return;
     const timestamp = rfc3339(clock.wallMs());
     await store.batch(grants, (tx, grant) => applyGrant(tx, grant, timestamp), {
@@ -215,14 +216,21 @@ export class Allocator extends ReconcileLoop {
   }
 
   #planNodes(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): void {
-    for (const id of this.#nodes) {
+    for (const id of this.#due.nodes) {
       const node = view.get("node", id);
       if (node === undefined || node.meshSubnet !== undefined) continue;
       const granted = ledger.grantNode(node, nowMs);
-      if ("value" in granted) grants.push({ kind: "node", id, meshSubnet: granted.value });
-      else this.deps.log.warn("node gets no mesh block", { nodeId: id, reason: granted.refusal });
+      if ("value" in granted) {
+        this.#blockless.delete(id);
+        grants.push({ kind: "node", id, meshSubnet: granted.value });
+        continue;
+      }
+      this.#waiting.nodes.add(id);
+      if (this.#blockless.has(id)) continue;
+      this.#blockless.add(id);
+      this.deps.log.warn("node gets no mesh block", { nodeId: id, reason: granted.refusal });
     }
-    this.#nodes.clear();
+    this.#due.nodes.clear();
   }
 
   #planGuests(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): void {
@@ -255,6 +263,7 @@ export class Allocator extends ReconcileLoop {
   }
 
   #planServices(ledger: Ledger, view: StoreView, nowMs: number, grants: Grant[]): void {
+    let isPortFreed = false;
     for (const id of this.#due.services) {
       const service = view.get("service", id);
       if (service === undefined) continue;
@@ -270,9 +279,12 @@ export class Allocator extends ReconcileLoop {
       this.#endpoints.set(id, granted.value);
       if (!deepEqual(granted.value, service.endpoint)) {
         grants.push({ kind: "service", id, endpoint: granted.value });
+        isPortFreed ||= givesUpPort(service.endpoint, granted.value);
       }
     }
     this.#due.services.clear();
+    // No removal tells of it, and a port that was asked for by number is in no quarantine.
+    if (isPortFreed && this.#retryWaiting()) this.wake();
   }
 
   #wakeTasksOf(view: StoreView, serviceId: string): void {
@@ -317,6 +329,12 @@ function isNew(task: Task): boolean {
 /** True unless ports, mode and networks are surely the same. */
 function concernsEndpoint(service: Service, previous: Service | undefined): boolean {
   return service.spec !== previous?.spec && !deepEqual(service.spec, previous?.spec);
+}
+
+function givesUpPort(before: Endpoint | undefined, now: Endpoint): boolean {
+  const isKept = (port: Endpoint["ports"][number]): boolean =>
+    now.ports.some((each) => each.PublishedPort === port.PublishedPort && each.Protocol === port.Protocol);
+  return before?.ports.some((port) => !isKept(port)) === true;
 }
 
 function applyGrant(tx: Transaction, grant: Grant, timestamp: string): void {

@@ -157,36 +157,25 @@ export class Ledger {
     this.#subnets.release(networkId);
   }
 
-  /** The endpoint that the service's spec asks for, keeping what it has; what it no longer asks for is given back. */
+  /**
+   * The endpoint that the service's spec asks for, keeping what it has; what it no longer asks for is given back. Refused, the
+   * service goes on with the endpoint that it has, so that nothing of that is given back.
+   */
   grantService(service: Service, view: StoreView, nowMs: number): Granted<Endpoint> {
     const mode = service.spec.EndpointSpec?.Mode === "dnsrr" ? "dnsrr" : "vip";
     this.#serviceNames.set(service.id, service.spec.Name);
     const ports = this.#grantPorts(service, nowMs);
     if ("refusal" in ports) return ports;
-    const wanted = new Set<string>();
-    if (mode === "vip") {
-      for (const { Target } of networksOf(service.spec)) {
-        const network = view.get("network", Target);
-        if (network === undefined || !needsAllocation(network)) continue;
-        if (!this.#pools.has(Target)) return { refusal: `network ${network.spec.Name} has no subnet yet` };
-        wanted.add(Target);
-      }
+    const isPublished = (each: Port): boolean => !isHost(each);
+    const keys = (of: readonly Port[]): string[] =>
+      of.filter(isPublished).map((each) => portKey(each.Protocol, each.PublishedPort));
+    const virtualIps = this.#grantVips(service, view, nowMs);
+    if ("refusal" in virtualIps) {
+      this.#keepPorts(service.id, [...keys(ports.value), ...keys(service.endpoint?.ports ?? [])], nowMs);
+      return virtualIps;
     }
-    const held = this.#vips.get(service.id) ?? new Map<string, string>();
-    this.#vips.set(service.id, held);
-    for (const [networkId, vip] of held) {
-      if (wanted.has(networkId)) continue;
-      this.#pools.get(networkId)?.release(vip, nowMs);
-      held.delete(networkId);
-    }
-    for (const networkId of wanted) {
-      if (held.has(networkId)) continue;
-      const vip = this.#pools.get(networkId)?.take(nowMs)?.[0];
-      if (vip === undefined) return { refusal: exhausted(view, networkId) };
-      held.set(networkId, vip);
-    }
-    const virtualIps = [...wanted].map((networkId) => ({ networkId, addr: held.get(networkId) ?? "" }));
-    return { value: { spec: { Mode: mode }, ports: ports.value, virtualIps } };
+    this.#keepPorts(service.id, keys(ports.value), nowMs);
+    return { value: { spec: { Mode: mode }, ports: ports.value, virtualIps: virtualIps.value } };
   }
 
   releaseService(serviceId: string, nowMs: number): void {
@@ -271,12 +260,12 @@ export class Ledger {
   }
 
   /**
-   * When the next address of any network leaves quarantine, after `nowMs`: what is out of it by then could be had
-   * already.
+   * When the next address of any network, port or mesh block leaves quarantine, after `nowMs`: what is out of it by then could
+   * be had already.
    */
   nextFreeMs(nowMs: number): number | undefined {
     let next: number | undefined;
-    for (const pool of [...this.#pools.values(), ...this.#autoPorts.values()]) {
+    for (const pool of [...this.#pools.values(), ...this.#autoPorts.values(), this.#meshBlocks]) {
       const ms = pool.nextFreeMs(nowMs);
       if (ms !== undefined && (next === undefined || ms < next)) next = ms;
     }
@@ -365,10 +354,38 @@ export class Ledger {
       kept.add(key);
       ports.push({ ...port, PublishedPort: number });
     }
-    for (const [key, holder] of this.#portHolders) {
-      if (holder === service.id && !kept.has(key)) this.#releasePort(key, nowMs);
-    }
     return { value: ports };
+  }
+
+  /** Gives back the service's ports but those. */
+  #keepPorts(serviceId: string, keys: readonly string[], nowMs: number): void {
+    const kept = new Set(keys);
+    for (const [key, holder] of this.#portHolders)
+      if (holder === serviceId && !kept.has(key)) this.#releasePort(key, nowMs);
+  }
+
+  #grantVips(service: Service, view: StoreView, nowMs: number): Granted<Endpoint["virtualIps"]> {
+    const wanted = new Set<string>();
+    const held = this.#vips.get(service.id) ?? new Map<string, string>();
+    this.#vips.set(service.id, held);
+    for (const { Target } of service.spec.EndpointSpec?.Mode === "dnsrr" ? [] : networksOf(service.spec)) {
+      const network = view.get("network", Target);
+      if (network === undefined || !needsAllocation(network)) continue;
+      if (!this.#pools.has(Target)) return { refusal: `network ${network.spec.Name} has no subnet yet` };
+      wanted.add(Target);
+    }
+    for (const networkId of wanted) {
+      if (held.has(networkId)) continue;
+      const vip = this.#pools.get(networkId)?.take(nowMs)?.[0];
+      if (vip === undefined) return { refusal: exhausted(view, networkId) };
+      held.set(networkId, vip);
+    }
+    for (const [networkId, vip] of held) {
+      if (wanted.has(networkId)) continue;
+      this.#pools.get(networkId)?.release(vip, nowMs);
+      held.delete(networkId);
+    }
+    return { value: [...wanted].map((networkId) => ({ networkId, addr: held.get(networkId) ?? "" })) };
   }
 
   #holdPort(key: string, serviceId: string): void {

@@ -1,7 +1,6 @@
 /** What the history that is kept must hold for the restart policy to count on. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { TaskState } from "../../model/task-state.ts";
 import { ModelCluster } from "../testing/model-cluster.ts";
 
 const SECOND = 1_000_000_000;
