@@ -14,9 +14,19 @@ export const realClock: Clock = {
   wallMs: () => Date.now(),
 };
 
+/** The longest delay, in milliseconds, that setTimeout() takes: a longer one it makes 1. A restart delay may be of months. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
 export const realTimers: Timers = {
   after(delayMs: number, run: () => void): Cancel {
-    const timer = setTimeout(run, delayMs);
+    let leftMs = delayMs;
+    let timer: NodeJS.Timeout | undefined;
+    const wait = (): void => {
+      const partMs = Math.min(leftMs, TIMER_MS_MAX);
+      leftMs -= partMs;
+      timer = setTimeout(leftMs > 0 ? wait : run, partMs);
+    };
+    wait();
     return () => clearTimeout(timer);
   },
   every(intervalMs: number, run: () => void): Cancel {
