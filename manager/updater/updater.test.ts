@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { silentLogger } from "../../common/log.ts";
 import { rfc3339 } from "../../common/time.ts";
 import { TaskState } from "../../model/task-state.ts";
+import { newTask } from "../orchestrator/actions.ts";
 import { Orchestrator } from "../orchestrator/orchestrator.ts";
 import type { Store } from "../store/store.ts";
 import { ModelCluster } from "../testing/model-cluster.ts";
@@ -235,4 +236,41 @@ test("restarts, more replicas and jobs begin no update", async () => {
   assert.equal(cluster.service(id).updateStatus, undefined);
   assert.equal(cluster.service(job).updateStatus, undefined);
   await cluster.stop();
+});
+
+test("a paused update is remembered no more of than the tasks that are there, however many come and go", async () => {
+  const cluster = new ModelCluster();
+  const { clock, random, store } = cluster;
+  const startedAt = rfc3339(clock.wallMs());
+  await cluster.write((tx) =>
+    tx.create("service", {
+      id: "s",
+      spec: { Name: "web", TaskTemplate: { ContainerSpec: { Image: "ok" } } },
+      specVersion: 1,
+      updateStatus: { state: "paused", startedAt, message: "" },
+    }),
+  );
+  const updater = new Updater({ store, clock, timers: clock, random, log: silentLogger });
+  updater.start();
+  const comeAndGo = async (id: string, between: () => Promise<void>): Promise<void> => {
+    await cluster.write((tx) => {
+      const service = tx.get("service", "s");
+      assert.ok(service !== undefined);
+      const context = { random, now: () => startedAt, desiredState: TaskState.shutdown };
+      tx.create("task", { ...newTask(tx, service, { slot: 1, nodeId: "" }, context), id });
+    });
+    await cluster.advance(200);
+    await between();
+    await cluster.write((tx) => tx.remove("task", id));
+    await cluster.advance(200);
+  };
+  for (const id of ["a", "b", "c"]) {
+    await comeAndGo(id, async () => assert.equal(updater.sightingCount, 1));
+    assert.equal(updater.sightingCount, 0);
+  }
+  // It is removed where nobody tells the updater.
+  await comeAndGo("d", () => updater.stop());
+  updater.start();
+  assert.equal(updater.sightingCount, 0);
+  await updater.stop();
 });

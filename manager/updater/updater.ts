@@ -39,6 +39,11 @@ export class Updater extends ReconcileLoop {
     super(deps, { name: "updater", tables: ["service", "task", "node"], restsAfterPlanning: true });
   }
 
+  /** Tasks that are remembered; no more than there are in updates that are not through. */
+  get sightingCount(): number {
+    return [...this.#sessions.values()].reduce((sum, each) => sum + each.sightings.size, 0);
+  }
+
   override stop(): Promise<void> {
     for (const cancel of this.#alarms.values()) cancel();
     this.#alarms.clear();
@@ -49,8 +54,11 @@ export class Updater extends ReconcileLoop {
     this.#dirty = new Set();
     const services = view.list("service");
     for (const service of services) this.#noteService(service);
-    for (const id of this.#sessions.keys())
+    for (const [id, session] of this.#sessions) {
       if (view.get("service", id) === undefined) this.#sessions.delete(id);
+      for (const taskId of session.sightings.keys())
+        if (view.get("task", taskId) === undefined) session.sightings.delete(taskId);
+    }
   }
 
   /** Opens, keeps or closes the service's session as its update status says. */
@@ -80,7 +88,9 @@ export class Updater extends ReconcileLoop {
     if (event.table !== "task") return false;
     const session = this.#sessions.get(event.object.serviceId);
     if (session === undefined) return false;
-    if (event.action !== "remove") this.#see(session, event.object);
+    // A paused update may stay so for months, while its tasks are restarted every few seconds.
+    if (event.action === "remove") session.sightings.delete(event.object.id);
+    else this.#see(session, event.object);
     if (!concernsPlan(event)) return false;
     this.#dirty.add(event.object.serviceId);
     return true;
