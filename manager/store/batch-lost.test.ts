@@ -27,7 +27,7 @@ class Bench {
 
   /** As if so much were in flight that no more is taken. */
   lose(plan: (tx: Transaction) => void): Promise<unknown> {
-    const { propose } = this.#log;
+    const propose = this.#log.propose.bind(this.#log);
     const error = new ClusterError("resource_exhausted", "too much in flight");
     this.#log.propose = () => Promise.reject(error);
     const lost = assert.rejects(this.store.update(plan), error);
