@@ -389,6 +389,28 @@ describe("LeaderLoops", { timeout: 300_000 }, () => {
     });
   });
 
+  it("a job's slot that was given up keeps none of the others from being tried", async () => {
+    await withCluster(1, async (cluster) => {
+      const job = await cluster.createService({
+        Name: "job",
+        TaskTemplate: {
+          ContainerSpec: { Image: "crash:100" },
+          RestartPolicy: { Condition: "on-failure", Delay: 0, MaxAttempts: 1 },
+        },
+        Mode: { ReplicatedJob: { MaxConcurrent: 1, TotalCompletions: 3 } },
+      });
+      let most = 0;
+      cluster.onEvent(() => (most = Math.max(most, cluster.containers.size)));
+      await cluster.advance(30_000);
+      const tried = cluster.tasks(job).map((task) => task.slot);
+      assert.deepEqual(
+        tried.sort((left, right) => left - right),
+        [0, 0, 1, 1, 2, 2],
+      );
+      assert.equal(most, 1);
+    });
+  });
+
   it("say why a task can't be placed, and place it when that changes", async () => {
     await withCluster(2, async (cluster) => {
       const placed = { ...spec("web", 1).TaskTemplate, Placement: { Constraints: ["node.labels.zone==b"] } };

@@ -45,9 +45,11 @@ export function planReplicatedJob(input: ServicePlanInput, limits: JobLimits): A
   const slots = groupSlots(service, current);
   const actions: Action[] = [...old, ...planJobRestarts(slots.values(), input)];
   const completeCount = [...slots.values()].filter(isComplete).length;
-  const runningCount = [...slots.values()].filter((slot) => !isComplete(slot) && isOccupied(slot)).length;
-  const room = limits.maxConcurrent === 0 ? Number.POSITIVE_INFINITY : limits.maxConcurrent - runningCount;
-  let missing = Math.min(room, limits.totalCompletions - completeCount - runningCount);
+  const occupied = [...slots.values()].filter((slot) => !isComplete(slot) && isOccupied(slot));
+  // What was given up is not tried again, nor is it at work.
+  const busyCount = occupied.filter((slot) => slot.tasks.some(isLive)).length;
+  const room = limits.maxConcurrent === 0 ? Number.POSITIVE_INFINITY : limits.maxConcurrent - busyCount;
+  let missing = Math.min(room, limits.totalCompletions - completeCount - occupied.length);
   for (let slot = 0; missing > 0 && slot < limits.totalCompletions; slot += 1) {
     const held = slots.get(String(slot));
     if (held !== undefined && (isComplete(held) || isOccupied(held))) continue;
