@@ -535,6 +535,49 @@ test("removeNetwork() counts services and not the tasks that still stop", async 
   await fixture.writer.removeNetwork(id);
 });
 
+test("removeNetwork() refuses while a task of an earlier spec works on it", async () => {
+  const fixture = new Fixture();
+  const { id } = await fixture.writer.createNetwork({ id: fixture.id(), spec: { Name: "net" } });
+  const service = await fixture.service(template({ Networks: [{ Target: "net" }] }));
+  const { spec } = await fixture.store
+    .update((tx) => {
+      const found = tx.get("service", service.id);
+      assert.ok(found !== undefined);
+      tx.create("task", {
+        id: "t1",
+        serviceId: service.id,
+        slot: 1,
+        nodeId: "n1",
+        name: "web.1.t1",
+        serviceLabels: {},
+        serviceName: "web",
+        spec: found.spec.TaskTemplate,
+        specVersion: 1,
+        desiredState: TaskState.running,
+        status: { state: TaskState.running, timestamp: "", message: "", err: "" },
+        networks: [{ networkId: id, addresses: ["10.0.1.3/24"], aliases: [] }],
+        ports: [],
+      });
+      return found;
+    })
+    .then(({ result }) => result);
+  const { TaskTemplate, ...rest } = spec;
+  const { Networks: _left, ...moved } = TaskTemplate;
+  await fixture.store.update((tx) => {
+    const found = tx.get("service", service.id);
+    assert.ok(found !== undefined);
+    tx.update("service", { ...found, spec: { ...rest, TaskTemplate: moved } });
+  });
+  await assert.rejects(
+    fixture.writer.removeNetwork(id),
+    (error) =>
+      hasCode(error, "failed_precondition") && error.message === `network ${id} is in use by task t1`,
+  );
+  // What it leaves behind is on its way out, whether or not it was told so yet.
+  await fixture.writer.removeService(service.id);
+  await fixture.writer.removeNetwork(id);
+});
+
 test("removeNetwork() refuses while a container outside of services is on it, unless its node is down", async () => {
   const fixture = new Fixture();
   const { id } = await fixture.writer.createNetwork({ id: fixture.id(), spec: { Name: "net" } });

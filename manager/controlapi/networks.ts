@@ -2,6 +2,7 @@
 import { overlaps } from "../../common/cidr.ts";
 import { ClusterError } from "../../common/errors.ts";
 import { type Network, NodeState, type Service } from "../../model/objects.ts";
+import { isLive, isTerminal } from "../../model/task-state.ts";
 import type { Transaction } from "../store/store.ts";
 import { checkNameFree, existing } from "./lookup.ts";
 import { checkNetworkSpec, ipv4Block } from "./validate/other-specs.ts";
@@ -46,7 +47,10 @@ function subnetsOf(network: Network): readonly string[] {
   return network.allocation === undefined ? asked : network.allocation.subnets.map((each) => each.subnet);
 }
 
-/** Services and containers outside of them count: tasks that are still stopping give the network up by themselves. */
+/**
+ * Services, their tasks of earlier specs, and containers outside of services count: tasks that are still stopping give the
+ * network up by themselves.
+ */
 export function removeNetwork(tx: Transaction, id: string): undefined {
   const network = existing(tx, "network", id);
   const users = network.spec.Ingress === true ? ingressUsers(tx) : attachedServices(tx, id);
@@ -60,9 +64,28 @@ export function removeNetwork(tx: Transaction, id: string): undefined {
       { details: { networkId: network.id, serviceId: user.id } },
     );
   }
+  refuseIfAtWork(tx, network);
   refuseIfJoined(tx, network);
   tx.remove("network", id);
   return undefined;
+}
+
+/** An update that goes on, or is paused, has tasks of the spec before it. Those of a service that is gone are told to stop soon. */
+function refuseIfAtWork(tx: Transaction, { id }: Network): void {
+  const user = tx
+    .list("task")
+    .find(
+      (task) =>
+        isLive(task) &&
+        !isTerminal(task.status.state) &&
+        task.networks.some((each) => each.networkId === id) &&
+        tx.get("service", task.serviceId) !== undefined &&
+        tx.get("node", task.nodeId)?.status.state !== NodeState.down,
+    );
+  if (user === undefined) return;
+  throw new ClusterError("failed_precondition", `network ${id} is in use by task ${user.id}`, {
+    details: { networkId: id, taskId: user.id },
+  });
 }
 
 /** What a node that is down has said of its containers holds nobody up. */
