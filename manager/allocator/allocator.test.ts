@@ -223,3 +223,19 @@ test("a service gets the port that another one has given up, though it was asked
   assert.deepEqual(portsOf(cluster, "z"), [8081]);
   await cluster.stop();
 });
+
+test("services that come and go use up no addresses of the family that their VIPs are not of", async () => {
+  const cluster = new ModelCluster();
+  cluster.start();
+  await cluster.addNode();
+  const Config = [{ Subnet: "10.8.0.0/24" }, { Subnet: "fd00:8::/125" }];
+  const network = await cluster.addNetwork({ Name: "net", EnableIPv6: true, IPAM: { Config } });
+  for (let round = 0; round < 10; round += 1) {
+    const id = await cluster.createService(onNetwork(`web${round}`, network, 1));
+    await cluster.until("it runs", () => cluster.running(id).length === 1);
+    await cluster.removeService(id);
+    await cluster.until("its tasks are gone", () => cluster.tasks(id).length === 0);
+    await cluster.advance(ADDRESS_QUARANTINE_MS);
+  }
+  await cluster.stop();
+});

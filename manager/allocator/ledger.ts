@@ -376,7 +376,8 @@ export class Ledger {
     }
     for (const networkId of wanted) {
       if (held.has(networkId)) continue;
-      const vip = this.#pools.get(networkId)?.take(nowMs)?.[0];
+      const pool = this.#pools.get(networkId);
+      const vip = pool === undefined ? undefined : takeAddress(pool, "", nowMs);
       if (vip === undefined) return { refusal: exhausted(view, networkId) };
       held.set(networkId, vip);
     }
