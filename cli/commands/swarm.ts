@@ -111,8 +111,25 @@ function readBackup(file: string): Buffer {
   }
 }
 
+/** What a backup brings along, and what is of a new cluster or of a node that joins one. */
+const NOT_WITH_RESTORE = [
+  ...SPEC_FLAGS.map(({ name }) => name),
+  "availability",
+  "data-path-port",
+  "default-addr-pool",
+  "default-addr-pool-mask-length",
+  "force-new-cluster",
+];
+
 async function runRestore(context: CommandContext, file: string): Promise<void> {
   const { client, flags, out } = context;
+  const unused = NOT_WITH_RESTORE.filter((name) => flags.has(name)).map((name) => `--${name}`);
+  if (unused.length > 0) {
+    throw new ClusterError(
+      "invalid_argument",
+      `Cannot restore with ${unused.join(", ")}: the backup brings the cluster's settings; change them afterwards`,
+    );
+  }
   const nodeId = await client.post<string>("/shoal/v1/swarm/restore", {
     query: {
       listenAddr: flags.string("listen-addr") ?? DEFAULT_LISTEN,

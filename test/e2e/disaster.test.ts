@@ -211,7 +211,10 @@ describe("disasters", () => {
     assert.notEqual((await restore(path.join(folder, "missing"))).status, 0);
     assert.notEqual((await restore(path.join(folder, "secret"))).status, 0);
     assert.match(await fails(m2, "node", "ls"), /not a swarm manager/);
-    const { status, stderr } = await restore(path.join(folder, "backup"));
+    const backup = path.join(folder, "backup");
+    const locking = await cluster.dev.shoal(m2.name, ["swarm", "init", "--restore", backup, "--autolock"]);
+    assert.match(locking.stderr, /Cannot restore with --autolock: the backup brings/);
+    const { status, stderr } = await restore(backup);
     assert.equal(status, 0, stderr);
     assert.equal((await cluster.dockerOn(m2.name, "secret", "ls", "--format", "{{.Name}}")).trim(), "token");
     const token = (await cluster.dockerOn(m2.name, "swarm", "join-token", "-q", "worker")).trim();
