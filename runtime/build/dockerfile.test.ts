@@ -155,7 +155,7 @@ test("applyChanges() applies what commit -c may change", () => {
     OnBuild: ["RUN true"],
   });
   assert.throws(() => applyChanges({}, ["RUN x"]), /run is not a valid change command/);
-  assert.throws(() => applyChanges({}, ["STOPSIGNAL 99"]), /Invalid signal: 99/);
+  assert.throws(() => applyChanges({}, ["STOPSIGNAL 99"]), /invalid signal: 99/);
 });
 
 test("exposedPorts() and parseDuration() refuse nonsense", () => {

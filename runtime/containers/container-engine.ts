@@ -458,12 +458,21 @@ export class LocalContainerEngine implements ContainerEngine {
     return this.#attempt(() => this.#lifecycle.restart(this.#find(id), options));
   }
 
-  async kill(id: string, signal: string): Promise<void> {
-    const live = this.#find(id);
-    const number = parseSignal(signal === "" ? "KILL" : signal);
-    if (!live.isRunning && live.record.state.status !== "restarting") {
-      throw new ClusterError("conflict", `cannot kill container: ${id}: container ${live.id} is not running`);
+  /** Refusals say what was asked for, as Docker's do. */
+  #toKill(id: string, signal: string): { readonly live: LiveContainer; readonly number: number } {
+    try {
+      const live = this.#find(id);
+      const number = parseSignal(signal === "" ? "KILL" : signal);
+      if (live.isRunning || live.record.state.status === "restarting") return { live, number };
+      throw new ClusterError("conflict", `container ${live.id} is not running`);
+    } catch (caught) {
+      const { code, message } = ClusterError.from(caught);
+      throw new ClusterError(code, `cannot kill container: ${id}: ${message}`, { cause: caught });
     }
+  }
+
+  async kill(id: string, signal: string): Promise<void> {
+    const { live, number } = this.#toKill(id, signal);
     const own = live.record.config.StopSignal ?? "";
     if (own === "" || number === SIGKILL || parseSignal(own) === number) {
       live.isStopping = true;

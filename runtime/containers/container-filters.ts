@@ -5,7 +5,7 @@ import { checkFilterKeys, CONTAINER_LIST_FILTERS, hasLabel } from "../../model/f
 import type { LiveContainer } from "./live-container.ts";
 
 const BOOLEANS: ReadonlySet<string> = new Set(["1", "0", "true", "false"]);
-const STATUSES = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+const STATUSES = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
 /** "80", "80/tcp", "8000-8010/udp" against "80/tcp". */
 function matchesPort(wanted: string, port: string): boolean {
@@ -78,12 +78,18 @@ export function checkListFilters(filters: Filters): void {
   checkFilterKeys(filters, CONTAINER_LIST_FILTERS);
   for (const status of filters.get("status") ?? []) {
     if (!STATUSES.includes(status)) {
-      throw new ClusterError("invalid_argument", `invalid filter 'status=${status}'`);
+      throw new ClusterError(
+        "invalid_argument",
+        `invalid filter 'status=${status}': invalid value for state (${status}): must be one of ${STATUSES.join(", ")}`,
+      );
     }
   }
   for (const health of filters.get("health") ?? []) {
     if (!HEALTHS.includes(health))
-      throw new ClusterError("invalid_argument", `Unrecognised filter value for health: ${health}`);
+      throw new ClusterError(
+        "invalid_argument",
+        `invalid filter 'health=${health}': invalid value for health (${health}): must be one of ${HEALTHS.join(", ")}`,
+      );
   }
   for (const code of filters.get("exited") ?? []) {
     if (!/^-?\d+$/.test(code)) throw new ClusterError("invalid_argument", `invalid filter 'exited=${code}'`);

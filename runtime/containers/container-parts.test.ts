@@ -213,8 +213,8 @@ test("validateResources() refuses what makes no sense, in Docker's words", () =>
 
 test("parseSignal() takes names, numbers and real-time signals", () => {
   assert.deepEqual(["SIGTERM", "kill", "15", "RTMIN+3", "SIGRTMAX-1"].map(parseSignal), [15, 9, 15, 37, 63]);
-  assert.throws(() => parseSignal("nope"), /Invalid signal: nope/);
-  assert.throws(() => parseSignal("99"), /Invalid signal/);
+  assert.throws(() => parseSignal("nope"), /invalid signal: nope/);
+  assert.throws(() => parseSignal("99"), /invalid signal/);
 });
 
 test("startError() keeps the words by which clients tell 126 and 127", () => {
@@ -285,7 +285,7 @@ test("log options: sizes, unknown options, files without a size", () => {
   );
   assert.throws(
     () => validateLogOptions({ LogConfig: { Type: "syslogg" } }),
-    /no log driver named 'syslogg'/,
+    /error looking up logging plugin syslogg: plugin "syslogg" not found/,
   );
   assert.throws(
     () => validateLogOptions({ LogConfig: { Config: { x: "y" } } }),
@@ -383,6 +383,7 @@ test("checkListFilters() refuses a health that there is not", () => {
   checkListFilters(new Map([["health", ["none", "starting", "healthy", "unhealthy"]]]));
   assert.throws(() => checkListFilters(new Map([["health", ["bogus"]]])), {
     code: "invalid_argument",
-    message: "Unrecognised filter value for health: bogus",
+    message:
+      "invalid filter 'health=bogus': invalid value for health (bogus): must be one of none, starting, healthy, unhealthy",
   });
 });

@@ -97,7 +97,7 @@ export class Execs {
     if (container.record.state.status === "paused") {
       throw new ClusterError(
         "conflict",
-        `container ${container.record.name} is paused, unpause the container before exec`,
+        `Container ${container.record.name} is paused, unpause the container before exec`,
       );
     }
     if (!container.isRunning) {

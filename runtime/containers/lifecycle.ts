@@ -695,7 +695,7 @@ export class Lifecycle {
       if (live.record.state.status === "paused") {
         throw new ClusterError("conflict", `Container ${live.id} is already paused`);
       }
-      if (!live.isRunning) throw new ClusterError("conflict", `Container ${live.id} is not running`);
+      if (!live.isRunning) throw new ClusterError("conflict", `container ${live.id} is not running`);
       await this.#freeze(live, true);
       live.changeState({ status: "paused" });
       this.#deps.events(live.record, "pause");

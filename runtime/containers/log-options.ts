@@ -30,7 +30,10 @@ function logDriver(hostConfig: HostConfig): LogDriverName {
   const type = hostConfig.LogConfig?.Type ?? "";
   if (type === "") return "json-file";
   if (isLogDriver(type)) return type;
-  throw new ClusterError("invalid_argument", `logger: no log driver named '${type}' is registered`);
+  throw new ClusterError(
+    "invalid_argument",
+    `error looking up logging plugin ${type}: plugin "${type}" not found`,
+  );
 }
 
 /** Throws as `docker create` would. */

@@ -20,6 +20,6 @@ export function parseSignal(text: string): number {
     if (number >= SIGRTMIN && number <= SIGRTMAX) return number;
   }
   const number = (constants.signals as Readonly<Record<string, number>>)[`SIG${upper}`];
-  if (number === undefined) throw new ClusterError("invalid_argument", `Invalid signal: ${text}`);
+  if (number === undefined) throw new ClusterError("invalid_argument", `invalid signal: ${text}`);
   return number;
 }

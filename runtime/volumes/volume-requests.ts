@@ -12,7 +12,7 @@ export function checkVolumeName(name: string): void {
   if (name.length === 1) {
     throw new ClusterError(
       "invalid_argument",
-      "volume name is too short, names should be at least two alphanumeric characters",
+      `create ${name}: volume name is too short, names should be at least two alphanumeric characters`,
     );
   }
   if (name.length > NAME_LENGTH_MAX) {

@@ -356,6 +356,19 @@ describe("containers", () => {
     }
   });
 
+  test("kill: refusals name what was asked for", async () => {
+    const { containers } = lab.engine;
+    const id = await lab.create(["sleep", "100"]);
+    await rejects(containers.kill(id, "KILL"), /^cannot kill container: \w+: container \w+ is not running$/);
+    await containers.start(id);
+    await rejects(containers.kill(id, "FOO"), /^cannot kill container: \w+: invalid signal: FOO$/);
+    await rejects(
+      containers.kill("nosuch", ""),
+      /^cannot kill container: nosuch: No such container: nosuch$/,
+    );
+    await containers.remove(id, { force: true, volumes: true, link: false });
+  });
+
   test("stop: SIGKILL after the time is up, 137 and not by memory", async () => {
     const id = await lab.create(["sh", "-c", "trap '' TERM; while true; do sleep 0.1; done"]);
     await lab.engine.containers.start(id);
