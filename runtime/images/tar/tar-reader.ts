@@ -57,7 +57,16 @@ type Stage =
       readonly pieces: SparsePiece[];
       realSize: number;
     }
-  | { readonly kind: "paxSparse"; readonly header: RawHeader; readonly realSize: number; text: string }
+  | {
+      readonly kind: "paxSparse";
+      readonly header: RawHeader;
+      readonly realSize: number;
+      /** How many pieces, then offset and length of each. */
+      readonly numbers: number[];
+      /** Begin of a number whose end is in the next block. */
+      rest: string;
+      mapBytes: number;
+    }
   | { readonly kind: "skip" }
   | { readonly kind: "file" }
   | { readonly kind: "done" };
@@ -185,7 +194,7 @@ export class TarReader {
     const { pax, sparsePairs } = this.#extension;
     if (pax?.get("GNU.sparse.major") === "1" && pax.get("GNU.sparse.minor") === "0") {
       const realSize = paxNumber(pax, "GNU.sparse.realsize");
-      this.#stage = { kind: "paxSparse", header, realSize, text: "" };
+      this.#stage = { kind: "paxSparse", header, realSize, numbers: [], rest: "", mapBytes: 0 };
       return;
     }
     const list =
@@ -203,18 +212,26 @@ export class TarReader {
 
   /** Form 1.0: the map stands before the data as decimal lines, filled up to whole blocks. */
   #paxSparseBlock(block: Buffer, stage: Extract<Stage, { kind: "paxSparse" }>): void {
-    stage.text += block.toString("latin1");
-    if (stage.text.length > EXTENSION_BYTES_MAX * 16)
-      throw tarError("Cannot read tar: sparse map is too long");
-    const lines = stage.text.split("\n");
-    const count = paxInteger(lines[0] ?? "", "sparse map");
+    stage.mapBytes += block.length;
+    const lines = `${stage.rest}${block.toString("latin1")}`.split("\n");
+    stage.rest = lines.pop() ?? "";
+    const { numbers } = stage;
+    for (const line of lines) {
+      // Zeros follow the last one.
+      if (numbers.length === 1 + (numbers[0] ?? 1) * 2) break;
+      numbers.push(paxInteger(line, "sparse map"));
+    }
+    const [count = 1] = numbers;
     if (count > SPARSE_PIECES_MAX) throw tarError("Cannot read tar: too many holes in a file");
-    // The last element has no newline yet and may be cut off.
-    if (lines.length - 1 < 1 + count * 2) return;
-    const numbers = lines.slice(1, 1 + count * 2).map((each) => paxInteger(each, "sparse map"));
-    const header = { ...stage.header, size: stage.header.size - stage.text.length };
+    if (stage.mapBytes > EXTENSION_BYTES_MAX * 16) throw tarError("Cannot read tar: sparse map is too long");
+    if (numbers.length < 1 + count * 2) {
+      // What never ends is no number.
+      if (stage.rest !== "") paxInteger(stage.rest, "sparse map");
+      return;
+    }
+    const header = { ...stage.header, size: stage.header.size - stage.mapBytes };
     if (header.size < 0) throw tarError("Cannot read tar: sparse map is longer than its file");
-    this.#startFile(header, pairsToPieces(numbers), stage.realSize);
+    this.#startFile(header, pairsToPieces(numbers.slice(1)), stage.realSize);
   }
 
   /** `header.size` is what follows in the archive, `realSize` the file's size with its holes. */
