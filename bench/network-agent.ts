@@ -55,7 +55,7 @@ export interface AgentCalls {
   }): Promise<void>;
   apply(state: { networks: readonly NetworkAssignment[]; mesh?: MeshAssignment }): Promise<readonly string[]>;
   attach(options: { task: Task; pid: number }): Promise<unknown>;
-  adopt(options: { task: Task; pid: number; meshIp: string }): Promise<void>;
+  adopt(options: { task: Task; pid: number; meshIp: string }): Promise<string>;
   /** Milliseconds that it took. */
   timedApply(state: Parameters<AgentCalls["apply"]>[0]): Promise<number>;
   timedAttach(options: { task: Task; pid: number }): Promise<number>;

@@ -547,6 +547,29 @@ describe("a cluster of three managers and two workers", () => {
     await cluster.docker("service", "rm", "keep");
   });
 
+  test("a task that is healthy only under the next daemon is reached by its published port", async () => {
+    const victim = cluster.dev.hosts.find((host) => host.role === "worker");
+    assert.ok(victim);
+    const health = ["--health-cmd", "busybox test -e /healthy", "--health-interval", "200ms"];
+    await cluster.docker(
+      ...["service", "create", "--detach", "--name", "slow", "-p", "8082:80"],
+      ...["--constraint", `node.hostname==${victim.name}`, ...health, "--health-retries", "1000", IMAGE_V1],
+    );
+    const [id = ""] = await until("container", WAIT_MS, async () => {
+      const ids = await cluster.dockerOn(victim.name, "ps", "-q", "--filter", "name=slow");
+      return ids !== "" && ids.split("\n");
+    });
+    await until("task waits for its health", WAIT_MS, async () =>
+      /Starting/.test(await cluster.docker("service", "ps", "slow")),
+    );
+    await cluster.dev.killDaemon(victim.name);
+    await cluster.dev.startDaemon(victim.name);
+    await cluster.dockerOn(victim.name, "exec", id, "busybox", "touch", "/healthy");
+    await cluster.untilRunning("slow", 1);
+    await until("the port answers", WAIT_MS, () => cluster.get(victim.name, victim.address, 8082));
+    await cluster.docker("service", "rm", "slow");
+  });
+
   test("a rolling update under load loses no request", async () => {
     await cluster.docker(
       "service",

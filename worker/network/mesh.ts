@@ -22,7 +22,9 @@ import {
   addAddress,
   addRule,
   deleteRule,
+  findLinkIndex,
   listLinks,
+  listRoutes,
   listRules,
   ROUTE_PROTOCOL,
 } from "../../runtime/network/routing.ts";
@@ -163,13 +165,27 @@ export class Mesh {
     return meshIp;
   }
 
-  /** Takes over a task that runs since before this daemon; mends its interface if that is gone. */
-  async adopt(task: MeshTask, pid: number, meshIp: string, isSealed: boolean): Promise<void> {
+  /**
+   * Takes over a task that runs since before this daemon; mends its interface if that is gone. `noted` is "" where the former
+   * daemon was killed before it told anybody the address: its interface has it. Returns the address.
+   */
+  async adopt(task: MeshTask, pid: number, noted: string, isSealed: boolean): Promise<string> {
+    const meshIp = noted === "" ? this.#addressOf(task.id) : noted;
+    if (meshIp === undefined) return this.attach(task, pid, isSealed);
     this.#attachments.set(task.id, { meshIp, isSealed, ports: task.ports });
     this.#addresses?.claim(meshIp, task.id);
     await this.#hostPorts.adopt(task, meshIp);
     if (this.#assignment !== undefined) await this.#plug(task.id, pid, meshIp);
     await this.#applyFilter();
+    return meshIp;
+  }
+
+  /** What is routed to the task's interface; undefined if it has none. */
+  #addressOf(taskId: string): string | undefined {
+    const { route } = this.#deps.root;
+    const index = findLinkIndex(route, this.linkNameOf(taskId));
+    if (index === undefined) return undefined;
+    return listRoutes(route).find((each) => each.device === index && each.prefixLength === 32)?.destination;
   }
 
   /** Returns the address that the task had; its link goes with the container's namespace. */

@@ -65,8 +65,11 @@ export interface WorkerNetwork {
   /** New connections stop on this node at once; established ones go on. Other nodes follow the managers. */
   drain(taskId: string): Promise<void>;
   detach(taskId: string): Promise<void>;
-  /** A task that runs since before this daemon: what the kernel still has is kept, the rest is made again. */
-  adopt(task: Task, target: NetworkNamespaceTarget, meshIp: string): Promise<void>;
+  /**
+   * A task that runs since before this daemon: what the kernel still has is kept, the rest is made again. Returns its address on
+   * the mesh, which nobody may have noted yet (`meshIp` is "" then).
+   */
+  adopt(task: Task, target: NetworkNamespaceTarget, meshIp: string): Promise<string>;
   /** Containers outside of any service on networks of the cluster. */
   readonly guests: GuestNetworks;
   /** Called with all that guests use or ask for, whenever that changes: for the managers. */
@@ -177,14 +180,14 @@ class NodeNetwork implements WorkerNetwork {
     });
   }
 
-  adopt(task: Task, target: NetworkNamespaceTarget, meshIp: string): Promise<void> {
+  adopt(task: Task, target: NetworkNamespaceTarget, meshIp: string): Promise<string> {
     return this.#exclusive(async () => {
       this.#tasks.set(task.id, knownTask(task, target.pid));
       for (const attachment of task.networks) {
         const overlay = this.#overlays.get(attachment.networkId);
         if (overlay !== undefined) await overlay.attach(task.id, target.pid, firstAddress(attachment));
       }
-      if (meshIp !== "") await this.#mesh.adopt(task, target.pid, meshIp, this.#isSealed(task));
+      return this.#mesh.adopt(task, target.pid, meshIp, this.#isSealed(task));
     });
   }
 

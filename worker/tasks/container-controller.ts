@@ -37,8 +37,8 @@ export interface TaskNetwork {
   /** New connections stop; established ones go on. */
   drain(taskId: string): Promise<void>;
   detach(taskId: string): Promise<void>;
-  /** After a restart of the daemon, for a container that still runs. */
-  adopt(task: Task, target: NetworkNamespaceTarget, meshIp: string): Promise<void>;
+  /** After a restart of the daemon, for a container that still runs. Returns `meshIp`, or what that is where it is "". */
+  adopt(task: Task, target: NetworkNamespaceTarget, meshIp: string): Promise<string>;
 }
 
 export interface ContainerControllerDeps {
@@ -259,7 +259,7 @@ class ContainerController implements TaskController {
   async #adopt(container: ContainerSummary): Promise<void> {
     if (this.#isAdopted || this.#machineNetwork() !== undefined) return;
     const target = { containerId: container.id, pid: container.state.pid };
-    await this.#deps.network.adopt(this.#task, target, this.#meshIp ?? "");
+    this.#meshIp = await this.#deps.network.adopt(this.#task, target, this.#meshIp ?? "");
     this.#isAdopted = true;
   }
 

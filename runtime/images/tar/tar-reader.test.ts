@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { ClusterError } from "../../../common/errors.ts";
-import { tarOf, type TestMember } from "../testing/archives.ts";
+import { tarOf } from "../testing/archives.ts";
 import { TarReader } from "./tar-reader.ts";
 
 function record(key: string, value: string): string {
