@@ -32,10 +32,25 @@ async function upstream(t: TestContext): Promise<Upstream> {
   return state;
 }
 
-function ask(id: number, name = "example.org"): { query: Buffer; question: DnsQuestion } {
-  const tail = Buffer.from([0, 1, 0, 1]);
-  const header = Buffer.from([id >> 8, id & 255, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-  const query = Buffer.concat([header, encodeName(name), tail]);
+interface Asked {
+  readonly name?: string;
+  /** Default: IN. */
+  readonly klass?: number;
+  readonly isChecking?: boolean;
+  /** Data of an EDNS record. */
+  readonly edns?: readonly number[];
+}
+
+function ask(
+  id: number,
+  { name = "example.org", klass = 1, isChecking = true, edns }: Asked = {},
+): { query: Buffer; question: DnsQuestion } {
+  const tail = Buffer.from([0, 1, 0, klass]);
+  const optionCount = edns === undefined ? 0 : 1;
+  const flags = isChecking ? 0 : 0x10;
+  const header = Buffer.from([id >> 8, id & 255, 1, flags, 0, 1, 0, 0, 0, 0, 0, optionCount]);
+  const option = edns === undefined ? [] : [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, edns.length, ...edns];
+  const query = Buffer.concat([header, encodeName(name), tail, Buffer.from(option)]);
   const question = decodeQuestion(query);
   assert.ok(question !== undefined);
   return { query, question };
@@ -60,6 +75,30 @@ test("forward() asks once, then answers from memory with the asker's own number 
   clock.advance(61_000);
   await dns.forward(second.query, second.question, options);
   assert.equal(server.asked, 2);
+});
+
+test("forward() keeps answers for those who ask the same way, whatever the letter case", async (t) => {
+  const server = await upstream(t);
+  const dns = forwarder(new FakeClock());
+  const options = { upstreams: [server.address], isTcp: false };
+  const cookie = (secret: number): readonly number[] => [0, 10, 0, 8, ...Array<number>(8).fill(secret)];
+  const ways: readonly Asked[] = [
+    {},
+    { klass: 3 },
+    { isChecking: false },
+    { edns: [] },
+    { edns: cookie(1) },
+    { edns: cookie(2) },
+  ];
+  for (const round of [1, 2]) {
+    for (const [index, way] of ways.entries()) {
+      const { query, question } = ask(index, round === 1 ? way : { ...way, name: "EXAMPLE.org" });
+      const answer = await dns.forward(query, question, options);
+      const start = 12 + question.section.length + 12;
+      assert.deepEqual([...answer.subarray(start, start + 4)], [192, 0, 2, index + 1]);
+    }
+  }
+  assert.equal(server.asked, ways.length);
 });
 
 test("forward() goes on with the next server when the first does not answer", async (t) => {

@@ -3,6 +3,7 @@
  * serves what has expired while nobody answers. Used by the name servers of user bridges and of the cluster's node.
  * Bounded in questions under way, cached answers and time.
  */
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createSocket } from "node:dgram";
 import { connect, isIP } from "node:net";
@@ -95,7 +96,7 @@ export class DnsForwarder {
     options: { readonly upstreams: Upstreams; readonly isTcp: boolean },
   ): Promise<Buffer> {
     const upstreams = options.upstreams.slice(0, UPSTREAMS_MAX);
-    const key = `${question.name} ${question.type} ${question.hasEdns} ${options.isTcp} ${upstreams.join()}`;
+    const key = `${cacheKey(query, question)} ${options.isTcp} ${upstreams.join()}`;
     const cached = this.#cache.get(key);
     const now = this.#deps.clock.monotonicMs();
     if (cached !== undefined && cached.expiresMs > now) return withIdentity(cached.answer, question);
@@ -137,6 +138,18 @@ export class DnsForwarder {
     const expiresMs = this.#deps.clock.monotonicMs() + Math.min(facts.ttlSeconds, TTL_SECONDS_MAX) * 1_000;
     this.#cache.set(key, { answer, expiresMs });
   }
+}
+
+/**
+ * Equal for those who may share an answer: all but the number and the letter case must be the same. Another class has other
+ * records, one that checks signatures needs them, and one's cookie makes another take the answer for a forgery.
+ */
+function cacheKey(query: Buffer, { name, section }: DnsQuestion): string {
+  const [recursionAndChecking, questionStart] = [0x0110, 12];
+  const flags = query.readUInt16BE(2) & recursionAndChecking;
+  const typeAndClass = section.toString("hex", section.length - 4);
+  const options = createHash("sha256").update(query.subarray(questionStart + section.length));
+  return `${name} ${typeAndClass} ${flags} ${options.digest("base64")}`;
 }
 
 /** A cached answer is another client's: number and letter case of the question are put back to this one's. */

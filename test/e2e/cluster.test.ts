@@ -551,10 +551,9 @@ describe("a cluster of three managers and two workers", () => {
     const victim = cluster.dev.hosts.find((host) => host.role === "worker");
     assert.ok(victim);
     const health = ["--health-cmd", "busybox test -e /healthy", "--health-interval", "200ms"];
-    await cluster.docker(
-      ...["service", "create", "--detach", "--name", "slow", "-p", "8082:80"],
-      ...["--constraint", `node.hostname==${victim.name}`, ...health, "--health-retries", "1000", IMAGE_V1],
-    );
+    const create = ["service", "create", "--detach", "--name", "slow", "-p", "8082:80", ...health];
+    const where = ["--constraint", `node.hostname==${victim.name}`];
+    await cluster.docker(...create, ...where, "--health-retries", "1000", IMAGE_V1);
     const [id = ""] = await until("container", WAIT_MS, async () => {
       const ids = await cluster.dockerOn(victim.name, "ps", "-q", "--filter", "name=slow");
       return ids !== "" && ids.split("\n");
