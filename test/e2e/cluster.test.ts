@@ -569,6 +569,34 @@ describe("a cluster of three managers and two workers", () => {
     await cluster.docker("service", "rm", "slow");
   });
 
+  test("a task that ends under a later daemon gives its host port to the next", async () => {
+    const victim = cluster.dev.hosts.find((host) => host.role === "worker");
+    assert.ok(victim);
+    const create = ["service", "create", "--detach", "--name", "held", "--restart-delay", "0s"];
+    const where = [
+      "--constraint",
+      `node.hostname==${victim.name}`,
+      "-p",
+      "mode=host,target=80,published=8083",
+    ];
+    await cluster.docker(...create, ...where, IMAGE_V1);
+    const [first] = await cluster.untilRunning("held", 1);
+    const answers = (): Promise<unknown> =>
+      until("the port answers", WAIT_MS, () => cluster.get(victim.name, victim.address, 8083));
+    await cluster.dev.killDaemon(victim.name);
+    await cluster.dev.startDaemon(victim.name);
+    await answers();
+    await cluster.dockerOn(victim.name, "kill", first?.Status.ContainerStatus?.ContainerID ?? "");
+    const next = await until("another task", WAIT_MS, async () => {
+      const [task] = await cluster.untilRunning("held", 1);
+      return task?.ID !== first?.ID && task;
+    });
+    await answers();
+    const all = await cluster.docker("service", "ps", "held", "--format", "{{.ID}}");
+    assert.equal(all.trim().split("\n").length, 2, `${next.ID} is the second task`);
+    await cluster.docker("service", "rm", "held");
+  });
+
   test("a rolling update under load loses no request", async () => {
     await cluster.docker(
       "service",

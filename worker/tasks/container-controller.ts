@@ -170,6 +170,7 @@ class ContainerController implements TaskController {
     const ended = AbortSignal.any([signal, unhealthy.signal]);
     try {
       const exit = await this.#containers.wait(container.id, "not-running", { signal: ended });
+      await this.#detachAdopted();
       return taskEnd(exit.exitCode, exit.error);
     } catch (caught) {
       if (!unhealthy.signal.aborted || signal.aborted) throw caught;
@@ -184,8 +185,9 @@ class ContainerController implements TaskController {
 
   async shutdown(): Promise<void> {
     const container = this.#find();
-    if (container === undefined) return;
-    if (container.state.isRunning || container.state.isPaused) await this.#drainAndStop(container.id);
+    if (container?.state.isRunning === true || container?.state.isPaused === true)
+      await this.#drainAndStop(container.id);
+    else await this.#detachAdopted();
   }
 
   async remove(): Promise<void> {
@@ -270,8 +272,15 @@ class ContainerController implements TaskController {
     await this.#containers.stop(containerId, {
       timeoutSeconds: stopTimeoutSeconds(this.#task.spec.ContainerSpec, DEFAULT_STOP_GRACE_SECONDS),
     });
-    // The engine calls detachNetwork for containers that this daemon made; for adopted ones it is ours to do.
-    if (hasNetwork && !this.#isOurs) await this.#detach();
+    await this.#detachAdopted();
+  }
+
+  /**
+   * The engine calls detachNetwork for containers that this daemon made; for adopted ones it is ours to do, however they ended,
+   * or their addresses and host ports would be taken for as long as the daemon runs.
+   */
+  async #detachAdopted(): Promise<void> {
+    if (!this.#isOurs && this.#machineNetwork() === undefined) await this.#detach();
   }
 
   async #untilHealthy(containerId: string, signal: AbortSignal): Promise<void> {
