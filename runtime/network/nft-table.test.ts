@@ -1,7 +1,9 @@
-/** Unit tests of nft-table.ts: the text of transactions. */
+/** Unit tests of nft-table.ts: the text of transactions, and the comparison with what the kernel has. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { elementChanges, tableText } from "./nft-table.ts";
+import { silentLogger } from "../../common/log.ts";
+import { elementChanges, groupsOf, NftTable, tableText } from "./nft-table.ts";
+import type { Nftables } from "./nftables.ts";
 
 const some = new Map([
   [
@@ -93,4 +95,27 @@ test("an element is one element, whatever it is made of", () => {
     ['"br-1234*"', "10.0.0.0/24"],
   ] as const)
     assert.ok(tableText(definition, new Map([["m", new Map([[key, value]])]])).includes(`${key} : ${value}`));
+});
+
+test("audit() finds one element that is gone among very many", async () => {
+  let listing = "";
+  const nft = {
+    run: (text: string) => {
+      listing = text;
+      return Promise.resolve();
+    },
+    runElsewhere: () => Promise.resolve(listing),
+  } as unknown as Nftables;
+  const table = new NftTable(nft, silentLogger);
+  const addressOf = (index: number): string => `10.${index >> 16}.${(index >> 8) & 255}.${index & 255}`;
+  const elements = Array.from({ length: 100_000 }, (_unused, index) => {
+    const key = `${addressOf(index >> 4)} . ${index & 15}`;
+    return [key, `10.200.0.${index & 255}`] as const;
+  });
+  const definition = { name: "t", sets: [["m", "map", "type x;"]], chains: "" } as const;
+  await table.set(definition, groupsOf(new Map([["m", new Map(elements)]])));
+  assert.equal(await table.audit(), true);
+  listing = listing.replaceAll(`${addressOf(5_000)} . `, "10.9.9.9 . ");
+  assert.equal(await table.audit(), false);
+  assert.equal(await table.audit(), true, "it was put back");
 });

@@ -251,10 +251,13 @@ export class NftTable {
       const chainNames = [...definition.chains.matchAll(/^\s*chain (\S+)/gm)].map((match) => match[1]);
       if (chainNames.some((name) => !listing.includes(`chain ${name} {`))) return false;
       const elements = mergeGroups(this.#groups);
-      return definition.sets.every(([name]) => {
-        const wanted = elements.get(name) ?? new Map<string, string>();
-        return [...wanted.keys()].every((key) => listing.includes(key.split(" . ")[0] ?? key));
-      });
+      // Searching the text for each of thousands of elements would hold up the process for seconds.
+      const words = new Set(listing.split(/[\s,{}]+/));
+      const isListed = (key: string): boolean => {
+        const [first = key] = key.split(" . ");
+        return words.has(first) || listing.includes(first);
+      };
+      return definition.sets.every(([name]) => [...(elements.get(name)?.keys() ?? [])].every(isListed));
     } catch (caught) {
       if (ClusterError.from(caught).details["errno"] === "ENOENT") return false;
       throw caught;
