@@ -130,14 +130,18 @@ function toldBy(body: unknown): string {
 
 /** Less what versions of Docker put around the same words, and its own paths. */
 function plainFailure(text: string): string {
-  return text
-    .replace(/^\{"message":"(.*)"\}$/, "$1")
-    .replace(/(?:dockerfile parse error(?: on)?(?: line \d+)?|failed to parse Dockerfile): /, "")
-    .replace("failed to create task for container: ", "")
-    .replace(/(?:COPY failed: )?failed to copy files: .*(?=: not a directory)/, "copy")
-    .replace(/\(library\/\w+\) /, "")
-    .replace(/flag(.*): (?:--)?/i, "flag$1: ")
-    .toLowerCase();
+  return (
+    text
+      .replace(/^\{"message":"(.*)"\}$/, "$1")
+      .replace(/(?:dockerfile parse error(?: on)?(?: line \d+)?|failed to parse Dockerfile): /, "")
+      .replace("failed to create task for container: ", "")
+      // As newer versions of runc say it.
+      .replace("error during container init: ", "")
+      .replace(/(?:COPY failed: )?failed to copy files: .*(?=: not a directory)/, "copy")
+      .replace(/\(library\/\w+\) /, "")
+      .replace(/flag(.*): (?:--)?/i, "flag$1: ")
+      .toLowerCase()
+  );
 }
 
 async function build(socket: string, each: BuildCase): Promise<object> {
