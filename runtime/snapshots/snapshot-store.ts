@@ -12,6 +12,7 @@ import { assert, must } from "../../common/assert.ts";
 import type { Disk, Random } from "../../common/env.ts";
 import { ClusterError, hasNodeCode } from "../../common/errors.ts";
 import { removeTornWrites } from "../../common/torn-writes.ts";
+import { asFullDisk } from "../full-disk.ts";
 import type { RootfsLayers } from "../ports.ts";
 import { syncFile } from "../sync-file.ts";
 import { buildInitLayer } from "./init-layer.ts";
@@ -285,11 +286,17 @@ export class SnapshotStore {
     }
     if (!this.#writable.has(record.key)) {
       const folder = path.join(this.#options.root, "writable", record.key);
-      fs.mkdirSync(folder, { mode: 0o711 });
-      fs.mkdirSync(path.join(folder, "work"), { mode: 0o711 });
-      this.#makeUpper(path.join(folder, "fs"), record.chainIds);
-      // Last: a folder without it is what a crash left.
-      fs.writeFileSync(path.join(folder, "writable.json"), JSON.stringify(record), { mode: 0o600 });
+      try {
+        fs.mkdirSync(folder, { mode: 0o711 });
+        fs.mkdirSync(path.join(folder, "work"), { mode: 0o711 });
+        this.#makeUpper(path.join(folder, "fs"), record.chainIds);
+        // Last: a folder without it is what a crash left.
+        fs.writeFileSync(path.join(folder, "writable.json"), JSON.stringify(record), { mode: 0o600 });
+      } catch (caught) {
+        // Nobody would look for it before the next daemon, and each try on a full disk would leave another.
+        fs.rmSync(folder, { recursive: true, force: true });
+        throw asFullDisk(caught, "layer of a container", folder);
+      }
       this.#writable.set(record.key, record);
     }
     return this.layersOf(record.key);

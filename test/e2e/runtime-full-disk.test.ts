@@ -4,7 +4,18 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { closeSync, openSync, readFileSync, rmSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { hasNodeCode } from "../../common/errors.ts";
@@ -111,4 +122,27 @@ describe("a full disk", () => {
       assert.ok(containers.summaries({}).every((each) => each.id !== id));
     });
   }
+});
+
+describe("a full data root", () => {
+  test("refuses a new container by name, and keeps nothing of it", async () => {
+    const disk = mkdtempSync(path.join(tmpdir(), "shoal-full-root-"));
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=32m", "tmpfs", disk]);
+    const lab = await RuntimeLab.open({ dataRoot: disk });
+    const filler = path.join(disk, ".filler");
+    try {
+      const present = readdirSync(disk, { recursive: true }).length;
+      assert.throws(() => writeFileSync(filler, Buffer.alloc(64 * 1024 ** 2)), { code: "ENOSPC" });
+      const refusal = { code: "resource_exhausted", message: /no space left on device: / };
+      for (const _ of [1, 2, 3]) await assert.rejects(lab.create(["true"]), refusal);
+      rmSync(filler);
+      assert.equal(readdirSync(disk, { recursive: true }).length, present);
+      assert.equal((await lab.run(["true"])).exitCode, 0);
+    } finally {
+      rmSync(filler, { force: true });
+      await lab.close();
+      execFileSync("umount", ["--lazy", disk]);
+      rmSync(disk, { recursive: true });
+    }
+  });
 });
