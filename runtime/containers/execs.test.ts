@@ -18,13 +18,10 @@ function failingConnection(): NativeConnection {
   return connection as NativeConnection;
 }
 
-test("Execs.start() shows why a program could not be started, however soon its process is gone", async () => {
-  const connection = failingConnection();
-  const launcher: Pick<NativeLauncher, "run"> = {
-    run: (_verb, _job, options) => {
-      options?.sent?.(connection);
-      return Promise.resolve({ connection, pid: process.pid });
-    },
+function execsOf(run: NativeLauncher["run"]): Execs {
+  const launcher: Pick<NativeLauncher, "run" | "prepareSpare"> = {
+    run,
+    prepareSpare: () => Promise.resolve(),
   };
   const deps = {
     launcher,
@@ -35,16 +32,49 @@ test("Execs.start() shows why a program could not be started, however soon its p
     random: new SeededRandom(1),
     events: () => undefined,
   } as unknown as ExecDeps;
-  const container = {
-    id: "c".repeat(64),
-    isRunning: true,
-    record: { id: "c".repeat(64), name: "/web", config: {}, hostConfig: {}, state: { pid: process.pid } },
-  } as unknown as LiveContainer;
-  const execs = new Execs(deps);
-  const { id } = execs.create(container, { Cmd: ["id"], User: "x" });
+  return new Execs(deps);
+}
+
+const CONTAINER = {
+  id: "c".repeat(64),
+  isRunning: true,
+  record: { id: "c".repeat(64), name: "/web", config: {}, hostConfig: {}, state: { pid: process.pid } },
+} as unknown as LiveContainer;
+
+test("Execs.start() shows why a program could not be started, however soon its process is gone", async () => {
+  const connection = failingConnection();
+  const execs = execsOf((_verb, _job, options) => {
+    options?.sent?.(connection);
+    return Promise.resolve({ connection, pid: process.pid });
+  });
+  const { id } = execs.create(CONTAINER, { Cmd: ["id"], User: "x" });
   const streams = await execs.start(id, { detach: false, tty: false });
   let output = "";
   for await (const { data } of streams?.output ?? []) output += Buffer.from(data).toString();
   assert.match(output, new RegExp(REASON));
   assert.equal(execs.get(id).exitCode, 126);
+});
+
+test("an exec that ran for long has its exit code still when hundreds came after it", async () => {
+  let end: (exitCode: number) => void = () => undefined;
+  const connection = {
+    handle: ({ exit }: { readonly exit?: (exit: object) => void }) => {
+      end = (exitCode) => exit?.({ isStarted: true, exitCode });
+    },
+    ask: () => Promise.resolve(),
+    close: () => undefined,
+  } as unknown as NativeConnection;
+  const execs = execsOf((_verb, _job, options) => {
+    options?.sent?.(connection);
+    return Promise.resolve({ connection, pid: process.pid });
+  });
+  const { id } = execs.create(CONTAINER, { Cmd: ["sleep", "100"] });
+  await execs.start(id, { detach: true, tty: false });
+  const first = execs.create(CONTAINER, { Cmd: ["id"] });
+  for (let count = 0; count < 498; count += 1) execs.create(CONTAINER, { Cmd: ["id"] });
+  end(3);
+  await new Promise((resolve) => setImmediate(resolve));
+  execs.create(CONTAINER, { Cmd: ["id"] });
+  assert.equal(execs.get(id).exitCode, 3);
+  assert.throws(() => execs.get(first.id), /No such exec instance/);
 });

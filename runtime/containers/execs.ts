@@ -29,7 +29,7 @@ import { execError, execExitCode } from "./start-errors.ts";
 import { refuseNul } from "./texts.ts";
 import { userNamespaceOf } from "./user-namespace.ts";
 
-/** Finished ones are forgotten oldest first beyond this. */
+/** Beyond this, those are forgotten that ended, or were made and never started, the longest ago. */
 const FINISHED_EXECS_MAX = 500;
 
 export interface Exec {
@@ -149,6 +149,11 @@ export class Execs {
 
   forget(container: LiveContainer): void {
     for (const exec of this.#execs.values()) if (exec.container === container) this.#execs.delete(exec.id);
+  }
+
+  /** Who started it asks for its exit code next, however long ago it was made. */
+  #ended(exec: Exec): void {
+    if (this.#execs.delete(exec.id)) this.#execs.set(exec.id, exec);
   }
 
   #forgetOldest(): void {
@@ -275,6 +280,7 @@ export class Execs {
       exec.exitCode = execExitCode(message);
       exec.connection?.close();
       exec.connection = undefined;
+      this.#ended(exec);
       this.#deps.events(container.record, "exec_die", { execID: exec.id, exitCode: String(exec.exitCode) });
       throw new ClusterError("invalid_argument", execError(message), { cause: caught });
     } finally {
@@ -288,6 +294,7 @@ export class Execs {
     exec.isRunning = false;
     exec.exitCode = exit?.exitCode ?? 137;
     exec.connection = undefined;
+    this.#ended(exec);
     this.#deps.events(exec.container.record, "exec_die", {
       execID: exec.id,
       exitCode: String(exec.exitCode),

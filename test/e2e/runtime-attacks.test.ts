@@ -256,23 +256,10 @@ describe("attacks on the runtime", () => {
   test("CVE-2026-30892: a user that is no number and no name is nobody, not root", async () => {
     const id = await started(["sleep", "100"]);
     for (const User of ["0x10", "1000abc", "-1", "4294967296", " 0", "1000:0abc", "+0", "1e3", "web\n"]) {
-      const exec = await lab.engine.containers.createExec(id, {
-        Cmd: ["id", "-u"],
-        User,
-        AttachStdout: true,
-        AttachStderr: true,
-      });
-      let output = "";
-      try {
-        const streams = await lab.engine.containers.startExec(exec.Id, { detach: false, tty: false });
-        for await (const chunk of streams?.output ?? []) output += Buffer.from(chunk.data).toString();
-      } catch (caught) {
-        output = String(caught);
-      }
-      assert.match(output, /unable to find (user|group)/, JSON.stringify(User));
-      assert.notEqual(
-        (await lab.engine.containers.inspectExec(exec.Id))["ExitCode"],
-        0,
+      const given = { Cmd: ["id", "-u"], User, AttachStdout: true, AttachStderr: true };
+      await assert.rejects(
+        lab.engine.containers.createExec(id, given),
+        /unable to find (user|group)/,
         JSON.stringify(User),
       );
     }

@@ -487,7 +487,7 @@ class NodeNetwork implements WorkerNetwork {
 
   #audit(): void {
     if (this.#state.mesh === undefined) return;
-    void this.#exclusive(() => this.#apply(this.#state, true));
+    this.#inTurn("audit of the network", () => this.#apply(this.#state, true));
   }
 
   async #sweep(taskId: string): Promise<void> {
@@ -511,11 +511,16 @@ class NodeNetwork implements WorkerNetwork {
   #after(delayMs: number, work: () => Promise<void>): void {
     const cancel = this.#options.env.timers.after(delayMs, () => {
       this.#timers.delete(cancel);
-      this.#exclusive(work).catch((caught: unknown) =>
-        this.#log.warn("clean-up of a task's links failed", { error: ClusterError.from(caught) }),
-      );
+      this.#inTurn("clean-up of a task's links", work);
     });
     this.#timers.add(cancel);
+  }
+
+  /** Work that nobody waits for. Its turn may come when all is closed already. */
+  #inTurn(what: string, work: () => Promise<unknown>): void {
+    this.#exclusive(work).catch((caught: unknown) => {
+      if (!this.#isClosed) this.#log.warn(`${what} failed`, { error: ClusterError.from(caught) });
+    });
   }
 
   #every(intervalMs: number, work: () => void): void {

@@ -315,9 +315,19 @@ class ContainerController implements TaskController {
   #onUnhealthy(containerId: string, unhealthy: AbortController): () => void {
     if (this.#containers.summary(containerId).state.health === "none") return () => {};
     return this.#deps.timers.every(HEALTH_POLL_MS * 4, () => {
-      const summary = this.#find();
-      if (summary?.state.isRunning === true && summary.state.health === "unhealthy") unhealthy.abort();
+      if (this.#isUnhealthy(containerId)) unhealthy.abort();
     });
+  }
+
+  /** By the id: five times a second for each task, a search among all containers would add up. */
+  #isUnhealthy(containerId: string): boolean {
+    try {
+      const { state } = this.#containers.summary(containerId);
+      return state.isRunning && state.health === "unhealthy";
+    } catch (caught) {
+      if (hasCode(caught, "not_found")) return false;
+      throw caught;
+    }
   }
 }
 
