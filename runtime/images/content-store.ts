@@ -25,6 +25,12 @@ export function sha256(bytes: Uint8Array): string {
   return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 }
 
+/** Whether `digest`, of any algorithm that isDigest() takes, is that of the bytes. */
+export function hasDigest(bytes: Uint8Array, digest: string): boolean {
+  const [algorithm = "", hex = ""] = digest.split(":");
+  return createHash(algorithm).update(bytes).digest("hex") === hex;
+}
+
 export interface ContentStoreOptions {
   /** Folder of its own. */
   readonly root: string;
@@ -157,7 +163,7 @@ export class ContentStore {
       );
     }
     const bytes = readFileSync(this.pathOf(digest));
-    if (digest.startsWith("sha256:") && sha256(bytes) !== digest) {
+    if (!hasDigest(bytes, digest)) {
       throw new ClusterError("internal", `Blob ${digest} is damaged on disk`);
     }
     return bytes;

@@ -7,7 +7,7 @@ import type { ImageDescription, ProgressLine } from "../../model/engine.ts";
 import { canonicalForm, canonicalName, type ImageReference } from "../../model/image-reference.ts";
 import { ClusterError, hasCode } from "../../common/errors.ts";
 import { must } from "../../common/assert.ts";
-import { DOCUMENT_BYTES_MAX, sha256 } from "../images/content-store.ts";
+import { DOCUMENT_BYTES_MAX, hasDigest, sha256 } from "../images/content-store.ts";
 import {
   chainIdsOf,
   parseImageDocument,
@@ -81,7 +81,7 @@ async function checkedDocument(descriptor: Descriptor, source: AsyncIterable<Buf
   const pieces: Buffer[] = [];
   for await (const piece of source) pieces.push(piece);
   const bytes = Buffer.concat(pieces);
-  if (digest.startsWith("sha256:") && sha256(bytes) !== digest) {
+  if (!hasDigest(bytes, digest)) {
     throw new ClusterError(
       "failed_precondition",
       `Blob must have the digest ${digest}, got ${sha256(bytes)}`,

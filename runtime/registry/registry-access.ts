@@ -3,9 +3,11 @@
  * again for a while, so that services of images without a registry do not wait for it each time.
  */
 import { ClusterError } from "../../common/errors.ts";
+import { isObject } from "../../common/json.ts";
 import type { JsonObject } from "../../model/engine.ts";
 import { DEFAULT_DOMAIN, type ImageReference } from "../../model/image-reference.ts";
 import type { ImagePlatform } from "../../model/platforms.ts";
+import { hasDigest, sha256 } from "../images/content-store.ts";
 import { parseManifestOrIndex } from "../images/image-documents.ts";
 import { isTransportError, type HttpCaller } from "./http-call.ts";
 import { toCredentials, type RegistryCredentials } from "./registry-auth.ts";
@@ -77,8 +79,13 @@ export class RegistryQuestions {
       signal,
       accepts: [200],
     });
-    const value = JSON.parse(bytes.toString("utf8")) as Partial<ImagePlatform>;
-    return { os: value.os ?? "linux", architecture: value.architecture ?? "", variant: value.variant ?? "" };
+    if (!hasDigest(bytes, digest)) {
+      throw new ClusterError(
+        "failed_precondition",
+        `Blob must have the digest ${digest}, got ${sha256(bytes)}`,
+      );
+    }
+    return platformOfConfig(bytes);
   }
 
   /** Docker's answer of /auth: whether the registry takes these credentials. */
@@ -124,6 +131,22 @@ export class RegistryQuestions {
 function loginDomain(server: string): string {
   const host = server.replace(/^https?:\/\//, "").replace(/\/.*$/, "");
   return host === "" || host === "index.docker.io" || host === "registry-1.docker.io" ? DEFAULT_DOMAIN : host;
+}
+
+/** Also of artifacts that are no images, whose config may be anything. */
+function platformOfConfig(bytes: Buffer): ImagePlatform {
+  let value: unknown;
+  try {
+    value = JSON.parse(bytes.toString("utf8"));
+  } catch {
+    value = undefined;
+  }
+  const fields = isObject(value) ? value : {};
+  const text = (key: string, fallback: string): string => {
+    const field = fields[key];
+    return typeof field === "string" ? field : fallback;
+  };
+  return { os: text("os", "linux"), architecture: text("architecture", ""), variant: text("variant", "") };
 }
 
 function platformJson(platform: ImagePlatform): JsonObject {

@@ -9,11 +9,12 @@ import {
   canonicalForm,
   familiarForm,
   familiarName,
+  isDigest,
   isTag,
   type ImageReference,
 } from "../../model/image-reference.ts";
 import type { ImagePlatform } from "../../model/platforms.ts";
-import { DOCUMENT_BYTES_MAX, sha256 } from "../images/content-store.ts";
+import { DOCUMENT_BYTES_MAX, hasDigest, sha256 } from "../images/content-store.ts";
 import { makeDurable, nameImage } from "../images/durable-images.ts";
 import { imageEvent } from "../images/image-events.ts";
 import {
@@ -107,15 +108,18 @@ async function tagsOf(
   signal: AbortSignal,
 ): Promise<readonly string[]> {
   const tags: string[] = [];
+  // Names that are no tags count as well: they could go on without end too.
+  let nameCount = 0;
   let target: string | undefined = `/v2/${reference.path}/tags/list?n=${TAGS_PAGE}`;
-  while (target !== undefined && tags.length <= TAGS_MAX) {
+  while (target !== undefined && nameCount <= TAGS_MAX) {
     const scope = pullScope(reference);
     const { answer, bytes } = await client.document({ method: "GET", target, scope, signal, accepts: [200] });
     const page = JSON.parse(bytes.toString("utf8")) as { readonly tags?: unknown };
     const names = (Array.isArray(page.tags) ? page.tags : []) as readonly unknown[];
     // A page with nothing on it leads nowhere, whatever it says comes next.
     if (names.length === 0) break;
-    tags.push(...names.filter((name) => typeof name === "string").filter(isTag));
+    nameCount += names.length;
+    for (const name of names) if (typeof name === "string" && isTag(name)) tags.push(name);
     const next = /<([^>]+)>\s*;\s*rel="?next"?/.exec(String(answer.headers["link"] ?? ""))?.[1];
     target = next === undefined ? undefined : new URL(next, answer.url).href;
   }
@@ -162,7 +166,7 @@ async function getManifest(
     throw new ClusterError("failed_precondition", "Manifest is too large");
   const digest = sha256(bytes);
   const stated = answer.headers["docker-content-digest"];
-  const isWrong = wanted.startsWith("sha256:") ? digest !== wanted : isOther(stated, digest);
+  const isWrong = isDigest(wanted) ? !hasDigest(bytes, wanted) : isOther(stated, bytes);
   if (isWrong) {
     throw new ClusterError(
       "failed_precondition",
@@ -173,8 +177,8 @@ async function getManifest(
   return { client, bytes, mediaType: isManifestType(mediaType) ? mediaType : "", digest };
 }
 
-function isOther(stated: string | string[] | undefined, digest: string): boolean {
-  return typeof stated === "string" && stated.startsWith("sha256:") && stated !== digest;
+function isOther(stated: string | string[] | undefined, bytes: Buffer): boolean {
+  return typeof stated === "string" && isDigest(stated) && !hasDigest(bytes, stated);
 }
 
 /** Some registries say "application/json"; then the document must say what it is. */

@@ -1,6 +1,7 @@
 /** Registries that fail in every way: pulls and pushes get there, or say why not, and leave nothing half done. Needs root. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import * as fs from "node:fs";
 import path from "node:path";
@@ -507,6 +508,61 @@ describe("registries with faults", { skip }, () => {
     const engine = await open();
     await pull(engine, `${registry.host}/app`);
     assert.equal(count, 1);
+  });
+
+  test("a list of names that are no tags ends", async () => {
+    const registry = await started();
+    const names = Array.from({ length: 60_000 }, () => "/");
+    let count = 0;
+    registry.spoil = (request, response) => {
+      if (request.url?.includes("/tags/list") !== true) return false;
+      count += 1;
+      // Without a bound of its own the client would ask for ever.
+      const isOver = count > 10;
+      response.writeHead(200, isOver ? {} : { Link: `<${request.url}>; rel="next"` });
+      response.end(JSON.stringify({ name: "app", tags: names }));
+      return true;
+    };
+    const engine = await open();
+    await pull(engine, `${registry.host}/app`);
+    assert.equal(count, 2);
+  });
+
+  test("what is named by another algorithm than SHA-256 is checked by it", async () => {
+    const registry = await started();
+    const sha512 = (bytes: Buffer): string => `sha512:${createHash("sha512").update(bytes).digest("hex")}`;
+    const manifest = registry.manifests.get(registry.manifestDigest) ?? Buffer.alloc(0);
+    const [right, wrong] = [sha512(manifest), sha512(Buffer.from("another manifest"))];
+    for (const digest of [right, wrong]) registry.manifests.set(digest, manifest);
+    const engine = await open();
+    await assert.rejects(pull(engine, `${registry.host}/app@${wrong}`), /manifest verification failed/);
+    await assertNothing(engine);
+    await pull(engine, `${registry.host}/app@${right}`);
+    assert.equal(engine.images.resolve(ID), ID);
+
+    const value = JSON.parse(manifest.toString("utf8")) as { readonly config: { digest: string } };
+    const config = registry.blobs.get(value.config.digest) ?? Buffer.alloc(0);
+    value.config.digest = wrong;
+    registry.blobs.set(wrong, config);
+    registry.manifests.set("2", Buffer.from(JSON.stringify(value)));
+    const other = await open();
+    await assert.rejects(pull(other, `${registry.host}/app:2`), /must have the digest sha512:/);
+    await assertNothing(other);
+  });
+
+  test("an image's platform is not taken from a config that is not its own", async () => {
+    const registry = await started();
+    const reference = `${registry.host}/app:1`;
+    const engine = await open();
+    const before = await engine.images.distribution(reference);
+    registry.spoil = (request, response) => {
+      if (!isBlob(request)) return false;
+      response.end(JSON.stringify({ architecture: "s390x", os: "linux", rootfs: {} }));
+      return true;
+    };
+    await assert.rejects(engine.images.distribution(reference), /must have the digest/);
+    registry.spoil = () => false;
+    assert.deepEqual(await engine.images.distribution(reference), before);
   });
 
   test("ten clients that pull the same image at once get each blob once", async () => {
