@@ -3,6 +3,7 @@ import { mutant, type Mutant } from "./mutant.ts";
 import type { ProfileName } from "./profiles.ts";
 
 const ALLOCATOR = "manager/allocator/allocator.ts";
+const DISPATCHER = "manager/dispatcher/dispatcher.ts";
 const LEDGER = "manager/allocator/ledger.ts";
 const NUMBERS = "manager/allocator/number-pool.ts";
 const FILTERS = "manager/scheduler/filters.ts";
@@ -103,6 +104,8 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
   ]),
   above(211, "a late status takes a task back", "safety", [
     [STATUSES, "  if (reported.state < task.status.state) return;\n", ""],
+    // Only a former session says anything late, and is not listened to besides. Both guards are taken away.
+    [DISPATCHER, "this.#sessions.get(session.nodeId) !== session) {", 'session.nodeId === "") {'],
   ]),
   above(212, "a node is believed about tasks of others", "safety", [
     [
