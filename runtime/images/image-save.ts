@@ -105,13 +105,16 @@ function manifestJson(images: readonly SavedImage[]): object {
   }));
 }
 
-function repositories(images: readonly SavedImage[]): Record<string, Record<string, string>> {
-  const names: Record<string, Record<string, string>> = {};
+/** By repository, then by tag. Names like "constructor" are names as others: no object is asked for them. */
+function repositories(images: readonly SavedImage[]): ReadonlyMap<string, ReadonlyMap<string, string>> {
+  const names = new Map<string, Map<string, string>>();
   for (const { record, tags } of images) {
     for (const tag of tags) {
       const parsed = parseReference(tag);
       const top = record.layers.at(-1)?.digest.split(":")[1] ?? "";
-      (names[familiarName(parsed)] ??= {})[parsed.tag ?? ""] = top;
+      const name = familiarName(parsed);
+      const tagsOfName = names.get(name) ?? new Map<string, string>();
+      names.set(name, tagsOfName.set(parsed.tag ?? "", top));
     }
   }
   return names;
@@ -143,7 +146,10 @@ async function* archive(storage: ImageStorage, images: readonly SavedImage[]): A
     yield* document("manifest.json", manifestJson(images));
     yield* document("oci-layout", { imageLayoutVersion: "1.0.0" });
     const names = repositories(images);
-    if (Object.keys(names).length > 0) yield* document("repositories", names);
+    if (names.size > 0) {
+      const entries = [...names].map(([name, each]) => [name, Object.fromEntries(each)] as const);
+      yield* document("repositories", Object.fromEntries(entries));
+    }
     yield END_OF_ARCHIVE;
   } finally {
     lease.release();

@@ -154,6 +154,23 @@ test("ImageEngine.save() leaves no blob open, whenever its reader goes away", as
   await until("no blob is open", WAIT_MS, () => openBlobs().every((file) => before.has(file)));
 });
 
+test("ImageEngine.save() takes repositories and tags that are names of what every object has", async () => {
+  const engine = await open(lab.newFolder());
+  const tags = ["constructor:isFrozen", "constructor:prototype", "valueof:toString"];
+  const image: TestImage = { ...WHOAMI, tags };
+  await linesOf(engine.images.load(streamOf(dockerArchive([image])), { quiet: true }));
+  const before = Object.isFrozen;
+  const archive = await engine.images.save(tags);
+  const other = await open(lab.newFolder());
+  try {
+    await linesOf(other.images.load(archive, { quiet: true }));
+    assert.equal(Object.isFrozen, before);
+  } finally {
+    Object.isFrozen = before;
+  }
+  for (const tag of tags) assert.equal(other.images.resolve(tag), engine.images.resolve(tag));
+});
+
 test("ImageEngine.save() gives an archive that loads to the same image", async () => {
   const archive = await shared.images.save(["whoami:1"]);
   const engine = await open(lab.newFolder());
