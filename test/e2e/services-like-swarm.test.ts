@@ -13,7 +13,7 @@ const WAIT_MS = 30_000;
 const ADDRESS = "10.91.0.1";
 
 interface TaskAnswer {
-  readonly Status: { readonly State: string; readonly Err?: string };
+  readonly Status: { readonly State: string; readonly Err?: string; readonly Message?: string };
 }
 
 describe("services, as Swarm's users know them", () => {
@@ -94,13 +94,16 @@ describe("services, as Swarm's users know them", () => {
     await ask("DELETE", "/plugins/folders?force=1");
   });
 
-  it("a task whose registry does not answer says what it heard, beside Docker's words", async () => {
+  it("a task whose registry does not answer says so in Docker's words, and in its message what was heard", async () => {
     await create("unreachable", { Image: "127.0.0.1:1/box:1" });
-    const heard = "dial tcp 127.0.0.1:1: connect: connection refused";
-    await shows(
-      "unreachable",
-      ["rejected"],
-      `No such image: 127.0.0.1:1/box:1: Get "http://127.0.0.1:1/v2/box/manifests/1": ${heard}`,
+    await shows("unreachable", ["rejected"], "No such image: 127.0.0.1:1/box:1");
+    const task = (await tasks("unreachable")).find(({ Status }) => Status.State === "rejected");
+    assert.deepEqual(
+      [task?.Status.Err, task?.Status.Message],
+      [
+        "No such image: 127.0.0.1:1/box:1",
+        'preparing: Get "http://127.0.0.1:1/v2/box/manifests/1": dial tcp 127.0.0.1:1: connect: connection refused',
+      ],
     );
     await ask("DELETE", "/services/unreachable");
   });

@@ -23,12 +23,13 @@ import {
   taskContainerName,
   taskFiles,
 } from "./container-config.ts";
-import type {
-  ControllerFactory,
-  TaskController,
-  TaskDependencies,
-  TaskEnd,
-  TaskFacts,
+import {
+  type ControllerFactory,
+  HEARD,
+  type TaskController,
+  type TaskDependencies,
+  type TaskEnd,
+  type TaskFacts,
 } from "./controller.ts";
 
 /** What tasks need of the cluster's network on this node; worker/network implements it. */
@@ -116,8 +117,8 @@ class ContainerController implements TaskController {
   }
 
   /**
-   * Users look for Docker's words in a task's error; why a registry did not give the image follows them, unless it is
-   * that there is none. Where this machine could not take it, that alone is the reason.
+   * Users, and their scripts, look for Docker's words in a task's error; why a registry did not give the image is for its
+   * message. Where this machine could not take it, that alone is the reason.
    */
   async #ensureImage(image: string, signal: AbortSignal): Promise<void> {
     const { registryAuth } = this.#task;
@@ -136,8 +137,8 @@ class ContainerController implements TaskController {
       );
       if (signal.aborted || isTold) throw error;
       this.#deps.log.warn("image could not be had", { taskId: this.#task.id, image, error });
-      const why = code === "not_found" ? "" : `: ${message}`;
-      throw new ClusterError(code, `No such image: ${image}${why}`, { cause: error, retryable });
+      const details = code === "not_found" ? {} : { [HEARD]: message };
+      throw new ClusterError(code, `No such image: ${image}`, { cause: error, retryable, details });
     }
   }
 

@@ -15,6 +15,9 @@ export interface TaskEnd {
 /** What a controller knows beyond the state. */
 export type TaskFacts = Pick<TaskStatus, "container" | "meshIp" | "ports">;
 
+/** Detail of prepare()'s error: what was heard from elsewhere, in words that are for the status' message rather than its error. */
+export const HEARD = "heard";
+
 export interface TaskController {
   /**
    * Makes everything ready to start. Safe to repeat after a crash in the middle. Rejects with why the task can't run

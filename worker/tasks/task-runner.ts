@@ -10,7 +10,7 @@ import { rfc3339 } from "../../common/time.ts";
 import type { Task, TaskStatus } from "../../model/objects.ts";
 import { isTerminal, TaskState } from "../../model/task-state.ts";
 import { STEP_RETRY } from "../limits.ts";
-import type { TaskController, TaskDependencies, TaskFacts } from "./controller.ts";
+import { HEARD, type TaskController, type TaskDependencies, type TaskFacts } from "./controller.ts";
 import { nextStep, type Step } from "./next-step.ts";
 import type { Semaphore } from "../../common/semaphore.ts";
 
@@ -181,7 +181,9 @@ export class TaskRunner {
     log.warn("task step did not succeed", { taskId: this.#task.id, step: name, error });
     const facts = this.#deps.controller.facts();
     if (name === "prepare") {
-      this.#report(TaskState.rejected, "preparing", facts, error.message);
+      const heard = error.details[HEARD];
+      const message = typeof heard === "string" ? `preparing: ${heard}` : "preparing";
+      this.#report(TaskState.rejected, message, facts, error.message);
       return;
     }
     await this.#deps.controller.shutdown().catch((caught: unknown) => {
