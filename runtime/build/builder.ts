@@ -64,6 +64,7 @@ class Build {
   readonly #options: BuildOptions;
   readonly #request: BuildRequest;
   readonly #report: Report;
+  readonly #room: () => Promise<void>;
   readonly #lease: Lease;
   readonly #signal: AbortSignal;
   readonly #usedArgs = new Set<string>();
@@ -72,11 +73,17 @@ class Build {
   constructor(
     parts: BuilderParts,
     options: BuildOptions,
-    run: { readonly report: Report; readonly lease: Lease; readonly signal: AbortSignal },
+    run: {
+      readonly report: Report;
+      readonly room: () => Promise<void>;
+      readonly lease: Lease;
+      readonly signal: AbortSignal;
+    },
   ) {
     this.#parts = parts;
     this.#options = options;
     this.#request = parseBuildRequest(options.query);
+    this.#room = run.room;
     this.#lease = run.lease;
     this.#signal = run.signal;
     this.#report = this.isQuiet ? (line): void => this.#kept.add(line) : run.report;
@@ -127,6 +134,7 @@ class Build {
       lease: this.#lease,
       signal: this.#signal,
       report: this.#report,
+      room: this.#room,
       usedArgs: this.#usedArgs,
       registryAuth: async (domain) => authFor(registryConfig, domain),
     });
@@ -160,11 +168,12 @@ export function buildImage(
 ): AsyncIterable<ProgressLine> {
   const own = new AbortController();
   return progressOf(
-    async (report) => {
+    async (report, room) => {
       const lease = parts.storage.leases.open();
       try {
         const build = new Build(parts, options, {
           report,
+          room,
           lease,
           signal: AbortSignal.any([signal, own.signal]),
         });

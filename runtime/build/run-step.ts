@@ -26,6 +26,8 @@ export interface RunRequest {
   readonly removesContainer: boolean;
   readonly removesFailed: boolean;
   readonly report: (line: ProgressLine) => void;
+  /** Awaited after each piece that is reported; the command is held back meanwhile. Absent: all is taken at once. */
+  readonly room?: () => Promise<void>;
   readonly signal: AbortSignal;
 }
 
@@ -52,6 +54,7 @@ async function output(request: RunRequest, id: string): Promise<() => Promise<vo
       }
       const text = decoders[stream].decode(data, { stream: true });
       if (text !== "") request.report({ stream: stream === "stderr" ? inRed(text) : text });
+      await request.room?.();
     }
   })();
   return () => reading;

@@ -57,6 +57,8 @@ export interface StageEnvironment {
   readonly globalArgs: ReadonlyMap<string, string>;
   readonly platform: ImagePlatform;
   readonly report: (line: ProgressLine) => void;
+  /** Awaited by commands that print; absent: what is told is taken at once. */
+  readonly room?: () => Promise<void>;
   readonly signal: AbortSignal;
   /** Image of a stage built before, or of a name; undefined for an empty one. */
   readonly imageFor: (from: string) => Promise<ImageRecord | undefined>;
@@ -348,7 +350,7 @@ export class StageBuilder {
     argv: readonly string[],
     { env, mounts }: { readonly env: readonly string[]; readonly mounts: StepMounts },
   ): Promise<NewLayer | undefined> {
-    const { containers, request, report, signal, storage } = this.#env;
+    const { containers, request, report, room, signal, storage } = this.#env;
     if (containers === undefined)
       throw new ClusterError("unavailable", "Cannot run a build step: containers are not ready");
     const image = this.#image;
@@ -388,6 +390,7 @@ export class StageBuilder {
         removesContainer: request.removesContainers,
         removesFailed: request.removesFailed,
         report,
+        ...(room === undefined ? {} : { room }),
         signal,
       },
       async (containerId) => {

@@ -4,18 +4,22 @@
  */
 import type { ProgressLine } from "../../model/engine.ts";
 
-/** Of one waiting stage; beyond, lines are dropped from the middle of its output and it says so. */
+/** Of one waiting stage; beyond, what more it says is dropped, and it says so. */
 const WAITING_LINES_MAX = 100_000;
+/** A line may be long; in characters. */
+const WAITING_TEXT_MAX = 8 * 1024 * 1024;
 
 export class StageOutputs {
   readonly #write: (line: ProgressLine) => void;
   readonly #waiting: ProgressLine[][];
+  readonly #textLengths: number[];
   readonly #isDone: boolean[];
   #current = 0;
 
   constructor(stageCount: number, write: (line: ProgressLine) => void) {
     this.#write = write;
     this.#waiting = Array.from({ length: stageCount }, () => []);
+    this.#textLengths = Array.from({ length: stageCount }, () => 0);
     this.#isDone = Array.from({ length: stageCount }, () => false);
   }
 
@@ -25,12 +29,13 @@ export class StageOutputs {
       return;
     }
     const waiting = this.#waiting[stage];
-    if (waiting === undefined || waiting.length > WAITING_LINES_MAX) return;
-    waiting.push(
-      waiting.length === WAITING_LINES_MAX
-        ? { stream: "[output of this stage is too long to keep]\n" }
-        : line,
-    );
+    const before = this.#textLengths[stage] ?? Infinity;
+    if (waiting === undefined || before === Infinity) return;
+    const { stream } = line;
+    const after = before + (typeof stream === "string" ? stream.length : 0);
+    const isTooLong = waiting.length >= WAITING_LINES_MAX || after > WAITING_TEXT_MAX;
+    this.#textLengths[stage] = isTooLong ? Infinity : after;
+    waiting.push(isTooLong ? { stream: "[output of this stage is too long to keep]\n" } : line);
   }
 
   /** The stage says no more. */

@@ -51,6 +51,8 @@ export interface StageRunOptions {
   readonly lease: Lease;
   readonly signal: AbortSignal;
   readonly report: Report;
+  /** Awaited by commands that print; absent: what is told is taken at once. */
+  readonly room?: () => Promise<void>;
   /** Arguments that some ARG took. */
   readonly usedArgs: Set<string>;
   readonly registryAuth: (domain: string) => Promise<string | undefined>;

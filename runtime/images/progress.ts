@@ -4,12 +4,20 @@ import { humanSize } from "../../model/units.ts";
 
 /** Lines that wait for a slow client; beyond, bars are dropped (the next one says more) and the rest is kept. */
 const WAITING_LINES_MAX = 4096;
+/** Characters of text that wait for a slow client before who prints it is held back. */
+const WAITING_TEXT_MAX = 1024 * 1024;
+
+function textLengthOf({ stream }: ProgressLine): number {
+  return typeof stream === "string" ? stream.length : 0;
+}
 
 class ProgressQueue implements AsyncIterable<ProgressLine> {
   readonly #lines: ProgressLine[] = [];
   #state: "open" | "ended" | "failed" | "abandoned" = "open";
   #error: unknown;
   #wake: (() => void) | undefined;
+  #textLength = 0;
+  #roomWaiters: (() => void)[] = [];
   readonly #onAbandon: () => void;
 
   /** `onAbandon`: the reader went away before the end. */
@@ -21,12 +29,25 @@ class ProgressQueue implements AsyncIterable<ProgressLine> {
     if (this.#state !== "open") return;
     if (this.#lines.length >= WAITING_LINES_MAX && "progressDetail" in line) return;
     this.#lines.push(line);
+    this.#textLength += textLengthOf(line);
     this.#wake?.();
+  }
+
+  /** Resolves when little text waits for the reader, or the reader is gone. */
+  async room(): Promise<void> {
+    while (this.#state === "open" && this.#textLength >= WAITING_TEXT_MAX) {
+      await new Promise<void>((resolve) => void this.#roomWaiters.push(resolve));
+    }
+  }
+
+  #wakeRoomWaiters(): void {
+    for (const wake of this.#roomWaiters.splice(0)) wake();
   }
 
   end(): void {
     if (this.#state === "open") this.#state = "ended";
     this.#wake?.();
+    this.#wakeRoomWaiters();
   }
 
   fail(error: unknown): void {
@@ -35,6 +56,7 @@ class ProgressQueue implements AsyncIterable<ProgressLine> {
       this.#error = error;
     }
     this.#wake?.();
+    this.#wakeRoomWaiters();
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<ProgressLine> {
@@ -42,6 +64,8 @@ class ProgressQueue implements AsyncIterable<ProgressLine> {
       for (;;) {
         const line = this.#lines.shift();
         if (line !== undefined) {
+          this.#textLength -= textLengthOf(line);
+          if (this.#textLength < WAITING_TEXT_MAX) this.#wakeRoomWaiters();
           yield line;
           continue;
         }
@@ -54,19 +78,26 @@ class ProgressQueue implements AsyncIterable<ProgressLine> {
     } finally {
       if (this.#state === "open") {
         this.#state = "abandoned";
+        this.#wakeRoomWaiters();
         this.#onAbandon();
       }
     }
   }
 }
 
-/** Lines of `work` as they come; the iterator throws what the work throws. */
+/**
+ * Lines of `work` as they come; the iterator throws what the work throws. Work that may print without end awaits `room`
+ * after each piece, so that a client that does not read it holds it back.
+ */
 export function progressOf(
-  work: (report: (line: ProgressLine) => void) => Promise<void>,
+  work: (report: (line: ProgressLine) => void, room: () => Promise<void>) => Promise<void>,
   onAbandon?: () => void,
 ): AsyncIterable<ProgressLine> {
   const queue = new ProgressQueue(onAbandon);
-  work((line) => queue.push(line)).then(
+  work(
+    (line) => queue.push(line),
+    () => queue.room(),
+  ).then(
     () => queue.end(),
     (caught: unknown) => queue.fail(caught),
   );
