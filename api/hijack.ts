@@ -104,8 +104,8 @@ function pumpInput(input: Readable, streams: AttachStreams): void {
   input.resume();
 }
 
-/** Ends our side, lets the client end its own, and cuts the connection if it doesn't. */
-function finish(socket: Duplex, timers: Timers): void {
+/** Ends our side, lets the client end its own, and cuts the connection if it doesn't. Somebody must read what still comes. */
+export function finish(socket: Duplex, timers: Timers): void {
   if (socket.destroyed) return;
   const cancel = timers.after(LINGER_MS, () => socket.destroy());
   socket.once("close", cancel);

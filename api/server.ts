@@ -24,6 +24,7 @@ import {
   KEEP_ALIVE_MS,
   STOP_GRACE_MS,
 } from "./limits.ts";
+import { finish } from "./hijack.ts";
 import { bindUnix, type UnixAccess } from "./listeners.ts";
 import { Query } from "./query.ts";
 import { Router, type RouteMatch } from "./router.ts";
@@ -177,7 +178,9 @@ export class HttpApi {
     response.assignSocket(request.socket);
     response.once("finish", () => {
       response.detachSocket(request.socket);
-      socket.end();
+      // What a client sends after a request that was refused is not read, and would hide that it left.
+      socket.resume();
+      finish(socket, this.#context.env.timers);
     });
     void this.#serve({
       request,

@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { lstat } from "node:fs/promises";
 import { Readable } from "node:stream";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { ClusterError } from "../../common/errors.ts";
-import { call, RawClient, startApi } from "./api-harness.ts";
+import { call, RawClient, startApi, WAIT } from "./api-harness.ts";
 
 test("every answer carries the version headers; /_ping tells the swarm's state", async (context) => {
   const api = await startApi(context);
@@ -71,6 +72,20 @@ test("what is not HTTP, or cut off, harms no one else", async (context) => {
   cut.socket.write("{");
   cut.socket.destroy();
   assert.equal((await call(api, "GET /_ping")).text, "OK");
+});
+
+test("the connection of an upgrade that was refused is given up, whatever its client goes on to send", async (context) => {
+  const api = await startApi(context);
+  const client = new RawClient(api.socketPath);
+  context.after(() => client.socket.destroy());
+  const isCut = new Promise<void>((resolve) => void client.socket.once("error", () => resolve()));
+  client.send("POST /containers/nosuch/attach HTTP/1.1", "Host: d", "Upgrade: tcp", "Connection: Upgrade");
+  assert.match(await client.ended(), /^HTTP\/1\.1 404 /);
+  // Who writes to a connection that is gone hears of it.
+  const writing = setInterval(() => client.socket.write("x"), WAIT.pollMs);
+  await Promise.race([isCut, sleep(WAIT.timeoutMs, undefined, { ref: false })]);
+  clearInterval(writing);
+  assert.equal(client.socket.destroyed, true);
 });
 
 test("two requests share a connection, and an unread body is skipped", async (context) => {
