@@ -3,6 +3,7 @@
  * manager. Only what a container would do is made up: tasks prepare and start after a moment and run until they are told
  * to stop. Started by main.ts in a host's network namespace; takes orders over IPC.
  */
+import net from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { silentLogger } from "../../common/log.ts";
 import { realEnv } from "../../common/real-env.ts";
@@ -15,6 +16,7 @@ import { Agent } from "../../worker/agent/agent.ts";
 import type { TaskController, TaskEnd, TaskFacts } from "../../worker/tasks/controller.ts";
 import { MemoryTaskDb } from "../../worker/tasks/task-db.ts";
 import { TaskManager } from "../../worker/tasks/task-manager.ts";
+import { sourceAddress } from "./sources.ts";
 
 export type FleetOrder =
   | {
@@ -181,6 +183,18 @@ async function obey(order: FleetOrder): Promise<FleetStatus> {
   return { nodes: nodes.length, connected, ...counts };
 }
 
+/** gRPC's channels know no local address; whose connection gets which is all the same. */
+function spreadSources(): void {
+  const { connect } = net;
+  let count = 0;
+  const spread = (to: net.TcpNetConnectOpts, connected?: () => void): net.Socket => {
+    count += 1;
+    return connect({ ...to, localAddress: sourceAddress(count) }, connected);
+  };
+  Object.assign(net, { connect: spread });
+}
+
+spreadSources();
 process.on("message", (order: FleetOrder) => {
   obey(order).then(
     (status) => process.send?.({ status }),

@@ -13,16 +13,26 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { must } from "../../common/assert.ts";
 import { type DevCluster, type DevHost, removeCluster, startDevCluster } from "../../dev/cluster.ts";
+import { mustRun } from "../../dev/run-command.ts";
 import { namespaceName } from "../../dev/switch-network.ts";
 import { count, toolOptions } from "../../dev/tool-options.ts";
 import { until } from "../../dev/until.ts";
 import { ask } from "../docker-http.ts";
 import type { FleetOrder, FleetStatus } from "./agents.ts";
+import { SOURCE_SUBNET } from "./sources.ts";
 
 const IDLE_SECONDS = 20;
 const WAIT = { timeoutMs: 300_000, pollMs: 50 };
 /** Jiffies of /proc/PID/stat in a second: USER_HZ, the same on every Linux. */
 const TICKS_PER_SECOND = 100;
+
+/** All addresses of the fleet are those of the host on which its agents run; the others answer to them there. */
+async function routeFleet(dev: DevCluster, home: DevHost): Promise<void> {
+  for (const host of dev.managers) {
+    const way = host === home ? ["local", SOURCE_SUBNET, "dev", "lo"] : [SOURCE_SUBNET, "via", home.address];
+    await mustRun(["ip", "-n", namespaceName(dev.name, host.name), "route", "add", ...way]);
+  }
+}
 
 class Fleet {
   readonly #child: ChildProcess;
@@ -219,7 +229,9 @@ const name = `fleet${process.pid}`;
 const stateFolder = mkdtempSync(path.join(tmpdir(), "shoal-fleet-"));
 try {
   const dev = await startDevCluster({ name, stateFolder, managers: 3, workers: 0 });
-  const fleet = new Fleet(namespaceName(name, must(dev.managers[0], "there are three").name));
+  const home = must(dev.managers[0], "there are three");
+  await routeFleet(dev, home);
+  const fleet = new Fleet(namespaceName(name, home.name));
   console.log(`${size.nodes} nodes, 3 managers, ${availableParallelism()} processors for all`);
   await new Bench(dev, fleet, size).run();
   fleet.stop();
