@@ -41,7 +41,7 @@ import { Archives } from "./archives.ts";
 import { attachContainer } from "./attach.ts";
 import { commitContainer, committedName, type CommitRequest } from "./commit.ts";
 import { checkedConfig, createWarnings, withNetworkNames } from "./container-create.ts";
-import { checkListFilters, matchesFilters } from "./container-filters.ts";
+import { checkListFilters, filterPatterns, matchesFilters } from "./container-filters.ts";
 import { inspectContainer, listEntry } from "./container-inspect.ts";
 import { ContainerIndex } from "./container-names.ts";
 import {
@@ -585,6 +585,7 @@ export class LocalContainerEngine implements ContainerEngine {
     const context = {
       find: (id: string) => this.#find(id),
       imageId: (reference: string) => ids.get(reference),
+      pattern: filterPatterns(),
     };
     const wantsAll =
       options.all ||

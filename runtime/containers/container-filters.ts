@@ -2,6 +2,7 @@
 import { ClusterError } from "../../common/errors.ts";
 import type { Filters } from "../../model/engine.ts";
 import { checkFilterKeys, CONTAINER_LIST_FILTERS, hasLabel } from "../../model/filters.ts";
+import { type TextPattern, textPattern } from "../text-pattern.ts";
 import type { LiveContainer } from "./live-container.ts";
 
 const BOOLEANS: ReadonlySet<string> = new Set(["1", "0", "true", "false"]);
@@ -19,15 +20,26 @@ export interface FilterContext {
   readonly find: (id: string) => LiveContainer;
   /** Image ids that `ancestor` names (the image itself and those built on it). */
   readonly imageId: (reference: string) => string | undefined;
+  /** The test for a value of `id` or `name`; made once for a list. */
+  readonly pattern: (key: string, source: string) => TextPattern;
+}
+
+export function filterPatterns(): FilterContext["pattern"] {
+  const made = new Map<string, TextPattern>();
+  return (key, source) => {
+    const known = made.get(source) ?? filterPattern(key, source);
+    made.set(source, known);
+    return known;
+  };
 }
 
 type Test = (live: LiveContainer, wanted: string, context: FilterContext) => boolean;
 
 /** Creation times compare as text. */
 const TESTS: Readonly<Record<string, Test>> = {
-  id: (live, wanted) => new RegExp(wanted).test(live.id),
-  name: (live, wanted) =>
-    new RegExp(wanted).test(live.record.name) || new RegExp(wanted).test(`/${live.record.name}`),
+  id: (live, wanted, { pattern }) => pattern("id", wanted)(live.id),
+  name: (live, wanted, { pattern }) =>
+    pattern("name", wanted)(live.record.name) || pattern("name", wanted)(`/${live.record.name}`),
   status: (live, wanted) => live.state().status === wanted,
   exited: (live, wanted) =>
     live.record.state.status === "exited" && live.record.state.exitCode === Number(wanted),
@@ -107,19 +119,15 @@ export function checkListFilters(filters: Filters): void {
         );
     }
   }
-  for (const key of ["id", "name"]) for (const pattern of filters.get(key) ?? []) checkPattern(key, pattern);
+  for (const key of ["id", "name"]) for (const pattern of filters.get(key) ?? []) filterPattern(key, pattern);
 }
 
-function checkPattern(key: string, pattern: string): void {
-  try {
-    new RegExp(pattern);
-  } catch (caught) {
-    throw new ClusterError(
-      "invalid_argument",
-      `invalid filter '${key}=${pattern}': want a regular expression`,
-      {
-        cause: caught,
-      },
-    );
-  }
+function filterPattern(key: string, source: string): TextPattern {
+  return textPattern(
+    source,
+    (cause) =>
+      new ClusterError("invalid_argument", `invalid filter '${key}=${source}': want a regular expression`, {
+        cause,
+      }),
+  );
 }

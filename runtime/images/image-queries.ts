@@ -4,6 +4,7 @@ import type { ContainerConfig, Filters, JsonObject } from "../../model/engine.ts
 import { checkFilterKeys, filterFlag, IMAGE_LIST_FILTERS, labelsPass } from "../../model/filters.ts";
 import { familiarForm, familiarName, parseReference } from "../../model/image-reference.ts";
 import { ZERO_TIME } from "../../common/time.ts";
+import { type TextPattern, textPattern } from "../text-pattern.ts";
 import { untilOf } from "../until-filter.ts";
 import type { ImageDocument } from "./image-documents.ts";
 import type { ImageRecord } from "./image-records.ts";
@@ -19,19 +20,18 @@ export function createdMs(document: ImageDocument): number {
 }
 
 /** Go's path.Match: "*" and "?" stop at slashes. */
-function patternOf(glob: string): RegExp {
+function patternOf(glob: string): TextPattern {
   const source = glob
     .replace(/[.+^${}()|\\]/g, String.raw`\$&`)
     .replace(/\*/g, "[^/]*")
     .replace(/\?/g, "[^/]");
-  try {
-    return new RegExp(`^${source}$`);
-  } catch {
-    throw new ClusterError(
-      "invalid_argument",
-      `invalid reference pattern "${glob}": syntax error in pattern`,
-    );
-  }
+  return textPattern(
+    `^${source}$`,
+    (cause) =>
+      new ClusterError("invalid_argument", `invalid reference pattern "${glob}": syntax error in pattern`, {
+        cause,
+      }),
+  );
 }
 
 interface Named {
@@ -42,13 +42,11 @@ interface Named {
 }
 
 /** Those of `names` that a "reference" filter means; all without one. */
-function meantBy(patterns: readonly RegExp[] | undefined, names: readonly string[]): readonly string[] {
+function meantBy(patterns: readonly TextPattern[] | undefined, names: readonly string[]): readonly string[] {
   if (patterns === undefined) return names;
   return names.filter((name) => {
     const parsed = parseReference(name);
-    return patterns.some(
-      (pattern) => pattern.test(familiarForm(parsed)) || pattern.test(familiarName(parsed)),
-    );
+    return patterns.some((matches) => matches(familiarForm(parsed)) || matches(familiarName(parsed)));
   });
 }
 

@@ -3,6 +3,7 @@ import { ClusterError } from "../../common/errors.ts";
 import type { Filters, JsonObject } from "../../model/engine.ts";
 import { checkFilterKeys, filterFlag, labelsPass } from "../../model/filters.ts";
 import type { Labels } from "../../model/specs.ts";
+import { type TextPattern, textPattern } from "../text-pattern.ts";
 import { ANONYMOUS_LABEL, type VolumeRecord } from "./volume-record.ts";
 
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
@@ -64,12 +65,11 @@ export function parseCreateRequest(request: JsonObject): {
   };
 }
 
-function expression(text: string): RegExp {
-  try {
-    return new RegExp(text);
-  } catch {
-    throw new ClusterError("invalid_argument", `invalid filter 'name=[${text}]'`);
-  }
+function expression(text: string): TextPattern {
+  return textPattern(
+    text,
+    (cause) => new ClusterError("invalid_argument", `invalid filter 'name=[${text}]'`, { cause }),
+  );
 }
 
 const KNOWN: Readonly<Record<"list" | "prune", ReadonlySet<string>>> = {
@@ -92,6 +92,6 @@ export function volumeMatcher(
     (isDangling === undefined || isUsed(record.name) !== isDangling) &&
     (takesNamed || ANONYMOUS_LABEL in record.labels) &&
     (drivers === undefined || drivers.includes(record.driver)) &&
-    (names === undefined || names.some((each) => each.test(record.name))) &&
+    (names === undefined || names.some((matches) => matches(record.name))) &&
     labelsPass(filters, record.labels);
 }
