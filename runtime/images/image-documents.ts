@@ -194,6 +194,55 @@ export function parseImageDocument(bytes: Uint8Array): ImageDocument {
   };
 }
 
+type Check = (value: unknown) => boolean;
+
+const isString: Check = (value) => typeof value === "string";
+const isStringList: Check = (value) => Array.isArray(value) && value.every(isString);
+const isCommand: Check = (value) => isString(value) || isStringList(value);
+const isStringMap: Check = (value) => isObject(value) && Object.values(value).every(isString);
+const isWholeNumber: Check = (value) => Number.isInteger(value);
+
+const HEALTH_CHECKS: Readonly<Record<string, Check>> = {
+  Test: isStringList,
+  Interval: isWholeNumber,
+  Timeout: isWholeNumber,
+  StartPeriod: isWholeNumber,
+  StartInterval: isWholeNumber,
+  Retries: isWholeNumber,
+};
+
+/** The fields that are read, by their kind; Docker takes a text for a command of one word. */
+const CONFIG_CHECKS: Readonly<Record<string, Check>> = {
+  Cmd: isCommand,
+  Entrypoint: isCommand,
+  Env: isStringList,
+  ExposedPorts: isObject,
+  Healthcheck: (value) =>
+    isObject(value) &&
+    Object.entries(HEALTH_CHECKS).every(
+      ([key, isRight]) => (value[key] ?? null) === null || isRight(value[key]),
+    ),
+  Labels: isStringMap,
+  OnBuild: isStringList,
+  Shell: isCommand,
+  StopSignal: isString,
+  User: isString,
+  Volumes: isObject,
+  WorkingDir: isString,
+};
+
+/**
+ * Of an image that comes from elsewhere: throws invalid_argument for what Docker would not take. One label that is no text
+ * is enough for clients to refuse the whole list of images.
+ */
+export function checkImageConfig({ config }: ImageDocument): void {
+  const fields = config as Loose;
+  for (const [key, isRight] of Object.entries(CONFIG_CHECKS)) {
+    const value = fields[key] ?? null;
+    if (value !== null && !isRight(value)) throw bad(`config's ${key}`, "as Docker has it");
+  }
+}
+
 /** ChainIDs of all layers, lowest first: each names a layer together with everything below it. */
 export function chainIdsOf(diffIds: readonly string[]): readonly string[] {
   const chain: string[] = [];

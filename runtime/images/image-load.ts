@@ -30,6 +30,7 @@ import { makeDurable, nameImage } from "./durable-images.ts";
 import { imageEvent } from "./image-events.ts";
 import {
   chainIdsOf,
+  checkImageConfig,
   choosePlatform,
   parseImageDocument,
   parseManifestOrIndex,
@@ -327,6 +328,7 @@ class Loader {
     const members = await Promise.all(archived.layers.map((member) => this.#plain(member)));
     const image = { ...archived, layers: members };
     const document = parseImageDocument(image.configBytes);
+    checkImageConfig(document);
     if (document.diffIds.length !== image.layers.length) {
       throw notAnArchive(
         `config must name ${image.layers.length} layers, as the manifest does, got ${document.diffIds.length}`,

@@ -10,6 +10,7 @@ import { must } from "../../common/assert.ts";
 import { DOCUMENT_BYTES_MAX, hasDigest, sha256 } from "../images/content-store.ts";
 import {
   chainIdsOf,
+  checkImageConfig,
   parseImageDocument,
   parseManifestOrIndex,
   type Descriptor,
@@ -126,7 +127,9 @@ class ImageFetch {
     const { content, layers, snapshots } = this.#storage;
     const { manifest, lease, report } = this.#options;
     const configBytes = await this.#config();
-    const { diffIds } = parseImageDocument(configBytes);
+    const document = parseImageDocument(configBytes);
+    checkImageConfig(document);
+    const { diffIds } = document;
     if (diffIds.length !== manifest.layers.length) {
       throw new ClusterError(
         "failed_precondition",

@@ -154,6 +154,16 @@ test("ImageEngine.save() leaves no blob open, whenever its reader goes away", as
   await until("no blob is open", WAIT_MS, () => openBlobs().every((file) => before.has(file)));
 });
 
+test("ImageEngine.load() refuses an image whose labels would spoil the list for others, and keeps nothing of it", async () => {
+  const engine = await open(lab.newFolder());
+  const image: TestImage = { ...WHOAMI, config: { Cmd: ["/bin/app"], Labels: { team: 1 } } };
+  await assert.rejects(
+    linesOf(engine.images.load(streamOf(dockerArchive([image])), { quiet: true })),
+    /config's Labels must be as Docker has it/,
+  );
+  assert.equal(engine.images.resolve("whoami:1"), undefined);
+});
+
 test("ImageEngine.save() takes repositories and tags that are names of what every object has", async () => {
   const engine = await open(lab.newFolder());
   const tags = ["constructor:isFrozen", "constructor:prototype", "valueof:toString"];
