@@ -20,11 +20,8 @@ class History {
   readonly #nodes = new Map<string, Node>();
   readonly #services = new Map<string, Service>();
   readonly #tasks = new Map<string, Task>();
-  readonly #tell = new StoreChecks(() => 0).follow(
-    1,
-    () => ({ version: 0, get: () => undefined, list: () => [] }),
-    0,
-  );
+  readonly checks: StoreChecks = new StoreChecks(() => 0);
+  readonly #tell = this.checks.follow(1, () => ({ version: 0, get: () => undefined, list: () => [] }), 0);
 
   node(
     id: string,
@@ -204,3 +201,28 @@ for (const [when, isEarly] of [
     else start();
   });
 }
+
+/** One task on a node, and another in its slot that is let start when the node is lost, or so many commits after it is back. */
+function replacement(commitsSinceBack: number | undefined): History {
+  const history = new History();
+  history.service({
+    TaskTemplate: { ContainerSpec: { Image: "web" } },
+    Mode: { Replicated: { Replicas: 1 } },
+  });
+  history.node("one");
+  history.node("two");
+  history.task("a", { nodeId: "one", slot: 1 }, { state: running });
+  history.node("one", { state: NodeState.down });
+  if (commitsSinceBack !== undefined) history.node("one");
+  history.task("a", { nodeId: "one", slot: 1 }, { state: running, desiredState: shutdown });
+  for (let count = 2; count < (commitsSinceBack ?? 0); count += 1) history.node("two");
+  history.task("b", { nodeId: "two", slot: 1 });
+  history.node("one");
+  return history;
+}
+
+test("U2 doesn't ask a task to wait for what runs on a node that was lost when it was let start", () => {
+  assert.equal(replacement(undefined).checks.wasLostWhenLet("b", "one"), true);
+  assert.equal(replacement(undefined).checks.wasLostWhenLet("b", "two"), false);
+  assert.equal(replacement(2).checks.wasLostWhenLet("b", "one"), false, "two seconds after it was back");
+});

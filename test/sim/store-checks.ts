@@ -57,6 +57,10 @@ export class StoreChecks {
   readonly #askedVersions = new Map<string, number>();
   /** The commit with which the operator last changed what a node is for: its availability, role or labels. */
   readonly #nodeAskedVersions = new Map<string, number>();
+  /** The stamp of the transaction by which a node that was lost came back. */
+  readonly #nodeBackStampMs = new Map<string, number>();
+  /** By the id of a task, the nodes of others of its slot that were lost when it was let start. */
+  readonly #lostWhenLet = new Map<string, ReadonlySet<string>>();
   readonly #madeVersions = new Map<string, number>();
   /** The stamp of the transaction that told a task to stop; no two have the same. */
   readonly #toldStamps = new Map<string, string>();
@@ -150,10 +154,27 @@ export class StoreChecks {
     if (!isWanted(task) && !this.#toldStamps.has(task.id)) this.#toldStamps.set(task.id, task.updatedAt);
     const wasLet = previous !== undefined && previous.desiredState >= TaskState.running;
     if (task.desiredState === TaskState.running && !wasLet) this.#checkDelay(task);
+    if (task.desiredState >= TaskState.running && isWanted(task) && !wasLet) this.#noteLost(task);
     if (previous !== undefined) this.#checkStartFirst(task, previous);
     const service = this.mirror.services.get(task.serviceId);
     if (!isWanted(task) && service !== undefined && this.#isDisplaced(task, service))
       this.#displaced.add(task.id);
+  }
+
+  #noteLost(task: Task): void {
+    const nodeIds = this.mirror.slot(slotOf(task)).map((each) => each.nodeId);
+    const lost = nodeIds.filter((nodeId) => {
+      if (this.mirror.nodes.get(nodeId)?.status.state !== NodeState.ready) return true;
+      // Planned before it came back.
+      const sinceMs = Date.parse(task.updatedAt) - (this.#nodeBackStampMs.get(nodeId) ?? -Infinity);
+      return sinceMs >= 0 && sinceMs < PLAN_MS;
+    });
+    this.#lostWhenLet.set(task.id, new Set(lost));
+  }
+
+  /** Whether what runs on the node was not waited for, as the node was lost then; it may have come back before the task starts. */
+  wasLostWhenLet(taskId: string, nodeId: string): boolean {
+    return this.#lostWhenLet.get(taskId)?.has(nodeId) === true;
   }
 
   /** U4, U8, U9: the scheduler looks again inside the transaction, so this holds at the very commit. */
@@ -185,6 +206,8 @@ export class StoreChecks {
       this.#nodeAskedVersions.set(node.id, this.mirror.version);
     this.#nodeChangedStampMs.set(node.id, Date.parse(node.updatedAt));
     if (node.status.state !== NodeState.ready) this.#nodeLostVersions.set(node.id, this.mirror.version);
+    else if (previous?.status.state !== NodeState.ready)
+      this.#nodeBackStampMs.set(node.id, Date.parse(node.updatedAt));
   }
 
   #noteService(service: Service, previous: Service | undefined): void {

@@ -22,7 +22,10 @@ export class WorkerChecks {
   started(worker: ModelWorker, task: Task): void {
     const service = this.#checks.mirror.services.get(task.serviceId);
     if (service === undefined || !worker.isSteady) return;
-    const others = this.#workers().filter((each) => each.isSteady && this.#isUp(each.nodeId));
+    const others = this.#workers().filter(
+      (each) =>
+        each.isSteady && this.#isUp(each.nodeId) && !this.#checks.wasLostWhenLet(task.id, each.nodeId),
+    );
     const running = others.flatMap((each) =>
       [...each.containers.values()].filter((one) => slotOf(one) === slotOf(task) && one.id !== task.id),
     );
