@@ -92,6 +92,16 @@ export abstract class ReconcileLoop implements Component {
     await this.#run;
   }
 
+  /**
+   * A view with all that this manager wrote before, or without what of it was lost. Who leads and starts over may have given
+   * away in writes still in flight, which no view shows yet, what it would then give again.
+   */
+  protected async settledView(signal: AbortSignal): Promise<StoreView> {
+    const { store } = this.deps;
+    await store.update(() => undefined, { signal });
+    return store.view();
+  }
+
   /** Causes a run soon. */
   protected wake(): void {
     if (this.#isStopped) return;

@@ -91,14 +91,8 @@ export class Allocator extends ReconcileLoop {
     for (const task of view.list("task")) if (isNew(task)) this.#due.tasks.add(task.id);
   }
 
-  /**
-   * Who leads and starts over may have grants in flight, from before, that no view shows yet: what they gave away would be
-   * given again.
-   */
   async #makeLedger(signal: AbortSignal): Promise<Ledger> {
-    const { store } = this.deps;
-    await store.update(() => undefined, { signal });
-    const view = store.view();
+    const view = await this.settledView(signal);
     this.#note(view);
     this.#ledgerVersion = view.version;
     this.#ledger = new Ledger(view);

@@ -39,14 +39,8 @@ export class Scheduler extends ReconcileLoop {
     this.#countedVersion = undefined;
   }
 
-  /**
-   * Who leads and starts over may have placements in flight, from before, that no view shows yet: the room that they take
-   * would be given again.
-   */
   async #count(signal: AbortSignal): Promise<void> {
-    const { store } = this.deps;
-    await store.update(() => undefined, { signal });
-    const view = store.view();
+    const view = await this.settledView(signal);
     this.#countedVersion = view.version;
     this.#nodes = new NodeSet();
     this.#pending.clear();

@@ -2,8 +2,8 @@
 import { mutant, type Mutant } from "./mutant.ts";
 import type { ProfileName } from "./profiles.ts";
 
-const ALLOCATOR = "manager/allocator/allocator.ts";
 const DISPATCHER = "manager/dispatcher/dispatcher.ts";
+const LOOP = "manager/reconcile-loop.ts";
 const LEDGER = "manager/allocator/ledger.ts";
 const NUMBERS = "manager/allocator/number-pool.ts";
 const FILTERS = "manager/scheduler/filters.ts";
@@ -253,8 +253,8 @@ export const MUTANTS_ABOVE: readonly Mutant[] = [
     "safety",
     [
       [NODE, " && this.#appliedIndex >= leadership.firstIndexOfTerm;", ";"],
-      // The allocator waits for it besides. Both guards are taken away.
-      [ALLOCATOR, "await store.update(() => undefined, { signal });", ""],
+      // Who gives anything away waits for it besides. Both guards are taken away.
+      [LOOP, "await store.update(() => undefined, { signal });", ""],
     ],
     "handover",
   ),
