@@ -16,7 +16,9 @@ export interface CommandResult {
 }
 
 export interface RunOptions {
-  readonly input?: string;
+  readonly input?: string | Buffer;
+  /** SIGINT when it aborts. */
+  readonly signal?: AbortSignal;
   readonly env?: Readonly<Record<string, string | undefined>>;
   readonly timeoutMs?: number;
   readonly cwd?: string;
@@ -39,6 +41,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     };
     child.stdout.on("data", keep(chunks.stdout));
     child.stderr.on("data", keep(chunks.stderr));
+    options.signal?.addEventListener("abort", () => child.kill("SIGINT"));
     const timer = setTimeout(() => child.kill("SIGKILL"), options.timeoutMs ?? TIMEOUT_MS);
     child.on("error", (caught) => {
       clearTimeout(timer);

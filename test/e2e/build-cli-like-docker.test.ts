@@ -4,7 +4,6 @@
  * so.
  */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -13,18 +12,13 @@ import { type Contender, hasDocker, startDocker, startShoal } from "../../bench/
 import { ask } from "../../bench/docker-http.ts";
 import { busyboxTar } from "../../bench/test-image.ts";
 import { must } from "../../common/assert.ts";
+import { type CommandResult, run, type RunOptions } from "../../dev/run-command.ts";
 import { until } from "../../dev/until.ts";
 import { tarOf } from "../../runtime/images/testing/archives.ts";
 import { WAIT_MS } from "./support/wait.ts";
 
 const skip = hasDocker() ? false : "no dockerd here (Debian's docker.io): nothing to compare with";
 const STEP_COUNT = 100;
-
-interface Outcome {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
 
 describe("docker build as with Docker", { skip }, () => {
   const folder = mkdtempSync(path.join(tmpdir(), "shoal-build-cli-"));
@@ -60,8 +54,8 @@ describe("docker build as with Docker", { skip }, () => {
   function build(
     engine: Contender | undefined,
     argv: readonly string[],
-    { input = "", signal }: { readonly input?: string | Buffer; readonly signal?: AbortSignal } = {},
-  ): Promise<Outcome> {
+    given: Pick<RunOptions, "input" | "signal"> = {},
+  ): Promise<CommandResult> {
     const { socket } = must(engine, "started");
     const env = {
       ...process.env,
@@ -69,22 +63,12 @@ describe("docker build as with Docker", { skip }, () => {
       DOCKER_BUILDKIT: "0",
       DOCKER_CONFIG: folder,
     };
-    const child = spawn("docker", ["build", "--network", "none", ...argv], {
-      env,
-      cwd: path.join(folder, "context"),
-    });
-    const text = { stdout: "", stderr: "" };
-    child.stdout.on("data", (piece: Buffer) => (text.stdout += String(piece)));
-    child.stderr.on("data", (piece: Buffer) => (text.stderr += String(piece)));
-    // Who needs no input may be gone before it came.
-    child.stdin.on("error", () => {});
-    child.stdin.end(input);
-    signal?.addEventListener("abort", () => child.kill("SIGINT"));
-    return new Promise((resolve) => child.once("close", (status) => resolve({ status, ...text })));
+    const cwd = path.join(folder, "context");
+    return run(["docker", "build", "--network", "none", ...argv], { ...given, env, cwd });
   }
 
   /** Less ids, sizes of contexts and what only containers of steps without a command tell. */
-  function comparable({ status, stdout, stderr }: Outcome): Outcome {
+  function comparable({ status, stdout, stderr }: CommandResult): CommandResult {
     const plain = (text: string): string =>
       text
         .replace(/(sha256:)?[0-9a-f]{64}/g, "HASH")

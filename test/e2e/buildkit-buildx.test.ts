@@ -3,7 +3,6 @@
  * this is skipped where none is installed; the protocol itself is tested everywhere by buildkit.test.ts. Needs root.
  */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import path from "node:path";
@@ -12,6 +11,7 @@ import { type Contender, startShoal } from "../../bench/contenders.ts";
 import { ask } from "../../bench/docker-http.ts";
 import { busyboxTar } from "../../bench/test-image.ts";
 import { must } from "../../common/assert.ts";
+import { type CommandResult, run, type RunOptions } from "../../dev/run-command.ts";
 import { until } from "../../dev/until.ts";
 import { tarOf } from "../../runtime/images/testing/archives.ts";
 
@@ -33,12 +33,6 @@ const skip =
       ? "no buildx plugin here (SHOAL_TEST_BUILDX may name one)"
       : false;
 const UNTIL = { timeoutMs: 30_000, pollMs: 20 };
-
-interface Outcome {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
 
 describe("docker buildx", { skip }, () => {
   const folder = mkdtempSync(path.join(tmpdir(), "shoal-buildx-"));
@@ -65,32 +59,27 @@ describe("docker buildx", { skip }, () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  function run(
+  function inContext(
     argv: readonly string[],
-    { input = "", signal }: { readonly input?: string | Buffer; readonly signal?: AbortSignal } = {},
-  ): Promise<Outcome> {
+    given: Pick<RunOptions, "input" | "signal"> = {},
+  ): Promise<CommandResult> {
     const env = {
       ...process.env,
       DOCKER_HOST: `unix://${must(engine, "started").socket}`,
       DOCKER_CONFIG: path.join(folder, "config"),
       SECRET: "sesame",
     };
-    const child = spawn(must(buildx, "not skipped"), argv, { env, cwd: path.join(folder, "context") });
-    const text = { stdout: "", stderr: "" };
-    child.stdout.on("data", (piece: Buffer) => (text.stdout += String(piece)));
-    child.stderr.on("data", (piece: Buffer) => (text.stderr += String(piece)));
-    // Who needs no input may be gone before it came.
-    child.stdin.on("error", () => {});
-    child.stdin.end(input);
-    signal?.addEventListener("abort", () => child.kill("SIGINT"));
-    return new Promise((resolve) => child.once("close", (status) => resolve({ status, ...text })));
+    return run([must(buildx, "not skipped"), ...argv], { ...given, env, cwd: path.join(folder, "context") });
   }
 
   const build = (
     argv: readonly string[],
     options: { readonly input?: string | Buffer; readonly signal?: AbortSignal } = {},
-  ): Promise<Outcome> =>
-    run(["build", "--network=none", ...(argv.includes("-q") ? [] : ["--progress=plain"]), ...argv], options);
+  ): Promise<CommandResult> =>
+    inContext(
+      ["build", "--network=none", ...(argv.includes("-q") ? [] : ["--progress=plain"]), ...argv],
+      options,
+    );
 
   async function json(place: string): Promise<unknown> {
     return ask(must(engine, "started").socket, "GET", place);
@@ -238,14 +227,14 @@ RUN exit 1`;
   });
 
   test("ls, inspect, du and prune know this engine", async () => {
-    assert.match((await run(["ls"])).stdout, /^default\*? +docker/m);
-    assert.match((await run(["inspect"])).stdout, /^Status: +running$/m);
+    assert.match((await inContext(["ls"])).stdout, /^default\*? +docker/m);
+    assert.match((await inContext(["inspect"])).stdout, /^Status: +running$/m);
     await build(["--no-cache", "-"], {
       input: "FROM base:1\nRUN --mount=type=cache,target=/c echo x > /c/x\n",
     });
-    assert.match((await run(["du", "--verbose"])).stdout, /^Type:\s+exec\.cachemount$/m);
-    assert.match((await run(["prune", "-f"])).stdout, /^Total:\s+/m);
-    assert.doesNotMatch((await run(["du", "--verbose"])).stdout, /exec\.cachemount/);
+    assert.match((await inContext(["du", "--verbose"])).stdout, /^Type:\s+exec\.cachemount$/m);
+    assert.match((await inContext(["prune", "-f"])).stdout, /^Total:\s+/m);
+    assert.doesNotMatch((await inContext(["du", "--verbose"])).stdout, /exec\.cachemount/);
   });
 
   test("bake builds its targets, what it can't is said", async () => {
@@ -260,7 +249,7 @@ target "two" {
 }
 `,
     );
-    const baked = await run(["bake", "--progress=plain"]);
+    const baked = await inContext(["bake", "--progress=plain"]);
     assert.equal(baked.status, 0, baked.stderr);
     assert.match(baked.stderr, /^#\d+ [\d.]+ from the file$/m);
     assert.notEqual(await idOf("one:1"), await idOf("two:1"));

@@ -3,7 +3,7 @@
  * version=2 and answers for its files at /session. Newer CLIs have buildx instead (buildkit-buildx.test.ts). Needs root.
  */
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -12,6 +12,7 @@ import { type Contender, startShoal } from "../../bench/contenders.ts";
 import { ask } from "../../bench/docker-http.ts";
 import { busyboxTar } from "../../bench/test-image.ts";
 import { must } from "../../common/assert.ts";
+import { type CommandResult, run, type RunOptions } from "../../dev/run-command.ts";
 import { until } from "../../dev/until.ts";
 import { tarOf } from "../../runtime/images/testing/archives.ts";
 
@@ -25,12 +26,6 @@ const cli = ["docker", "/usr/bin/docker"].find((program) => {
 const skip =
   process.getuid?.() !== 0 ? "needs root" : cli === undefined ? "no docker CLI of 20.10 here" : false;
 const DOCKERFILE = "FROM base:1\nCOPY f /f\nRUN cat /f && echo told >&2\n";
-
-interface Outcome {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
 
 describe("a docker CLI with BuildKit's client", { skip }, () => {
   const folder = mkdtempSync(path.join(tmpdir(), "shoal-buildkit-cli-"));
@@ -54,24 +49,16 @@ describe("a docker CLI with BuildKit's client", { skip }, () => {
 
   function build(
     argv: readonly string[],
-    { input = "", signal }: { readonly input?: string | Buffer; readonly signal?: AbortSignal } = {},
-  ): Promise<Outcome> {
+    given: Pick<RunOptions, "input" | "signal"> = {},
+  ): Promise<CommandResult> {
     const env = {
       ...process.env,
       DOCKER_HOST: `unix://${must(engine, "started").socket}`,
       DOCKER_CONFIG: path.join(folder, "config"),
       DOCKER_BUILDKIT: "1",
     };
-    const whole = ["build", "--network=none", "--progress=plain", ...argv];
-    const child = spawn(must(cli, "not skipped"), whole, { env, cwd: path.join(folder, "context") });
-    const text = { stdout: "", stderr: "" };
-    child.stdout.on("data", (piece: Buffer) => (text.stdout += String(piece)));
-    child.stderr.on("data", (piece: Buffer) => (text.stderr += String(piece)));
-    // Who needs no input may be gone before it came.
-    child.stdin.on("error", () => {});
-    child.stdin.end(input);
-    signal?.addEventListener("abort", () => child.kill("SIGINT"));
-    return new Promise((resolve) => child.once("close", (status) => resolve({ status, ...text })));
+    const whole = [must(cli, "not skipped"), "build", "--network=none", "--progress=plain", ...argv];
+    return run(whole, { ...given, env, cwd: path.join(folder, "context") });
   }
 
   test("a folder, a tar and a Dockerfile on stdin make the same image", async () => {
